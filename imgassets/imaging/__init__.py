@@ -1,0 +1,1 @@
+"""Served bytes to training pictures: decode, faces, resize, trim, encode. No Dagster."""

@@ -1,0 +1,188 @@
+"""The three manifests: their columns, dtypes and outcomes.
+
+A manifest is a table with one row a URL, and the product's contract: notebooks, DuckDB, Spark and
+the asset checks read it. Here live what a row holds and how rows become a table. Where manifests
+lie and how they are written is in `storage`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Self, TypeVar
+
+import pyarrow as pa
+
+
+class Outcome(StrEnum):
+    """What became of a URL or of its picture. Every row has exactly one."""
+
+    meaning: str
+
+    def __new__(cls, word: str, meaning: str) -> Self:
+        """Make a word that knows its meaning."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.meaning = meaning
+        return member
+
+    OK = "ok", "the picture was saved"
+
+    INVALID_URL = "invalid_url", "not an http or https address"
+    HTTP_ERROR = "http_error", "the server answered with an error status; see http_status"
+    TIMEOUT = "timeout", "the server took longer than a time limit of the settings"
+    CONNECTION_ERROR = "connection_error", "no connection, or it broke off; see error"
+    TOO_MANY_REDIRECTS = "too_many_redirects", "more redirects than download.max_redirects"
+    TOO_LARGE = "too_large", "more bytes than download.max_bytes"
+    EMPTY = "empty", "the server sent no bytes"
+    NOT_AN_IMAGE = "not_an_image", "the bytes are no picture, whatever the name says"
+    CORRUPT = "corrupt", "a picture that is cut off or broken"
+
+    NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
+    RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"
+    TOO_CLOSE = "too_close", "cutting off the face would leave too little of the picture"
+    FAILED = "failed", "a processing step failed on this picture; see error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlRow:
+    """One image URL of one product document."""
+
+    key: str
+    """Stable id of the picture in its partition, safe as a file name; see `sources.keys`."""
+    url: str
+    retailer: str
+    """Slug of the retailer."""
+    date: str
+    """Day of the document in UTC, `YYYY-MM-DD`."""
+    product_id: str
+    position: int
+    """Place of the URL in the document's list, from 0."""
+    document_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawRow(UrlRow):
+    """What happened to one URL."""
+
+    outcome: Outcome
+    http_status: int | None = None
+    """Status of the last answer; none where no answer came."""
+    error: str | None = None
+    """One sentence for a person; none where the outcome is ok."""
+    attempts: int = 0
+    path: str | None = None
+    """Where the served bytes lie, relative to the folder of the manifest."""
+    bytes: int | None = None
+    sha256: str | None = None
+    format: str | None = None
+    """`jpeg`, `png`, ...: judged by the bytes."""
+    width: int | None = None
+    """Pixels, before any EXIF orientation."""
+    height: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    fetched_at: dt.datetime | None = None
+    elapsed_ms: int | None = None
+    """From the first attempt to the last byte, waits between attempts included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessedRow:
+    """What was done to one picture."""
+
+    key: str
+    url: str
+    product_id: str
+    raw_sha256: str | None = None
+    outcome: Outcome
+    error: str | None = None
+    path: str | None = None
+    """Where the picture made lies, relative to the folder of the manifest."""
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    face_count: int | None = None
+    """Faces found; none where the picture was not looked at."""
+    face_box: list[int] | None = None
+    """`[x, y, width, height]` of the face with the lowest chin, in pixels of the served picture."""
+    face_score: float | None = None
+    """Of that face, 0 to 1."""
+    face_removed: bool | None = None
+    """Whether no detected face is left; none where none was found."""
+    trim_box: list[int] | None = None
+    """`[x, y, width, height]` kept by the trim, in pixels of the picture before the trim."""
+    trim_threshold: float | None = None
+    """Grey variance at which the box was found; none where nothing was trimmed."""
+    trim_ratio: float | None = None
+    """Area kept / area before the trim, 0 to 1."""
+    settings_hash: str | None = None
+    """Of all settings that the picture depends on."""
+
+
+# Dictionaries, since pyarrow and pandas otherwise refuse to merge a column with the Hive-style
+# folder of the same name.
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_TYPES: dict[str, pa.DataType] = {
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "int": pa.int32(),
+    "int | None": pa.int32(),
+    "float | None": pa.float64(),
+    "bool | None": pa.bool_(),
+    "list[int] | None": pa.list_(pa.int32()),
+    "dt.datetime | None": pa.timestamp("ms", tz="UTC"),
+    "Outcome": _WORD,
+}
+_EXCEPTIONS = {"retailer": _WORD, "date": _WORD, "bytes": pa.int64(), "elapsed_ms": pa.int64()}
+
+
+def _schema(row: type[UrlRow] | type[ProcessedRow]) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field(
+                field.name,
+                _EXCEPTIONS.get(field.name, _TYPES[str(field.type)]),
+                nullable="None" in str(field.type),
+            )
+            for field in fields(row)
+        ]
+    )
+
+
+URL_LIST = _schema(UrlRow)
+RAW_IMAGES = _schema(RawRow)
+PROCESSED_IMAGES = _schema(ProcessedRow)
+SCHEMAS = {UrlRow: URL_LIST, RawRow: RAW_IMAGES, ProcessedRow: PROCESSED_IMAGES}
+
+
+_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
+
+Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
+
+
+def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
+    """Rows as a table with the columns and dtypes of their manifest."""
+    schema = SCHEMAS[kind]
+    columns = [
+        pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def from_table(table: pa.Table, kind: type[Row]) -> list[Row]:
+    """The rows of a manifest; columns that a manifest does not have are left out."""
+    names = [name for name in SCHEMAS[kind].names if name in table.column_names]
+    rows = table.select(names).to_pylist()
+    if "outcome" in names:
+        for row in rows:
+            row["outcome"] = _OUTCOMES[row["outcome"]]
+    return [kind(**row) for row in rows]
+
+
+def count_outcomes(rows: Iterable[RawRow] | Iterable[ProcessedRow]) -> dict[str, int]:
+    """How many rows ended how, the most frequent outcome first."""
+    return dict(Counter(str(row.outcome) for row in rows).most_common())

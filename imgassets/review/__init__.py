@@ -1,0 +1,1 @@
+"""Manifests to what a person looks at: contact sheets and plots. No Dagster."""

