@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imgassets.settings import Settings, project_root
+
 if TYPE_CHECKING:
     from upath import UPath
 
@@ -125,6 +127,12 @@ class Storage:
     def partition(self, asset: str, date: str, retailer: str) -> Folder:
         """The folder of one asset's partition: `<root>/<asset>/date=.../retailer=...`."""
         return self.root / asset / f"date={date}" / f"retailer={retailer}"
+
+
+def open_storage(settings: Settings) -> Storage:
+    """The storage that the settings name; nothing is touched yet."""
+    root = settings.data_root.rstrip("/")
+    return Storage(Folder(root if "://" in root else str(project_root() / root)))
 
 
 def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:

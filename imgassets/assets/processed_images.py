@@ -1,0 +1,105 @@
+"""`processed_images`: training pictures, the face cut off, trimmed, resized."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from imgassets.assets.showing import (
+    counted,
+    logger_of,
+    manifest_metadata,
+    picture,
+    table,
+    told_as_failure,
+)
+from imgassets.partitions import catalogue, partition_of
+from imgassets.resources import SettingsResource
+
+if TYPE_CHECKING:
+    from imgassets.manifests import ProcessedRow
+
+
+@dg.asset(
+    partitions_def=catalogue,
+    deps=["raw_images", "face_model"],
+    group_name="images",
+    kinds={"opencv", "parquet"},
+    io_manager_key="manifests",
+)
+def processed_images(
+    context: dg.AssetExecutionContext, settings: SettingsResource
+) -> dg.MaterializeResult[Any]:
+    """Pictures ready for training: face cut off, background trimmed, resized; one row a URL.
+
+    A partition that is materialized again makes only the pictures whose served bytes or settings
+    have changed.
+    """
+    from imgassets.imaging.models import ModelError, ensure_model, models_folder
+    from imgassets.imaging.partition import process_partition
+    from imgassets.manifests import Outcome, RawRow, count_outcomes, from_table
+    from imgassets.review.contact_sheet import contact_sheet
+    from imgassets.storage import StorageError, open_storage, read_table
+
+    partition = partition_of(context)
+    common = settings.load()
+    options, storage = common.for_retailer(partition.retailer), open_storage(common)
+    raw_folder = storage.partition("raw_images", *partition)
+    folder = storage.partition("processed_images", *partition)
+    with told_as_failure(StorageError, ModelError):
+        try:
+            raw_rows = from_table(read_table(raw_folder), RawRow)
+        except FileNotFoundError:
+            raise dg.Failure(
+                f"raw_images of {partition.key} was never materialized; materialize it first",
+                allow_retries=False,
+            ) from None
+        rows = process_partition(
+            raw_rows,
+            raw_folder,
+            folder,
+            options,
+            ensure_model(options.faces, models_folder()),
+            log=logger_of(context),
+            cancelled=threading.Event(),
+        )
+    done = [row for row in rows if row.outcome is Outcome.OK]
+    metadata = {
+        **manifest_metadata(folder, len(rows)),
+        **counted(count_outcomes(rows), "outcome"),
+        **_figures(done),
+        "not processed": table(
+            [
+                {"outcome": str(row.outcome), "key": row.key, "error": row.error}
+                for row in rows
+                if row.outcome not in (Outcome.OK, Outcome.NO_RAW)
+            ]
+        ),
+    }
+    if done:
+        sheet = contact_sheet(rows, raw_rows, raw_folder, folder)
+        metadata["contact sheet"] = picture(sheet, "before | after")
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _figures(done: list["ProcessedRow"]) -> dict[str, int | float]:
+    """Numbers that a person plots over partitions."""
+    import numpy as np
+
+    with_face = [row for row in done if row.face_count]
+    figures: dict[str, int | float] = {
+        "pictures": len(done),
+        "pictures with a face": len(with_face),
+        "faces found": sum(row.face_count or 0 for row in done),
+        "faces removed": sum(bool(row.face_removed) for row in with_face),
+    }
+    ratios = [row.trim_ratio for row in done if row.trim_ratio is not None]
+    if ratios:
+        low, middle, high = np.percentile(ratios, [5, 50, 95])
+        figures |= {
+            "trim ratio/mean": float(np.mean(ratios)),
+            "trim ratio/p05": float(low),
+            "trim ratio/median": float(middle),
+            "trim ratio/p95": float(high),
+        }
+    return figures

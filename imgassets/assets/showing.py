@@ -1,0 +1,80 @@
+"""What all assets show of themselves in the same way: failures, manifests and counts.
+
+Here live conversions of plain results to Dagster metadata. What is worth showing of one asset is
+in that asset's module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from imgassets.storage import Folder
+
+MAX_TABLE_ROWS = 20
+
+
+@contextmanager
+def told_as_failure(*errors: type[Exception]) -> Iterator[None]:
+    """Turn errors whose message is meant for the user into a failure that shows it.
+
+    Such an error is not retried: it says that something must be changed first.
+    """
+    try:
+        yield
+    except errors as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def manifest_metadata(folder: Folder, rows: int) -> dict[str, dg.MetadataValue[Any]]:
+    """The manifest's place and its number of rows, under Dagster's own names for them."""
+    from imgassets.storage import MANIFEST
+
+    address = f"{folder.address}/{MANIFEST}"
+    place = dg.MetadataValue.path(address) if folder.is_local else dg.MetadataValue.url(address)
+    return {"manifest": place, "dagster/row_count": dg.MetadataValue.int(rows)}
+
+
+def counted(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:
+    """One number a count, so that Dagster plots each over the partitions."""
+    return {f"{prefix}/{name}": dg.MetadataValue.int(count) for name, count in counts.items()}
+
+
+def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.MetadataValue[Any]:
+    """The first rows of a table, as Markdown."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    head = list(rows[0])
+    lines = [_line(head), _line(["---"] * len(head))]
+    lines += [_line([row[name] for name in head]) for row in rows[:MAX_TABLE_ROWS]]
+    if len(rows) > MAX_TABLE_ROWS:
+        lines.append(f"\nand {len(rows) - MAX_TABLE_ROWS} more: see the manifest")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def picture(data: bytes, title: str) -> dg.MetadataValue[Any]:
+    """A JPEG that the page shows inline; it is stored in the event log, so keep it small."""
+    import base64
+
+    encoded = base64.b64encode(data).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/jpeg;base64,{encoded})")
+
+
+def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
+    """A function that plain libraries report their progress to."""
+    return context.log.info
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")[:200]

@@ -1,0 +1,137 @@
+"""`imgassets`: what Dagster's own command line does not do.
+
+Here lives what a person types and reads. Every error that a user can cause ends in one sentence
+and exit code 1, never in a stack trace.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from imgassets import __version__
+from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
+from imgassets.settings import SettingsError, home, load_settings
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="imgassets")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Turn product documents in MongoDB into clean image datasets, with Dagster."""
+
+
+@cli.command()
+def sync() -> None:
+    """Register the retailers of the source as partitions.
+
+    Retailers that have gone from the source keep their partitions and pictures.
+    """
+    with _told():
+        from imgassets.instance import open_instance
+        from imgassets.resources import MongoDBResource
+        from imgassets.sources.listing import conflict
+        from imgassets.sync import register_retailers
+
+        settings = load_settings()
+        survey = MongoDBResource().source(settings).survey()
+        with open_instance() as instance:
+            synced = register_retailers(survey, instance)
+
+    table = Table("retailer", "partition", "first day", "last day", "days", "documents", "")
+    for slug, name in sorted(survey.names.items()):
+        days = {day: n for (found, day), n in survey.documents.items() if found == slug}
+        table.add_row(
+            name,
+            slug,
+            min(days, default=""),
+            max(days, default=""),
+            str(len(days)),
+            str(sum(days.values())),
+            "new" if slug in synced.new else "",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
+    if synced.absent:
+        console.print(f"registered, but no longer in the source: {', '.join(synced.absent)}")
+    for oddity, count in survey.account.counts.items():
+        console.print(f"{count} documents belong to no partition: {oddity}")
+    for slug, names in survey.conflicts.items():
+        click.echo(f"Error: {conflict(slug, names)}", err=True)
+    if survey.conflicts:
+        sys.exit(1)
+
+
+@cli.command()
+def doctor() -> None:
+    """Check settings, database, storage and face model; say what is wrong and what to do."""
+    from imgassets.doctor import examine
+    from imgassets.resources import MongoDBResource
+
+    signs = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
+    console = Console(soft_wrap=True)
+    failed = False
+    for finding in examine(MongoDBResource().address):
+        failed |= finding.verdict == "error"
+        console.print(f"{signs[finding.verdict]} {finding.what}: ", end="")
+        console.print(finding.sentence, markup=False, highlight=False)
+    if failed:
+        sys.exit(1)
+
+
+@cli.group()
+def db() -> None:
+    """The embedded MongoDB, which serves where MONGODB_URI is not set."""
+
+
+@db.command()
+def start() -> None:
+    """Start it, if it is not running, and print its address."""
+    with _told():
+        click.echo(_embedded().ensure_running())
+
+
+@db.command()
+def stop() -> None:
+    """Stop it; its data stay."""
+    with _told():
+        click.echo("stopped" if _embedded().stop() else "was not running")
+
+
+@db.command()
+def status() -> None:
+    """Say whether it runs, and where."""
+    with _told():
+        state = _embedded().status()
+        click.echo(f"running at {state.uri}, process {state.pid}" if state.uri else "not running")
+
+
+def _embedded() -> EmbeddedMongo:
+    return EmbeddedMongo(home() / "mongodb")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Show an error that was written for the user as its one sentence."""
+    from imgassets.imaging.models import ModelError
+    from imgassets.sources.listing import SourceError
+    from imgassets.storage import StorageError
+
+    try:
+        yield
+    except (SettingsError, SourceError, StorageError, ModelError, EmbeddedMongoError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()
