@@ -47,7 +47,7 @@ _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
 _SETTLE_SECONDS = 10.0
 _RELEASE_SECONDS = 3.0  # a server that was killed this moment still holds its port
-_PING_SECONDS = 2.0
+_PING_MILLISECONDS = 2000
 _POLL_SECONDS = 0.05
 
 # At a megabyte a day of idling and the demo's few queries, months; kept once more as `.old`.
@@ -318,7 +318,7 @@ class EmbeddedMongo:
         from pymongo.errors import PyMongoError
 
         deadline = time.monotonic() + _START_SECONDS
-        with _client(server, seconds=_PING_SECONDS) as client:
+        with _client(server) as client:
             while self._named_server() is not None:
                 try:
                     if client.admin.command("hello")["isWritablePrimary"]:
@@ -356,10 +356,10 @@ class EmbeddedMongo:
         return port
 
 
-def _client(server: _Server, *, seconds: float) -> MongoClient[dict[str, Any]]:
+def _client(server: _Server) -> MongoClient[dict[str, Any]]:
     from pymongo import MongoClient
 
-    limit = round(seconds * 1000)
+    limit = _PING_MILLISECONDS
     return MongoClient(
         server.uri,
         serverSelectionTimeoutMS=limit,
@@ -372,7 +372,7 @@ def _is_primary(server: _Server) -> bool:
     from pymongo.errors import PyMongoError
 
     try:
-        with _client(server, seconds=_PING_SECONDS) as client:
+        with _client(server) as client:
             return bool(client.admin.command("hello")["isWritablePrimary"])
     except PyMongoError:
         return False

@@ -92,7 +92,10 @@ def _problem(line: str) -> str:
         if isinstance(detail, int):  # WiredTiger's: a number, and the words in another place
             detail = attributes["message"]
         if isinstance(detail, dict):
-            detail = " ".join(str(detail[k]) for k in ("msg", "error_str") if k in detail) or detail
-        return f"{entry['msg']}: {detail}"[:300]
+            detail = (
+                " ".join(str(detail[k]) for k in ("msg", "errmsg", "error_str") if k in detail)
+                or detail
+            )
+        return " ".join(f"{entry['msg']}: {detail}".split())[:300]
     except (ValueError, KeyError, TypeError):
         return ""
