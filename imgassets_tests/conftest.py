@@ -1,0 +1,39 @@
+"""Fixtures that several test modules share: the real servers that tests run against."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pymongo import MongoClient
+
+from imgassets.demo.mongod import EmbeddedMongo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pymongo.database import Database
+
+
+@pytest.fixture(scope="session")
+def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MongoDB of this test session's own."""
+    server = EmbeddedMongo(tmp_path_factory.mktemp("mongodb"))
+    try:
+        yield server.ensure_running()
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder)  # 300 MB of journal, which pytest would keep for three runs
+
+
+@pytest.fixture
+def mongo_database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
+    """An empty database that no other test has, dropped afterwards."""
+    with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
+        database = client[f"test_{uuid.uuid4().hex}"]
+        try:
+            yield database
+        finally:
+            client.drop_database(database)
