@@ -180,7 +180,7 @@ def test_one_failing_picture_stops_no_other_and_is_tried_again(
 def test_storage_that_cannot_be_written_stops_with_one_error(filled: Partition) -> None:
     Path(filled.folder.address).mkdir(parents=True)
     Path(filled.folder.address, "images").write_bytes(b"a file where the folder should be")
-    with pytest.raises(StorageError, match="cannot list .*images: Not a directory"):
+    with pytest.raises(StorageError, match=r"cannot list .*images: Not a directory"):
         filled.run()
 
 
@@ -190,7 +190,7 @@ def test_storage_that_fails_on_the_way_keeps_what_was_done(filled: Partition) ->
     # A folder in the place of the picture: it cannot be replaced by a file.
     Path(filled.folder.address, "images", "portrait_c.jpg", "in the way").mkdir(parents=True)
     before = filled.manifest()
-    with pytest.raises(StorageError, match="cannot write .*what was done is kept"):
+    with pytest.raises(StorageError, match=r"cannot write .*what was done is kept"):
         filled.run()
     assert filled.manifest() == before
 
