@@ -108,9 +108,20 @@ class ProcessedRow:
     face_count: int | None = None
     """Faces found; none where the picture was not looked at."""
     face_box: list[int] | None = None
-    """`[x, y, width, height]` of the face with the lowest chin, in pixels of the served picture."""
+    """`[x, y, width, height]` of the face with the lowest chin, in pixels of the served picture
+    as it is seen (its EXIF orientation applied)."""
     face_score: float | None = None
     """Of that face, 0 to 1."""
+    face_boxes: list[list[int]] | None = None
+    """Of all faces, the one of `face_box` first; as that one."""
+    face_scores: list[float] | None = None
+    """Of all faces, in the order of `face_boxes`."""
+    face_landmarks: list[list[int]] | None = None
+    """Of all faces: x and y of right eye, left eye, nose, right and left corner of the mouth."""
+    face_action: str | None = None
+    """What was done about the faces: `crop` or `none`; none where there is no face."""
+    face_cut: int | None = None
+    """Row of the served picture above which all was cut off; none where nothing was."""
     face_removed: bool | None = None
     """Whether no detected face is left; none where none was found."""
     trim_box: list[int] | None = None
@@ -119,6 +130,8 @@ class ProcessedRow:
     """Grey variance at which the box was found; none where nothing was trimmed."""
     trim_ratio: float | None = None
     """Area kept / area before the trim, 0 to 1."""
+    kept_box: list[int] | None = None
+    """`[x, y, width, height]` of the served picture that the picture made shows."""
     settings_hash: str | None = None
     """Of all settings that the picture depends on."""
 
@@ -134,6 +147,8 @@ _TYPES: dict[str, pa.DataType] = {
     "float | None": pa.float64(),
     "bool | None": pa.bool_(),
     "list[int] | None": pa.list_(pa.int32()),
+    "list[float] | None": pa.list_(pa.float64()),
+    "list[list[int]] | None": pa.list_(pa.list_(pa.int32())),
     "dt.datetime | None": pa.timestamp("ms", tz="UTC"),
     "Outcome": _WORD,
 }

@@ -89,13 +89,19 @@ class Folder:
         return data
 
     def sizes(self) -> dict[str, int]:
-        """Name and size in bytes of every file; empty where the folder does not exist."""
+        """Name and size in bytes of every file; empty where the folder does not exist.
+
+        Raises:
+            StorageError: the folder cannot be listed.
+        """
         if self.is_local:
             try:
                 with os.scandir(self.address) as entries:
                     return {e.name: e.stat().st_size for e in entries if e.is_file()}
             except FileNotFoundError:
                 return {}
+            except OSError as error:
+                raise StorageError(f"cannot list {self.address}: {error.strerror}") from error
         path = self.path
         path.fs.invalidate_cache(path.path)
         try:

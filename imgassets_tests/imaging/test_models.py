@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from imgassets.imaging.models import ModelError, ensure_model
+from imgassets.settings import FaceSettings
+
+BODY = b"a model" * 5000
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    requests: int = 0
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        if self.path.startswith("/gone"):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        self.wfile.write(BODY[:100] if self.path.startswith("/cut") else BODY)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    _Handler.requests = 0
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_address[1]}"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def test_the_installed_package_holds_the_default_model(tmp_path: Path) -> None:
+    path = ensure_model(FaceSettings(), tmp_path)
+    assert path.name == "face_detection_yunet_2023mar.onnx"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == FaceSettings().model_sha256
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_fetched_once_and_then_used_from_the_folder(server: str, tmp_path: Path) -> None:
+    faces = FaceSettings(model_source=f"{server}/yunet.onnx?raw=1", model_sha256=SHA256)
+    first = ensure_model(faces, tmp_path / "models")
+    assert first.read_bytes() == BODY
+    assert first.name.endswith("yunet.onnx")
+    assert ensure_model(faces, tmp_path / "models") == first
+    assert _Handler.requests == 1
+
+
+def test_a_kept_model_that_was_damaged_is_fetched_again(server: str, tmp_path: Path) -> None:
+    faces = FaceSettings(model_source=f"{server}/yunet.onnx", model_sha256=SHA256)
+    ensure_model(faces, tmp_path).write_bytes(b"damaged")
+    assert ensure_model(faces, tmp_path).read_bytes() == BODY
+    assert _Handler.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "said"),
+    [
+        ("/gone.onnx", SHA256, "404"),
+        ("/cut.onnx", SHA256, "could not be fetched"),
+        ("/yunet.onnx", "0" * 64, f"has the sha256 {SHA256}, not {'0' * 64}"),
+    ],
+)
+def test_a_failed_fetch_is_one_sentence_and_leaves_no_file(
+    server: str, tmp_path: Path, path: str, sha256: str, said: str
+) -> None:
+    faces = FaceSettings(model_source=server + path, model_sha256=sha256)
+    with pytest.raises(ModelError) as caught:
+        ensure_model(faces, tmp_path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unreachable_server_is_told_with_its_address(tmp_path: Path) -> None:
+    faces = FaceSettings(model_source="http://127.0.0.1:1/yunet.onnx")
+    with pytest.raises(ModelError, match=r"could not be fetched from http://127\.0\.0\.1:1/"):
+        ensure_model(faces, tmp_path)
+
+
+def test_a_path_is_used_where_it_lies_and_must_have_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "own.onnx"
+    path.write_bytes(BODY)
+    assert ensure_model(FaceSettings(model_source=str(path), model_sha256=SHA256), tmp_path) == path
+    with pytest.raises(ModelError, match="not used"):
+        ensure_model(FaceSettings(model_source=str(path)), tmp_path)
+
+
+def test_a_missing_path_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="No such file"):
+        ensure_model(FaceSettings(model_source=str(tmp_path / "none.onnx")), tmp_path)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.review.contact_sheet import chosen, contact_sheet
+from imgassets.storage import Folder
+
+
+def _row(key: str, **columns: object) -> ProcessedRow:
+    values = {"outcome": Outcome.OK, "face_count": 1, "face_score": 0.95, "trim_ratio": 0.6}
+    return ProcessedRow(key=key, url="http://shop/x", product_id="1", **(values | columns))  # type: ignore[arg-type]
+
+
+def _raw(key: str) -> RawRow:
+    return RawRow(
+        key=key,
+        url="http://shop/x",
+        retailer="zara",
+        date="2026-01-02",
+        product_id="1",
+        position=0,
+        document_id="1",
+        outcome=Outcome.OK,
+        path=f"images/{key}.jpg",
+    )
+
+
+def _jpeg(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _near(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
+    distance = np.abs(np.asarray(sheet, int) - colour).max(axis=2)
+    return int((distance < 60).sum())
+
+
+def test_the_doubtful_ones_come_first_and_others_are_among_them() -> None:
+    rows = [_row(f"plain-{n}") for n in range(50)]
+    rows[20:20] = [
+        _row("low-score", face_score=0.71),
+        _row("close-up", outcome=Outcome.TOO_CLOSE),
+        _row("tiny-trim", trim_ratio=0.01),
+        _row("broken", outcome=Outcome.CORRUPT, face_score=None, trim_ratio=None),
+    ]
+    keys = [row.key for row in chosen(rows, 12)]
+    assert keys[:3] == ["close-up", "tiny-trim", "low-score"]
+    assert len(set(keys)) == 12
+    assert "broken" not in keys
+    assert {"plain-49", "plain-0"} & set(keys)
+
+
+def test_a_sheet_shows_the_boxes_on_the_served_picture_and_the_picture_made(
+    tmp_path: Path,
+) -> None:
+    raw, made = Folder(str(tmp_path / "raw")), Folder(str(tmp_path / "made"))
+    (raw / "images").write("a.jpg", _jpeg((1000, 1500), (255, 255, 255)))
+    (made / "images").write("a.jpg", _jpeg((300, 448), (20, 20, 200)))
+    row = _row(
+        "a",
+        path="images/a.jpg",
+        face_box=[400, 100, 200, 260],
+        face_boxes=[[400, 100, 200, 260]],
+        face_cut=380,
+        kept_box=[200, 380, 600, 1120],
+    )
+    sheet = Image.open(io.BytesIO(contact_sheet([row], [_raw("a")], raw, made)))
+    assert 700 <= sheet.width <= 900
+    assert _near(sheet, (230, 40, 40)) > 50  # the face
+    assert _near(sheet, (255, 140, 0)) > 100  # the cut
+    assert _near(sheet, (0, 150, 70)) > 200  # what was kept
+    assert _near(sheet, (20, 20, 200)) > 15_000  # the picture made
+
+
+def test_a_full_sheet_is_small_enough_for_an_event_log(
+    tmp_path: Path, photos: dict[str, bytes]
+) -> None:
+    raw = Folder(str(tmp_path))
+    rows, raw_rows = [], []
+    for number in range(30):
+        name, data = list(photos.items())[number % len(photos)]
+        (raw / "images").write(f"{number}-{name}.jpg", data)
+        rows.append(_row(f"{number}-{name}", path=f"images/{number}-{name}.jpg"))
+        raw_rows.append(_raw(f"{number}-{name}"))
+    sheet = contact_sheet(rows, raw_rows, raw, raw)
+    assert 10_000 < len(sheet) < 130_000
+
+
+def test_pictures_that_are_gone_leave_an_empty_frame(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    sheet = contact_sheet([_row("a", path="images/a.jpg")], [_raw("a")], folder, folder)
+    assert Image.open(io.BytesIO(sheet)).format == "JPEG"
+
+
+def test_a_partition_without_pictures_has_a_sheet_that_says_so(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    assert Image.open(io.BytesIO(contact_sheet([], [], folder, folder))).format == "JPEG"
