@@ -16,6 +16,7 @@ from rich.table import Table
 
 from imgassets import __version__
 from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
+from imgassets.demo.server import PORT, ServerError
 from imgassets.settings import SettingsError, home, load_settings
 
 
@@ -89,6 +90,21 @@ def doctor() -> None:
         sys.exit(1)
 
 
+@cli.command()
+@click.option("--ui", is_flag=True, help="Open the Dagster UI on the demo's state.")
+@click.option("--port", default=PORT, show_default=True, help="Of the sample catalogue's server.")
+@click.option("--ui-port", default=3000, show_default=True, help="Of the Dagster UI.")
+def demo(*, ui: bool, port: int, ui_port: int) -> None:
+    """Send a sample catalogue through the assets, and print what became of it."""
+    from imgassets.demo.run import run_demo, run_ui
+
+    with _told():
+        if ui:
+            sys.exit(run_ui(port, ui_port))
+        if not run_demo(port):
+            sys.exit(1)
+
+
 @cli.group()
 def db() -> None:
     """The embedded MongoDB, which serves where MONGODB_URI is not set."""
@@ -129,7 +145,7 @@ def _told() -> Iterator[None]:
 
     try:
         yield
-    except (SettingsError, SourceError, StorageError, ModelError, EmbeddedMongoError) as error:
+    except (SettingsError, SourceError, StorageError, ModelError, EmbeddedMongoError, ServerError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from imgassets.settings import Settings, SettingsError, load_settings
+from imgassets.settings import Settings, SettingsError, load_settings, models_folder
 
 Verdict = Literal["ok", "warning", "error"]
 
@@ -112,7 +112,7 @@ def _storage(settings: Settings) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    from imgassets.imaging.models import ModelError, ensure_model, models_folder
+    from imgassets.imaging.models import ModelError, ensure_model
 
     try:
         path = ensure_model(settings.faces, models_folder())

@@ -260,6 +260,11 @@ def home() -> Path:
     return project_root() / ".imgassets"
 
 
+def models_folder() -> Path:
+    """Where face detectors' files are kept; every run on this machine shares them."""
+    return home() / "models"
+
+
 @cache
 def load_settings() -> Settings:
     """Read the settings of this process, once.

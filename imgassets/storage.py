@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.parquet"
 IMAGES = "images"
+CONTACT_SHEET = "contact_sheet.jpg"
 _TEMPORARY = ".tmp"
 
 

@@ -6,6 +6,7 @@ import dagster as dg
 
 from imgassets.assets.showing import told_as_failure
 from imgassets.resources import SettingsResource
+from imgassets.settings import models_folder
 
 
 @dg.asset(group_name="images", kinds={"onnx"})
@@ -15,7 +16,7 @@ def face_model(settings: SettingsResource) -> dg.MaterializeResult[Any]:
     Its checksum is verified. `processed_images` sees to the file by itself; materialize this asset
     to fetch it before a long job, or to see which model is in use.
     """
-    from imgassets.imaging.models import ModelError, ensure_model, models_folder
+    from imgassets.imaging.models import ModelError, ensure_model
 
     faces = settings.load().faces
     with told_as_failure(ModelError):

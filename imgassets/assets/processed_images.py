@@ -15,6 +15,7 @@ from imgassets.assets.showing import (
 )
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
+from imgassets.settings import models_folder
 
 if TYPE_CHECKING:
     from imgassets.manifests import ProcessedRow
@@ -35,11 +36,11 @@ def processed_images(
     A partition that is materialized again makes only the pictures whose served bytes or settings
     have changed.
     """
-    from imgassets.imaging.models import ModelError, ensure_model, models_folder
+    from imgassets.imaging.models import ModelError, ensure_model
     from imgassets.imaging.partition import process_partition
     from imgassets.manifests import Outcome, RawRow, count_outcomes, from_table
     from imgassets.review.contact_sheet import contact_sheet
-    from imgassets.storage import StorageError, open_storage, read_table
+    from imgassets.storage import CONTACT_SHEET, StorageError, open_storage, read_table
 
     partition = partition_of(context)
     common = settings.load()
@@ -78,6 +79,7 @@ def processed_images(
     }
     if done:
         sheet = contact_sheet(rows, raw_rows, raw_folder, folder)
+        folder.write(CONTACT_SHEET, sheet)
         metadata["contact sheet"] = picture(sheet, "before | after")
     return dg.MaterializeResult(metadata=metadata)
 

@@ -72,7 +72,7 @@ def collect_manifest(
         rows = collect(urls, folder)
     failed = [row for row in rows if row.outcome is not Outcome.OK]
     seconds = sum(report["seconds"] for report in reports)
-    downloaded = sum(report["downloaded"] for report in reports)
+    downloaded = sum(report["outcomes"].get(Outcome.OK, 0) for report in reports)
     context.add_output_metadata(
         {
             **manifest_metadata(folder, len(rows)),

@@ -1,0 +1,267 @@
+"""The demo: a sample catalogue goes through the very assets that a user's own does.
+
+Here live the steps and what a person sees of them. The pictures are made in `catalogue`, served by
+`server`; the database is `mongod`'s. The demo has its own DAGSTER_HOME, database and data, and
+never touches the MongoDB that MONGODB_URI names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from imgassets.demo.catalogue import build_catalogue, documents
+from imgassets.demo.mongod import EmbeddedMongo
+from imgassets.demo.server import PORT, CatalogueServer, ServerError
+from imgassets.instance import VARIABLE, open_instance, prepare_dagster_home
+from imgassets.settings import CONFIG_VARIABLE, home, load_settings, project_root
+
+if TYPE_CHECKING:
+    import dagster as dg
+    import pyarrow as pa
+
+    from imgassets.partitions import Partition
+
+def demo_folder() -> Path:
+    """Where all of the demo's state lies."""
+    return home() / "demo"
+
+
+def use_demo_state() -> None:
+    """Point this process, and those that it starts, to the demo's settings and state."""
+    os.environ.pop("MONGODB_URI", None)
+    os.environ.pop(VARIABLE, None)
+    os.environ[CONFIG_VARIABLE] = str(project_root() / "config" / "demo.yaml")
+    prepare_dagster_home(demo_folder() / "dagster_home")
+
+
+def run_demo(port: int = PORT) -> bool:
+    """Materialize the sample catalogue, and print what became of it.
+
+    Partitions that were materialized before are left alone.
+
+    Args:
+        port: of the server of the sample catalogue, on loopback.
+
+    Returns:
+        Whether every run succeeded.
+
+    Raises:
+        ServerError: the port is taken by another program.
+        EmbeddedMongoError: MongoDB cannot be started.
+        SourceError: MongoDB cannot be read.
+    """
+    console = Console()
+    use_demo_state()
+    with _progress(console) as progress, catalogue_server(progress, port) as address:
+        with _step(progress, "start MongoDB and insert the product documents"):
+            _insert_documents(address)
+        with _step(progress, "register the retailers as partitions"):
+            partitions, instance = _register()
+        with instance:
+            todo = [p for p in partitions if not _is_current(p, instance, address)]
+            task = progress.add_task("materialize the partitions", total=len(partitions))
+            progress.advance(task, len(partitions) - len(todo))
+            for partition in todo:
+                progress.update(task, description=f"materialize {partition.key}")
+                _materialize(partition, instance)
+                progress.advance(task)
+            progress.update(task, description="materialize the partitions")
+            table, good = _results(partitions, instance)
+    console.print(table)
+    if len(todo) < len(partitions):
+        console.print(f"{len(partitions) - len(todo)} partitions were there already.")
+    data = load_settings().data_root
+    console.print(
+        f"\nThe pictures: {data}/processed_images/date=.../retailer=.../images/\n"
+        "Before and after on one sheet: contact_sheet.jpg beside them\n"
+        "In the Dagster UI: [bold]make ui[/]\n"
+        "With Dagster's command line, first:\n"
+        f"  export {VARIABLE}={os.environ[VARIABLE]} {CONFIG_VARIABLE}=config/demo.yaml",
+        soft_wrap=True,
+    )
+    return good
+
+
+def run_ui(port: int = PORT, ui_port: int = 3000) -> int:
+    """Serve the sample catalogue and the Dagster UI on the demo's state until it is stopped."""
+    console = Console()
+    use_demo_state()
+    with _progress(console) as progress, catalogue_server(progress, port) as address:
+        with _step(progress, "start MongoDB and insert the product documents"):
+            _insert_documents(address)
+        with _step(progress, "register the retailers as partitions"):
+            _register()[1].dispose()
+        progress.stop()
+        console.print(f"The Dagster UI: http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
+        command = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(ui_port)]
+        program = str(Path(sys.executable).with_name(command[0]))
+        return subprocess.call([program, *command[1:]], cwd=project_root())  # noqa: S603
+
+
+@contextmanager
+def catalogue_server(progress: Progress, port: int) -> Iterator[str]:
+    """Make the pictures, and serve them; yields the server's address.
+
+    Where another process of the demo serves them already, `make ui` for one, its server is used.
+
+    Raises:
+        ServerError: the port is taken by another program.
+    """
+    folder = demo_folder() / "catalogue"
+    task = progress.add_task("draw the sample catalogue", total=None)
+    build_catalogue(folder, lambda done, of: progress.update(task, completed=done, total=of))
+    progress.update(task, total=1, completed=1)
+    try:
+        with CatalogueServer(folder, port) as server:
+            yield server.url
+    except ServerError:
+        address = f"http://127.0.0.1:{port}"
+        if not _is_our_server(address):
+            raise
+        yield address
+
+
+def _is_our_server(address: str) -> bool:
+    try:
+        answer = requests.head(address, timeout=2)
+    except requests.RequestException:
+        return False
+    return answer.headers.get("Server", "").startswith("imgassets-demo")
+
+
+def _insert_documents(address: str) -> None:
+    from pymongo import MongoClient, ReplaceOne
+
+    from imgassets.sources.mongodb import MongoSource
+
+    uri = EmbeddedMongo(home() / "mongodb").ensure_running()
+    settings = load_settings()
+    source = settings.source
+    with MongoClient[dict[str, object]](uri) as client:
+        client[source.database][source.collection].bulk_write(
+            [ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in documents(address)]
+        )
+    MongoSource(uri, source, settings.start_date).create_index()
+
+
+def _register() -> tuple[list[Partition], dg.DagsterInstance]:
+    from imgassets.partitions import Partition
+    from imgassets.resources import MongoDBResource
+    from imgassets.sync import register_retailers
+
+    survey = MongoDBResource().source(load_settings()).survey()
+    instance = open_instance()
+    register_retailers(survey, instance)
+    return sorted(Partition(day, slug) for slug, day in survey.documents), instance
+
+
+def _is_current(partition: Partition, instance: dg.DagsterInstance, address: str) -> bool:
+    """Whether the partition was materialized, from a server of this address."""
+    import dagster as dg
+
+    done = instance.get_materialized_partitions(dg.AssetKey("processed_images"))
+    if partition.key not in done:
+        return False
+    urls = _manifest("url_list", partition).column("url").to_pylist()
+    return all(url.startswith(f"{address}/") for url in urls)
+
+
+def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
+    from imgassets.definitions import defs
+
+    defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        partition_key=partition.key,
+        instance=instance,
+        raise_on_error=False,
+        # The console is the table's; the page and the event log have every line.
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+
+
+def _results(
+    partitions: list[Partition], instance: dg.DagsterInstance
+) -> tuple[Table, bool]:
+    table = Table("partition", title="What became of the sample catalogue")
+    for name in ("URLs", "downloaded", "failed", "faces removed", "mean trim ratio"):
+        table.add_column(name, justify="right")
+    table.add_column("checks")
+    good = True
+    for partition in partitions:
+        try:
+            raw = _manifest("raw_images", partition).to_pylist()
+            made = _manifest("processed_images", partition).to_pylist()
+        except FileNotFoundError:
+            table.add_row(partition.key, *["-"] * 5, "[red]the run failed: see make ui[/]")
+            good = False
+            continue
+        fetched = sum(row["outcome"] == "ok" for row in raw)
+        ratios = [row["trim_ratio"] for row in made if row["trim_ratio"] is not None]
+        checks, passed = _checks(partition, instance)
+        good &= passed
+        table.add_row(
+            partition.key,
+            str(len(raw)),
+            str(fetched),
+            str(len(raw) - fetched),
+            str(sum(bool(row["face_removed"]) for row in made)),
+            f"{sum(ratios) / len(ratios):.2f}" if ratios else "-",
+            checks,
+        )
+    return table, good
+
+
+def _checks(partition: Partition, instance: dg.DagsterInstance) -> tuple[str, bool]:
+    import dagster as dg
+
+    runs = instance.get_runs(
+        dg.RunsFilter(tags={"dagster/partition": partition.key}, statuses=[dg.DagsterRunStatus.SUCCESS]),
+        limit=1,
+    )
+    if not runs:
+        return "[red]the run failed: see make ui[/]", False
+    events = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    evaluations = [e.dagster_event.asset_check_evaluation_data for e in events if e.dagster_event]
+    failed = [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
+    if failed:
+        return f"[red]failed: {', '.join(failed)}[/]", False
+    return f"[green]{len(evaluations)} passed[/]", True
+
+
+def _manifest(asset: str, partition: Partition) -> pa.Table:
+    from imgassets.storage import open_storage, read_table
+
+    return read_table(open_storage(load_settings()).partition(asset, *partition))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<48}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def _step(progress: Progress, description: str) -> Iterator[None]:
+    task = progress.add_task(description, total=1)
+    yield
+    progress.advance(task)
