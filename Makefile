@@ -1,0 +1,44 @@
+# All that a fresh machine needs besides Python 3.11+ and make is set up here, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
+export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
+
+.PHONY: demo ui test lint format constraints clean
+
+demo: .venv/installed  ## send a sample catalogue through the assets
+	$(BIN)/imgassets demo
+
+ui: .venv/installed  ## open the Dagster UI on the demo's state
+	$(BIN)/imgassets demo --ui
+
+test: .venv/installed  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imgassets needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+constraints:  ## compile requirements/*.txt anew (needs uv)
+	for extra in demo dev docker; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-emit-index-url --no-emit-find-links --upgrade --extra $$extra \
+	    pyproject.toml -o requirements/$$extra.txt || exit 1; \
+	done
+
+clean:  ## stop the embedded MongoDB, and remove all data and installed packages
+	-$(BIN)/imgassets db stop
+	rm -rf .imgassets .venv

@@ -1,0 +1,224 @@
+"""Catalogue pictures from nothing: backgrounds, and products drawn as packshots.
+
+Here live pixels made by drawing: a product's pieces are cloth that is lit from the upper left. What
+the pieces are is in `products`; people, who come from photographs, are in `figures`; which picture
+shows what is in `catalogue`.
+
+Pictures are BGR, uint8, (height, width, 3); masks are uint8, (height, width), 255 inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from imgassets.demo.products import PRODUCTS, Colour, Part
+
+Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+Backdrop = Literal["white", "grey", "gradient", "spot", "wall"]
+Pattern = Literal["plain", "stripes", "checks"]
+
+_SHADE_SCALE = 4  # light and shadow are smooth: computed this much smaller
+
+
+def backdrop(
+    kind: Backdrop, width: int, height: int, colour: Colour, rng: np.random.Generator
+) -> Pixels:
+    """An empty studio: what stands behind a product.
+
+    Args:
+        kind: white and grey are flat; gradient darkens downwards, spot outwards; wall is a
+            coloured plane with grain.
+        width: in pixels.
+        height: in pixels.
+        colour: of the wall and, paler, of the gradient (BGR).
+        rng: where the small differences come from.
+    """
+    if kind == "white":
+        return np.full((height, width, 3), 255, np.uint8)
+    if kind == "grey":
+        return np.full((height, width, 3), int(rng.integers(222, 244)), np.uint8)
+
+    y, x = np.mgrid[0 : height // 8, 0 : width // 8].astype(np.float32)
+    y, x = y / y.max(), x / x.max()
+    pale = np.array(colour, np.float32) * 0.15 + 245 * 0.85
+    if kind == "gradient":
+        base = pale - (42 * y**1.5)[..., None]
+    elif kind == "spot":
+        base = pale - (55 * ((x - 0.5) ** 2 + (y - 0.45) ** 2))[..., None]
+    else:
+        base = np.array(colour, np.float32) * (1.03 - 0.1 * x - 0.06 * y)[..., None]
+    smooth = cv2.resize(base, (width, height), interpolation=cv2.INTER_LINEAR)
+    # Grain hides the bands of a gradient in 8 bits, as in a photograph.
+    grain = _grain(height, width, 1.2 if kind != "wall" else 2.5, rng)
+    empty: Pixels = np.clip(smooth + grain[..., None], 0, 255).astype(np.uint8)
+    return empty
+
+
+def draw_product(
+    picture: Pixels,
+    name: str,
+    colour: Colour,
+    pattern: Pattern,
+    *,
+    rng: np.random.Generator,
+    fill: float = 0.68,
+) -> Mask:
+    """Draw a product in the middle of a picture, in place.
+
+    Args:
+        picture: the backdrop to draw on.
+        name: one of `PRODUCTS`.
+        colour: of the cloth (BGR).
+        pattern: woven into the cloth.
+        rng: folds, weave, a slight turn.
+        fill: the share of the picture's width or height that the product may take.
+
+    Returns:
+        Where the product is.
+    """
+    parts = PRODUCTS[name]
+    place = _placement(parts, picture, fill, rng)
+    masks: list[Mask] = []
+    whole: Mask = np.zeros(picture.shape[:2], np.uint8)
+    for part in parts:
+        mask = _rasterise(part, place, picture)
+        masks.append(np.minimum(mask, whole) if part.inside else mask)
+        whole = np.maximum(whole, masks[-1])
+    cast_shadow(picture, whole, strength=0.3)
+    for part, mask in zip(parts, masks, strict=True):
+        tinted = tuple(min(255, int(c * part.tone)) for c in (part.colour or colour))
+        woven: Pattern = "plain" if part.plain or part.width is not None else pattern
+        _lay_cloth(
+            picture, mask, (tinted[0], tinted[1], tinted[2]), woven, unit=place[0, 0], rng=rng
+        )
+    return whole
+
+
+def cast_shadow(picture: Pixels, mask: Mask, strength: float) -> None:
+    """Darken a picture, in place, beside and below what a mask covers.
+
+    Args:
+        picture: changed in place.
+        mask: what casts the shadow.
+        strength: how dark the darkest of it gets (share).
+    """
+    height, width = mask.shape
+    small = cv2.resize(mask, (width // 8, height // 8), interpolation=cv2.INTER_AREA)
+    shift = np.array([[1, 0, height / 900], [0, 1, height / 500]], np.float32)
+    moved = cv2.warpAffine(small, shift, (width // 8, height // 8))
+    soft = cv2.GaussianBlur(moved, (0, 0), height / 700)
+    dark = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
+    factor = 255 - cv2.convertScaleAbs(dark, alpha=strength)
+    cv2.multiply(picture, cv2.merge([factor] * 3), dst=picture, scale=1 / 255)
+
+
+def _placement(
+    parts: Sequence[Part], picture: Pixels, fill: float, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The 2 x 3 transform from units to pixels that centres a product with a slight turn."""
+    height, width = picture.shape[:2]
+    points = np.array([point for part in parts for point in part.points])
+    low, high = points.min(0), points.max(0)
+    scale = float(min(width * fill / (high - low)[0], height * fill / (high - low)[1]))
+    turn = np.deg2rad(rng.uniform(-2.5, 2.5))
+    linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    drift = rng.uniform(-0.03, 0.03, 2) * (width, height)
+    offset = np.array([width / 2, height / 2]) + drift - linear @ ((low + high) / 2)
+    return np.column_stack([linear, offset])
+
+
+def _rasterise(part: Part, place: npt.NDArray[np.float64], picture: Pixels) -> Mask:
+    mask: Mask = np.zeros(picture.shape[:2], np.uint8)
+    points = _rounded(np.array(part.points, float), closed=part.width is None)
+    pixels = points @ place[:, :2].T + place[:, 2]
+    fixed = np.round(pixels * 16).astype(np.int32)  # OpenCV takes 4 bits of fraction
+    if part.width is None:
+        cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, shift=4)
+    else:
+        thick = max(1, round(part.width * float(np.hypot(*place[:, 0]))))
+        cv2.polylines(mask, [fixed], False, 255, thick, cv2.LINE_AA, shift=4)
+    return mask
+
+
+def _rounded(points: npt.NDArray[np.float64], *, closed: bool) -> npt.NDArray[np.float64]:
+    """Chaikin's corner cutting, three times."""
+    for _ in range(3):
+        following = np.roll(points, -1, axis=0)
+        cut = np.stack([0.75 * points + 0.25 * following, 0.25 * points + 0.75 * following], 1)
+        if closed:
+            points = cut.reshape(-1, 2)
+        else:
+            points = np.vstack([points[:1], cut[:-1].reshape(-1, 2), points[-1:]])
+    return points
+
+
+def _lay_cloth(
+    picture: Pixels,
+    mask: Mask,
+    colour: Colour,
+    pattern: Pattern,
+    *,
+    unit: float,
+    rng: np.random.Generator,
+) -> None:
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width or not height:
+        return
+    area = np.s_[top : top + height, left : left + width]
+    light = _light(mask[area], unit, rng)
+    cloth = np.empty((height, width, 3), np.float32)
+    cloth[:] = colour
+    if pattern != "plain":
+        cloth *= _pattern(pattern, light, unit)[..., None]
+    cloth *= light[..., None]
+    cloth += _grain(height, width, 4.0, rng)[..., None]
+    cover = (mask[area].astype(np.float32) / 255)[..., None]
+    mixed = picture[area] * (1 - cover) + np.clip(cloth, 0, 255) * cover
+    picture[area] = mixed.astype(np.uint8)
+
+
+def _light(mask: Mask, unit: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Brightness of the cloth, about 1: round at the edges, with folds that hang down."""
+    height, width = mask.shape
+    size = (max(2, width // _SHADE_SCALE), max(2, height // _SHADE_SCALE))
+    border = 4
+    small = cv2.resize(mask, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    small = np.pad(small, border)
+    bulge = cv2.GaussianBlur(small, (0, 0), max(1.0, 2.2 * unit / _SHADE_SCALE))
+    slope = cv2.Sobel(bulge, cv2.CV_32F, 1, 0) + cv2.Sobel(bulge, cv2.CV_32F, 0, 1)
+    slope = slope[border:-border, border:-border] * (unit / _SHADE_SCALE)
+    rough = rng.standard_normal((4, 9)).astype(np.float32)
+    fine = rng.standard_normal((7, 18)).astype(np.float32)
+    folds = cv2.resize(rough, size, interpolation=cv2.INTER_CUBIC)
+    creases = cv2.resize(fine, size, interpolation=cv2.INTER_CUBIC)
+    light = (0.97 + 0.16 * slope + 0.045 * folds + 0.027 * creases).astype(np.float32)
+    return np.asarray(
+        cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR), np.float32
+    )
+
+
+def _pattern(
+    pattern: Pattern, light: npt.NDArray[np.float32], unit: float
+) -> npt.NDArray[np.float32]:
+    """Dark threads, bent a little by the folds."""
+    height, width = light.shape
+    rows = np.arange(height, dtype=np.float32)[:, None] + 10 * unit * (light - 1)
+    dark = (np.sin(rows / unit * 1.1) > 0.2).astype(np.float32)
+    if pattern == "checks":
+        columns = np.arange(width, dtype=np.float32)[None, :] + 10 * unit * (light - 1)
+        dark = dark * 0.5 + 0.5 * (np.sin(columns / unit * 1.1) > 0.2)
+    return 1 - 0.42 * cv2.GaussianBlur(dark, (0, 0), 0.8)
+
+
+def _grain(
+    height: int, width: int, strength: float, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Noise of a standard deviation in grey levels; one tile repeated, for speed."""
+    tile = rng.standard_normal((256, 256), dtype=np.float32) * strength
+    return np.tile(tile, (height // 256 + 1, width // 256 + 1))[:height, :width]
