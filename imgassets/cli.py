@@ -145,7 +145,14 @@ def _told() -> Iterator[None]:
 
     try:
         yield
-    except (SettingsError, SourceError, StorageError, ModelError, EmbeddedMongoError, ServerError) as error:
+    except (
+        SettingsError,
+        SourceError,
+        StorageError,
+        ModelError,
+        EmbeddedMongoError,
+        ServerError,
+    ) as error:
         raise click.ClickException(str(error)) from None
 
 

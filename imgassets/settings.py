@@ -440,7 +440,7 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
 
 def _yaml_value(value: object) -> str:
     plain = value.model_dump() if isinstance(value, BaseModel) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
 
 
 def _comment(field: FieldInfo) -> str:

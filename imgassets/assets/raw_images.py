@@ -97,7 +97,7 @@ def collect_manifest(
     group_name="images",
     kinds={"http", "parquet"},
 )
-def raw_images(url_list: Any) -> Any:  # noqa: ANN401  (Dagster keeps the types of nodes private)
+def raw_images(url_list: Any) -> Any:
     """The pictures as they were served, untouched, and one row a URL: what happened to it.
 
     A partition that is materialized again downloads only what is missing.

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from imgassets.demo.catalogue import build_catalogue, documents
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.demo.server import PORT, CatalogueServer, ServerError
+from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer, ServerError
 from imgassets.instance import VARIABLE, open_instance, prepare_dagster_home
 from imgassets.settings import CONFIG_VARIABLE, home, load_settings, project_root
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgassets.partitions import Partition
+
 
 def demo_folder() -> Path:
     """Where all of the demo's state lies."""
@@ -143,7 +144,7 @@ def _is_our_server(address: str) -> bool:
         answer = requests.head(address, timeout=2)
     except requests.RequestException:
         return False
-    return answer.headers.get("Server", "").startswith("imgassets-demo")
+    return answer.headers.get("Server", "").startswith(SERVER_NAME)
 
 
 def _insert_documents(address: str) -> None:
@@ -195,9 +196,7 @@ def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
     )
 
 
-def _results(
-    partitions: list[Partition], instance: dg.DagsterInstance
-) -> tuple[Table, bool]:
+def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, bool]:
     table = Table("partition", title="What became of the sample catalogue")
     for name in ("URLs", "downloaded", "failed", "faces removed", "mean trim ratio"):
         table.add_column(name, justify="right")
@@ -231,7 +230,9 @@ def _checks(partition: Partition, instance: dg.DagsterInstance) -> tuple[str, bo
     import dagster as dg
 
     runs = instance.get_runs(
-        dg.RunsFilter(tags={"dagster/partition": partition.key}, statuses=[dg.DagsterRunStatus.SUCCESS]),
+        dg.RunsFilter(
+            tags={"dagster/partition": partition.key}, statuses=[dg.DagsterRunStatus.SUCCESS]
+        ),
         limit=1,
     )
     if not runs:

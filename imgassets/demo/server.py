@@ -22,6 +22,12 @@ from urllib.parse import unquote, urlsplit
 
 _HOST = "127.0.0.1"
 
+PORT = 8765
+"""The demo's. Any port would do, but it stands in the URLs of the documents, so it stays."""
+
+SERVER_NAME = "imgassets-demo"
+"""What the server calls itself in its answers, so that a second demo knows the first one's."""
+
 
 class ServerError(Exception):
     """The server cannot start; the message says why and what to do."""
@@ -138,6 +144,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    server_version = SERVER_NAME
     # Headers and body are written apart; Nagle would hold the second back for 40 ms.
     disable_nagle_algorithm = True
 
@@ -173,5 +180,5 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         """Say nothing: a demo's terminal shows progress."""

@@ -1,0 +1,187 @@
+"""CSV files and the user's own functions as sources."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgassets.settings import Settings
+from imgassets.sources.listing import Listing, SourceError
+from imgassets.sources.opening import open_source
+from imgassets.sources.table import TableSource, csv_records, function_records
+
+START = dt.date(2026, 1, 1)
+
+
+def csv_source(path: Path, text: str) -> TableSource:
+    path.write_text(text, encoding="utf-8")
+    return TableSource(csv_records(str(path)), START)
+
+
+def urls(listing: Listing) -> list[str]:
+    return sorted(row.url for row in listing.rows)
+
+
+def test_a_csv_with_all_columns_in_any_order(tmp_path: Path) -> None:
+    source = csv_source(
+        tmp_path / "all.csv",
+        "\ufeffdate,url,product_id,Retailer\n"
+        "2026-01-02,http://a/1,p1,Zara\n"
+        "2026-01-02T10:00:00Z,http://a/2,p1,Zara\n"
+        "\n"
+        "2026-01-03,http://a/3,p1,Zara\n"
+        '2026-01-02,"http://a/4?x=1,2",p2,"Nord & Sol"\n',
+    )
+    listing = source.listing("2026-01-02", "zara")
+    assert [(row.url, row.product_id, row.position) for row in listing.rows] == [
+        ("http://a/1", "p1", 0),
+        ("http://a/2", "p1", 1),
+    ]
+    assert urls(source.listing("2026-01-02", "nord-sol")) == ["http://a/4?x=1,2"]
+    assert source.survey().documents == {
+        ("zara", "2026-01-02"): 1,
+        ("zara", "2026-01-03"): 1,
+        ("nord-sol", "2026-01-02"): 1,
+    }
+
+
+def test_a_csv_with_urls_alone_is_a_retailer_named_after_the_file(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "My shop.csv", "url\nhttp://a/1\nhttp://a/2\nhttp://a/1\n")
+    listing = source.listing("2026-01-01", "my-shop")
+    assert urls(listing) == ["http://a/1", "http://a/2"]
+    assert {str(k): n for k, n in listing.account.counts.items()} == {"duplicate_url": 1}
+
+
+def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_path: Path) -> None:
+    source = csv_source(
+        tmp_path / "list.csv",
+        "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n",
+    )
+    assert source.survey().names == {"zara": "Zara", "mango": "mango", "list": "list"}
+    assert urls(source.listing("2026-01-01", "zara")) == ["http://a/1.jpg"]
+
+
+def test_keys_do_not_depend_on_the_order_of_products(tmp_path: Path) -> None:
+    lines = ["http://a/1,Zara,2026-01-02,p1", "http://a/2,Zara,2026-01-02,p2"]
+    head = "url,retailer,date,product_id\n"
+    one = csv_source(tmp_path / "1.csv", head + "\n".join(lines))
+    two = csv_source(tmp_path / "2.csv", head + "\n".join(reversed(lines)))
+    assert one.listing("2026-01-02", "zara").rows == two.listing("2026-01-02", "zara").rows
+
+
+def test_odd_records_are_counted(tmp_path: Path) -> None:
+    source = csv_source(
+        tmp_path / "odd.csv",
+        "url,retailer,date\n"
+        "http://a/1,Zara,2026-01-02\n"
+        "http://a/2,,2026-01-02\n"
+        "http://a/3,Zara,\n"
+        "http://a/4,Zara,soon\n"
+        "http://a/5,Zara,2020-01-01\n"
+        "http://a/6,Zara,9999-01-01\n"
+        ",Zara,2026-01-02\n",
+    )
+    listing = source.listing("2026-01-02", "zara")
+    assert urls(listing) == ["http://a/1"]
+    assert {str(k): n for k, n in listing.account.counts.items()} == {
+        "no_retailer": 1,
+        "no_date": 1,
+        "invalid_date": 1,
+        "before_start_date": 1,
+        "in_future": 1,
+        "non_string_url": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name,price\nx,1\n", "begins with 'name,price'; it should begin with a header"),
+        ("http://a/1;images/1.jpg\n", "it should begin with a header"),
+        (None, "cannot be read as CSV: .*No such file"),
+    ],
+)
+def test_a_csv_that_is_none_is_told_with_its_name(
+    tmp_path: Path, text: str | None, told: str
+) -> None:
+    path = tmp_path / "broken.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SourceError, match=told) as caught:
+        TableSource(csv_records(str(path)), START).survey()
+    assert "broken.csv" in str(caught.value)
+
+
+def test_a_csv_in_another_encoding_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes("url\nhttp://a/é\n".encode("latin-1"))
+    with pytest.raises(SourceError, match="cannot be read as CSV: 'utf-8' codec"):
+        TableSource(csv_records(str(path)), START).survey()
+
+
+def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None:
+    source = csv_source(
+        tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\nhttp://a/2,zara\nhttp://a/3,Mango\n"
+    )
+    with pytest.raises(SourceError, match="'Zara' and 'zara' both become"):
+        source.listing("2026-01-01", "zara")
+    assert urls(source.listing("2026-01-01", "mango")) == ["http://a/3"]
+    assert source.survey().conflicts == {"zara": ["Zara", "zara"]}
+
+
+def test_an_unknown_retailer_is_told(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\n")
+    with pytest.raises(SourceError, match="no document of retailer 'mango'; it has: zara"):
+        source.listing("2026-01-01", "mango")
+
+
+ASKED: list[tuple[str | None, str | None]] = []
+
+
+def own_rows(retailer: str | None, date: str | None) -> Iterator[dict[str, Any]]:
+    ASKED.append((retailer, date))
+    yield {"url": "http://a/1", "retailer": "Zara", "date": dt.date(2026, 1, 2), "product_id": 9}
+    noon = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
+    yield {"url": "http://a/2", "retailer": "Zara", "date": noon, "product_id": 9}
+
+
+def no_rows(date: str | None) -> Iterator[dict[str, Any]]:
+    del date
+    yield from ()
+
+
+def wrong_rows() -> list[str]:
+    return ["http://a/1"]
+
+
+def test_a_function_of_the_users_own_is_a_source_and_is_told_what_is_asked_for() -> None:
+    settings = Settings.model_validate(
+        {"source": {"kind": "python", "function": f"{__name__}.own_rows"}}
+    )
+    source = open_source(settings, lambda: pytest.fail("MongoDB was asked for"))
+    ASKED.clear()
+    rows = source.listing("2026-01-02", "zara").rows
+    assert [(row.url, row.product_id) for row in rows] == [("http://a/1", "9"), ("http://a/2", "9")]
+    assert source.survey().documents == {("zara", "2026-01-02"): 1}
+    assert ASKED == [("zara", "2026-01-02"), (None, None)]
+
+
+def test_a_function_that_is_told_the_partition_may_have_nothing_for_it() -> None:
+    source = TableSource(function_records(f"{__name__}.no_rows"), START)
+    assert source.listing("2026-01-02", "zara").rows == []
+
+
+def test_a_function_that_yields_something_else_is_told() -> None:
+    source = TableSource(function_records(f"{__name__}.wrong_rows"), START)
+    with pytest.raises(SourceError, match="the source yields 'http://a/1'; it should yield mapp"):
+        source.survey()
+
+
+@pytest.mark.parametrize("dotted", ["no_such_package.rows", "imgassets.settings.no_such_function"])
+def test_a_function_that_does_not_exist_is_told(dotted: str) -> None:
+    with pytest.raises(SourceError, match=rf"source\.function: {dotted} cannot be imported"):
+        function_records(dotted)
