@@ -72,10 +72,13 @@ class Pool:
             StorageError: a thread could not write; the others have been stopped.
         """
         alive = any(thread.is_alive() for thread in self._threads)
+        # Rows that came before the error are handed out first: their pictures are saved.
         rows = self.rest(seconds if alive else 0)
+        if rows:
+            return rows
         if self._fatal is not None:
             raise self._fatal
-        return rows if rows or alive else None
+        return [] if alive else None
 
     def rest(self, seconds: float = 0) -> list[RawRow]:
         """Rows that came and were not taken yet, after at most so many seconds."""

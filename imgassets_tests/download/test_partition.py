@@ -198,9 +198,8 @@ def test_a_disk_that_fills_up_keeps_what_was_done(
     written = itertools.count()
 
     def filling(folder: Folder, name: str, data: bytes) -> None:
-        if name.endswith(".jpg"):
-            if next(written) >= 10:
-                raise StorageError("cannot write: no space left on device")
+        if name.endswith(".jpg") and next(written) >= 10:
+            raise StorageError("cannot write: no space left on device")
         write(folder, name, data)
 
     monkeypatch.setattr(Folder, "write", filling)
