@@ -37,9 +37,12 @@ class Outcome(StrEnum):
     CONNECTION_ERROR = "connection_error", "no connection, or it broke off; see error"
     TOO_MANY_REDIRECTS = "too_many_redirects", "more redirects than download.max_redirects"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels", "more pixels than download.max_pixels"
     EMPTY = "empty", "the server sent no bytes"
     NOT_AN_IMAGE = "not_an_image", "the bytes are no picture, whatever the name says"
+    UNSUPPORTED_FORMAT = "unsupported_format", "an SVG, HEIC, ... that cannot be processed"
     CORRUPT = "corrupt", "a picture that is cut off or broken"
+    NOT_FETCHED = "not_fetched", "the run ended before the turn of this URL; run it again"
 
     NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
     RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"

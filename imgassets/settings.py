@@ -102,6 +102,9 @@ class DownloadSettings(Section):
     backoff_s: float = Field(0.5, ge=0, description="seconds before the first retry; then doubled")
     backoff_max_s: float = Field(30, ge=0, description="longest wait before a retry, in seconds")
     max_bytes: int = Field(50_000_000, ge=1, description="a larger picture is refused")
+    max_pixels: int = Field(
+        80_000_000, ge=1, description="width x height; a larger picture is refused undecoded"
+    )
     max_redirects: int = Field(5, ge=0, le=20, description="redirects followed")
     user_agent: str = Field(
         "imgassets/0.1", description="User-Agent; add a contact, shops like to know", min_length=1
@@ -109,6 +112,7 @@ class DownloadSettings(Section):
     headers: dict[str, str] = Field(
         default_factory=dict, description="further request headers, for example {Referer: ...}"
     )
+    per_host: int = Field(32, ge=1, le=512, description="requests to one host at the same time")
     shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")
 
 
@@ -440,7 +444,11 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
 
 def _yaml_value(value: object) -> str:
     plain = value.model_dump() if isinstance(value, BaseModel) else value
-    return yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )
 
 
 def _comment(field: FieldInfo) -> str:

@@ -93,22 +93,22 @@ class Folder:
         """Name and size in bytes of every file; empty where the folder does not exist.
 
         Raises:
-            StorageError: the folder cannot be listed.
+            StorageError: the storage is gone or not readable.
         """
-        if self.is_local:
-            try:
+        try:
+            if self.is_local:
                 with os.scandir(self.address) as entries:
                     return {e.name: e.stat().st_size for e in entries if e.is_file()}
-            except FileNotFoundError:
-                return {}
-            except OSError as error:
-                raise StorageError(f"cannot list {self.address}: {error.strerror}") from error
-        path = self.path
-        path.fs.invalidate_cache(path.path)
-        try:
+            path = self.path
+            path.fs.invalidate_cache(path.path)
             found = path.fs.ls(path.path, detail=True)
         except FileNotFoundError:
             return {}
+        except Exception as error:
+            raise StorageError(
+                f"cannot list {self.address}: {error}; repair the storage, "
+                "then run the partition again"
+            ) from error
         return {f["name"].rsplit("/", 1)[-1]: f["size"] for f in found if f["type"] == "file"}
 
     def remove(self, name: str) -> None:

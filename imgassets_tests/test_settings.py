@@ -64,7 +64,10 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
         ("download: {threads: yes}", "{file}: download.threads: got True; input should not be a b"),
         ("download: {thread: 3}", "{file}: download.thread: there is no such option; allowed: thr"),
         ("downloads: {}", "{file}: downloads: there is no such option; allowed: download, faces"),
-        ("encode: {format: gif}", "{file}: encode.format: got 'gif'; input should be 'jpeg', 'png'"),
+        (
+            "encode: {format: gif}",
+            "{file}: encode.format: got 'gif'; input should be 'jpeg', 'png'",
+        ),
         ("trim: {blur: 4}", "{file}: trim.blur: got 4; input should be odd"),
         ("start_date: soon", "{file}: start_date: got 'soon'; input should be a valid date"),
         ("source: {kind: csv}", "source.csv_path: is not set; source.kind csv needs the path"),

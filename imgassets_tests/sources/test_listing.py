@@ -120,5 +120,7 @@ def test_a_document_that_is_read_twice_is_an_error_and_overwrites_nothing() -> N
         retailer="zara",
         account=Account(),
     )
-    with pytest.raises(SourceError, match="1 keys stand for two pictures each, for example 'p1-000"):
+    with pytest.raises(
+        SourceError, match="1 keys stand for two pictures each, for example 'p1-000"
+    ):
         finished(rows * 2, 2, Account())

@@ -1,0 +1,85 @@
+"""What an HTTP engine is to the downloader: one request, one answer, within limits.
+
+Here live the records that pass to and from an engine and the errors it may raise. The engines are
+modules of their own. Redirects, retries, content codings and politeness are no engine's business:
+`exchange` and `schedule` do them once for all engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from imgassets.manifests import Outcome
+
+IGNORED_BODY = 65_536
+"""Bytes read of an answer whose body nobody wants, so that its connection can be used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A GET request."""
+
+    url: str
+    """ASCII only, http or https; see `urls.normalise`."""
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost."""
+
+    connect_s: float
+    read_s: float
+    """Seconds without a byte."""
+    total_s: float
+    """Seconds from the start of the request to its last byte."""
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case; values of a repeated header joined with a comma."""
+    body: bytes
+    """As it came over the wire: content codings are not undone. Only of statuses 200 to 299."""
+
+
+class FetchError(Exception):
+    """No whole answer came.
+
+    Attributes:
+        outcome: what the row says.
+        passing: whether another attempt may succeed.
+    """
+
+    def __init__(self, outcome: Outcome, message: str, *, passing: bool) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+        self.passing = passing
+
+
+class AbortedError(Exception):
+    """The client was told to stop while a request was on its way."""
+
+
+class Client(Protocol):
+    """An engine; its methods are called by many threads at once."""
+
+    def fetch(self, request: Request, limits: Limits) -> Response:
+        """Send a request and read its answer; redirects are answers, not followed.
+
+        Raises:
+            FetchError: no answer, no whole answer, or a limit was passed.
+            AbortedError: `abort` was called.
+        """
+
+    def abort(self) -> None:
+        """Break off all requests on their way, and refuse new ones."""
+
+    def close(self) -> None:
+        """Close the connections kept; no request may be on its way."""

@@ -1,0 +1,118 @@
+"""The threads: they take tasks from the schedule and hand back rows.
+
+Here lives the life of the threads: start, the first fatal error, a prompt stop. What a thread does
+with a task is in `exchange`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+from imgassets.download.client import AbortedError, Client
+from imgassets.download.exchange import Exchange, Further, failed_rows
+from imgassets.download.schedule import Schedule, Task
+from imgassets.download.urls import origin
+from imgassets.manifests import Outcome, RawRow
+from imgassets.storage import StorageError
+
+_STOP_S = 1.0
+"""Seconds that threads get to end after a stop; all but one stuck in a system call do."""
+
+
+class Pool:
+    """Threads at work on a schedule; started by `with`, which also ends them."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        exchange: Exchange,
+        client: Client,
+        *,
+        threads: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self._schedule = schedule
+        self._exchange = exchange
+        self._client = client
+        self._log = log
+        self._results: SimpleQueue[list[RawRow]] = SimpleQueue()
+        self._fatal: StorageError | None = None
+        # Daemons, so that a thread stuck in a name lookup cannot hold back the end of a run.
+        self._threads = [
+            threading.Thread(target=self._work, name=f"download-{n}", daemon=True)
+            for n in range(threads)
+        ]
+
+    def __enter__(self) -> Pool:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._client.close()
+
+    def stop(self) -> None:
+        """Hand out no more tasks, break off what is on its way, and wait for the threads."""
+        self._schedule.stop()
+        if any(thread.is_alive() for thread in self._threads):
+            self._client.abort()
+        deadline = time.monotonic() + _STOP_S
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+    def wait(self, seconds: float) -> list[RawRow] | None:
+        """Rows that came, after at most so many seconds; none when there will be no more.
+
+        Raises:
+            StorageError: a thread could not write; the others have been stopped.
+        """
+        alive = any(thread.is_alive() for thread in self._threads)
+        # Rows that came before the error are handed out first: their pictures are saved.
+        rows = self.rest(seconds if alive else 0)
+        if rows:
+            return rows
+        if self._fatal is not None:
+            raise self._fatal
+        return [] if alive else None
+
+    def rest(self, seconds: float = 0) -> list[RawRow]:
+        """Rows that came and were not taken yet, after at most so many seconds."""
+        rows: list[RawRow] = []
+        try:
+            if seconds:
+                rows += self._results.get(timeout=seconds)
+            while True:
+                rows += self._results.get_nowait()
+        except Empty:
+            return rows
+
+    def _work(self) -> None:
+        while (task := self._schedule.take()) is not None:
+            try:
+                self._run(task)
+            except AbortedError:
+                return
+            except StorageError as error:
+                self._fatal = self._fatal or error
+                self._schedule.stop()
+                return
+
+    def _run(self, task: Task) -> None:
+        try:
+            result = self._exchange.step(task)
+        except (AbortedError, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001  (a bug met in one picture stops no other)
+            self._log(f"a bug, met at {task.url}; please report it:\n{traceback.format_exc()}")
+            message = f"a bug: {type(error).__name__}: {error}"
+            result = failed_rows(task, Outcome.FAILED, message)
+        if isinstance(result, Further):
+            self._schedule.again(task, origin(result.url), result.url, result.wait_s)
+        else:
+            self._results.put(result)
+            self._schedule.finish(task)

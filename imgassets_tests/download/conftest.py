@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from imgassets.download.partition import collect, download_shard, plan, shard_rows
+from imgassets.download.report import ShardReport
+from imgassets.manifests import RawRow, UrlRow
+from imgassets.settings import DownloadSettings
+from imgassets.storage import Folder
+from imgassets_tests.download.server import Server, running
+
+# Quick to give up: a test waits for nothing that it does not test.
+QUICK = DownloadSettings(
+    threads=8,
+    connect_timeout_s=2,
+    read_timeout_s=1,
+    total_timeout_s=2,
+    retries=2,
+    backoff_s=0.01,
+    max_bytes=200_000,
+)
+
+
+def url_row(key: str, url: str, position: int = 0) -> UrlRow:
+    return UrlRow(
+        key=key,
+        url=url,
+        retailer="zara",
+        date="2026-01-02",
+        product_id="p",
+        position=position,
+        document_id="d",
+    )
+
+
+def url_rows(*urls: str) -> list[UrlRow]:
+    return [url_row(f"p-{n}", url, n) for n, url in enumerate(urls)]
+
+
+@dataclass
+class Partition:
+    """A partition's folder, and the three steps that the Dagster ops take."""
+
+    folder: Folder
+    settings: DownloadSettings = QUICK
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    log: list[str] = field(default_factory=list)
+    reports: list[ShardReport] = field(default_factory=list)
+
+    def download(self, rows: Sequence[UrlRow]) -> list[ShardReport]:
+        self.reports = [
+            download_shard(
+                shard_rows(rows, shard),
+                self.folder,
+                self.settings,
+                shard=shard.name,
+                log=self.log.append,
+                cancelled=self.cancelled,
+            )
+            for shard in plan(rows, self.folder, self.settings.shard_size)
+        ]
+        return self.reports
+
+    def run(self, *urls: str) -> list[RawRow]:
+        return self.run_rows(url_rows(*urls))
+
+    def run_rows(self, rows: Sequence[UrlRow]) -> list[RawRow]:
+        self.download(rows)
+        return collect(rows, self.folder)
+
+    def with_settings(self, **values: object) -> Partition:
+        self.settings = DownloadSettings.model_validate(self.settings.model_dump() | values)
+        return self
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        images = self.folder / "images"
+        return {name: images.read(name) for name in sorted(images.sizes())}
+
+    @property
+    def file(self) -> Callable[[RawRow], bytes]:
+        return lambda row: self.folder.read(str(row.path))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> Partition:
+    return Partition(Folder(str(tmp_path / "raw_images")))

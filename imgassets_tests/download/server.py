@@ -1,0 +1,216 @@
+"""A real HTTP server on 127.0.0.1 that can do all that servers of the world do wrong.
+
+A path is answered by a function that gets the request's handler; `answer` makes the ordinary ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Answer = Callable[["Handler"], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        path = self.path.partition("?")[0]
+        with server.lock:
+            server.hits[path] += 1
+            server.requests[path].append(self.headers)
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+            found = server.answers.get(path, server.otherwise)
+        try:
+            found(self)
+        except OSError:  # the client has gone
+            self.close_connection = True
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    def setup(self) -> None:
+        super().setup()
+        with self.server.lock:
+            self.server.connections += 1
+
+    def head(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def reply(
+        self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.head(status, {"Content-Length": str(len(body))} | dict(headers or {}))
+        self.wfile.write(body)
+
+    def cut(self) -> None:
+        """End the connection with a reset."""
+        self.close_connection = True
+        linger = (1).to_bytes(4, "little") + bytes(4)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.connection.close()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base's name)
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.lock = threading.Lock()
+        self.answers: dict[str, Answer] = {}
+        self.otherwise: Answer = answer(b"no such page", status=404)
+        self.hits: Counter[str] = Counter()
+        self.requests: defaultdict[str, list[Message]] = defaultdict(list)
+        self.connections = 0
+        self.at_once = 0
+        self.most_at_once = 0
+        self.closing = threading.Event()
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.server_address[1]}{path}"
+
+    def add(self, path: str, found: Answer | bytes) -> str:
+        self.answers[path] = answer(found) if isinstance(found, bytes) else found
+        return self.url(path)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.closing.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    return lambda handler: handler.reply(body, status, headers)
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """The first request gets the first answer, ..., all further ones the last."""
+    left = list(answers)
+    lock = threading.Lock()
+
+    def found(handler: Handler) -> None:
+        with lock:
+            now = left.pop(0) if len(left) > 1 else left[0]
+        now(handler)
+
+    return found
+
+
+def redirect(location: str, status: int = 302) -> Answer:
+    return answer(b"", status, {"Location": location})
+
+
+def hang(handler: Handler) -> None:
+    """No header, for as long as the server lives."""
+    handler.server.closing.wait(60)
+    handler.close_connection = True
+
+
+def slow(seconds: float, then: Answer) -> Answer:
+    def found(handler: Handler) -> None:
+        handler.server.closing.wait(seconds)
+        then(handler)
+
+    return found
+
+
+def drip(body: bytes, every_s: float = 0.05) -> Answer:
+    """One byte at a time."""
+
+    def found(handler: Handler) -> None:
+        handler.head(200, {"Content-Length": str(len(body))})
+        for byte in body:
+            if handler.server.closing.wait(every_s):
+                break
+            handler.wfile.write(bytes([byte]))
+
+    return found
+
+
+def drip_headers(handler: Handler) -> None:
+    """A header line that never ends."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while not handler.server.closing.wait(0.05):
+        handler.wfile.write(b"x")
+    handler.close_connection = True
+
+
+def cut_halfway(body: bytes) -> Answer:
+    def found(handler: Handler) -> None:
+        handler.head(200, {"Content-Length": str(len(body))})
+        handler.wfile.write(body[: len(body) // 2])
+        handler.cut()
+
+    return found
+
+
+def reset(handler: Handler) -> None:
+    """The connection is reset before any header."""
+    handler.cut()
+
+
+def lie_in_length(body: bytes, length: int) -> Answer:
+    def found(handler: Handler) -> None:
+        handler.head(200, {"Content-Length": str(length)})
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return found
+
+
+def endless(handler: Handler) -> None:
+    """A body without a length that goes on for ever."""
+    handler.head(200, {"Connection": "close"})
+    while not handler.server.closing.is_set():
+        handler.wfile.write(b"\xff\xd8\xff\xe0" + bytes(65_536))
+    handler.close_connection = True
+
+
+def until_close(body: bytes) -> Answer:
+    """A body without a length: its end is the connection's."""
+
+    def found(handler: Handler) -> None:
+        handler.head(200, {"Connection": "close"})
+        handler.wfile.write(body)
+        handler.close_connection = True
+
+    return found
+
+
+def chunked(body: bytes) -> Answer:
+    def found(handler: Handler) -> None:
+        handler.head(200, {"Transfer-Encoding": "chunked"})
+        for start in range(0, len(body), 1000):
+            part = body[start : start + 1000]
+            handler.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        handler.wfile.write(b"0\r\n\r\n")
+
+    return found
