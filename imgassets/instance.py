@@ -48,5 +48,5 @@ def open_instance() -> dg.DagsterInstance:
     folder = prepare_dagster_home()
     with FileLock(folder / ".imgassets.lock"):
         instance = dg.DagsterInstance.get()
-        instance.upgrade()
+        instance.upgrade(print_fn=lambda _: None)
     return instance

@@ -197,8 +197,9 @@ def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
 
 
 def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, bool]:
-    table = Table("partition", title="What became of the sample catalogue")
-    for name in ("URLs", "downloaded", "failed", "faces removed", "mean trim ratio"):
+    table = Table(title="What became of the sample catalogue")
+    table.add_column("partition", no_wrap=True)
+    for name in ("URLs", "down-\nloaded", "failed", "faces\nremoved", "mean trim\nratio"):
         table.add_column(name, justify="right")
     table.add_column("checks")
     good = True
