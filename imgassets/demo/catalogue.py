@@ -31,6 +31,7 @@ from imgassets.demo.products import PRODUCTS, Colour
 DATES = (dt.date(2026, 1, 2), dt.date(2026, 1, 3))
 MARKER = ".complete"
 
+_MODULES = ("catalogue", "drawing", "figures", "products")
 _JPEG_QUALITY = 90
 _HTML = b"<!doctype html><html><title>Access denied</title><body>Are you a robot?</body></html>\n"
 
@@ -310,9 +311,9 @@ def _file(folder: Path, entry: Entry) -> Path:
 @cache
 def _version() -> str:
     """Changes with anything that the files are made of."""
-    here = Path(__file__).parent
+    modules = [Path(__file__).with_name(f"{name}.py") for name in _MODULES]
     digest = hashlib.sha256()
-    for source in sorted([*here.glob("*.py"), *figures.PHOTOS.iterdir()]):
+    for source in [*modules, *sorted(figures.PHOTOS.iterdir())]:
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -333,7 +334,9 @@ def _scene(entry: Entry, rng: np.random.Generator) -> tuple[drawing.Pixels, draw
     # Numbers of the shots of a product follow each other: what varies by shot must not all have
     # the same period.
     width, height = retailer.sizes[(number // 2) % len(retailer.sizes)]
-    person = figures.PEOPLE[(number + number // 4) % len(figures.PEOPLE)]
+    person = figures.PEOPLE[
+        (number + number // 4 + RETAILERS.index(retailer)) % len(figures.PEOPLE)
+    ]
     _, dye = _DYES[(number // 3 + 3 * RETAILERS.index(retailer)) % len(_DYES)]
     if entry.encoding == "png with alpha":
         width, height = 800, 800

@@ -72,12 +72,16 @@ def set_before(
     Args:
         picture: the backdrop.
         person: whom to set there.
-        face_share: height of the face box as a share of the picture's height.
+        face_share: height of the face box as a share of the picture's height; more where a
+            quarter of the picture below the chin would not be filled.
         dye: colour of the clothes (BGR).
         shadow: that the person casts on the backdrop (share; 0: none).
     """
     height, width = picture.shape[:2]
-    scale = face_share * height / person.face_height
+    photo_height = _photo(person.photo).shape[0]
+    scale = max(
+        face_share * height / person.face_height, 0.25 * height / (photo_height - person.chin)
+    )
     pixels, mask = _scaled(_dyed(person, dye), _mask(f"{person.photo}_mask"), scale)
     # A head stays in the picture, whatever the share asked for.
     top = max(height - pixels.shape[0], round(0.04 * height) - round(scale * person.face_top * 0.5))

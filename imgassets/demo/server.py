@@ -6,21 +6,28 @@ something else), ETag and Last-Modified. What the files are is in `catalogue`.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import errno
 import hashlib
-import mimetypes
 import socket
+import sys
 import threading
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 _HOST = "127.0.0.1"
+_CONTENT_TYPES = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+_Request = socket.socket | tuple[bytes, socket.socket]
 
 PORT = 8765
 """The demo's. Any port would do, but it stands in the URLs of the documents, so it stays."""
@@ -118,15 +125,15 @@ class _Server(ThreadingHTTPServer):
         self.folder = folder
         self.requests = requests
         self.lock = threading.Lock()
-        self._open: set[socket.socket] = set()
+        self._open: set[_Request] = set()
         super().__init__((_HOST, port), _Handler)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: _Request, client_address: object) -> None:
         with self.lock:
             self._open.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:
+    def shutdown_request(self, request: _Request) -> None:
         with self.lock:
             self._open.discard(request)
         super().shutdown_request(request)
@@ -134,11 +141,16 @@ class _Server(ThreadingHTTPServer):
     def close_connections(self) -> None:
         with self.lock:
             for connection in self._open:
-                # Wakes the thread that reads from it, which then closes it.
-                connection.shutdown(socket.SHUT_RDWR)
+                # Wakes the thread that reads from it, which then closes it. The client may have
+                # closed it first.
+                if isinstance(connection, socket.socket):
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(socket.SHUT_RDWR)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+    def handle_error(self, request: _Request, client_address: object) -> None:
+        # A client that hangs up is no news.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -160,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = file.read_bytes()
         tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         headers = {
-            "Content-Type": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
+            "Content-Type": _CONTENT_TYPES.get(file.suffix, "application/octet-stream"),
             "ETag": tag,
             "Last-Modified": email.utils.formatdate(file.stat().st_mtime, usegmt=True),
         }
@@ -180,5 +192,5 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, _format: str, *_args: object) -> None:
         """Say nothing: a demo's terminal shows progress."""

@@ -1,1 +1,1 @@
-"""Tests of the sample catalogue and its servers."""
+"""Tests of `imgassets.demo`."""
