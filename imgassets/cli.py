@@ -16,7 +16,6 @@ from rich.table import Table
 
 from imgassets import __version__
 from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
-from imgassets.demo.server import PORT, ServerError
 from imgassets.settings import SettingsError, home, load_settings
 
 
@@ -92,16 +91,15 @@ def doctor() -> None:
 
 @cli.command()
 @click.option("--ui", is_flag=True, help="Open the Dagster UI on the demo's state.")
-@click.option("--port", default=PORT, show_default=True, help="Of the sample catalogue's server.")
-@click.option("--ui-port", default=3000, show_default=True, help="Of the Dagster UI.")
-def demo(*, ui: bool, port: int, ui_port: int) -> None:
+@click.option("--port", default=3000, show_default=True, help="Of the Dagster UI.")
+def demo(*, ui: bool, port: int) -> None:
     """Send a sample catalogue through the assets, and print what became of it."""
     from imgassets.demo.run import run_demo, run_ui
 
     with _told():
         if ui:
-            sys.exit(run_ui(port, ui_port))
-        if not run_demo(port):
+            sys.exit(run_ui(port))
+        if not run_demo():
             sys.exit(1)
 
 
@@ -151,7 +149,6 @@ def _told() -> Iterator[None]:
         StorageError,
         ModelError,
         EmbeddedMongoError,
-        ServerError,
     ) as error:
         raise click.ClickException(str(error)) from None
 

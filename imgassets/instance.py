@@ -38,7 +38,7 @@ def prepare_dagster_home(default: Path | None = None) -> Path:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The persistent instance of DAGSTER_HOME; make sure of its tables once.
+    """The persistent instance of DAGSTER_HOME.
 
     Several processes that meet an empty home at once would otherwise race to make its tables.
     """
@@ -47,6 +47,4 @@ def open_instance() -> dg.DagsterInstance:
 
     folder = prepare_dagster_home()
     with FileLock(folder / ".imgassets.lock"):
-        instance = dg.DagsterInstance.get()
-        instance.upgrade(print_fn=lambda _: None)
-    return instance
+        return dg.DagsterInstance.get()

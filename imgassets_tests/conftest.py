@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymongo import MongoClient
 
+from imgassets.demo.catalogue import build_catalogue
 from imgassets.demo.mongod import EmbeddedMongo
 
 if TYPE_CHECKING:
@@ -37,3 +39,11 @@ def mongo_database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
             yield database
         finally:
             client.drop_database(database)
+
+
+@pytest.fixture(scope="session")
+def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample catalogue's files; tests only read them."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    build_catalogue(folder)
+    return folder

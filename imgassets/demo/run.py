@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import requests
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -52,25 +53,21 @@ def use_demo_state() -> None:
     prepare_dagster_home(demo_folder() / "dagster_home")
 
 
-def run_demo(port: int = PORT) -> bool:
+def run_demo() -> bool:
     """Materialize the sample catalogue, and print what became of it.
 
     Partitions that were materialized before are left alone.
-
-    Args:
-        port: of the server of the sample catalogue, on loopback.
 
     Returns:
         Whether every run succeeded.
 
     Raises:
-        ServerError: the port is taken by another program.
         EmbeddedMongoError: MongoDB cannot be started.
         SourceError: MongoDB cannot be read.
     """
     console = Console()
     use_demo_state()
-    with _progress(console) as progress, catalogue_server(progress, port) as address:
+    with _progress(console) as progress, _catalogue_server(progress) as address:
         with _step(progress, "start MongoDB and insert the product documents"):
             _insert_documents(address)
         with _step(progress, "register the retailers as partitions"):
@@ -100,42 +97,44 @@ def run_demo(port: int = PORT) -> bool:
     return good
 
 
-def run_ui(port: int = PORT, ui_port: int = 3000) -> int:
+def run_ui(port: int) -> int:
     """Serve the sample catalogue and the Dagster UI on the demo's state until it is stopped."""
     console = Console()
     use_demo_state()
-    with _progress(console) as progress, catalogue_server(progress, port) as address:
+    with _progress(console) as progress, _catalogue_server(progress) as address:
         with _step(progress, "start MongoDB and insert the product documents"):
             _insert_documents(address)
         with _step(progress, "register the retailers as partitions"):
             _register()[1].dispose()
         progress.stop()
-        console.print(f"The Dagster UI: http://127.0.0.1:{ui_port}  (Ctrl-C stops it)")
-        command = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(ui_port)]
+        console.print(f"The Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+        command = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         program = str(Path(sys.executable).with_name(command[0]))
         return subprocess.call([program, *command[1:]], cwd=project_root())  # noqa: S603
 
 
 @contextmanager
-def catalogue_server(progress: Progress, port: int) -> Iterator[str]:
+def _catalogue_server(progress: Progress) -> Iterator[str]:
     """Make the pictures, and serve them; yields the server's address.
 
-    Where another process of the demo serves them already, `make ui` for one, its server is used.
-
-    Raises:
-        ServerError: the port is taken by another program.
+    The port stands in the URLs of the documents, so it is kept for the next time. Where another
+    process of the demo serves there already, `make ui` for one, its server is used; where a
+    stranger does, another port is taken.
     """
     folder = demo_folder() / "catalogue"
     task = progress.add_task("draw the sample catalogue", total=None)
     build_catalogue(folder, lambda done, of: progress.update(task, completed=done, total=of))
     progress.update(task, total=1, completed=1)
-    try:
-        with CatalogueServer(folder, port) as server:
-            yield server.url
-    except ServerError:
-        address = f"http://127.0.0.1:{port}"
-        if not _is_our_server(address):
-            raise
+    file = demo_folder() / "port"
+    port = int(file.read_text()) if file.is_file() else PORT
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(CatalogueServer(folder, port)).url
+        except ServerError:
+            address = f"http://127.0.0.1:{port}"
+            if not _is_our_server(address):
+                address = stack.enter_context(CatalogueServer(folder)).url
+        file.write_text(address.rpartition(":")[2])
         yield address
 
 
@@ -197,7 +196,7 @@ def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
 
 
 def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, bool]:
-    table = Table(title="What became of the sample catalogue")
+    table = Table(title="What became of the sample catalogue", box=SIMPLE)
     table.add_column("partition", no_wrap=True)
     for name in ("URLs", "down-\nloaded", "failed", "faces\nremoved", "mean trim\nratio"):
         table.add_column(name, justify="right")

@@ -1,0 +1,183 @@
+"""What a person types and reads: `imgassets sync`, `doctor`, `db`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from pymongo.database import Database
+
+from imgassets.settings import project_root
+
+NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def imgassets(
+    tmp_path: Path, mongodb_uri: str, mongo_database: Database[dict[str, Any]]
+) -> Command:
+    """Run `imgassets`, with options and environment variables changed as a user would."""
+
+    def run(
+        *arguments: str, options: dict[str, Any] | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        usual = {
+            "data_root": str(tmp_path / "data"),
+            "source": {"database": mongo_database.name},
+        }
+        config = tmp_path / "config.yaml"
+        config.write_text(yaml.safe_dump({**usual, **(options or {})}))
+        environment = {
+            **os.environ,
+            "COLUMNS": "200",
+            "DAGSTER_HOME": str(tmp_path / "dagster_home"),
+            "IMGASSETS_CONFIG": str(config),
+            "MONGODB_URI": mongodb_uri,
+            **variables,
+        }
+        done = subprocess.run(
+            [Path(sys.executable).with_name("imgassets"), *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def insert(database: Database[dict[str, Any]], *names: object) -> None:
+    database["products"].insert_many(
+        [
+            {"product_retailer": name, "product_images": ["http://a"], "scraped_at": NOON}
+            for name in names
+        ]
+    )
+
+
+def registered(tmp_path: Path) -> set[str]:
+    with dg.DagsterInstance.from_config(str(tmp_path / "dagster_home")) as instance:
+        return set(instance.get_dynamic_partitions("retailer"))
+
+
+def test_sync_registers_new_retailers_and_keeps_those_that_are_gone(
+    imgassets: Command, tmp_path: Path, mongo_database: Database[dict[str, Any]]
+) -> None:
+    insert(mongo_database, "Zara", "Nord & Sol")
+    first = imgassets("sync")
+    assert first.returncode == 0
+    assert "2 new, 0 known before" in first.stdout
+    assert registered(tmp_path) == {"zara", "nord-sol"}
+
+    mongo_database["products"].delete_many({"product_retailer": "Zara"})
+    insert(mongo_database, "Mango")
+    second = imgassets("sync")
+    assert "1 new, 1 known before" in second.stdout
+    assert "registered, but no longer in the source: zara" in second.stdout
+    assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
+
+
+def test_sync_names_two_retailers_on_one_partition_and_registers_the_others(
+    imgassets: Command, tmp_path: Path, mongo_database: Database[dict[str, Any]]
+) -> None:
+    insert(mongo_database, "Zara", "ZARA", "Mango", None)
+    done = imgassets("sync")
+    assert done.returncode == 1
+    assert "retailers 'ZARA' and 'Zara' both become the partition 'zara'" in done.stderr
+    assert "1 documents belong to no partition: no_retailer" in done.stdout
+    assert registered(tmp_path) == {"mango"}
+
+
+@pytest.mark.parametrize("command", ["sync", "doctor"])
+@pytest.mark.parametrize(
+    ("options", "variables", "told"),
+    [
+        ({}, {"MONGODB_URI": "mongodb://u:s3cret@127.0.0.1:9"}, "cannot be reached"),
+        ({}, {"MONGODB_URI": "mongo//nowhere"}, "MONGODB_URI is no address of a MongoDB"),
+        ({"download": {"threads": 0}}, {}, "config.yaml: download.threads: got 0; input should"),
+        ({}, {"IMGASSETS_CONFIG": "absent.yaml"}, "absent.yaml, which cannot be read"),
+        ({"source": {"kind": "csv", "csv_path": "absent.csv"}}, {}, "absent.csv cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_exit_code_1(
+    imgassets: Command, command: str, options: dict[str, Any], variables: dict[str, str], told: str
+) -> None:
+    done = imgassets(command, options=options, **variables)
+    assert done.returncode == 1
+    assert told in done.stdout + done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_doctor_finds_nothing_wrong_with_a_sound_set_up(
+    imgassets: Command, mongo_database: Database[dict[str, Any]], tmp_path: Path
+) -> None:
+    insert(mongo_database, "Zara")
+    mongo_database["products"].create_index({"product_retailer": 1, "scraped_at": 1, "_id": 1})
+    done = imgassets("doctor")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "ok settings",
+        "ok source",
+        "ok index",
+        "ok storage",
+        "ok face model",
+        "ok DAGSTER_HOME",
+    ]
+    assert "1 documents, 1 retailers, 1 partitions" in lines[1]
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_doctor_warns_of_a_missing_index_and_says_how_to_make_it(
+    imgassets: Command, mongo_database: Database[dict[str, Any]]
+) -> None:
+    insert(mongo_database, "Zara")
+    done = imgassets("doctor")
+    assert done.returncode == 0
+    assert "warning index: every run reads the whole collection" in done.stdout
+    command = 'db.products.createIndex({"product_retailer": 1, "scraped_at": 1, "_id": 1})'
+    assert command in done.stdout
+
+
+def test_doctor_tells_a_storage_and_a_model_that_cannot_be_used(
+    imgassets: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    options = {
+        "data_root": str(tmp_path / "file" / "data"),
+        "faces": {"model_source": str(tmp_path / "no.onnx")},
+    }
+    done = imgassets("doctor", options=options)
+    assert done.returncode == 1
+    assert f"error storage: cannot write {tmp_path}/file/data" in done.stdout
+    assert "error face model: " in done.stdout
+    assert "no.onnx" in done.stdout
+    assert "warning source" in done.stdout  # nothing is in it
+
+
+def test_dagster_home_need_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imgassets.instance import prepare_dagster_home
+
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    folder = prepare_dagster_home(tmp_path / "home")
+    assert os.environ["DAGSTER_HOME"] == str(folder) == str(tmp_path / "home")
+    ours = (project_root() / "dagster.yaml").read_text()
+    assert (folder / "dagster.yaml").read_text() == ours
+
+    (folder / "dagster.yaml").unlink()
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    prepare_dagster_home()
+    assert (folder / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"

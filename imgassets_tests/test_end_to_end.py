@@ -1,0 +1,205 @@
+"""The main job as a user runs it: our commands and Dagster's, in processes of their own.
+
+A real MongoDB, a real HTTP server, a real Dagster instance on disk; nothing is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pandas as pd
+import pytest
+import yaml
+from pymongo.database import Database
+
+from imgassets.demo.catalogue import Kind, documents, expected
+from imgassets.demo.server import CatalogueServer
+from imgassets.imaging.faces import load_detector
+from imgassets.imaging.models import ensure_model
+from imgassets.settings import Settings, project_root
+
+ALL = "url_list,face_model,raw_images,processed_images"
+PARTITION = "2026-01-02|zara"
+FAILURES = {Kind.MISSING: "http_error", Kind.HTML: "not_an_image", Kind.TRUNCATED: "corrupt"}
+
+
+@dataclass
+class Project:
+    """A user's deployment: a configuration, a DAGSTER_HOME, and shops that answer."""
+
+    folder: Path
+    catalogue: Path
+    server: CatalogueServer
+    environment: dict[str, str]
+
+    def run(self, *command: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment that the tests run in."""
+        program = Path(sys.executable).with_name(command[0])
+        done = subprocess.run(
+            [program, *command[1:]],
+            env=self.environment,
+            cwd=project_root(),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert (done.returncode == 0) is ok, done.stdout + done.stderr
+        return done
+
+    def materialize(self, select: str = ALL, partition: str = PARTITION, *, ok: bool = True) -> str:
+        """Run `dagster asset materialize`; returns all that it printed."""
+        module = ("-m", "imgassets.definitions")
+        command = ("dagster", "asset", "materialize", "--select", select, "--partition", partition)
+        done = self.run(*command, *module, ok=ok)
+        return done.stdout + done.stderr
+
+    def place(self, asset: str, partition: str = PARTITION) -> Path:
+        """The folder of an asset's partition."""
+        date, retailer = partition.split("|")
+        return self.folder / "data" / asset / f"date={date}" / f"retailer={retailer}"
+
+    def manifest(self, asset: str, partition: str = PARTITION) -> pd.DataFrame:
+        """The manifest of an asset's partition, read as a user reads it."""
+        return pd.read_parquet(self.place(asset, partition) / "manifest.parquet")
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path,
+    mongodb_uri: str,
+    mongo_database: Database[dict[str, Any]],
+    catalogue_folder: Path,
+) -> Iterator[Project]:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "data_root": str(tmp_path / "data"),
+                "source": {"database": mongo_database.name},
+                "download": {"backoff_s": 0.01},
+            }
+        )
+    )
+    with CatalogueServer(catalogue_folder) as server:
+        mongo_database["products"].insert_many(documents(server.url))
+        yield Project(
+            tmp_path,
+            catalogue_folder,
+            server,
+            {
+                **os.environ,
+                "DAGSTER_HOME": str(tmp_path / "dagster_home"),
+                "IMGASSETS_CONFIG": str(config),
+                "MONGODB_URI": mongodb_uri,
+            },
+        )
+
+
+@pytest.mark.slow
+def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Project) -> None:
+    assert "4 new, 0 known before" in project.run("imgassets", "sync").stdout
+    project.materialize()
+
+    entries = {
+        f"{project.server.url}{path}": entry
+        for path, entry in expected().items()
+        if entry.retailer.folder == "zara" and entry.date.isoformat() == "2026-01-02"
+    }
+    urls, raw, made = (
+        project.manifest(name) for name in ("url_list", "raw_images", "processed_images")
+    )
+    assert set(urls["url"].str.split("?").str[0]) == set(entries)
+    assert len(urls) == len(entries) + 1  # two products list one of them
+    assert urls["key"].is_unique
+    assert list(raw["key"]) == list(urls["key"]) == list(made["key"])
+
+    for row in raw.itertuples():
+        entry = entries[row.url.split("?")[0]]
+        if entry.kind is not Kind.PICTURE:
+            assert row.outcome == FAILURES[entry.kind]
+            assert pd.isna(row.path)
+            continue
+        served = (project.catalogue / entry.path.lstrip("/")).read_bytes()
+        assert row.outcome == "ok"
+        assert (project.place("raw_images") / row.path).read_bytes() == served
+
+    settings = Settings()
+    detector = load_detector(ensure_model(settings.faces, project.folder), settings.faces)
+    with_face = 0
+    for row in made.itertuples():
+        entry = entries[row.url.split("?")[0]]
+        if entry.kind is not Kind.PICTURE:
+            assert row.outcome == "no_raw"
+            assert pd.isna(row.path)
+            continue
+        assert row.outcome == "ok"
+        assert row.face_count == entry.has_face
+        picture = cv2.imread(str(project.place("processed_images") / row.path))
+        assert picture is not None
+        assert picture.shape[:2] == (row.height, row.width)
+        assert max(picture.shape[:2]) <= settings.resize.max_side
+        assert 0 < row.trim_ratio <= 1
+        if entry.has_face:
+            with_face += 1
+            assert row.face_removed
+            assert detector.find(picture) == []
+    assert with_face == 9
+
+    files = {path.name for path in (project.place("raw_images") / "images").iterdir()}
+    assert files == {path.removeprefix("images/") for path in raw["path"].dropna()}
+    assert (project.place("processed_images") / "contact_sheet.jpg").is_file()
+
+
+@pytest.mark.slow
+def test_a_second_run_downloads_only_what_failed(project: Project) -> None:
+    project.run("imgassets", "sync")
+    project.materialize()
+    before = project.manifest("raw_images")
+    project.server.requests.clear()
+    project.materialize()
+    asked = {f"{project.server.url}{path}" for path in project.server.requests}
+    failed = set(before.loc[before["outcome"] != "ok", "url"].str.split("?").str[0])
+    assert asked == failed
+    pd.testing.assert_frame_equal(
+        before[before["outcome"] == "ok"],
+        project.manifest("raw_images")[before["outcome"] == "ok"],
+    )
+
+
+@pytest.mark.slow
+def test_processed_images_need_no_materialized_face_model(project: Project) -> None:
+    project.run("imgassets", "sync")
+    project.materialize("url_list,raw_images,processed_images")
+    assert (project.manifest("processed_images")["outcome"] == "ok").sum() > 15
+
+
+@pytest.mark.slow
+def test_what_is_wrong_is_told_in_one_sentence_and_loses_nothing(project: Project) -> None:
+    project.run("imgassets", "sync")
+    project.materialize("url_list")
+    before = project.manifest("url_list")
+
+    away = project.environment | {"MONGODB_URI": "mongodb://scraper:s3cret@127.0.0.1:9/"}
+    project.environment, right = away, project.environment
+    told = project.materialize("url_list", ok=False)
+    assert "MongoDB at mongodb://127.0.0.1:9 cannot be reached" in told
+    assert "s3cret" not in told
+    project.environment = right
+
+    told = project.materialize("raw_images", "2026-01-03|zara", ok=False)
+    assert "url_list of 2026-01-03|zara was never materialized; materialize it first" in told
+
+    project.materialize("url_list", "2026-01-05|zara")
+    assert len(project.manifest("url_list", "2026-01-05|zara")) == 0
+    project.materialize("raw_images,processed_images", "2026-01-05|zara")
+    assert len(project.manifest("processed_images", "2026-01-05|zara")) == 0
+
+    pd.testing.assert_frame_equal(before, project.manifest("url_list"))
