@@ -1,0 +1,86 @@
+"""The demo as a newcomer runs it, in a copy of the project with no state at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from imgassets.settings import project_root
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "project"
+    for name in ("imgassets", "config"):
+        shutil.copytree(project_root() / name, folder / name)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(project_root() / name, folder / name)
+    try:
+        yield folder
+    finally:
+        imgassets(folder, "db", "stop")
+        shutil.rmtree(folder)
+
+
+def imgassets(folder: Path, *arguments: str) -> str:
+    """Run our command from the copy, whose package comes first where it is the working folder."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("IMGASSETS")}
+    done = subprocess.run(
+        [sys.executable, "-m", "imgassets.cli", *arguments],
+        cwd=folder,
+        # A database of the user's own must not be touched by the demo.
+        env={**environment, "COLUMNS": "120", "MONGODB_URI": "mongodb://127.0.0.1:9/"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def pictures(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in (folder / ".imgassets" / "demo" / "data").rglob("images/*")
+    }
+
+
+@pytest.mark.slow
+def test_the_demo_materializes_everything_once(copy: Path) -> None:
+    first = imgassets(copy, "demo")
+    assert first.count("5 passed") == 8
+    assert "2026-01-03|nord-sol" in first
+
+    data = copy / ".imgassets" / "demo" / "data"
+    manifests = sorted(data.glob("processed_images/*/*/manifest.parquet"))
+    made = pd.concat([pd.read_parquet(path) for path in manifests])
+    assert len(manifests) == 8
+    assert len(made) >= 120
+    assert set(made["outcome"]) == {"ok", "no_raw"}
+    assert made["face_removed"].dropna().all()
+    assert (made["face_count"] > 0).sum() == 72
+
+    home = copy / ".imgassets" / "demo" / "dagster_home"
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_runs_count() == 8
+        keys = instance.get_materialized_partitions(dg.AssetKey("processed_images"))
+        assert len(keys) == 8
+
+    before = pictures(copy)
+    status = imgassets(copy, "db", "status")
+    os.kill(int(status.rsplit(" ", 1)[1]), signal.SIGKILL)
+    second = imgassets(copy, "demo")
+    assert "8 partitions were there already" in second
+    assert second.count("5 passed") == 8
+    assert pictures(copy) == before
+    assert imgassets(copy, "db", "status").startswith(status.rsplit(",", 1)[0])
