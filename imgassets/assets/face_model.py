@@ -22,11 +22,12 @@ def face_model(settings: SettingsResource) -> dg.MaterializeResult[Any]:
     with told_as_failure(ModelError):
         path = ensure_model(faces, models_folder())
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(faces.model_sha256),
         metadata={
             "model": faces.model,
             "source": faces.model_source,
             "file": dg.MetadataValue.path(str(path)),
             "sha256": faces.model_sha256,
             "bytes": path.stat().st_size,
-        }
+        },
     )

@@ -38,7 +38,7 @@ def processed_images(
     """
     from imgassets.imaging.models import ModelError, ensure_model
     from imgassets.imaging.partition import process_partition
-    from imgassets.manifests import Outcome, RawRow, count_outcomes, from_table
+    from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint, from_table
     from imgassets.review.contact_sheet import contact_sheet
     from imgassets.storage import CONTACT_SHEET, StorageError, open_storage, read_table
 
@@ -81,7 +81,8 @@ def processed_images(
         sheet = contact_sheet(rows, raw_rows, raw_folder, folder)
         folder.write(CONTACT_SHEET, sheet)
         metadata["contact sheet"] = picture(sheet, "before | after")
-    return dg.MaterializeResult(metadata=metadata)
+    version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
+    return dg.MaterializeResult(metadata=metadata, data_version=version)
 
 
 def _figures(done: list["ProcessedRow"]) -> dict[str, int | float]:

@@ -6,6 +6,7 @@ distributed executor they spread. Ops pass descriptions of shards, never pixels.
 """
 
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -61,10 +62,10 @@ def download_shard(
 @dg.op(out=dg.Out(dg.Nothing, io_manager_key="manifests"))
 def collect_manifest(
     context: dg.AssetExecutionContext, settings: SettingsResource, reports: list[dict[str, Any]]
-) -> None:
+) -> dg.Output[None]:
     """Write the manifest, one row a URL, and show what happened."""
     from imgassets.download.partition import collect
-    from imgassets.manifests import Outcome, count_outcomes
+    from imgassets.manifests import Outcome, count_outcomes, fingerprint
     from imgassets.storage import StorageError
 
     urls, folder = _inputs(context, settings)
@@ -73,22 +74,22 @@ def collect_manifest(
     failed = [row for row in rows if row.outcome is not Outcome.OK]
     seconds = sum(report["seconds"] for report in reports)
     downloaded = sum(report["outcomes"].get(Outcome.OK, 0) for report in reports)
-    context.add_output_metadata(
-        {
-            **manifest_metadata(folder, len(rows)),
-            **counted(count_outcomes(rows), "outcome"),
-            "downloaded now": downloaded,
-            "bytes": sum(row.bytes or 0 for row in rows),
-            "success rate": 1 - len(failed) / len(rows) if rows else 1.0,
-            "images per second": downloaded / seconds if downloaded else 0.0,
-            "failures": table(
-                [
-                    {"outcome": str(row.outcome), "url": row.url, "error": row.error}
-                    for row in failed
-                ]
-            ),
-        }
-    )
+    version = fingerprint(rows, "key", "outcome", "sha256")
+    metadata = {
+        **manifest_metadata(folder, len(rows)),
+        **counted(count_outcomes(rows), "outcome"),
+        "downloaded now": downloaded,
+        "bytes": sum(row.bytes or 0 for row in rows),
+        "success rate": 1 - len(failed) / len(rows) if rows else 1.0,
+        "images per second": downloaded / seconds if downloaded else 0.0,
+        "failures": table(
+            [{"outcome": str(row.outcome), "url": row.url, "error": row.error} for row in failed]
+        ),
+    }
+    with warnings.catch_warnings():
+        # Dagster 1.13 has no other way for an op in a graph to give its data a version.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.Output(None, metadata=metadata, data_version=dg.DataVersion(version))
 
 
 @dg.graph_asset(

@@ -24,7 +24,7 @@ def url_list(
     give no row, and URLs that stand twice, are counted and shown with examples.
     """
     from imgassets.demo.mongod import EmbeddedMongoError
-    from imgassets.manifests import UrlRow, to_table
+    from imgassets.manifests import UrlRow, fingerprint, to_table
     from imgassets.sources.listing import SourceError
     from imgassets.storage import StorageError, open_storage, write_table
 
@@ -43,6 +43,7 @@ def url_list(
         )
     context.log.info(f"{len(listing.rows)} URLs in {listing.documents} documents")
     return dg.MaterializeResult(
+        data_version=dg.DataVersion(fingerprint(listing.rows, "key", "url")),
         metadata={
             **manifest_metadata(folder, len(listing.rows)),
             "documents": listing.documents,
@@ -54,5 +55,5 @@ def url_list(
                     for oddity, document, detail in account.examples
                 ]
             ),
-        }
+        },
     )
