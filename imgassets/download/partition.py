@@ -22,11 +22,10 @@ from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import Progress, ShardReport
-from imgassets.download.requests_client import RequestsClient
 from imgassets.download.schedule import Schedule, Task
 from imgassets.download.urls import InvalidUrlError, normalise, origin
 from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table, to_table
-from imgassets.settings import DownloadSettings
+from imgassets.settings import DownloadSettings, SettingsError
 from imgassets.storage import IMAGES, Folder, read_table, write_table
 
 _PROGRESS_S = 5.0
@@ -210,4 +209,15 @@ def _tasks(url_rows: Iterable[UrlRow]) -> tuple[list[Task], list[RawRow]]:
 
 
 def _client(settings: DownloadSettings) -> Client:
-    return RequestsClient(connections=settings.threads)
+    if settings.client == "requests":
+        from imgassets.download.requests_client import RequestsClient
+
+        return RequestsClient(connections=settings.threads)
+    try:
+        from imgassets.download.curl_client import CurlClient
+    except ImportError as error:
+        raise SettingsError(
+            f"download.client is curl, but pycurl cannot be imported ({error}); "
+            "install pycurl, or set download.client: requests"
+        ) from error
+    return CurlClient()

@@ -93,6 +93,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def partition(tmp_path: Path) -> Partition:
-    return Partition(Folder(str(tmp_path / "raw_images")))
+@pytest.fixture(params=["curl", "requests"])
+def partition(tmp_path: Path, request: pytest.FixtureRequest) -> Partition:
+    partition = Partition(Folder(str(tmp_path / "raw_images")))
+    return partition.with_settings(client=request.param)
