@@ -24,6 +24,8 @@ class Request:
     url: str
     """ASCII only, http or https; see `urls.normalise`."""
     headers: Mapping[str, str]
+    proxy: str | None = None
+    """`http://user:password@host:port`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,12 @@ class FetchError(Exception):
         super().__init__(message)
         self.outcome = outcome
         self.passing = passing
+
+
+def blocked(address: str) -> FetchError:
+    """The error of a connection that is not made; see `addresses`."""
+    message = f"{address} is not on the open internet; see download.allow_private_addresses"
+    return FetchError(Outcome.BLOCKED_ADDRESS, message, passing=False)
 
 
 class AbortedError(Exception):

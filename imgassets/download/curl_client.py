@@ -16,12 +16,14 @@ from collections.abc import Mapping
 import certifi
 import pycurl  # type: ignore[import-untyped]
 
+from imgassets.download import addresses
 from imgassets.download.client import (
     AbortedError,
     FetchError,
     Limits,
     Request,
     Response,
+    blocked,
 )
 from imgassets.manifests import Outcome
 
@@ -32,7 +34,8 @@ _BUFFER = 131_072
 class CurlClient:
     """One libcurl handle a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
         self._local = threading.local()
         self._lock = threading.Lock()
         self._handles: list[_Handle] = []
@@ -44,7 +47,7 @@ class CurlClient:
             raise AbortedError
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
-            handle = self._local.handle = _Handle()
+            handle = self._local.handle = _Handle(self._allow_private)
             with self._lock:
                 self._handles.append(handle)
         try:
@@ -98,10 +101,20 @@ class _Sockets:
                     twin.shutdown(socket.SHUT_RDWR)
 
 
+class _Lent(socket.socket):
+    """A socket that pycurl duplicates and then forgets: this one is closed as it goes."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class _Handle:
     """libcurl as one thread uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._proxy: str | None = None
+        self._refused: str | None = None
         self.sockets = _Sockets()
         self._headers: Mapping[str, str] | None = None
         self._limits: Limits | None = None
@@ -114,6 +127,9 @@ class _Handle:
         curl.setopt(pycurl.NETRC, 0)
         # Proxies come from the settings alone, as in the other engine.
         curl.setopt(pycurl.PROXY, "")
+        curl.setopt(pycurl.NOPROXY, "")
+        if not allow_private:
+            curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         curl.setopt(pycurl.SOCKOPTFUNCTION, self.sockets.opened)
         curl.setopt(pycurl.CLOSESOCKETFUNCTION, self.sockets.closed)
@@ -125,6 +141,10 @@ class _Handle:
             self._headers = request.headers
             lines = [f"{name}: {value}" for name, value in request.headers.items()]
             curl.setopt(pycurl.HTTPHEADER, lines)
+        if request.proxy != self._proxy:
+            self._proxy = request.proxy
+            curl.setopt(pycurl.PROXY, request.proxy or "")
+        self._refused = None
         chunks: list[bytes] = []
         self._lines.clear()
         curl.setopt(pycurl.URL, request.url)
@@ -136,10 +156,24 @@ class _Handle:
             status = curl.getinfo(pycurl.RESPONSE_CODE)
             if code == pycurl.E_FILESIZE_EXCEEDED and not 200 <= status < 300:
                 return Response(status, _headers(self._lines), b"")
+            if self._refused is not None and code == pycurl.E_COULDNT_CONNECT:
+                raise blocked(self._refused) from error
             raise _as_fetch_error(code, message, limits) from error
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         body = b"".join(chunks) if 200 <= status < 300 else b""
         return Response(status, _headers(self._lines), body)
+
+    def _open_socket(
+        self, _purpose: int, peer: tuple[int, int, int, tuple[str | bytes, int]]
+    ) -> socket.socket | int:
+        """Open a socket to the very address that was judged, or none."""
+        family, kind, protocol, sockaddr = peer
+        address = sockaddr[0] if isinstance(sockaddr[0], str) else sockaddr[0].decode()
+        # With a proxy the connection is the proxy's, which the settings name.
+        if self._proxy is None and not addresses.is_public(address):
+            self._refused = address
+            return int(pycurl.SOCKET_BAD)
+        return _Lent(family, kind, protocol)
 
     def _set_limits(self, limits: Limits) -> None:
         if limits is self._limits:

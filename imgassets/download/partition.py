@@ -205,14 +205,20 @@ def _tasks(url_rows: Iterable[UrlRow]) -> tuple[list[Task], list[RawRow]]:
             by_url.setdefault(normalise(row.url), []).append(row)
         except InvalidUrlError as error:
             refused.append(raw_row(row, Outcome.INVALID_URL, error=str(error)))
-    return [Task(tuple(rows), url, origin(url)) for url, rows in by_url.items()], refused
+    tasks = [
+        Task(tuple(rows), url, host := origin(url), first_url=url, first_host=host)
+        for url, rows in by_url.items()
+    ]
+    return tasks, refused
 
 
 def _client(settings: DownloadSettings) -> Client:
     if settings.client == "requests":
         from imgassets.download.requests_client import RequestsClient
 
-        return RequestsClient(connections=settings.threads)
+        return RequestsClient(
+            connections=settings.threads, allow_private=settings.allow_private_addresses
+        )
     try:
         from imgassets.download.curl_client import CurlClient
     except ImportError as error:
@@ -220,4 +226,4 @@ def _client(settings: DownloadSettings) -> Client:
             f"download.client is curl, but pycurl cannot be imported ({error}); "
             "install pycurl, or set download.client: requests"
         ) from error
-    return CurlClient()
+    return CurlClient(allow_private=settings.allow_private_addresses)

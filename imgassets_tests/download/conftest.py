@@ -23,6 +23,7 @@ QUICK = DownloadSettings(
     retries=2,
     backoff_s=0.01,
     max_bytes=200_000,
+    allow_private_addresses=True,
 )
 
 
