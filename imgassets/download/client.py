@@ -7,9 +7,12 @@ modules of their own. Redirects, retries, content codings and politeness are no 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+import certifi
 
 from imgassets.manifests import Outcome
 
@@ -69,6 +72,14 @@ def blocked(address: str) -> FetchError:
     """The error of a connection that is not made; see `addresses`."""
     message = f"{address} is not on the open internet; see download.allow_private_addresses"
     return FetchError(Outcome.BLOCKED_ADDRESS, message, passing=False)
+
+
+def ca_bundle() -> str:
+    """The file of certificates to trust: the environment's (company proxies), or Mozilla's."""
+    for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if named := os.environ.get(variable):
+            return named
+    return certifi.where()
 
 
 class AbortedError(Exception):

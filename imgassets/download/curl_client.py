@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Mapping
 
-import certifi
 import pycurl  # type: ignore[import-untyped]
 
 from imgassets.download import addresses
@@ -24,6 +23,7 @@ from imgassets.download.client import (
     Request,
     Response,
     blocked,
+    ca_bundle,
 )
 from imgassets.manifests import Outcome
 
@@ -123,7 +123,7 @@ class _Handle:
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
-        curl.setopt(pycurl.CAINFO, certifi.where())
+        curl.setopt(pycurl.CAINFO, ca_bundle())
         curl.setopt(pycurl.NETRC, 0)
         # Proxies come from the settings alone, as in the other engine.
         curl.setopt(pycurl.PROXY, "")

@@ -27,6 +27,7 @@ from imgassets.download.client import (
     Request,
     Response,
     blocked,
+    ca_bundle,
 )
 from imgassets.manifests import Outcome
 
@@ -40,6 +41,7 @@ class RequestsClient:
 
     def __init__(self, *, connections: int, allow_private: bool) -> None:
         self._allow_private = allow_private
+        self._ca_bundle = ca_bundle()
         # The adapter without its session, which would look at netrc and the environment for every
         # request, keep cookies, and prepare each redirect.
         self._adapter = _Adapter(pool_connections=connections, pool_maxsize=connections)
@@ -67,7 +69,9 @@ class RequestsClient:
         prepared.prepare(method="GET", url=request.url, headers=dict(request.headers))
         timeout = (min(limits.connect_s, limits.total_s), min(limits.read_s, limits.total_s))
         proxies = {"http": request.proxy, "https": request.proxy} if request.proxy else None
-        answer = self._adapter.send(prepared, stream=True, timeout=timeout, proxies=proxies)
+        answer = self._adapter.send(
+            prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
+        )
         try:
             body = _body(answer.raw, answer.status_code, limits)
         except BaseException:
