@@ -37,8 +37,13 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout", "the server took longer than a time limit of the settings"
     CONNECTION_ERROR = "connection_error", "no connection, or it broke off; see error"
     TOO_MANY_REDIRECTS = "too_many_redirects", "more redirects than download.max_redirects"
+    BLOCKED_ADDRESS = (
+        "blocked_address",
+        "a private, loopback or link-local address; see download.allow_private_addresses",
+    )
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more pixels than download.max_pixels"
+    TOO_SMALL = "too_small", "fewer bytes than download.min_bytes"
     EMPTY = "empty", "the server sent no bytes"
     NOT_AN_IMAGE = "not_an_image", "the bytes are no picture, whatever the name says"
     UNSUPPORTED_FORMAT = "unsupported_format", "an SVG, HEIC, ... that cannot be processed"

@@ -94,6 +94,9 @@ class SourceSettings(Section):
 class DownloadSettings(Section):
     """How pictures are fetched."""
 
+    client: Literal["curl", "requests"] = Field(
+        "curl", description="curl (libcurl, three times as fast) or requests (pure Python)"
+    )
     threads: int = Field(32, ge=1, le=512, description="pictures fetched at the same time")
     connect_timeout_s: float = Field(10, gt=0, description="seconds to open a connection")
     read_timeout_s: float = Field(20, gt=0, description="seconds without a byte")
@@ -101,6 +104,9 @@ class DownloadSettings(Section):
     retries: int = Field(3, ge=0, le=20, description="further attempts after a passing failure")
     backoff_s: float = Field(0.5, ge=0, description="seconds before the first retry; then doubled")
     backoff_max_s: float = Field(30, ge=0, description="longest wait before a retry, in seconds")
+    min_bytes: int = Field(
+        128, ge=0, description="a smaller picture is refused: tracking pixels, placeholders"
+    )
     max_bytes: int = Field(50_000_000, ge=1, description="a larger picture is refused")
     max_pixels: int = Field(
         80_000_000, ge=1, description="width x height; a larger picture is refused undecoded"
@@ -110,7 +116,31 @@ class DownloadSettings(Section):
         "imgassets/0.1", description="User-Agent; add a contact, shops like to know", min_length=1
     )
     headers: dict[str, str] = Field(
-        default_factory=dict, description="further request headers, for example {Referer: ...}"
+        default_factory=dict,
+        description=(
+            "further request headers, for example {Referer: ...}; "
+            "${NAME} is read from the environment: {Cookie: '${ZARA_COOKIE}'}"
+        ),
+    )
+    auth: str | None = Field(
+        None,
+        pattern=r"^(basic|bearer) \S",
+        description=(
+            "credentials: 'basic ${ZARA_LOGIN}' (user:password) or 'bearer ${ZARA_TOKEN}', "
+            "with ${NAME} read from the environment; never sent to another host on a redirect"
+        ),
+    )
+    proxy: str | None = Field(
+        None,
+        pattern=r"^(http|https)://",
+        description=(
+            "HTTP proxy, http://host:port, ${NAME} read from the environment; "
+            "null: HTTP_PROXY, HTTPS_PROXY and NO_PROXY hold"
+        ),
+    )
+    allow_private_addresses: bool = Field(
+        False,
+        description="also ask private, loopback and link-local addresses; behind a proxy, see docs",
     )
     per_host: int = Field(32, ge=1, le=512, description="requests to one host at the same time")
     shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")

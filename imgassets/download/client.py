@@ -7,9 +7,12 @@ modules of their own. Redirects, retries, content codings and politeness are no 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+import certifi
 
 from imgassets.manifests import Outcome
 
@@ -24,6 +27,8 @@ class Request:
     url: str
     """ASCII only, http or https; see `urls.normalise`."""
     headers: Mapping[str, str]
+    proxy: str | None = None
+    """`http://user:password@host:port`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,20 @@ class FetchError(Exception):
         super().__init__(message)
         self.outcome = outcome
         self.passing = passing
+
+
+def blocked(address: str) -> FetchError:
+    """The error of a connection that is not made; see `addresses`."""
+    message = f"{address} is not on the open internet; see download.allow_private_addresses"
+    return FetchError(Outcome.BLOCKED_ADDRESS, message, passing=False)
+
+
+def ca_bundle() -> str:
+    """The file of certificates to trust: the environment's (company proxies), or Mozilla's."""
+    for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if named := os.environ.get(variable):
+            return named
+    return certifi.where()
 
 
 class AbortedError(Exception):

@@ -11,11 +11,14 @@ import hashlib
 import random
 import time
 from dataclasses import dataclass, fields
+from urllib.parse import urlsplit
 
 from imgassets.download import coding, inspection
-from imgassets.download.client import Client, FetchError, Limits, Request, Response
+from imgassets.download.addresses import is_local_name
+from imgassets.download.client import Client, FetchError, Limits, Request, Response, blocked
+from imgassets.download.identity import identity
 from imgassets.download.schedule import Task
-from imgassets.download.urls import InvalidUrlError, joined, normalise
+from imgassets.download.urls import InvalidUrlError, joined
 from imgassets.manifests import Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder
@@ -51,12 +54,7 @@ class Exchange:
         self._client = client
         self._settings = settings
         self._images = folder / IMAGES
-        self._headers = {
-            "User-Agent": settings.user_agent,
-            # AVIF and the like come only to those who ask; the formats below can be processed.
-            "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5",
-            "Accept-Encoding": "identity",
-        } | settings.headers
+        self._identity = identity(settings)
         self._limits = Limits(
             connect_s=settings.connect_timeout_s,
             read_s=settings.read_timeout_s,
@@ -76,7 +74,7 @@ class Exchange:
         if not task.hops:
             task.attempts += 1
         try:
-            response = self._client.fetch(Request(task.url, self._headers), self._limits)
+            response = self._fetch(task)
         except FetchError as error:
             verdict = _Verdict(error.outcome, str(error), passing=error.passing)
         else:
@@ -91,8 +89,18 @@ class Exchange:
                 verdict = _http_error(response)
         if verdict.passing and task.attempts <= self._settings.retries:
             task.hops = 0
-            return Further(normalise(task.rows[0].url), self._backoff(task.attempts))
+            return Further(task.first_url, self._backoff(task.attempts))
         return _rows(task, verdict)
+
+    def _fetch(self, task: Task) -> Response:
+        who = self._identity
+        proxy = who.proxy_of(task.host)
+        if proxy is not None and not self._settings.allow_private_addresses:
+            host = str(urlsplit(task.host).hostname)
+            if is_local_name(host):
+                raise blocked(host)
+        headers = who.headers if task.host == task.first_host else who.public_headers
+        return self._client.fetch(Request(task.url, headers, proxy), self._limits)
 
     def _redirected(self, task: Task, response: Response) -> Further | _Verdict:
         allowed = self._settings.max_redirects
@@ -119,6 +127,9 @@ class Exchange:
             return _rows(task, _Verdict(Outcome.CORRUPT, str(error), response))
         except inspection.NotAPictureError as error:
             return _rows(task, _Verdict(error.outcome, str(error), response))
+        if len(body) < settings.min_bytes:
+            message = f"{len(body)} bytes; wanted: at least {settings.min_bytes}"
+            return _rows(task, _Verdict(Outcome.TOO_SMALL, message, response))
         return self._saved(task, response, body, picture)
 
     def _saved(

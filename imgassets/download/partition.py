@@ -22,11 +22,10 @@ from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import Progress, ShardReport
-from imgassets.download.requests_client import RequestsClient
 from imgassets.download.schedule import Schedule, Task
 from imgassets.download.urls import InvalidUrlError, normalise, origin
 from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table, to_table
-from imgassets.settings import DownloadSettings
+from imgassets.settings import DownloadSettings, SettingsError
 from imgassets.storage import IMAGES, Folder, read_table, write_table
 
 _PROGRESS_S = 5.0
@@ -206,8 +205,25 @@ def _tasks(url_rows: Iterable[UrlRow]) -> tuple[list[Task], list[RawRow]]:
             by_url.setdefault(normalise(row.url), []).append(row)
         except InvalidUrlError as error:
             refused.append(raw_row(row, Outcome.INVALID_URL, error=str(error)))
-    return [Task(tuple(rows), url, origin(url)) for url, rows in by_url.items()], refused
+    tasks = [
+        Task(tuple(rows), url, host := origin(url), first_url=url, first_host=host)
+        for url, rows in by_url.items()
+    ]
+    return tasks, refused
 
 
 def _client(settings: DownloadSettings) -> Client:
-    return RequestsClient(connections=settings.threads)
+    if settings.client == "requests":
+        from imgassets.download.requests_client import RequestsClient
+
+        return RequestsClient(
+            connections=settings.threads, allow_private=settings.allow_private_addresses
+        )
+    try:
+        from imgassets.download.curl_client import CurlClient
+    except ImportError as error:
+        raise SettingsError(
+            f"download.client is curl, but pycurl cannot be imported ({error}); "
+            "install pycurl, or set download.client: requests"
+        ) from error
+    return CurlClient(allow_private=settings.allow_private_addresses)

@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from imgassets.download import addresses
 from imgassets.download.client import (
     IGNORED_BODY,
     AbortedError,
@@ -25,6 +26,8 @@ from imgassets.download.client import (
     Limits,
     Request,
     Response,
+    blocked,
+    ca_bundle,
 )
 from imgassets.manifests import Outcome
 
@@ -36,7 +39,9 @@ _WATCH_S = 0.1
 class RequestsClient:
     """One pool of connections for all threads."""
 
-    def __init__(self, *, connections: int) -> None:
+    def __init__(self, *, connections: int, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._ca_bundle = ca_bundle()
         # The adapter without its session, which would look at netrc and the environment for every
         # request, keep cookies, and prepare each redirect.
         self._adapter = _Adapter(pool_connections=connections, pool_maxsize=connections)
@@ -44,7 +49,9 @@ class RequestsClient:
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         """See `Client.fetch`."""
-        flight = _Flight(time.monotonic() + limits.total_s)
+        # With a proxy the connection is the proxy's, which the settings name.
+        unguarded = self._allow_private or request.proxy is not None
+        flight = _Flight(time.monotonic() + limits.total_s, unguarded)
         with self._watchdog.watching(flight):
             try:
                 return self._fetch(request, limits)
@@ -61,7 +68,10 @@ class RequestsClient:
         prepared = requests.PreparedRequest()
         prepared.prepare(method="GET", url=request.url, headers=dict(request.headers))
         timeout = (min(limits.connect_s, limits.total_s), min(limits.read_s, limits.total_s))
-        answer = self._adapter.send(prepared, stream=True, timeout=timeout)
+        proxies = {"http": request.proxy, "https": request.proxy} if request.proxy else None
+        answer = self._adapter.send(
+            prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
+        )
         try:
             body = _body(answer.raw, answer.status_code, limits)
         except BaseException:
@@ -138,8 +148,9 @@ def _innermost(error: BaseException) -> str:
 class _Flight:
     """A request on its way, as the watchdog sees it."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, unguarded: bool) -> None:
         self.deadline = deadline
+        self.unguarded = unguarded
         self.socket: socket.socket | None = None
         self.cut = False
         self.aborted = False
@@ -204,12 +215,34 @@ class _Watchdog:
 
 
 class _Connection(HTTPConnection):
-    """Tells the watchdog which socket a request uses."""
+    """Connects to allowed addresses, and tells the watchdog which socket a request uses."""
 
     def _new_conn(self) -> socket.socket:
-        new = super()._new_conn()
+        new = super()._new_conn() if _current.flight.unguarded else self._guarded()
         _current.flight.socket = new
         return new
+
+    def _guarded(self) -> socket.socket:
+        """Connect to the very address that was judged: a second DNS answer may be another."""
+        name = self._dns_host
+        try:
+            found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            message = f"the name {name} cannot be looked up: {error}"
+            raise FetchError(Outcome.CONNECTION_ERROR, message, passing=True) from error
+        refused = [str(sockaddr[0]) for *_, sockaddr in found]
+        allowed = [address for address in refused if addresses.is_public(address)]
+        if not allowed:
+            raise blocked(refused[0])
+        try:
+            for address in allowed[:-1]:
+                self._dns_host = address
+                with contextlib.suppress(urllib3.exceptions.HTTPError):
+                    return super()._new_conn()
+            self._dns_host = allowed[-1]
+            return super()._new_conn()
+        finally:
+            self._dns_host = name
 
     def putrequest(
         self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False

@@ -27,6 +27,9 @@ class Task:
     """Where the next request goes: normalised, after the redirects so far."""
     host: str
     """Origin of that URL."""
+    first_url: str
+    first_host: str
+    """The same of the catalogue's URL, where every attempt starts."""
     attempts: int = 0
     hops: int = 0
     """Redirects of this attempt."""

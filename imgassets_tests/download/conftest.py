@@ -23,6 +23,7 @@ QUICK = DownloadSettings(
     retries=2,
     backoff_s=0.01,
     max_bytes=200_000,
+    allow_private_addresses=True,
 )
 
 
@@ -93,6 +94,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def partition(tmp_path: Path) -> Partition:
-    return Partition(Folder(str(tmp_path / "raw_images")))
+@pytest.fixture(params=["curl", "requests"])
+def partition(tmp_path: Path, request: pytest.FixtureRequest) -> Partition:
+    partition = Partition(Folder(str(tmp_path / "raw_images")))
+    return partition.with_settings(client=request.param)

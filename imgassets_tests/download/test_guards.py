@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from imgassets.download import addresses
+from imgassets.manifests import Outcome
+from imgassets_tests.download.conftest import Partition
+from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.server import Server, redirect
+
+JPEG = picture()
+
+
+@pytest.fixture
+def guarded(partition: Partition) -> Partition:
+    return partition.with_settings(allow_private_addresses=False, retries=1)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
+     "0.0.0.1", "100.64.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::", "::1", "fe80::1",
+     "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::",
+     "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "::127.0.0.1"],
+)  # fmt: skip
+def test_an_address_of_the_own_network_is_not_public(address: str) -> None:
+    assert not addresses.is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+)
+def test_an_address_of_the_internet_is_public(address: str) -> None:
+    assert addresses.is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1",
+     "127.1", "0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0000::1"],
+)  # fmt: skip
+def test_no_spelling_of_a_private_address_is_asked(
+    guarded: Partition, server: Server, host: str
+) -> None:
+    server.add("/a.jpg", JPEG)
+    (row,) = guarded.run(server.url("/a.jpg", host=host))
+    # `0000::1` without brackets is no URL.
+    assert row.outcome is (Outcome.INVALID_URL if host == "0000::1" else Outcome.BLOCKED_ADDRESS)
+    assert row.attempts <= 1
+    assert server.connections == 0
+    assert guarded.files == {}
+
+
+def test_a_redirect_to_a_private_address_is_not_followed(
+    guarded: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 127.0.0.1 plays the shop, 127.0.0.2 the own network.
+    is_public = addresses.is_public
+    monkeypatch.setattr(addresses, "is_public", lambda a: a == "127.0.0.1" or is_public(a))
+    server.add("/secret", JPEG)
+    rows = guarded.run(
+        server.add("/a.jpg", redirect(server.url("/secret", host="127.0.0.2"))),
+        server.add("/b.jpg", redirect("http://169.254.169.254/latest/meta-data")),
+        server.add("/c.jpg", JPEG),
+    )
+    assert [str(row.outcome) for row in rows] == ["blocked_address", "blocked_address", "ok"]
+    assert server.hits["/secret"] == 0
+    assert "127.0.0.2" in str(rows[0].error)
+
+
+def test_a_name_whose_dns_answer_changes_is_judged_by_the_address_connected_to(
+    guarded: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if guarded.settings.client == "curl":
+        pytest.skip("libcurl looks names up by itself, once; its callback judges what it found")
+    server.add("/a.jpg", JPEG)
+    answers = iter(["93.184.216.34", "127.0.0.1", "127.0.0.1"])
+    asked = []
+
+    def changing(host: str, port: int, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        address = next(answers) if host == "rebind.example" else host
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    def refused(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", changing)
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    (row,) = guarded.run(server.url("/a.jpg", host="rebind.example"))
+    # The first attempt went to the public address; the second answer was refused.
+    assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 2)
+    assert asked == ["rebind.example", "93.184.216.34", "rebind.example"]
+    assert server.connections == 0
+
+
+def test_fewer_bytes_than_wanted_are_too_small(partition: Partition, server: Server) -> None:
+    url = server.add("/a.jpg", JPEG)
+    (row,) = partition.with_settings(min_bytes=len(JPEG) + 1).run(url)
+    assert (row.outcome, partition.files) == (Outcome.TOO_SMALL, {})
+    (row,) = partition.with_settings(min_bytes=len(JPEG)).run(url)
+    assert row.outcome is Outcome.OK

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+from imgassets.download.identity import identity
+from imgassets.manifests import Outcome
+from imgassets.settings import DownloadSettings, SettingsError
+from imgassets_tests.download.conftest import Partition
+from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.server import Server, redirect
+
+JPEG = picture()
+
+
+def test_requests_carry_the_retailers_headers_and_credentials(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZARA_COOKIE", "session=1")
+    monkeypatch.setenv("ZARA_TOKEN", "secret")
+    partition.with_settings(
+        user_agent="imgassets (me@example.org)",
+        headers={"Referer": "https://zara.example/", "Cookie": "${ZARA_COOKIE}"},
+        auth="bearer ${ZARA_TOKEN}",
+    )
+    partition.run(server.add("/a.jpg", JPEG))
+    (sent,) = server.requests["/a.jpg"]
+    assert sent["User-Agent"] == "imgassets (me@example.org)"
+    assert sent["Referer"] == "https://zara.example/"
+    assert sent["Cookie"] == "session=1"
+    assert sent["Authorization"] == "Bearer secret"
+    assert sent["Accept-Encoding"] == "identity"
+
+
+def test_basic_credentials_are_encoded(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGIN", "user:pass")
+    partition.with_settings(auth="basic ${LOGIN}").run(server.add("/a.jpg", JPEG))
+    assert server.requests["/a.jpg"][0]["Authorization"] == "Basic dXNlcjpwYXNz"
+
+
+def test_credentials_do_not_follow_a_redirect_to_another_host(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(auth="bearer t", headers={"cookie": "c", "Referer": "r"})
+    server.add("/same.jpg", redirect(server.url("/other.jpg", host="localhost")))
+    server.add("/other.jpg", JPEG)
+    (row,) = partition.run(server.add("/a.jpg", redirect("/same.jpg")))
+    assert row.outcome is Outcome.OK
+    assert server.requests["/same.jpg"][0]["Authorization"] == "Bearer t"
+    sent = server.requests["/other.jpg"][0]
+    assert (sent["Authorization"], sent["Cookie"], sent["Referer"]) == (None, None, "r")
+
+
+def test_cookies_that_a_server_sets_are_not_sent_back(partition: Partition, server: Server) -> None:
+    from imgassets_tests.download.server import answer
+
+    found = answer(JPEG, headers={"Set-Cookie": "track=1"})
+    partition.with_settings(threads=1).run(*(server.add(f"/{n}.jpg", found) for n in range(3)))
+    assert [server.requests[f"/{n}.jpg"][0]["Cookie"] for n in range(3)] == [None] * 3
+
+
+def test_requests_go_through_the_proxy(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROXY_LOGIN", "user:pass")
+    server.add("http://shop.example/a.jpg", JPEG)
+    proxy = server.url("").replace("http://", "http://${PROXY_LOGIN}@")
+    partition.with_settings(proxy=proxy, allow_private_addresses=False)
+    (row,) = partition.run("http://shop.example/a.jpg")
+    assert row.outcome is Outcome.OK, row.error
+    (sent,) = server.requests["http://shop.example/a.jpg"]
+    assert sent["Proxy-Authorization"] == "Basic dXNlcjpwYXNz"
+
+
+def test_the_environments_proxy_holds_but_not_for_this_machine(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url(""))
+    monkeypatch.setenv("no_proxy", "direct.invalid")
+    server.add("http://shop.example/a.jpg", JPEG)
+    server.add("http://direct.invalid/a.jpg", JPEG)
+    partition.with_settings(retries=0)
+    rows = partition.run(
+        "http://shop.example/a.jpg", server.add("/a.jpg", JPEG), "http://direct.invalid/a.jpg"
+    )
+    assert [str(row.outcome) for row in rows] == ["ok", "ok", "connection_error"]
+    assert server.hits["/a.jpg"] == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "10.0.0.1"])
+def test_a_proxy_is_not_asked_for_a_private_address(
+    partition: Partition, server: Server, host: str
+) -> None:
+    partition.with_settings(proxy=server.url(""), allow_private_addresses=False)
+    (row,) = partition.run(f"http://{host}/a.jpg")
+    assert row.outcome is Outcome.BLOCKED_ADDRESS
+    assert server.connections == 0
+
+
+def test_a_secret_that_is_not_set_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"download\.auth names .* NO_SUCH_VARIABLE"):
+        identity(DownloadSettings(auth="bearer ${NO_SUCH_VARIABLE}"))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from imgassets.manifests import Outcome
+from imgassets_tests.download.conftest import Partition
+from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.server import Server, drip
+
+JPEG = picture()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, server: Server) -> Path:
+    """The server speaks TLS with a certificate that nobody knows."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_path = tmp_path / "key.pem"
+    key_path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(path, key_path)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
+    return path
+
+
+def https(url: str) -> str:
+    return url.replace("http://", "https://")
+
+
+def test_a_picture_comes_over_tls(
+    partition: Partition, server: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    (row,) = partition.run(https(server.add("/a.jpg", JPEG)))
+    assert row.outcome is Outcome.OK, row.error
+    assert partition.files == {"p-0.jpg": JPEG}
+
+
+@pytest.mark.usefixtures("certificate")
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
+    partition: Partition, server: Server
+) -> None:
+    (row,) = partition.run(https(server.add("/a.jpg", JPEG)))
+    assert (row.outcome, row.attempts) == (Outcome.CONNECTION_ERROR, 1)
+    assert "certificate" in str(row.error).lower()
+
+
+def test_a_drip_over_tls_is_cut_off(
+    partition: Partition, server: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    partition.with_settings(retries=0, total_timeout_s=1)
+    (row,) = partition.run(https(server.add("/a.jpg", drip(JPEG))))
+    assert row.outcome is Outcome.TIMEOUT
