@@ -92,7 +92,7 @@ def project(
             {
                 "data_root": str(tmp_path / "data"),
                 "source": {"database": mongo_database.name},
-                "download": {"backoff_s": 0.01},
+                "download": {"backoff_s": 0.01, "allow_private_addresses": True},
             }
         )
     )
