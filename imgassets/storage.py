@@ -50,7 +50,8 @@ class Folder:
         """This folder for whoever needs all that fsspec can do."""
         from upath import UPath
 
-        return UPath(self.address)
+        # fsspec would answer from listings that other processes have since made untrue.
+        return UPath(self.address, use_listings_cache=False)
 
     @property
     def is_local(self) -> bool:
@@ -90,7 +91,6 @@ class Folder:
             if self.is_local:
                 return Path(self.address, name).read_bytes()
             path = self.path / name
-            # Not open(): that trusts a listing from before another process replaced the file.
             data: bytes = path.fs.cat_file(path.path)
         except FileNotFoundError:
             raise
@@ -111,7 +111,6 @@ class Folder:
             if self.is_local:
                 return _local_sizes(self.address)
             path = self.path
-            path.fs.invalidate_cache(path.path)
             found = path.fs.ls(path.path, detail=True)
         except FileNotFoundError:
             return {}

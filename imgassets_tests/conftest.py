@@ -10,9 +10,12 @@ import pytest
 from pymongo import MongoClient
 
 from imgassets.demo.mongod import EmbeddedMongo
+from imgassets.settings import load_settings
+from imgassets.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pymongo.database import Database
 
@@ -37,3 +40,12 @@ def mongo_database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
             yield database
         finally:
             client.drop_database(database)
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """An empty data root, which the settings of this test name."""
+    monkeypatch.setenv("IMGASSETS__DATA_ROOT", str(tmp_path / "data"))
+    load_settings.cache_clear()
+    yield open_storage(load_settings())
+    load_settings.cache_clear()
