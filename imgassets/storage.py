@@ -1,7 +1,8 @@
 """Where manifests and pictures lie, and how they are written: whole or not at all.
 
 Here live addresses (a folder, or an object store that fsspec knows: `s3://bucket/prefix`,
-`gs://...`), the Hive-style layout of partitions, and atomic writes. What is in a manifest is in `manifests`.
+`gs://...`), the Hive-style layout of partitions, and atomic writes. What is in a manifest is in
+`manifests`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -190,9 +191,9 @@ def test_a_table_is_read_as_it_was_written(folder: Folder) -> None:
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all", b"PAR1" * 50])
 def test_a_broken_table_is_told_with_its_path_and_what_to_do(folder: Folder, data: bytes) -> None:
     folder.write(MANIFEST, data)
-    with pytest.raises(StorageError, match="is broken: .*; materialize its partition again") as e:
+    with pytest.raises(StorageError, match="; materialize its partition again") as e:
         read_table(folder)
-    assert f"{folder.address}/{MANIFEST}" in str(e.value)
+    assert str(e.value).startswith(f"{folder.address}/{MANIFEST} is broken: ")
 
 
 @given(st.data())
@@ -206,10 +207,8 @@ def test_a_damaged_table_is_a_storage_error_or_harmless(
     place = data.draw(st.integers(0, len(whole) - 1))
     damage = data.draw(st.binary(max_size=8))
     folder.write(MANIFEST, whole[:place] + damage + whole[place + data.draw(st.integers(1, 8)) :])
-    try:
+    with suppress(StorageError):
         assert isinstance(read_table(folder), pa.Table)
-    except StorageError as error:
-        assert folder.address in str(error)
 
 
 def test_a_bucket_that_does_not_exist_is_told_when_writing(s3: str) -> None:
@@ -316,8 +315,9 @@ WRITER = """
 import itertools, sys
 from imgassets.storage import Folder
 folder = Folder(sys.argv[1])
+pictures = [bytes([number]) * (5_000_000 + number) for number in range(5)]
 for number in itertools.count():
-    folder.write(f"{number % 5}.jpg", bytes([number % 251]) * (2_000_000 + number % 251))
+    folder.write(f"{number % 3}.jpg", pictures[number % 5])
 """
 
 
@@ -325,8 +325,11 @@ def test_killed_writers_leave_whole_files_and_temporaries_that_are_swept_away(
     disk: Folder,
 ) -> None:
     random = Random(1)
-    temporaries = 0
-    for _ in range(6):
+    temporaries = rounds = 0
+    # Until kills have hit writes half way: else the test would show nothing.
+    while temporaries < 3:
+        rounds += 1
+        assert rounds < 50
         writer = subprocess.Popen([sys.executable, "-c", WRITER, disk.address])
         try:
             deadline = time.monotonic() + 60
@@ -343,9 +346,8 @@ def test_killed_writers_leave_whole_files_and_temporaries_that_are_swept_away(
         assert "0.jpg" in disk.sizes()
         for name in disk.sizes():
             data = disk.read(name)
-            assert data == data[:1] * (2_000_000 + data[0])
+            assert data == data[:1] * (5_000_000 + data[0])
             disk.remove(name)
-    assert temporaries  # or no kill hit a write, and the test showed nothing
 
 
 def test_sweeping_removes_temporaries_only(disk: Folder) -> None:
