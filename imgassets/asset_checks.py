@@ -45,7 +45,7 @@ def _check_of(
 def every_url_has_a_raw_row(
     context: dg.AssetCheckExecutionContext, settings: SettingsResource
 ) -> dg.AssetCheckResult:
-    """Each URL of url_list has exactly one row, and each picture that a row names is there whole."""
+    """Each URL of url_list has exactly one row, and each picture named by a row is there, whole."""
     return _accounted_for(context, settings, "raw_images")
 
 

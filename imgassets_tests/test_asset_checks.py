@@ -81,7 +81,9 @@ class Partition:
     def failure(self, check: dg.AssetChecksDefinition) -> str:
         """Run one check that cannot judge; what the page shows."""
         (event,) = self._run(check, {}).get_step_failure_events()
-        return str(event.step_failure_data.user_failure_data.description)
+        failure = event.step_failure_data.user_failure_data
+        assert failure is not None
+        return str(failure.description)
 
     def _run(
         self, check: dg.AssetChecksDefinition, overrides: dict[str, Any]
