@@ -8,17 +8,19 @@ https://docs.dagster.io/guides/test/asset-checks
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from imgassets.assets.processed_images import processed_images
 from imgassets.assets.raw_images import raw_images
-from imgassets.assets.showing import table
+from imgassets.assets.showing import table, told_as_failure
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from imgassets.manifests import ProcessedRow, RawRow
     from imgassets.settings import Bounds, CheckSettings
     from imgassets.storage import Folder
@@ -43,7 +45,7 @@ def _check_of(
 def every_url_has_a_raw_row(
     context: dg.AssetCheckExecutionContext, settings: SettingsResource
 ) -> dg.AssetCheckResult:
-    """Each URL of url_list has exactly one row, and each picture that a row names is there."""
+    """Each URL of url_list has exactly one row, and each picture named by a row is there, whole."""
     return _accounted_for(context, settings, "raw_images")
 
 
@@ -117,12 +119,13 @@ def face_removal(
     """Every face found was removed, and as many pictures have one as expected (`face_share`)."""
     rows = [row for row in _processed_rows(context, settings) if row.face_count is not None]
     options = settings.load().for_retailer(partition_of(context).retailer)
+    removing = options.faces.action != "none"
     with_face = [row for row in rows if row.face_count]
     # A picture that was refused has its face, but nobody sees it: it was not saved.
     left = [row for row in with_face if row.path is not None and not row.face_removed]
     share = len(with_face) / len(rows) if rows else 0.0
     wrong = []
-    if left and options.faces.action != "none":
+    if left and removing:
         wrong.append(f"{len(left)} of {len(with_face)} pictures with a face still have it")
     if rows and (
         text := _outside("share of pictures with a face", share, options.checks.face_share)
@@ -132,7 +135,8 @@ def face_removal(
         passed=not wrong,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(wrong)
-        or f"{len(with_face)} of {len(rows)} pictures had a face, and none has it still",
+        or f"{len(with_face)} of {len(rows)} pictures had a face, "
+        + ("and none has it still" if removing else "and faces are left as they are"),
         metadata={
             "faces found": sum(row.face_count or 0 for row in rows),
             "pictures with a face": len(with_face),
@@ -155,26 +159,33 @@ CHECKS = [
 def _accounted_for(
     context: dg.AssetCheckExecutionContext, settings: SettingsResource, asset: str
 ) -> dg.AssetCheckResult:
-    from imgassets.storage import IMAGES
+    from imgassets.manifests import RawRow
+    from imgassets.storage import IMAGES, StorageError
 
-    wanted = _column(_folder(context, settings, "url_list"), "key")
+    wanted = _table(context, settings, "url_list").column("key").to_pylist()
     rows: Sequence[RawRow | ProcessedRow] = (
         _raw_rows(context, settings)
         if asset == "raw_images"
         else _processed_rows(context, settings)
     )
     found = Counter(row.key for row in rows)
-    sizes = (_folder(context, settings, asset) / IMAGES).sizes()
+    with told_as_failure(StorageError):
+        sizes = (_folder(context, settings, asset) / IMAGES).sizes()
+    named = [(row, row.path.rsplit("/", 1)[-1]) for row in rows if row.path is not None]
     problems = [
         *_named("has no row", (key for key in wanted if key not in found)),
         *_named("has several rows", (key for key, count in found.items() if count > 1)),
         *_named("has a row, but is not in url_list", found.keys() - set(wanted)),
         *_named(
             "is named by its row, but its file is gone",
+            (row.key for row, name in named if name not in sizes),
+        ),
+        *_named(
+            "has a file of another size than its row says",
             (
                 row.key
-                for row in rows
-                if row.path is not None and row.path.rsplit("/", 1)[-1] not in sizes
+                for row, name in named
+                if isinstance(row, RawRow) and sizes.get(name, row.bytes) != row.bytes
             ),
         ),
         *_named(
@@ -184,7 +195,7 @@ def _accounted_for(
     ]
     return dg.AssetCheckResult(
         passed=not problems,
-        description=f"{len(problems)} of {len(wanted)} URLs are not accounted for"
+        description=f"{len(problems)} problems with the rows of {len(wanted)} URLs"
         if problems
         else f"all {len(wanted)} URLs are accounted for",
         metadata={"urls": len(wanted), "rows": len(rows), "problems": table(problems)},
@@ -213,24 +224,30 @@ def _folder(
     return settings.storage().partition(asset, *partition_of(context))
 
 
-def _column(folder: "Folder", name: str) -> list[Any]:
-    from imgassets.storage import read_table
+def _table(
+    context: dg.AssetCheckExecutionContext, settings: SettingsResource, asset: str
+) -> "pa.Table":
+    from imgassets.storage import StorageError, read_table
 
-    values: list[Any] = read_table(folder).column(name).to_pylist()
-    return values
+    try:
+        with told_as_failure(StorageError):
+            return read_table(_folder(context, settings, asset))
+    except FileNotFoundError:
+        raise dg.Failure(
+            f"{asset} of {partition_of(context).key} was never materialized; materialize it first",
+            allow_retries=False,
+        ) from None
 
 
 def _raw_rows(context: dg.AssetCheckExecutionContext, settings: SettingsResource) -> list["RawRow"]:
     from imgassets.manifests import RawRow, from_table
-    from imgassets.storage import read_table
 
-    return from_table(read_table(_folder(context, settings, "raw_images")), RawRow)
+    return from_table(_table(context, settings, "raw_images"), RawRow)
 
 
 def _processed_rows(
     context: dg.AssetCheckExecutionContext, settings: SettingsResource
 ) -> list["ProcessedRow"]:
     from imgassets.manifests import ProcessedRow, from_table
-    from imgassets.storage import read_table
 
-    return from_table(read_table(_folder(context, settings, "processed_images")), ProcessedRow)
+    return from_table(_table(context, settings, "processed_images"), ProcessedRow)

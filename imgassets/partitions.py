@@ -7,6 +7,7 @@ https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-asset
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import dagster as dg
@@ -44,7 +45,11 @@ def partition_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionConte
     Raises:
         dagster.Failure: the run has a range of partitions; one run handles one.
     """
-    keys = context.partition_keys
+    return only_partition(context.partition_keys)
+
+
+def only_partition(keys: Sequence[str]) -> Partition:
+    """The partition of these keys; raises as `partition_of` does."""
     if len(keys) != 1:
         # Zero is what Dagster makes of a reversed range.
         raise dg.Failure(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from imgassets.partitions import only_partition
 from imgassets.settings import Settings, SettingsError, home, load_settings, with_overrides
 
 if TYPE_CHECKING:
@@ -100,11 +101,20 @@ class ManifestIOManager(dg.ConfigurableIOManager):
         """The manifest of one partition.
 
         Raises:
-            FileNotFoundError: the partition was never materialized.
+            dagster.Failure: the partition was never materialized, its manifest is broken, or the
+                run has several partitions.
         """
-        from imgassets.storage import read_table
+        from imgassets.storage import StorageError, read_table
 
-        date, retailer = context.asset_partition_key.split("|")
-        folder = self.settings.storage().partition(context.asset_key.path[-1], date, retailer)
-        manifest: pd.DataFrame = read_table(folder).to_pandas()
+        partition, asset = only_partition(context.asset_partition_keys), context.asset_key.path[-1]
+        try:
+            table = read_table(self.settings.storage().partition(asset, *partition))
+        except FileNotFoundError:
+            raise dg.Failure(
+                f"{asset} of {partition.key} was never materialized; materialize it first",
+                allow_retries=False,
+            ) from None
+        except StorageError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        manifest: pd.DataFrame = table.to_pandas()
         return manifest

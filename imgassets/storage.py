@@ -1,13 +1,15 @@
 """Where manifests and pictures lie, and how they are written: whole or not at all.
 
-Here live addresses (a folder, `s3://bucket/prefix`, `gs://...`: whatever fsspec knows), the
-Hive-style layout of partitions, and atomic writes. What is in a manifest is in `manifests`.
+Here live addresses (a folder, or an object store that fsspec knows: `s3://bucket/prefix`,
+`gs://...`), the Hive-style layout of partitions, and atomic writes. What is in a manifest is in
+`manifests`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +51,8 @@ class Folder:
         """This folder for whoever needs all that fsspec can do."""
         from upath import UPath
 
-        return UPath(self.address)
+        # fsspec would answer from listings that other processes have since made untrue.
+        return UPath(self.address, use_listings_cache=False)
 
     @property
     def is_local(self) -> bool:
@@ -83,10 +86,20 @@ class Folder:
 
         Raises:
             FileNotFoundError: there is no such file.
+            StorageError: the storage is gone or not readable.
         """
-        if self.is_local:
-            return Path(self.address, name).read_bytes()
-        data: bytes = (self.path / name).read_bytes()
+        try:
+            if self.is_local:
+                return Path(self.address, name).read_bytes()
+            path = self.path / name
+            data: bytes = path.fs.cat_file(path.path)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"cannot read {self.address}/{name}: {error}; repair the storage, "
+                "then run the partition again: what was done is kept"
+            ) from error
         return data
 
     def sizes(self) -> dict[str, int]:
@@ -97,10 +110,8 @@ class Folder:
         """
         try:
             if self.is_local:
-                with os.scandir(self.address) as entries:
-                    return {e.name: e.stat().st_size for e in entries if e.is_file()}
+                return _local_sizes(self.address)
             path = self.path
-            path.fs.invalidate_cache(path.path)
             found = path.fs.ls(path.path, detail=True)
         except FileNotFoundError:
             return {}
@@ -112,11 +123,24 @@ class Folder:
         return {f["name"].rsplit("/", 1)[-1]: f["size"] for f in found if f["type"] == "file"}
 
     def remove(self, name: str) -> None:
-        """Remove a file; it need not exist."""
-        if self.is_local:
-            Path(self.address, name).unlink(missing_ok=True)
-        else:
-            (self.path / name).unlink(missing_ok=True)
+        """Remove a file; it need not exist.
+
+        Raises:
+            StorageError: the storage is gone or not writable.
+        """
+        try:
+            if self.is_local:
+                Path(self.address, name).unlink()
+            else:
+                path = self.path / name
+                path.fs.rm_file(path.path)
+        except FileNotFoundError:
+            pass
+        except Exception as error:
+            raise StorageError(
+                f"cannot remove {self.address}/{name}: {error}; repair the storage, "
+                "then run the partition again"
+            ) from error
 
     def remove_temporaries(self) -> None:
         """Remove what writers that were killed left behind; no writer may be at work."""
@@ -138,7 +162,7 @@ class Storage:
 
 def open_storage(settings: Settings) -> Storage:
     """The storage that the settings name; nothing is touched yet."""
-    root = settings.data_root.rstrip("/")
+    root = settings.data_root.removeprefix("file://").rstrip("/")
     return Storage(Folder(root if "://" in root else str(project_root() / root)))
 
 
@@ -158,14 +182,26 @@ def read_table(folder: Folder, name: str = MANIFEST) -> pa.Table:
 
     Raises:
         FileNotFoundError: it was never written.
-        StorageError: the file is no Parquet.
+        StorageError: the file is no Parquet, or the storage is gone or not readable.
     """
+    data = folder.read(name)
     try:
-        return pq.read_table(pa.BufferReader(folder.read(name)))
-    except pa.ArrowInvalid as error:
+        return pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
         raise StorageError(
             f"{folder.address}/{name} is broken: {error}; materialize its partition again"
         ) from error
+
+
+def _local_sizes(folder: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # Other writers rename and remove their temporaries while we look.
+            with suppress(FileNotFoundError):
+                if entry.is_file():
+                    sizes[entry.name] = entry.stat().st_size
+    return sizes
 
 
 def _write_local(folder: str, name: str, data: bytes) -> None:

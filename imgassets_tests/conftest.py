@@ -12,9 +12,12 @@ from pymongo import MongoClient
 
 from imgassets.demo.catalogue import build_catalogue
 from imgassets.demo.mongod import EmbeddedMongo
+from imgassets.settings import load_settings
+from imgassets.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pymongo.database import Database
 
@@ -47,3 +50,12 @@ def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("catalogue")
     build_catalogue(folder)
     return folder
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """An empty data root, which the settings of this test name."""
+    monkeypatch.setenv("IMGASSETS__DATA_ROOT", str(tmp_path / "data"))
+    load_settings.cache_clear()
+    yield open_storage(load_settings())
+    load_settings.cache_clear()

@@ -24,13 +24,7 @@ from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.pipeline import process_picture, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.settings import RetailerSettings
-from imgassets.storage import (
-    IMAGES,
-    Folder,
-    StorageError,
-    read_table,
-    write_table,
-)
+from imgassets.storage import IMAGES, Folder, read_table, write_table
 
 JOURNAL = "_journal"
 _EVERY_S = 5.0  # a killed run loses at most this much work; a person sees a line this often
@@ -188,11 +182,6 @@ def _processed(task: _Task, detector: FaceDetector, log: Callable[[str], None]) 
     except FileNotFoundError:
         error = f"{raw.path} is gone; materialize raw_images of the partition again"
         return _row(raw, task.hash, Outcome.RAW_MISSING, error)
-    except OSError as error:
-        raise StorageError(
-            f"cannot read {task.raw_folder.address}/{raw.path}: {error}; "
-            "repair the storage, then run the partition again: what was done is kept"
-        ) from error
     try:
         file, record = process_picture(data, task.settings, detector)
     except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)

@@ -1,0 +1,48 @@
+"""Rows of manifests that are right; tests change what they are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imgassets.manifests import Outcome, ProcessedRow, RawRow, UrlRow
+from imgassets.partitions import Partition
+
+PARTITION = Partition("2026-01-31", "zara")
+
+
+def url_row(number: int = 0, **changes: Any) -> UrlRow:
+    """A URL of the partition."""
+    return UrlRow(**_url(number) | changes)
+
+
+def raw_row(number: int = 0, **changes: Any) -> RawRow:
+    """That URL, its picture of four bytes saved."""
+    saved = {"outcome": Outcome.OK, "path": f"images/picture-{number}.jpeg", "bytes": 4}
+    return RawRow(**_url(number) | saved | changes)
+
+
+def processed_row(number: int = 0, **changes: Any) -> ProcessedRow:
+    """That picture, processed: it had no face."""
+    url = {name: value for name, value in _url(number).items() if name in _SHARED}
+    done = {
+        "outcome": Outcome.OK,
+        "path": f"images/picture-{number}.jpg",
+        "face_count": 0,
+        "trim_ratio": 0.8,
+    }
+    return ProcessedRow(**url | done | changes)
+
+
+_SHARED = ("key", "url", "product_id")
+
+
+def _url(number: int) -> dict[str, Any]:
+    return {
+        "key": f"picture-{number}",
+        "url": f"http://127.0.0.1/{number}.jpg",
+        "retailer": PARTITION.retailer,
+        "date": PARTITION.date,
+        "product_id": f"product-{number}",
+        "position": 0,
+        "document_id": f"document-{number}",
+    }

@@ -1,0 +1,246 @@
+"""Manifests: rows become a table and rows again, and other programs can read the files."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgassets.manifests import (
+    PROCESSED_IMAGES,
+    RAW_IMAGES,
+    SCHEMAS,
+    URL_LIST,
+    Outcome,
+    ProcessedRow,
+    RawRow,
+    UrlRow,
+    count_outcomes,
+    from_table,
+    to_table,
+)
+from imgassets.storage import MANIFEST, Folder, Storage, read_table, write_table
+from imgassets_tests.rows import processed_row, raw_row, url_row
+
+Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
+
+# Lone surrogates are in no UTF-8, so neither in a document nor in a manifest.
+_text = st.text(st.characters(exclude_categories=["Cs"]))
+_int32 = st.integers(-(2**31), 2**31 - 1)
+_float = st.floats(allow_nan=False)
+_BY_TYPE: dict[str, st.SearchStrategy[object]] = {
+    "str": _text,
+    "int": _int32,
+    "float": _float,
+    "bool": st.booleans(),
+    "list[int]": st.lists(_int32),
+    "list[float]": st.lists(_float),
+    "list[list[int]]": st.lists(st.lists(_int32)),
+    "dt.datetime": st.datetimes(
+        dt.datetime(1970, 1, 1), dt.datetime(2200, 1, 1), timezones=st.just(dt.UTC)
+    ).map(lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000)),
+    "Outcome": st.sampled_from(Outcome),
+}
+
+
+def _rows(kind: type[Row]) -> st.SearchStrategy[list[Row]]:
+    columns: dict[str, st.SearchStrategy[object]] = {}
+    for field in fields(kind):
+        name = str(field.type).removesuffix(" | None")
+        values = st.integers(0, 2**63 - 1) if field.name == "bytes" else _BY_TYPE[name]
+        columns[field.name] = st.none() | values if name != str(field.type) else values
+    return st.lists(st.builds(kind, **columns), max_size=5)
+
+
+@given(_rows(UrlRow))
+def test_url_rows_survive_the_way_through_a_table(rows: list[UrlRow]) -> None:
+    assert from_table(to_table(rows, UrlRow), UrlRow) == rows
+
+
+@given(_rows(RawRow))
+def test_raw_rows_survive_the_way_through_a_table(rows: list[RawRow]) -> None:
+    assert from_table(to_table(rows, RawRow), RawRow) == rows
+
+
+@given(_rows(ProcessedRow))
+def test_processed_rows_survive_the_way_through_a_table(rows: list[ProcessedRow]) -> None:
+    assert from_table(to_table(rows, ProcessedRow), ProcessedRow) == rows
+
+
+def test_rows_survive_the_way_through_a_file_with_their_outcomes_as_outcomes(
+    tmp_path: Path,
+) -> None:
+    moment = dt.datetime(2026, 1, 31, 23, 59, 59, 999_000, tzinfo=dt.UTC)
+    rows = [
+        raw_row(0, fetched_at=moment, bytes=5_000_000_000, elapsed_ms=3_000_000_000),
+        raw_row(1, outcome=Outcome.TIMEOUT, path=None, bytes=None, error="too slow: 日本 | é\n"),
+    ]
+    folder = Folder(str(tmp_path))
+    write_table(folder, to_table(rows, RawRow))
+
+    read = from_table(read_table(folder), RawRow)
+
+    assert read == rows
+    assert read[1].outcome is Outcome.TIMEOUT
+    assert read[0].fetched_at is not None
+    assert read[0].fetched_at.utcoffset() == dt.timedelta(0)
+
+
+@pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
+def test_a_table_without_rows_has_the_columns_of_its_kind(kind: type[UrlRow]) -> None:
+    table = to_table([], kind)
+    assert table.schema == SCHEMAS[kind]
+    assert from_table(table, kind) == []
+
+
+def test_columns_that_are_of_no_manifest_are_left_out() -> None:
+    table = to_table([url_row()], UrlRow).append_column("note", pa.array(["of a person"]))
+    assert from_table(table, UrlRow) == [url_row()]
+
+
+def test_the_url_list_can_be_read_out_of_the_raw_manifest() -> None:
+    assert from_table(to_table([raw_row(3)], RawRow), UrlRow) == [url_row(3)]
+
+
+def test_a_manifest_of_before_a_column_was_added_reads_with_none_there() -> None:
+    table = to_table([processed_row(kept_box=[0, 0, 1, 1])], ProcessedRow)
+    assert from_table(table.drop_columns(["kept_box"]), ProcessedRow) == [processed_row()]
+
+
+WORD = pa.dictionary(pa.int32(), pa.string())
+BOX = pa.list_(pa.int32())
+REQUIRED, OPTIONAL = False, True
+URL_COLUMNS = {
+    "key": (pa.string(), REQUIRED),
+    "url": (pa.string(), REQUIRED),
+    "retailer": (WORD, REQUIRED),
+    "date": (WORD, REQUIRED),
+    "product_id": (pa.string(), REQUIRED),
+    "position": (pa.int32(), REQUIRED),
+    "document_id": (pa.string(), REQUIRED),
+}
+RAW_COLUMNS = URL_COLUMNS | {
+    "outcome": (WORD, REQUIRED),
+    "http_status": (pa.int32(), OPTIONAL),
+    "error": (pa.string(), OPTIONAL),
+    "attempts": (pa.int32(), REQUIRED),
+    "path": (pa.string(), OPTIONAL),
+    "bytes": (pa.int64(), OPTIONAL),
+    "sha256": (pa.string(), OPTIONAL),
+    "format": (pa.string(), OPTIONAL),
+    "width": (pa.int32(), OPTIONAL),
+    "height": (pa.int32(), OPTIONAL),
+    "etag": (pa.string(), OPTIONAL),
+    "last_modified": (pa.string(), OPTIONAL),
+    "fetched_at": (pa.timestamp("ms", tz="UTC"), OPTIONAL),
+    "elapsed_ms": (pa.int64(), OPTIONAL),
+}
+PROCESSED_COLUMNS = {
+    "key": (pa.string(), REQUIRED),
+    "url": (pa.string(), REQUIRED),
+    "product_id": (pa.string(), REQUIRED),
+    "raw_sha256": (pa.string(), OPTIONAL),
+    "outcome": (WORD, REQUIRED),
+    "error": (pa.string(), OPTIONAL),
+    "path": (pa.string(), OPTIONAL),
+    "sha256": (pa.string(), OPTIONAL),
+    "width": (pa.int32(), OPTIONAL),
+    "height": (pa.int32(), OPTIONAL),
+    "face_count": (pa.int32(), OPTIONAL),
+    "face_box": (BOX, OPTIONAL),
+    "face_score": (pa.float64(), OPTIONAL),
+    "face_removed": (pa.bool_(), OPTIONAL),
+    "trim_box": (BOX, OPTIONAL),
+    "trim_threshold": (pa.float64(), OPTIONAL),
+    "trim_ratio": (pa.float64(), OPTIONAL),
+    "settings_hash": (pa.string(), OPTIONAL),
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "contract"),
+    [(URL_LIST, URL_COLUMNS), (RAW_IMAGES, RAW_COLUMNS), (PROCESSED_IMAGES, PROCESSED_COLUMNS)],
+    ids=["url_list", "raw_images", "processed_images"],
+)
+def test_readers_find_the_columns_they_were_promised(
+    schema: pa.Schema, contract: dict[str, tuple[pa.DataType, bool]]
+) -> None:
+    found = {name: (schema.field(name).type, schema.field(name).nullable) for name in contract}
+    assert found == contract
+
+
+def test_every_outcome_is_a_word_that_says_what_it_means() -> None:
+    for outcome in Outcome:
+        assert outcome.isidentifier()
+        assert outcome.islower()
+        assert len(outcome.meaning) > 10
+    assert len({outcome.meaning for outcome in Outcome}) == len(Outcome)
+
+
+def test_outcomes_are_counted_with_the_most_frequent_first() -> None:
+    rows = [raw_row(), raw_row(outcome=Outcome.TIMEOUT), raw_row(outcome=Outcome.TIMEOUT)]
+    assert list(count_outcomes(rows).items()) == [("timeout", 2), ("ok", 1)]
+
+
+@pytest.fixture
+def raw_manifests(tmp_path: Path) -> str:
+    """Manifests of three partitions; one retailer's name is a number."""
+    storage = Storage(Folder(str(tmp_path)))
+    for date, retailer in (("2026-01-30", "zara"), ("2026-01-31", "zara"), ("2026-01-31", "7")):
+        rows = [raw_row(0, date=date, retailer=retailer)]
+        write_table(storage.partition("raw_images", date, retailer), to_table(rows, RawRow))
+    return f"{tmp_path}/raw_images"
+
+
+ALL = [("2026-01-30", "zara"), ("2026-01-31", "7"), ("2026-01-31", "zara")]
+
+
+@pytest.mark.parametrize("retailer", ["zara", "7"])
+def test_pandas_reads_one_manifest_by_its_path(raw_manifests: str, retailer: str) -> None:
+    path = f"{raw_manifests}/date=2026-01-31/retailer={retailer}/{MANIFEST}"
+    frame = pd.read_parquet(path)
+    assert list(frame.columns) == RAW_IMAGES.names
+    assert frame[["date", "retailer", "outcome"]].to_numpy().tolist() == [
+        ["2026-01-31", retailer, "ok"]
+    ]
+
+
+def test_pandas_reads_all_partitions_at_once(raw_manifests: str) -> None:
+    frame = pd.read_parquet(raw_manifests)
+    assert sorted(zip(frame["date"], frame["retailer"], strict=True)) == ALL
+
+
+def test_pandas_reads_only_the_partitions_that_a_filter_wants(raw_manifests: str) -> None:
+    frame = pd.read_parquet(raw_manifests, filters=[("retailer", "==", "zara")])
+    assert sorted(frame["date"]) == ["2026-01-30", "2026-01-31"]
+
+
+@pytest.mark.parametrize(
+    "partitioning",
+    [None, pyarrow.dataset.HivePartitioning.discover(infer_dictionary=True)],
+    ids=["no partitioning", "hive"],
+)
+def test_pyarrow_reads_all_partitions_as_one_dataset(
+    raw_manifests: str, partitioning: object
+) -> None:
+    data = pyarrow.dataset.dataset(raw_manifests, partitioning=partitioning)
+    columns = data.to_table().select(["date", "retailer"]).to_pydict()
+    assert sorted(zip(*columns.values(), strict=True)) == ALL
+    assert data.count_rows(filter=pyarrow.dataset.field("retailer") == "zara") == 2
+
+
+def test_a_processed_manifest_takes_date_and_retailer_from_its_folder(tmp_path: Path) -> None:
+    folder = Storage(Folder(str(tmp_path))).partition("processed_images", "2026-01-31", "zara")
+    write_table(folder, to_table([processed_row()], ProcessedRow))
+    frame = pd.read_parquet(f"{tmp_path}/processed_images")
+    columns = ["date", "retailer", "trim_ratio"]
+    assert frame[columns].to_numpy().tolist() == [["2026-01-31", "zara", 0.8]]

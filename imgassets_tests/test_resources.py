@@ -1,0 +1,295 @@
+"""Resources: what assets, ours and a user's own, are given; and what loading definitions costs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from imgassets.assets.processed_images import processed_images
+from imgassets.assets.raw_images import raw_images
+from imgassets.assets.url_list import url_list
+from imgassets.definitions import build_defs
+from imgassets.manifests import ProcessedRow, RawRow, to_table
+from imgassets.partitions import Partition, catalogue, partition_of
+from imgassets.resources import ManifestIOManager, MongoDBResource, SettingsResource
+from imgassets.settings import Settings, load_settings
+from imgassets.storage import Folder, Storage, write_table
+from imgassets_tests.rows import PARTITION, processed_row, raw_row
+
+NEXT_DAY = Partition("2026-02-01", "zara")
+_seen: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_seen() -> Iterator[None]:
+    _seen.clear()
+    yield
+    _seen.clear()
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("retailer", ["zara", "asos"])
+        yield instance
+
+
+@dg.asset(partitions_def=catalogue)
+def seeing(context: dg.AssetExecutionContext, settings: SettingsResource) -> None:
+    """Sees what an asset is given."""
+    options = settings.load()
+    _seen.append((partition_of(context), options, settings.storage()))
+
+
+@dg.asset(partitions_def=catalogue)
+def mine(processed_images: pd.DataFrame) -> None:
+    """A user's own asset."""
+    _seen.append(processed_images)
+
+
+@dg.asset(partitions_def=catalogue)
+def mine_of_raw(raw_images: pd.DataFrame) -> None:
+    """Another one, of the graph asset."""
+    _seen.append(raw_images)
+
+
+@dg.asset(partitions_def=catalogue, io_manager_key="manifests")
+def returning() -> pd.DataFrame:
+    """An asset that leaves its manifest to the IO manager."""
+    return pd.DataFrame({"key": ["a"]})
+
+
+def _run(
+    asset: dg.AssetsDefinition,
+    instance: dg.DagsterInstance,
+    *,
+    partition: Partition = PARTITION,
+    tags: dict[str, str] | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> dg.ExecuteInProcessResult:
+    defs = dg.Definitions.merge(
+        build_defs(),
+        dg.Definitions(
+            assets=[seeing, mine, mine_of_raw, returning],
+            jobs=[dg.define_asset_job("job", selection=[asset.key])],
+        ),
+    )
+    config = {"resources": {"settings": {"config": {"overrides": overrides or {}}}}}
+    return defs.resolve_job_def("job").execute_in_process(
+        instance=instance,
+        partition_key=None if tags else partition.key,
+        tags=tags,
+        run_config=config,
+        raise_on_error=False,
+    )
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = result.get_step_failure_events()
+    data = event.step_failure_data
+    if data.user_failure_data is not None:
+        return str(data.user_failure_data.description)
+    assert data.error is not None
+    return data.error.to_string()
+
+
+def test_overrides_of_the_launchpad_reach_assets(
+    storage: Storage, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    overrides = {"download": {"threads": 8}, "data_root": f"{tmp_path}/elsewhere"}
+    assert _run(seeing, instance, overrides=overrides).success
+    ((partition, options, given),) = _seen
+    assert partition == PARTITION
+    assert options.download.threads == 8
+    assert options.trim == load_settings().trim
+    assert given == Storage(Folder(f"{tmp_path}/elsewhere"))
+    assert given != storage
+
+
+def test_without_overrides_assets_have_the_settings_of_the_code_location(
+    storage: Storage, instance: dg.DagsterInstance
+) -> None:
+    assert _run(seeing, instance).success
+    assert _seen == [(PARTITION, load_settings(), storage)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"download": {"threads": 0}}, "overrides: download.threads: got 0"),
+        ({"downlaod": {}}, "overrides: downlaod: there is no such option"),
+        ({"retailers": {"zara": {"trim": {"step": "x"}}}}, "retailers.zara.trim.step: got 'x'"),
+    ],
+)
+def test_a_wrong_override_fails_the_run_with_what_is_wrong(
+    storage: Storage, instance: dg.DagsterInstance, overrides: dict[str, Any], told: str
+) -> None:
+    assert storage.root.sizes() == {}
+    result = _run(seeing, instance, overrides=overrides)
+    assert not result.success
+    assert told in _failure(result)
+    assert _seen == []
+
+
+def test_a_wrong_override_is_a_failure_that_is_not_retried(storage: Storage) -> None:
+    assert storage.root.sizes() == {}
+    with pytest.raises(dg.Failure) as failure:
+        SettingsResource(overrides={"data_root": ""}).load()
+    assert failure.value.allow_retries is False
+
+
+def test_an_asset_of_a_user_is_given_a_manifest_as_a_data_frame(
+    storage: Storage, instance: dg.DagsterInstance
+) -> None:
+    for partition, ratio in ((PARTITION, 0.25), (NEXT_DAY, 0.75)):
+        rows = [processed_row(0, trim_ratio=ratio, face_box=[1, 2, 3, 4])]
+        folder = storage.partition("processed_images", *partition)
+        write_table(folder, to_table(rows, ProcessedRow))
+
+    assert _run(mine, instance).success
+    assert _run(mine, instance, partition=NEXT_DAY).success
+
+    assert [frame["trim_ratio"].tolist() for frame in _seen] == [[0.25], [0.75]]
+    assert list(_seen[0]["face_box"][0]) == [1, 2, 3, 4]
+    assert _seen[0]["outcome"].tolist() == ["ok"]
+
+
+def test_an_asset_of_a_user_is_given_the_manifest_of_a_graph_asset(
+    storage: Storage, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    elsewhere = Storage(Folder(f"{tmp_path}/elsewhere"))
+    assert elsewhere != storage
+    rows = [raw_row(0), raw_row(1)]
+    write_table(elsewhere.partition("raw_images", *PARTITION), to_table(rows, RawRow))
+    overrides = {"data_root": elsewhere.root.address}
+    assert _run(mine_of_raw, instance, overrides=overrides).success
+    assert _seen[0]["key"].tolist() == ["picture-0", "picture-1"]
+
+
+def test_an_asset_of_a_user_is_told_what_to_materialize_first(
+    storage: Storage, instance: dg.DagsterInstance
+) -> None:
+    assert storage.root.sizes() == {}
+    told = _failure(_run(mine, instance))
+    assert "processed_images of 2026-01-31|zara was never materialized" in told
+
+
+def test_an_asset_of_a_user_is_told_which_manifest_is_broken(
+    storage: Storage, instance: dg.DagsterInstance
+) -> None:
+    storage.partition("processed_images", *PARTITION).write("manifest.parquet", b"broken")
+    told = _failure(_run(mine, instance))
+    assert "retailer=zara/manifest.parquet is broken" in told
+    assert "materialize its partition again" in told
+
+
+def test_the_io_manager_writes_no_manifest(storage: Storage, instance: dg.DagsterInstance) -> None:
+    told = _failure(_run(returning, instance))
+    assert "returning returned a DataFrame; write the manifest with imgassets.storage" in told
+    assert not Path(storage.root.address).exists()
+
+
+@pytest.mark.parametrize("asset", [seeing, url_list, raw_images, processed_images, mine])
+def test_a_run_of_several_partitions_is_refused(
+    storage: Storage, instance: dg.DagsterInstance, asset: dg.AssetsDefinition
+) -> None:
+    tags = {
+        "dagster/asset_partition_range_start": "2026-01-30|zara",
+        "dagster/asset_partition_range_end": "2026-01-31|zara",
+    }
+    told = _failure(_run(asset, instance, tags=tags))
+    assert "this run has 2 partitions, and one run handles one: launch a backfill" in told
+    assert _seen == []
+    assert not Path(storage.root.address).exists()
+
+
+@pytest.mark.parametrize("asset", [raw_images, processed_images])
+def test_an_asset_whose_input_is_missing_says_what_to_materialize(
+    storage: Storage, instance: dg.DagsterInstance, asset: dg.AssetsDefinition
+) -> None:
+    assert storage.root.sizes() == {}
+    told = _failure(_run(asset, instance))
+    assert told.endswith("of 2026-01-31|zara was never materialized; materialize it first")
+
+
+def test_the_partition_key_has_the_date_first() -> None:
+    assert str(PARTITION.key) == "2026-01-31|zara"
+
+
+def test_mongodb_is_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URI", " mongodb://127.0.0.1:1/ ")
+    assert MongoDBResource().address() == "mongodb://127.0.0.1:1/"
+
+
+def test_a_source_that_is_no_mongodb_asks_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MONGODB_URI", raising=False)
+    monkeypatch.setattr(MongoDBResource, "address", lambda _: pytest.fail("asked for MongoDB"))
+    path = tmp_path / "urls.csv"
+    path.write_text("url,retailer,date\nhttp://127.0.0.1/1.jpg,Zara,2026-01-31\n")
+    settings = Settings.model_validate({"source": {"kind": "csv", "csv_path": str(path)}})
+    rows = MongoDBResource().source(settings).listing(*PARTITION).rows
+    assert [row.url for row in rows] == ["http://127.0.0.1/1.jpg"]
+
+
+def test_resources_can_be_swapped() -> None:
+    settings = SettingsResource(overrides={"download": {"threads": 3}})
+    defs = build_defs(
+        resources={"settings": settings, "manifests": ManifestIOManager(settings=settings)}
+    )
+    assert defs.resources is not None
+    assert defs.resources["settings"] is settings
+
+
+LOADING = """
+import os, sys
+
+def watch(event, args):
+    if event.startswith(("socket.connect", "socket.getaddrinfo", "os.mkdir")):
+        print(event, args)
+    # Dagster has platform.architecture() ask the program `file` about Python.
+    if event == "subprocess.Popen" and args[0] != "file":
+        print(event, args)
+    if event == "open" and args[0] != os.devnull and args[2] & (os.O_WRONLY | os.O_RDWR):
+        print(event, args)
+
+sys.addaudithook(watch)
+import imgassets.definitions
+heavy = {"cv2", "numpy", "pandas", "PIL", "pyarrow", "pymongo", "requests", "s3fs", "upath"}
+print("imported:", sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_loading_the_definitions_imports_nothing_heavy_and_touches_nothing(tmp_path: Path) -> None:
+    loaded = subprocess.run(
+        # -B: Python's own bytecode files are nothing of ours.
+        [sys.executable, "-B", "-c", LOADING],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MONGODB_URI": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert loaded.stdout == "imported: []\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_setting_stops_the_loading_of_definitions_and_is_named() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-B", "-c", "import imgassets.definitions"],
+        env={**os.environ, "IMGASSETS__DOWNLOAD__THREADS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert loaded.returncode == 1
+    assert "SettingsError: environment: download.threads: got '0'" in loaded.stderr
