@@ -17,7 +17,6 @@ from imgassets.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from pymongo.database import Database
 

@@ -180,7 +180,7 @@ def test_one_failing_picture_stops_no_other_and_is_tried_again(
 def test_storage_that_cannot_be_written_stops_with_one_error(filled: Partition) -> None:
     Path(filled.folder.address).mkdir(parents=True)
     Path(filled.folder.address, "images").write_bytes(b"a file where the folder should be")
-    with pytest.raises(StorageError, match=r"cannot list .*images: Not a directory"):
+    with pytest.raises(StorageError, match=r"cannot list .*images: .*Not a directory"):
         filled.run()
 
 
