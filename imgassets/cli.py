@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from imgassets import __version__
-from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
-from imgassets.settings import SettingsError, home, load_settings
+from imgassets.database import embedded_mongo, mongodb_address
+from imgassets.demo.mongod import EmbeddedMongoError
+from imgassets.settings import SettingsError, load_settings
 
 
 def main() -> None:
@@ -37,13 +38,13 @@ def sync() -> None:
     Retailers that have gone from the source keep their partitions and pictures.
     """
     with _told():
+        settings = load_settings()
         from imgassets.instance import open_instance
-        from imgassets.resources import MongoDBResource
         from imgassets.sources.listing import conflict
+        from imgassets.sources.opening import open_source
         from imgassets.sync import register_retailers
 
-        settings = load_settings()
-        survey = MongoDBResource().source(settings).survey()
+        survey = open_source(settings, mongodb_address).survey()
         with open_instance() as instance:
             synced = register_retailers(survey, instance)
 
@@ -76,12 +77,11 @@ def sync() -> None:
 def doctor() -> None:
     """Check settings, database, storage and face model; say what is wrong and what to do."""
     from imgassets.doctor import examine
-    from imgassets.resources import MongoDBResource
 
     signs = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
     console = Console(soft_wrap=True)
     failed = False
-    for finding in examine(MongoDBResource().address):
+    for finding in examine(mongodb_address):
         failed |= finding.verdict == "error"
         console.print(f"{signs[finding.verdict]} {finding.what}: ", end="")
         console.print(finding.sentence, markup=False, highlight=False)
@@ -112,26 +112,22 @@ def db() -> None:
 def start() -> None:
     """Start it, if it is not running, and print its address."""
     with _told():
-        click.echo(_embedded().ensure_running())
+        click.echo(embedded_mongo().ensure_running())
 
 
 @db.command()
 def stop() -> None:
     """Stop it; its data stay."""
     with _told():
-        click.echo("stopped" if _embedded().stop() else "was not running")
+        click.echo("stopped" if embedded_mongo().stop() else "was not running")
 
 
 @db.command()
 def status() -> None:
     """Say whether it runs, and where."""
     with _told():
-        state = _embedded().status()
+        state = embedded_mongo().status()
         click.echo(f"running at {state.uri}, process {state.pid}" if state.uri else "not running")
-
-
-def _embedded() -> EmbeddedMongo:
-    return EmbeddedMongo(home() / "mongodb")
 
 
 @contextmanager

@@ -4,22 +4,19 @@ Here live Dagster's handles on plain libraries, and nothing that those could do 
 https://docs.dagster.io/guides/build/external-resources
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from imgassets.partitions import only_partition
-from imgassets.settings import Settings, SettingsError, home, load_settings, with_overrides
+from imgassets.settings import Settings, SettingsError, load_settings, with_overrides
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from imgassets.sources.listing import Source
     from imgassets.storage import Storage
-
-MONGODB_VARIABLE = "MONGODB_URI"
 
 
 class SettingsResource(dg.ConfigurableResource[Settings]):
@@ -64,11 +61,9 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
         Raises:
             EmbeddedMongoError: there is no `mongod` to start, or it does not start.
         """
-        if uri := os.environ.get(MONGODB_VARIABLE, "").strip():
-            return uri
-        from imgassets.demo.mongod import EmbeddedMongo
+        from imgassets.database import mongodb_address
 
-        return EmbeddedMongo(home() / "mongodb").ensure_running()
+        return mongodb_address()
 
     def source(self, settings: Settings) -> "Source":
         """The source that the settings name; asks for MongoDB only where it is one.

@@ -62,7 +62,7 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
         ("download: {threads: -3}", "{file}: download.threads: got -3; input should be greater"),
         ("download: {threads: many}", "{file}: download.threads: got 'many'; input should be a"),
         ("download: {threads: yes}", "{file}: download.threads: got True; input should not be a b"),
-        ("download: {thread: 3}", "{file}: download.thread: there is no such option; allowed: thr"),
+        ("download: {thread: 3}", "{file}: download.thread: there is no such option; allowed: "),
         ("downloads: {}", "{file}: downloads: there is no such option; allowed: download, faces"),
         (
             "encode: {format: gif}",

@@ -1,1 +1,4 @@
-"""A sample catalogue and the servers that it needs. Production code never imports this."""
+"""A sample catalogue and the servers that it needs.
+
+Of all this, production code uses the embedded MongoDB alone.
+"""

@@ -27,8 +27,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from imgassets.database import VARIABLE as MONGODB_VARIABLE
+from imgassets.database import mongodb_address
 from imgassets.demo.catalogue import build_catalogue, documents
-from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer, ServerError
 from imgassets.instance import VARIABLE, open_instance, prepare_dagster_home
 from imgassets.settings import CONFIG_VARIABLE, home, load_settings, project_root
@@ -47,7 +48,7 @@ def demo_folder() -> Path:
 
 def use_demo_state() -> None:
     """Point this process, and those that it starts, to the demo's settings and state."""
-    os.environ.pop("MONGODB_URI", None)
+    os.environ.pop(MONGODB_VARIABLE, None)
     os.environ.pop(VARIABLE, None)
     os.environ[CONFIG_VARIABLE] = str(project_root() / "config" / "demo.yaml")
     prepare_dagster_home(demo_folder() / "dagster_home")
@@ -151,7 +152,7 @@ def _insert_documents(address: str) -> None:
 
     from imgassets.sources.mongodb import MongoSource
 
-    uri = EmbeddedMongo(home() / "mongodb").ensure_running()
+    uri = mongodb_address()
     settings = load_settings()
     source = settings.source
     with MongoClient[dict[str, object]](uri) as client:
@@ -163,10 +164,10 @@ def _insert_documents(address: str) -> None:
 
 def _register() -> tuple[list[Partition], dg.DagsterInstance]:
     from imgassets.partitions import Partition
-    from imgassets.resources import MongoDBResource
+    from imgassets.sources.opening import open_source
     from imgassets.sync import register_retailers
 
-    survey = MongoDBResource().source(load_settings()).survey()
+    survey = open_source(load_settings(), mongodb_address).survey()
     instance = open_instance()
     register_retailers(survey, instance)
     return sorted(Partition(day, slug) for slug, day in survey.documents), instance
