@@ -27,6 +27,7 @@ format: .venv/installed
 
 .venv/installed: requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imgassets needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "Installing the pinned packages into .venv: a minute or two."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
