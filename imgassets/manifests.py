@@ -40,6 +40,8 @@ class Outcome(StrEnum):
         "blocked_address",
         "a private, loopback or link-local address; see download.allow_private_addresses",
     )
+    DISALLOWED = "disallowed", "robots.txt or X-Robots-Tag asks not to; see download.robots"
+    HOST_DOWN = "host_down", "not asked: its host kept failing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more pixels than download.max_pixels"
     TOO_SMALL = "too_small", "fewer bytes than download.min_bytes"

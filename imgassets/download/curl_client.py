@@ -203,7 +203,7 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
         name, colon, value = line.decode("latin-1").partition(":")
         if colon:
             name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            headers[name] = f"{headers[name]}\n{value}" if name in headers else value
     return headers
 
 

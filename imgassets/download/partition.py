@@ -22,7 +22,7 @@ from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import Progress, ShardReport
-from imgassets.download.schedule import Schedule, Task
+from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.urls import InvalidUrlError, normalise, origin
 from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table, to_table
 from imgassets.settings import DownloadSettings, SettingsError
@@ -105,7 +105,7 @@ def download_shard(
     writer.add(refused)
     progress.add(refused)
     client = _client(settings)
-    schedule = Schedule(tasks, per_host=settings.per_host)
+    schedule = Schedule(tasks, _host_limits(settings))
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))
     told = time.monotonic()
@@ -210,6 +210,16 @@ def _tasks(url_rows: Iterable[UrlRow]) -> tuple[list[Task], list[RawRow]]:
         for url, rows in by_url.items()
     ]
     return tasks, refused
+
+
+def _host_limits(settings: DownloadSettings) -> HostLimits:
+    return HostLimits(
+        at_once=settings.per_host,
+        interval_s=1 / settings.rate_per_host if settings.rate_per_host else 0,
+        failures=settings.breaker_failures,
+        rest_s=settings.breaker_rest_s,
+        gated=settings.robots,
+    )
 
 
 def _client(settings: DownloadSettings) -> Client:

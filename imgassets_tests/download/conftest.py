@@ -24,6 +24,7 @@ QUICK = DownloadSettings(
     backoff_s=0.01,
     max_bytes=200_000,
     allow_private_addresses=True,
+    robots=False,
 )
 
 
