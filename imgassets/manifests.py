@@ -82,7 +82,7 @@ class RawRow(UrlRow):
     http_status: int | None = None
     """Status of the last answer; none where no answer came."""
     error: str | None = None
-    """One sentence for a person; none where the outcome is ok."""
+    """One sentence for a person; of an ok picture, why it could not be refreshed."""
     attempts: int = 0
     path: str | None = None
     """Where the served bytes lie, relative to the folder of the manifest."""

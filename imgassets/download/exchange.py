@@ -11,7 +11,9 @@ import email.utils
 import hashlib
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from imgassets.download import coding, inspection, robots
@@ -33,6 +35,7 @@ _URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
 
 _NO_SIGNS = Signs()
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,27 @@ class Exchange:
             task.attempts += 1
         try:
             signs = self._permitted(task)
-            response = self._fetch(task.url, task.host == task.first_host, self._limits)
+            response = self._fetch(
+                task.url, task.host == task.first_host, self._limits, _conditions(task)
+            )
         except FetchError as error:
             return self._after_failure(task, _unanswered(error))
         except _RefusedError as error:
             return self._after_failure(task, error.verdict)
+        return self._answered(task, response, signs)
+
+    def _answered(self, task: Task, response: Response, signs: Signs) -> Step:
         if response.status in _REDIRECTS and "location" in response.headers:
             return self._redirected(task, response, signs)
+        if response.status == 304 and task.before:
+            return Step(_unchanged(task, response), signs=signs)
         if 200 <= response.status < 300:
             return Step(self._judged(task, response), signs=signs)
         return self._after_failure(task, self._http_error(response))
 
-    def _fetch(self, url: str, at_home: bool, limits: Limits) -> Response:
+    def _fetch(
+        self, url: str, at_home: bool, limits: Limits, conditions: Mapping[str, str] = _NONE
+    ) -> Response:
         who = self._identity
         host = origin(url)
         proxy = who.proxy_of(host)
@@ -116,6 +128,8 @@ class Exchange:
             if is_local_name(name):
                 raise blocked(name)
         headers = who.headers if at_home else who.public_headers
+        if conditions:
+            headers = {**headers, **conditions}
         return self._client.fetch(Request(url, headers, proxy), limits)
 
     def _permitted(self, task: Task) -> Signs:
@@ -208,16 +222,19 @@ class Exchange:
         self, task: Task, response: Response, body: bytes, picture: inspection.Picture
     ) -> list[RawRow]:
         extension = inspection.EXTENSIONS[picture.format]
+        sha256 = hashlib.sha256(body).hexdigest()
         rows = _rows(
             task,
             _Verdict(Outcome.OK, None, response),
             bytes=len(body),
-            sha256=hashlib.sha256(body).hexdigest(),
+            sha256=sha256,
             format=picture.format,
             width=picture.width,
             height=picture.height,
             extension=extension,
         )
+        if task.before and task.before[0].sha256 == sha256:
+            return rows
         for row in rows:
             self._images.write(f"{row.key}.{extension}", body)
         return rows
@@ -257,6 +274,27 @@ def _unanswered(error: FetchError) -> _Verdict:
     return _Verdict(error.outcome, str(error), passing=error.passing, signs=signs)
 
 
+def _conditions(task: Task) -> Mapping[str, str]:
+    """What makes a request one for a change only (RFC 9110, 13.1)."""
+    if not task.before:
+        return _NONE
+    known = task.before[0]
+    asked = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in asked.items() if value}
+
+
+def _unchanged(task: Task, response: Response) -> list[RawRow]:
+    now = dt.datetime.now(dt.UTC)
+    found = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
+    return [replace(row, error=None, **found) for row in task.before]  # type: ignore[arg-type]
+
+
+def _kept(task: Task, verdict: _Verdict) -> list[RawRow]:
+    """A refresh that fails takes no picture away."""
+    error = f"could not be refreshed ({verdict.outcome}): {verdict.error}"
+    return [replace(row, error=error) for row in task.before]
+
+
 def _seconds(retry_after: str) -> float:
     """What a Retry-After header asks for: seconds, or a date (RFC 9110, 10.2.3)."""
     text = retry_after.strip()
@@ -274,6 +312,8 @@ def _seconds(retry_after: str) -> float:
 def _rows(
     task: Task, verdict: _Verdict, extension: str | None = None, **picture: object
 ) -> list[RawRow]:
+    if task.before and verdict.outcome is not Outcome.OK:
+        return _kept(task, verdict)
     now = dt.datetime.now(dt.UTC)
     headers = verdict.response.headers if verdict.response else {}
     elapsed = time.monotonic() - task.started if task.started is not None else None

@@ -35,6 +35,8 @@ class Task:
     first_url: str
     first_host: str
     """The same of the catalogue's URL, where every attempt starts."""
+    before: tuple[RawRow, ...] = ()
+    """What is known of each row, where the picture is there and only asked for a change."""
     attempts: int = 0
     hops: int = 0
     """Redirects of this attempt."""
