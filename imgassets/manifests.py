@@ -41,6 +41,8 @@ class Outcome(StrEnum):
         "blocked_address",
         "a private, loopback or link-local address; see download.allow_private_addresses",
     )
+    DISALLOWED = "disallowed", "robots.txt or X-Robots-Tag asks not to; see download.robots"
+    HOST_DOWN = "host_down", "not asked: its host kept failing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more pixels than download.max_pixels"
     TOO_SMALL = "too_small", "fewer bytes than download.min_bytes"
@@ -81,7 +83,7 @@ class RawRow(UrlRow):
     http_status: int | None = None
     """Status of the last answer; none where no answer came."""
     error: str | None = None
-    """One sentence for a person; none where the outcome is ok."""
+    """One sentence for a person; of an ok picture, why it could not be refreshed."""
     attempts: int = 0
     path: str | None = None
     """Where the served bytes lie, relative to the folder of the manifest."""

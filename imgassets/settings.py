@@ -143,6 +143,22 @@ class DownloadSettings(Section):
         description="also ask private, loopback and link-local addresses; behind a proxy, see docs",
     )
     per_host: int = Field(32, ge=1, le=512, description="requests to one host at the same time")
+    rate_per_host: float | None = Field(
+        None, gt=0, description="requests a second to one host; null: no limit"
+    )
+    retry_after_max_s: float = Field(
+        120, ge=0, description="longest rest that a server's Retry-After gets, in seconds"
+    )
+    breaker_failures: int = Field(
+        30, ge=0, description="a host that fails so often in a row is given a rest; 0: never"
+    )
+    breaker_rest_s: float = Field(
+        30, gt=0, description="seconds of that rest; after three in vain the host is given up"
+    )
+    robots: bool = Field(True, description="ask for robots.txt first, and do as it says")
+    robots_tag: bool = Field(
+        True, description="keep no picture whose X-Robots-Tag says noai or noimageai"
+    )
     shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")
 
 

@@ -49,7 +49,7 @@ class Response:
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case; values of a repeated header joined with a comma."""
+    """Names in lower case; a repeated header has one value a line."""
     body: bytes
     """As it came over the wire: content codings are not undone. Only of statuses 200 to 299."""
 

@@ -6,6 +6,7 @@ kilobytes of gzip can stand for gigabytes.
 
 from __future__ import annotations
 
+import re
 import zlib
 
 
@@ -28,7 +29,7 @@ def decoded(body: bytes, coding: str, max_bytes: int) -> bytes:
         TooLargeError: more than `max_bytes` would come out; at most that much is ever held.
         BrokenCodingError: the compressed data are cut off or damaged.
     """
-    for name in reversed([part.strip().lower() for part in coding.split(",")]):
+    for name in reversed([part.strip().lower() for part in re.split(r"[,\n]", coding)]):
         if name in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
             body = _inflate(body, 16 + zlib.MAX_WBITS, max_bytes)
         # RFC 1950: the low half of the first byte is 8, the first two bytes divide by 31.

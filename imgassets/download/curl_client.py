@@ -82,11 +82,13 @@ class _Sockets:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: set[int] = set()
+        self._cut = False
 
     def opened(self, handle: int, _purpose: int) -> int:
         with self._lock:
             self._open.add(handle)
-        return 0
+            # libcurl asks again over a new connection where a kept one ends before an answer.
+            return 1 if self._cut else 0
 
     def closed(self, handle: int) -> int:
         with self._lock:
@@ -96,6 +98,7 @@ class _Sockets:
 
     def shut_down(self) -> None:
         with self._lock:
+            self._cut = True
             for handle in self._open:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(handle)) as twin:
                     twin.shutdown(socket.SHUT_RDWR)
@@ -203,7 +206,7 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
         name, colon, value = line.decode("latin-1").partition(":")
         if colon:
             name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            headers[name] = f"{headers[name]}\n{value}" if name in headers else value
     return headers
 
 

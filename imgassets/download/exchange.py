@@ -1,4 +1,4 @@
-"""One request of one URL, and what follows from its answer: a row, a redirect, another attempt.
+"""One request of one URL, and what follows from its answer: rows, a redirect, another attempt.
 
 Here lives the judgement of answers. Which URL is next and when is in `schedule`; how bytes are
 moved is in the engines; what the bytes are is in `inspection`.
@@ -7,34 +7,45 @@ moved is in the engines; what the bytes are is in `inspection`.
 from __future__ import annotations
 
 import datetime as dt
+import email.utils
 import hashlib
 import random
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from imgassets.download import coding, inspection
+from imgassets.download import coding, inspection, robots
 from imgassets.download.addresses import is_local_name
 from imgassets.download.client import Client, FetchError, Limits, Request, Response, blocked
 from imgassets.download.identity import identity
-from imgassets.download.schedule import Task
-from imgassets.download.urls import InvalidUrlError, joined
+from imgassets.download.schedule import Signs, Task
+from imgassets.download.urls import InvalidUrlError, joined, origin
 from imgassets.manifests import Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder
 
 # RFC 9110 and RFC 6585: request timeout, too early, too many requests; and all of 500 to 599.
 _PASSING = frozenset({408, 425, 429, *range(500, 600)})
+# Of these the host is tired, not the URL wrong: gateway errors, overload, too many requests.
+_TIRED = frozenset({429, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
 
-@dataclass(frozen=True, slots=True)
-class Further:
-    """The task needs another request."""
+_NO_SIGNS = Signs()
+_NONE: Mapping[str, str] = MappingProxyType({})
 
-    url: str
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one request led to: the task's rows, or a further request of `url`."""
+
+    rows: list[RawRow] | None
+    url: str = ""
     wait_s: float = 0
+    signs: Signs = _NO_SIGNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,15 @@ class _Verdict:
     error: str | None = None
     response: Response | None = None
     passing: bool = False
+    signs: Signs = _NO_SIGNS
+
+
+class _RefusedError(Exception):
+    """The URL is not asked for."""
+
+    def __init__(self, verdict: _Verdict) -> None:
+        super().__init__(verdict.error)
+        self.verdict = verdict
 
 
 class Exchange:
@@ -61,62 +81,128 @@ class Exchange:
             total_s=settings.total_timeout_s,
             max_bytes=settings.max_bytes,
         )
+        self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES)
+        self._rules: dict[str, robots.Rules] = {}
 
-    def step(self, task: Task) -> list[RawRow] | Further:
-        """Send the task's next request: its rows where that ends it, else what comes next.
+    def step(self, task: Task) -> Step:
+        """Send the task's next request, and judge its answer.
 
         Raises:
             StorageError: the picture cannot be written.
             AbortedError: the client was told to stop.
         """
+        if task.given_up is not None:
+            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.given_up))
         if task.started is None:
             task.started = time.monotonic()
         if not task.hops:
             task.attempts += 1
         try:
-            response = self._fetch(task)
+            signs = self._permitted(task)
+            response = self._fetch(
+                task.url, task.host == task.first_host, self._limits, _conditions(task)
+            )
         except FetchError as error:
-            verdict = _Verdict(error.outcome, str(error), passing=error.passing)
-        else:
-            if response.status in _REDIRECTS and "location" in response.headers:
-                redirected = self._redirected(task, response)
-                if isinstance(redirected, Further):
-                    return redirected
-                verdict = redirected
-            elif 200 <= response.status < 300:
-                return self._judged(task, response)
-            else:
-                verdict = _http_error(response)
-        if verdict.passing and task.attempts <= self._settings.retries:
-            task.hops = 0
-            return Further(task.first_url, self._backoff(task.attempts))
-        return _rows(task, verdict)
+            return self._after_failure(task, _unanswered(error))
+        except _RefusedError as error:
+            return self._after_failure(task, error.verdict)
+        return self._answered(task, response, signs)
 
-    def _fetch(self, task: Task) -> Response:
+    def _answered(self, task: Task, response: Response, signs: Signs) -> Step:
+        if response.status in _REDIRECTS and "location" in response.headers:
+            return self._redirected(task, response, signs)
+        if response.status == 304 and task.before:
+            return Step(_unchanged(task, response), signs=signs)
+        if 200 <= response.status < 300:
+            return Step(self._judged(task, response), signs=signs)
+        return self._after_failure(task, self._http_error(response))
+
+    def _fetch(
+        self, url: str, at_home: bool, limits: Limits, conditions: Mapping[str, str] = _NONE
+    ) -> Response:
         who = self._identity
-        proxy = who.proxy_of(task.host)
+        host = origin(url)
+        proxy = who.proxy_of(host)
         if proxy is not None and not self._settings.allow_private_addresses:
-            host = str(urlsplit(task.host).hostname)
-            if is_local_name(host):
-                raise blocked(host)
-        headers = who.headers if task.host == task.first_host else who.public_headers
-        return self._client.fetch(Request(task.url, headers, proxy), self._limits)
+            name = str(urlsplit(host).hostname)
+            if is_local_name(name):
+                raise blocked(name)
+        headers = who.headers if at_home else who.public_headers
+        if conditions:
+            headers = {**headers, **conditions}
+        return self._client.fetch(Request(url, headers, proxy), limits)
 
-    def _redirected(self, task: Task, response: Response) -> Further | _Verdict:
+    def _permitted(self, task: Task) -> Signs:
+        """Look whether robots.txt lets the task's URL be asked, reading it where it is unknown.
+
+        The schedule sees to it that only one thread at a time is here with an unknown host.
+        """
+        if not self._settings.robots:
+            return Signs()
+        rules = self._rules.get(task.host)
+        if rules is None:
+            rules = self._rules[task.host] = self._read_robots(task)
+        signs = Signs(interval_s=rules.interval_s)
+        if not rules.allow(task.url):
+            message = f"{task.host}/robots.txt disallows it for {self._settings.user_agent}"
+            raise _RefusedError(_Verdict(Outcome.DISALLOWED, message, signs=signs))
+        return signs
+
+    def _read_robots(self, task: Task) -> robots.Rules:
+        """RFC 9309, 2.3.1: no such file allows all, a server in trouble allows nothing yet."""
+        url = f"{task.host}/robots.txt"
+        try:
+            for _ in range(robots.MAX_REDIRECTS + 1):
+                response = self._fetch(url, origin(url) == task.first_host, self._robots_limits)
+                if response.status not in _REDIRECTS or "location" not in response.headers:
+                    break
+                url = joined(url, response.headers["location"])
+        except FetchError as error:
+            found = _unanswered(error)
+            message = f"robots.txt cannot be read: {error}"
+            raise _RefusedError(
+                replace(found, error=message, signs=replace(found.signs, opened=False))
+            ) from error
+        except InvalidUrlError:
+            return robots.rules(b"", "")
+        if response.status in _PASSING:
+            found = self._http_error(response)
+            message = f"robots.txt cannot be read: {found.error}"
+            raise _RefusedError(
+                replace(found, error=message, signs=replace(found.signs, opened=False))
+            )
+        return robots.rules(response.body, self._settings.user_agent)
+
+    def _after_failure(self, task: Task, verdict: _Verdict) -> Step:
+        rows = _rows(task, verdict)
+        if not verdict.passing or task.attempts > self._settings.retries:
+            return Step(rows, signs=verdict.signs)
+        task.hops = 0
+        task.last_failure = rows
+        wait = max(self._backoff(task.attempts), verdict.signs.rest_s)
+        return Step(None, task.first_url, wait, verdict.signs)
+
+    def _redirected(self, task: Task, response: Response, signs: Signs) -> Step:
         allowed = self._settings.max_redirects
         if task.hops >= allowed:
             message = f"more than {allowed} redirects, the last to {response.headers['location']}"
-            return _Verdict(Outcome.TOO_MANY_REDIRECTS, message, response)
+            verdict = _Verdict(Outcome.TOO_MANY_REDIRECTS, message, response)
+            return Step(_rows(task, verdict), signs=signs)
         try:
             url = joined(task.url, response.headers["location"])
         except InvalidUrlError as error:
-            return _Verdict(Outcome.INVALID_URL, f"after a redirect: {error}", response)
+            verdict = _Verdict(Outcome.INVALID_URL, f"after a redirect: {error}", response)
+            return Step(_rows(task, verdict), signs=signs)
         task.hops += 1
-        return Further(url)
+        return Step(None, url, signs=signs)
 
     def _judged(self, task: Task, response: Response) -> list[RawRow]:
         settings = self._settings
         body = response.body
+        tag = response.headers.get("x-robots-tag")
+        if tag and settings.robots_tag and (rule := robots.opt_out(tag, settings.user_agent)):
+            message = f"its X-Robots-Tag says {rule}"
+            return _rows(task, _Verdict(Outcome.DISALLOWED, message, response))
         try:
             if encoding := response.headers.get("content-encoding"):
                 body = coding.decoded(body, encoding, settings.max_bytes)
@@ -135,8 +221,8 @@ class Exchange:
     def _saved(
         self, task: Task, response: Response, body: bytes, picture: inspection.Picture
     ) -> list[RawRow]:
-        sha256 = hashlib.sha256(body).hexdigest()
         extension = inspection.EXTENSIONS[picture.format]
+        sha256 = hashlib.sha256(body).hexdigest()
         rows = _rows(
             task,
             _Verdict(Outcome.OK, None, response),
@@ -147,6 +233,8 @@ class Exchange:
             height=picture.height,
             extension=extension,
         )
+        if task.before and task.before[0].sha256 == sha256:
+            return rows
         for row in rows:
             self._images.write(f"{row.key}.{extension}", body)
         return rows
@@ -156,6 +244,17 @@ class Exchange:
         settings = self._settings
         wait = min(settings.backoff_s * 2.0 ** (attempts - 1), settings.backoff_max_s)
         return wait * random.uniform(0.5, 1)  # noqa: S311  (no secret)
+
+    def _http_error(self, response: Response) -> _Verdict:
+        message = f"the server answered with status {response.status}"
+        passing = response.status in _PASSING
+        rest = 0.0
+        if passing and (asked := response.headers.get("retry-after")):
+            rest = min(_seconds(asked), self._settings.retry_after_max_s)
+        # A host that says when to come back is not in unknown trouble.
+        tired = response.status in _TIRED and not rest
+        signs = Signs(failure=message if tired else None, rest_s=rest)
+        return _Verdict(Outcome.HTTP_ERROR, message, response, passing, signs)
 
 
 def failed_rows(task: Task, outcome: Outcome, error: str) -> list[RawRow]:
@@ -169,18 +268,52 @@ def raw_row(row: UrlRow, outcome: Outcome, **values: object) -> RawRow:
     return RawRow(**given, outcome=outcome, **values)  # type: ignore[arg-type]
 
 
-def _http_error(response: Response) -> _Verdict:
-    return _Verdict(
-        Outcome.HTTP_ERROR,
-        f"the server answered with status {response.status}",
-        response,
-        passing=response.status in _PASSING,
-    )
+def _unanswered(error: FetchError) -> _Verdict:
+    hosts = error.outcome in (Outcome.TIMEOUT, Outcome.CONNECTION_ERROR)
+    signs = Signs(failure=str(error) if hosts else None)
+    return _Verdict(error.outcome, str(error), passing=error.passing, signs=signs)
+
+
+def _conditions(task: Task) -> Mapping[str, str]:
+    """What makes a request one for a change only (RFC 9110, 13.1)."""
+    if not task.before:
+        return _NONE
+    known = task.before[0]
+    asked = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in asked.items() if value}
+
+
+def _unchanged(task: Task, response: Response) -> list[RawRow]:
+    now = dt.datetime.now(dt.UTC)
+    found = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
+    return [replace(row, error=None, **found) for row in task.before]  # type: ignore[arg-type]
+
+
+def _kept(task: Task, verdict: _Verdict) -> list[RawRow]:
+    """A refresh that fails takes no picture away."""
+    error = f"could not be refreshed ({verdict.outcome}): {verdict.error}"
+    return [replace(row, error=error) for row in task.before]
+
+
+def _seconds(retry_after: str) -> float:
+    """What a Retry-After header asks for: seconds, or a date (RFC 9110, 10.2.3)."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return 0
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=dt.UTC)
+    return max((date - dt.datetime.now(dt.UTC)).total_seconds(), 0)
 
 
 def _rows(
     task: Task, verdict: _Verdict, extension: str | None = None, **picture: object
 ) -> list[RawRow]:
+    if task.before and verdict.outcome is not Outcome.OK:
+        return _kept(task, verdict)
     now = dt.datetime.now(dt.UTC)
     headers = verdict.response.headers if verdict.response else {}
     elapsed = time.monotonic() - task.started if task.started is not None else None

@@ -19,6 +19,7 @@ JOURNAL = "_journal"
 FLUSH_S = 2.0
 """Rows wait at most this long for their part: the work that a `kill -9` costs."""
 _PART = re.compile(r"(\d{8})-[\w-]+\.parquet")
+_REFRESH = "refresh"
 _COMPACT_AT = 64
 """Parts of one writer that are made one, so that a run of hours leaves no thousands of files."""
 
@@ -96,6 +97,16 @@ def rows(folder: Folder) -> dict[str, RawRow]:
         StorageError: a part is broken.
     """
     return {row.key: row for row in from_table(read(folder), RawRow)}
+
+
+def mark_refresh(folder: Folder) -> None:
+    """Note that pictures which the manifest names may be replaced by newer ones."""
+    (folder / JOURNAL).write(_REFRESH, b"")
+
+
+def is_refresh(folder: Folder) -> bool:
+    """Whether a refresh was begun and its manifest is not written yet."""
+    return _REFRESH in (folder / JOURNAL).sizes()
 
 
 def remove(folder: Folder) -> None:

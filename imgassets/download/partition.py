@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from imgassets.download import journal
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import Progress, ShardReport
-from imgassets.download.schedule import Schedule, Task
+from imgassets.download.schedule import HostLimits, Schedule, Task
+from imgassets.download.state import known, read_state, rows_of
 from imgassets.download.urls import InvalidUrlError, normalise, origin
 from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table, to_table
 from imgassets.settings import DownloadSettings, SettingsError
-from imgassets.storage import IMAGES, Folder, read_table, write_table
+from imgassets.storage import IMAGES, Folder, write_table
 
 _PROGRESS_S = 5.0
 _POLL_S = 0.2
@@ -45,15 +44,25 @@ class Shard:
     stop: int
 
 
-def plan(url_rows: Sequence[UrlRow], folder: Folder, shard_size: int) -> list[Shard]:
+def plan(
+    url_rows: Sequence[UrlRow],
+    folder: Folder,
+    shard_size: int,
+    *,
+    refresh: bool = False,
+    retry: Collection[Outcome] | None = None,
+) -> list[Shard]:
     """Cut a partition into shards of about `shard_size` rows; those with work left are returned.
 
     What writers that were killed left behind is swept away: no shard of the partition may be at
-    work.
+    work. For `refresh` and `retry` see `download_shard`.
+
+    Raises:
+        StorageError: the storage cannot be read, or a manifest or journal there is broken.
     """
     for place in (folder, folder / IMAGES, folder / journal.JOURNAL):
         place.remove_temporaries()
-    done = _done(_known(folder), folder)
+    state = read_state(folder, url_rows)
     ordered = _in_order(url_rows)
     shards: list[Shard] = []
     number = start = 0
@@ -62,7 +71,7 @@ def plan(url_rows: Sequence[UrlRow], folder: Folder, shard_size: int) -> list[Sh
         # Rows of one URL stay together, so that it is fetched once.
         while stop < len(ordered) and ordered[stop].url == ordered[stop - 1].url:
             stop += 1
-        if any(not _is_done(row, done) for row in ordered[start:stop]):
+        if any(state.is_work(row, refresh=refresh, retry=retry) for row in ordered[start:stop]):
             shards.append(Shard(f"shard_{number:04d}", start, stop))
         start = stop
         number += 1
@@ -82,6 +91,8 @@ def download_shard(
     shard: str,
     log: Callable[[str], None],
     cancelled: threading.Event,
+    refresh: bool = False,
+    retry: Collection[Outcome] | None = None,
 ) -> ShardReport:
     """Fetch the pictures of these rows that are not there yet; failed ones are tried again.
 
@@ -92,20 +103,28 @@ def download_shard(
         shard: names the shard in the log and in the journal; `[A-Za-z0-9_-]+`.
         log: takes progress lines; called by several threads.
         cancelled: set by another thread to stop the download.
+        refresh: also ask whether pictures that are there have changed. One that cannot be asked
+            for keeps its file and its row, whose `error` says why.
+        retry: of the rows that failed, try only those with these outcomes; none: all.
 
     Raises:
         StorageError: a picture or the journal cannot be written; what was done is kept.
         CancelledError: `cancelled` was set; what was done is kept.
+        SettingsError: the settings name an environment variable that is not set.
     """
-    done = _done(_known(folder), folder)
-    missing = [row for row in url_rows if not _is_done(row, done)]
-    progress = Progress(shard, len(url_rows), len(url_rows) - len(missing))
+    state = read_state(folder, url_rows)
+    work = [row for row in url_rows if state.is_work(row, refresh=refresh, retry=retry)]
+    before: dict[str, RawRow] = {}
+    if refresh:
+        journal.mark_refresh(folder)
+        before = rows_of(folder, [row.key for row in work if state.is_done(row)])
+    progress = Progress(shard, len(url_rows), len(url_rows) - len(work), before)
     writer = journal.JournalWriter(folder, shard)
-    tasks, refused = _tasks(missing)
+    tasks, refused = _tasks(work, before)
     writer.add(refused)
     progress.add(refused)
     client = _client(settings)
-    schedule = Schedule(tasks, per_host=settings.per_host)
+    schedule = Schedule(tasks, _host_limits(settings))
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))
     told = time.monotonic()
@@ -138,8 +157,8 @@ def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     Raises:
         StorageError: the manifest cannot be written; the journal is kept.
     """
-    known = {row.key: row for row in from_table(_known(folder), RawRow)}
-    rows = [_last_row(row, known.get(row.key)) for row in url_rows]
+    last = {row.key: row for row in from_table(known(folder), RawRow)}
+    rows = [_last_row(row, last.get(row.key)) for row in url_rows]
     write_table(folder, to_table(rows, RawRow))
     journal.remove(folder)
     images = folder / IMAGES
@@ -162,32 +181,6 @@ def _last_row(row: UrlRow, known: RawRow | None) -> RawRow:
     return raw_row(row, known.outcome, **values)
 
 
-def _known(folder: Folder) -> pa.Table:
-    """The manifest, then the journal: of rows with one key, the last holds."""
-    try:
-        manifest = read_table(folder)
-    except FileNotFoundError:
-        manifest = RAW_IMAGES.empty_table()
-    return pa.concat_tables([manifest.select(RAW_IMAGES.names), journal.read(folder)])
-
-
-def _done(known: pa.Table, folder: Folder) -> dict[str, str]:
-    """Key and URL of the pictures that are there."""
-    sizes = (folder / IMAGES).sizes()
-    columns = known.select(["key", "url", "outcome", "path", "bytes"]).to_pydict()
-    done: dict[str, str] = {}
-    for key, url, outcome, path, size in zip(*columns.values(), strict=True):
-        if outcome == Outcome.OK and sizes.get(path.removeprefix(f"{IMAGES}/")) == size:
-            done[key] = url
-        else:
-            done.pop(key, None)
-    return done
-
-
-def _is_done(row: UrlRow, done: dict[str, str]) -> bool:
-    return done.get(row.key) == row.url
-
-
 def _in_order(url_rows: Iterable[UrlRow]) -> list[UrlRow]:
     """The rows as they come, but those of one URL together."""
     by_url: dict[str, list[UrlRow]] = {}
@@ -196,7 +189,9 @@ def _in_order(url_rows: Iterable[UrlRow]) -> list[UrlRow]:
     return [row for group in by_url.values() for row in group]
 
 
-def _tasks(url_rows: Iterable[UrlRow]) -> tuple[list[Task], list[RawRow]]:
+def _tasks(
+    url_rows: Iterable[UrlRow], before: Mapping[str, RawRow]
+) -> tuple[list[Task], list[RawRow]]:
     """A task for each URL, and the rows of what is no URL."""
     by_url: dict[str, list[UrlRow]] = {}
     refused: list[RawRow] = []
@@ -205,11 +200,26 @@ def _tasks(url_rows: Iterable[UrlRow]) -> tuple[list[Task], list[RawRow]]:
             by_url.setdefault(normalise(row.url), []).append(row)
         except InvalidUrlError as error:
             refused.append(raw_row(row, Outcome.INVALID_URL, error=str(error)))
-    tasks = [
-        Task(tuple(rows), url, host := origin(url), first_url=url, first_host=host)
-        for url, rows in by_url.items()
-    ]
+    tasks = []
+    for url, rows in by_url.items():
+        host = origin(url)
+        task = Task(tuple(rows), url, host, first_url=url, first_host=host)
+        known_rows = tuple(before[row.key] for row in rows if row.key in before)
+        # Of one URL, a picture that is not there needs the body for all.
+        if len(known_rows) == len(rows) and len({row.sha256 for row in known_rows}) == 1:
+            task.before = known_rows
+        tasks.append(task)
     return tasks, refused
+
+
+def _host_limits(settings: DownloadSettings) -> HostLimits:
+    return HostLimits(
+        at_once=settings.per_host,
+        interval_s=1 / settings.rate_per_host if settings.rate_per_host else 0,
+        failures=settings.breaker_failures,
+        rest_s=settings.breaker_rest_s,
+        gated=settings.robots,
+    )
 
 
 def _client(settings: DownloadSettings) -> Client:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from imgassets.download.client import AbortedError, Client
-from imgassets.download.exchange import Exchange, Further, failed_rows
+from imgassets.download.exchange import Exchange, Step, failed_rows
 from imgassets.download.schedule import Schedule, Task
 from imgassets.download.urls import origin
 from imgassets.manifests import Outcome, RawRow
@@ -104,15 +104,15 @@ class Pool:
 
     def _run(self, task: Task) -> None:
         try:
-            result = self._exchange.step(task)
+            step = self._exchange.step(task)
         except (AbortedError, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  (a bug met in one picture stops no other)
             self._log(f"a bug, met at {task.url}; please report it:\n{traceback.format_exc()}")
             message = f"a bug: {type(error).__name__}: {error}"
-            result = failed_rows(task, Outcome.FAILED, message)
-        if isinstance(result, Further):
-            self._schedule.again(task, origin(result.url), result.url, result.wait_s)
+            step = Step(failed_rows(task, Outcome.FAILED, message))
+        if step.rows is None:
+            self._schedule.again(task, origin(step.url), step.url, step.wait_s, step.signs)
         else:
-            self._results.put(result)
-            self._schedule.finish(task)
+            self._results.put(step.rows)
+            self._schedule.finish(task, step.signs)

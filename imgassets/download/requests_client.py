@@ -84,7 +84,10 @@ class RequestsClient:
                 raise AbortedError
             raise _too_long(limits)
         answer.raw.release_conn()
-        headers = {name.lower(): value for name, value in answer.headers.items()}
+        headers: dict[str, str] = {}
+        for name, value in answer.raw.headers.iteritems():
+            key = name.lower()
+            headers[key] = f"{headers[key]}\n{value}" if key in headers else value
         return Response(answer.status_code, headers, body)
 
     def abort(self) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from imgassets.download.partition import collect, download_shard, plan, shard_rows
 from imgassets.download.report import ShardReport
-from imgassets.manifests import RawRow, UrlRow
+from imgassets.manifests import Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import Folder
 from imgassets_tests.download.server import Server, running
@@ -24,6 +24,7 @@ QUICK = DownloadSettings(
     backoff_s=0.01,
     max_bytes=200_000,
     allow_private_addresses=True,
+    robots=False,
 )
 
 
@@ -53,7 +54,14 @@ class Partition:
     log: list[str] = field(default_factory=list)
     reports: list[ShardReport] = field(default_factory=list)
 
-    def download(self, rows: Sequence[UrlRow]) -> list[ShardReport]:
+    def download(
+        self,
+        rows: Sequence[UrlRow],
+        *,
+        refresh: bool = False,
+        retry: Collection[Outcome] | None = None,
+    ) -> list[ShardReport]:
+        shards = plan(rows, self.folder, self.settings.shard_size, refresh=refresh, retry=retry)
         self.reports = [
             download_shard(
                 shard_rows(rows, shard),
@@ -62,8 +70,10 @@ class Partition:
                 shard=shard.name,
                 log=self.log.append,
                 cancelled=self.cancelled,
+                refresh=refresh,
+                retry=retry,
             )
-            for shard in plan(rows, self.folder, self.settings.shard_size)
+            for shard in shards
         ]
         return self.reports
 

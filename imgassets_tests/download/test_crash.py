@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from imgassets.download import journal
+from imgassets.manifests import Outcome, RawRow, from_table
+from imgassets.storage import Folder, read_table
+from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.server import Server, answer, slow
+
+JPEG = picture()
+OTHER = picture("PNG", seed=1)
+PICTURES = 400
+
+
+def start(folder: Folder, urls: Sequence[str], client: str) -> subprocess.Popen[str]:
+    listed = Path(folder.address).with_suffix(".txt")
+    listed.write_text("\n".join(urls))
+    module = "imgassets_tests.download.one_run"
+    arguments = [folder.address, str(listed), client, "0.2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", ["curl", "requests"])
+def test_a_partition_that_is_killed_again_and_again_loses_nothing(
+    tmp_path: Path, server: Server, client: str
+) -> None:
+    folder = Folder(str(tmp_path / "raw_images"))
+    served = {f"/{n}.jpg": OTHER if n % 3 else JPEG for n in range(PICTURES)}
+    urls = [server.add(path, slow(0.03, answer(body))) for path, body in served.items()]
+    chance = random.Random(0)
+    kept: dict[str, int] = {}
+    for _ in range(6):
+        process = start(folder, urls, client)
+        before = server.hits.total()
+        while server.hits.total() == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.8))
+        process.kill()
+        process.communicate()
+        # What has a final name is whole.
+        images = folder / "images"
+        for name in images.sizes():
+            if not name.startswith("."):
+                number = name.removeprefix("p-").partition(".")[0]
+                assert images.read(name) == served[f"/{number}.jpg"]
+        # What the journal names is there, and is never asked for again.
+        for row in journal.rows(folder).values():
+            assert images.read(str(row.path).removeprefix("images/"))
+            path = "/" + row.url.rpartition("/")[2]
+            assert kept.setdefault(path, server.hits[path]) == server.hits[path]
+    process = start(folder, urls, client)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    rows = from_table(read_table(folder), RawRow)
+    assert [row.url for row in rows] == urls
+    assert {row.outcome for row in rows} == {Outcome.OK}
+    assert {path: server.hits[path] for path in kept} == kept
+    assert kept
+    assert {str(row.path): served["/" + row.url.rpartition("/")[2]] for row in rows} == {
+        f"images/{name}": (folder / "images").read(name) for name in (folder / "images").sizes()
+    }
+    assert (folder / "_journal").sizes() == {}
+
+
+@pytest.mark.slow
+def test_200000_urls_stay_under_700_mb(tmp_path: Path, server: Server) -> None:
+    # All but a few are forbidden by robots.txt: every row is made, journalled and collected.
+    server.add("/robots.txt", b"User-agent: *\nDisallow: /p/\n")
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(100)]
+    tail = "x" * 100
+    urls += [server.url(f"/p/products/{n:07d}/{tail}.jpg?width=1000") for n in range(200_000)]
+    process = start(Folder(str(tmp_path / "raw_images")), urls, "curl")
+    out, _ = process.communicate(timeout=250)
+    assert process.returncode == 0
+    assert out.partition(" ")[2].strip() == "{'disallowed': 200000, 'ok': 100}"
+    assert int(out.split()[0]) < 700

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import email.utils
+import time
+
+import pytest
+
+from imgassets.download import robots
+from imgassets.manifests import Outcome
+from imgassets_tests.download.conftest import Partition
+from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.server import Answer, Handler, Server, answer, hang, in_turn, redirect
+
+JPEG = picture()
+
+
+def busy(retry_after: str, status: int = 429) -> Answer:
+    return answer(b"", status, {"Retry-After": retry_after})
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_in_seconds_is_waited_for(
+    partition: Partition, server: Server, status: int
+) -> None:
+    start = time.monotonic()
+    (row,) = partition.run(server.add("/a.jpg", in_turn(busy("1", status), answer(JPEG))))
+    assert (row.outcome, row.attempts) == (Outcome.OK, 2)
+    assert time.monotonic() - start >= 1
+
+
+def test_retry_after_as_a_date_is_waited_for(partition: Partition, server: Server) -> None:
+    def found(handler: Handler) -> None:
+        busy(email.utils.formatdate(time.time() + 2, usegmt=True))(handler)
+
+    start = time.monotonic()
+    (row,) = partition.run(server.add("/a.jpg", in_turn(found, answer(JPEG))))
+    assert (row.outcome, row.attempts) == (Outcome.OK, 2)
+    assert time.monotonic() - start >= 1
+
+
+@pytest.mark.parametrize("value", ["99999", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_retry_after_is_capped(partition: Partition, server: Server, value: str) -> None:
+    partition.with_settings(retry_after_max_s=0.1)
+    (row,) = partition.run(server.add("/a.jpg", in_turn(busy(value), answer(JPEG))))
+    assert row.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("value", ["soon", "-5", "", "Fri, 31 Dec 1999 23:59:59 GMT"])
+def test_a_retry_after_without_sense_is_ignored(
+    partition: Partition, server: Server, value: str
+) -> None:
+    (row,) = partition.run(server.add("/a.jpg", in_turn(busy(value), answer(JPEG))))
+    assert row.outcome is Outcome.OK
+
+
+def test_retry_after_gives_the_whole_host_a_rest(partition: Partition, server: Server) -> None:
+    at: list[float] = []
+
+    def ready(handler: Handler) -> None:
+        at.append(time.monotonic())
+        handler.reply(JPEG)
+
+    def tired(handler: Handler) -> None:
+        at.append(time.monotonic())
+        busy("1")(handler)
+
+    partition.with_settings(threads=1)
+    first = server.add("/0.jpg", in_turn(tired, ready))
+    rows = partition.run(first, *(server.add(f"/{n}.jpg", ready) for n in range(1, 6)))
+    assert {row.outcome for row in rows} == {Outcome.OK}
+    assert at[1] - at[0] >= 1
+
+
+def test_requests_to_a_host_keep_their_rate(partition: Partition, server: Server) -> None:
+    partition.with_settings(rate_per_host=20)
+    start = time.monotonic()
+    partition.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(21)))
+    assert time.monotonic() - start >= 1
+
+
+@pytest.fixture
+def polite(partition: Partition) -> Partition:
+    return partition.with_settings(robots=True, user_agent="imgassets/0.1 (me@example.org)")
+
+
+def test_robots_txt_is_asked_for_once_and_obeyed(polite: Partition, server: Server) -> None:
+    server.add("/robots.txt", b"User-agent: *\nDisallow: /private/\nAllow: /\n")
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(20)]
+    rows = polite.run(*urls, server.add("/private/a.jpg", JPEG))
+    assert [row.outcome for row in rows[:-1]] == [Outcome.OK] * 20
+    assert (rows[-1].outcome, rows[-1].http_status) == (Outcome.DISALLOWED, None)
+    assert "robots.txt" in str(rows[-1].error)
+    assert server.hits["/robots.txt"] == 1
+    assert server.hits["/private/a.jpg"] == 0
+
+
+def test_robots_txt_that_names_us_is_obeyed(polite: Partition, server: Server) -> None:
+    server.add("/robots.txt", b"User-agent: imgassets\nDisallow: /\n\nUser-agent: *\nAllow: /\n")
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert row.outcome is Outcome.DISALLOWED
+    (row,) = polite.with_settings(user_agent="other").run(server.url("/a.jpg"))
+    assert row.outcome is Outcome.OK
+
+
+def test_robots_txt_can_be_switched_off(polite: Partition, server: Server) -> None:
+    server.add("/robots.txt", b"User-agent: *\nDisallow: /\n")
+    (row,) = polite.with_settings(robots=False).run(server.add("/a.jpg", JPEG))
+    assert row.outcome is Outcome.OK
+    assert server.hits["/robots.txt"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_no_robots_txt_allows_all(polite: Partition, server: Server, status: int) -> None:
+    server.add("/robots.txt", answer(b"User-agent: *\nDisallow: /", status))
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert row.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe\x00garbage", b"<html>", b"Disallow: /a.jpg"])
+def test_a_robots_txt_without_sense_allows_all(
+    polite: Partition, server: Server, body: bytes
+) -> None:
+    server.add("/robots.txt", body)
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert row.outcome is Outcome.OK
+
+
+def test_a_robots_txt_that_cannot_be_read_forbids_and_says_why(
+    polite: Partition, server: Server
+) -> None:
+    server.add("/robots.txt", answer(b"", 500))
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 500, 3)
+    assert "robots.txt" in str(row.error)
+    assert server.hits["/a.jpg"] == 0
+
+
+def test_a_robots_txt_that_hangs_is_tried_again(polite: Partition, server: Server) -> None:
+    server.add("/robots.txt", in_turn(hang, answer(b"User-agent: *\nAllow: /")))
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert (row.outcome, row.attempts) == (Outcome.OK, 2)
+
+
+def test_a_robots_txt_is_read_after_a_redirect(polite: Partition, server: Server) -> None:
+    server.add("/robots.txt", redirect("/other.txt"))
+    server.add("/other.txt", b"User-agent: *\nDisallow: /")
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert row.outcome is Outcome.DISALLOWED
+
+
+def test_the_robots_txt_of_a_redirects_host_is_obeyed(polite: Partition, server: Server) -> None:
+    def rules(handler: Handler) -> None:
+        other = str(handler.headers["Host"]).startswith("localhost")
+        handler.reply(b"User-agent: *\nDisallow: /" if other else b"")
+
+    server.add("/robots.txt", rules)
+    server.add("/b.jpg", JPEG)
+    (row,) = polite.run(server.add("/a.jpg", redirect(server.url("/b.jpg", host="localhost"))))
+    assert row.outcome is Outcome.DISALLOWED
+    assert server.hits["/b.jpg"] == 0
+
+
+def test_a_crawl_delay_is_kept(polite: Partition, server: Server) -> None:
+    server.add("/robots.txt", b"User-agent: *\nCrawl-delay: 0.2\n")
+    start = time.monotonic()
+    polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(6)))
+    assert time.monotonic() - start >= 0.8
+
+
+@pytest.mark.parametrize(
+    "tag", ["noai", "noindex, NoImageAI", "imgassets: noai", "IMGASSETS: noindex, noimageai",
+            "googlebot: nofollow\nnoai", "unavailable_after: 25 Jun 2030 15:00:00 PST, noai"]
+)  # fmt: skip
+def test_an_x_robots_tag_that_opts_out_is_obeyed(
+    polite: Partition, server: Server, tag: str
+) -> None:
+    def found(handler: Handler) -> None:
+        handler.send_response(200)
+        for line in tag.splitlines():
+            handler.send_header("X-Robots-Tag", line)
+        handler.send_header("Content-Length", str(len(JPEG)))
+        handler.end_headers()
+        handler.wfile.write(JPEG)
+
+    (row,) = polite.run(server.add("/a.jpg", found))
+    assert (row.outcome, row.http_status) == (Outcome.DISALLOWED, 200)
+    assert "X-Robots-Tag" in str(row.error)
+    assert polite.files == {}
+    (row,) = polite.with_settings(robots_tag=False).run(server.url("/a.jpg"))
+    assert row.outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["", "all", "noindex", "otherbot: noai", "other: nofollow, noai", "noaix", "max-snippet: 5"],
+)
+def test_an_x_robots_tag_for_others_does_not_forbid(tag: str) -> None:
+    assert robots.opt_out(tag, "imgassets/0.1") is None
+
+
+def test_a_host_that_keeps_failing_is_given_rests_and_then_up(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(breaker_failures=4, breaker_rest_s=0.1, threads=4, retries=0)
+    server.otherwise = answer(b"", 503)
+    rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(200)))
+    outcomes = {str(row.outcome) for row in rows}
+    assert outcomes == {"http_error", "host_down"}
+    assert server.hits.total() < 50
+    down = [row for row in rows if row.outcome is Outcome.HOST_DOWN]
+    assert all(row.attempts == 0 and "status 503" in str(row.error) for row in down)
+
+
+def test_a_url_that_was_tried_before_its_host_was_given_up_keeps_its_own_reason(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(breaker_failures=2, breaker_rest_s=0.05, threads=2, retries=5)
+    server.otherwise = answer(b"", 503)
+    rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(2)))
+    assert {row.outcome for row in rows} == {Outcome.HTTP_ERROR}
+    assert all(row.attempts < 6 for row in rows)
+
+
+def test_a_host_that_recovers_after_a_rest_is_asked_for_all(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(breaker_failures=3, breaker_rest_s=0.2, threads=3, retries=3)
+    server.otherwise = in_turn(*[answer(b"", 503)] * 4, answer(JPEG))
+    rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(20)))
+    assert {row.outcome for row in rows} == {Outcome.OK}
+    assert server.hits.total() == 24
+
+
+def test_a_host_in_trouble_does_not_hold_up_another(partition: Partition, server: Server) -> None:
+    partition.with_settings(breaker_failures=2, breaker_rest_s=0.3, threads=2, retries=0)
+    server.otherwise = answer(b"", 503)
+    good = [server.add(f"/good{n}.jpg", JPEG) for n in range(10)]
+    bad = [server.url(f"/bad{n}.jpg", host="localhost") for n in range(10)]
+    rows = partition.run(*bad, *good)
+    assert {row.outcome for row in rows[10:]} == {Outcome.OK}
+    assert {str(row.outcome) for row in rows[:10]} == {"http_error", "host_down"}
+
+
+def test_wrong_urls_are_no_trouble_of_the_host(partition: Partition, server: Server) -> None:
+    partition.with_settings(breaker_failures=2, retries=0)
+    server.otherwise = answer(b"", 404)
+    rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(30)))
+    assert {row.outcome for row in rows} == {Outcome.HTTP_ERROR}
+
+
+def test_a_dead_host_is_given_up_soon(polite: Partition) -> None:
+    polite.with_settings(breaker_rest_s=0.05)
+    rows = polite.run(*(f"http://127.0.0.1:9/{n}.jpg" for n in range(100)))
+    assert {str(row.outcome) for row in rows} == {"connection_error", "host_down"}
+    assert sum(row.outcome is Outcome.HOST_DOWN for row in rows) > 80
