@@ -12,32 +12,65 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
-from imgassets.assets.showing import counted, logger_of, manifest_metadata, table, told_as_failure
+from imgassets.assets.showing import (
+    bars,
+    counted,
+    logger_of,
+    manifest_metadata,
+    table,
+    told_as_failure,
+)
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
+from imgassets.settings import SettingsError
 
 if TYPE_CHECKING:
-    from imgassets.manifests import UrlRow
+    from imgassets.manifests import Outcome, UrlRow
     from imgassets.storage import Folder
+
+
+FAILED = "failed"
+
+
+class DownloadConfig(dg.Config):
+    """What one run does differently with what an earlier one left."""
+
+    refresh: bool = Field(
+        default=False,
+        description="also ask whether pictures that are there have changed (ETag, Last-Modified)",
+    )
+    retry: list[str] = Field(
+        default=[FAILED],
+        description=(
+            "which URLs that failed before are tried again: 'failed' stands for all of them, or "
+            "name outcomes, for example [timeout, http_error]; an empty list tries none"
+        ),
+    )
 
 
 @dg.op(ins={"url_list": dg.In(dg.Nothing)}, out=dg.DynamicOut(dict))
 def plan_shards(
-    context: dg.AssetExecutionContext, settings: SettingsResource
+    context: dg.AssetExecutionContext, settings: SettingsResource, config: DownloadConfig
 ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
     """Cut the URLs into shards, and leave out shards that have all their pictures."""
     from imgassets.download.partition import plan
+    from imgassets.storage import StorageError
 
     urls, folder = _inputs(context, settings)
     options = settings.load().for_retailer(partition_of(context).retailer)
-    for shard in plan(urls, folder, options.download.shard_size):
-        yield dg.DynamicOutput(asdict(shard), mapping_key=shard.name)
+    size, refresh, retry = options.download.shard_size, config.refresh, _outcomes(config.retry)
+    with told_as_failure(StorageError):
+        shards = plan(urls, folder, size, refresh=refresh, retry=retry)
+    for shard in shards:
+        planned = {"shard": asdict(shard), "refresh": refresh, "retry": retry}
+        yield dg.DynamicOutput(planned, mapping_key=shard.name)
 
 
 @dg.op
 def download_shard(
-    context: dg.AssetExecutionContext, settings: SettingsResource, shard: dict[str, Any]
+    context: dg.AssetExecutionContext, settings: SettingsResource, planned: dict[str, Any]
 ) -> dict[str, Any]:
     """Download the pictures of one shard with a pool of threads."""
     from imgassets.download.partition import Shard, shard_rows
@@ -46,15 +79,17 @@ def download_shard(
 
     urls, folder = _inputs(context, settings)
     options = settings.load().for_retailer(partition_of(context).retailer)
-    planned = Shard(**shard)
-    with told_as_failure(StorageError):
+    shard = Shard(**planned["shard"])
+    with told_as_failure(StorageError, SettingsError):
         report = download(
-            shard_rows(urls, planned),
+            shard_rows(urls, shard),
             folder,
             options.download,
-            shard=planned.name,
+            shard=shard.name,
             log=logger_of(context),
             cancelled=threading.Event(),
+            refresh=planned["refresh"],
+            retry=planned["retry"],
         )
     return asdict(report)
 
@@ -71,19 +106,28 @@ def collect_manifest(
     urls, folder = _inputs(context, settings)
     with told_as_failure(StorageError):
         rows = collect(urls, folder)
+    outcomes = count_outcomes(rows)
     failed = [row for row in rows if row.outcome is not Outcome.OK]
-    seconds = sum(report["seconds"] for report in reports)
-    downloaded = sum(report["outcomes"].get(Outcome.OK, 0) for report in reports)
     version = fingerprint(rows, "key", "outcome", "sha256")
     metadata = {
         **manifest_metadata(folder, len(rows)),
-        **counted(count_outcomes(rows), "outcome"),
-        "downloaded now": downloaded,
-        "bytes": sum(row.bytes or 0 for row in rows),
+        **counted(outcomes, "outcome"),
+        "outcomes": bars(outcomes),
         "success rate": 1 - len(failed) / len(rows) if rows else 1.0,
-        "images per second": downloaded / seconds if downloaded else 0.0,
+        "bytes": sum(row.bytes or 0 for row in rows),
+        **_figures(reports),
+        "slowest hosts": table([host for report in reports for host in report["slowest_hosts"]]),
         "failures": table(
-            [{"outcome": str(row.outcome), "url": row.url, "error": row.error} for row in failed]
+            [
+                {
+                    "outcome": str(row.outcome),
+                    "status": row.http_status,
+                    "attempts": row.attempts,
+                    "url": row.url,
+                    "error": row.error,
+                }
+                for row in failed
+            ]
         ),
     }
     with warnings.catch_warnings():
@@ -92,8 +136,15 @@ def collect_manifest(
         return dg.Output(None, metadata=metadata, data_version=dg.DataVersion(version))
 
 
+@dg.config_mapping
+def _for_plan(config: DownloadConfig) -> dict[str, Any]:
+    """The asset's configuration is its first op's, which tells the others."""
+    return {"plan_shards": {"config": config.model_dump()}}
+
+
 @dg.graph_asset(
     partitions_def=catalogue,
+    config=_for_plan,
     ins={"url_list": dg.AssetIn(dagster_type=dg.Nothing)},
     group_name="images",
     kinds={"http", "parquet"},
@@ -105,6 +156,40 @@ def raw_images(url_list: Any) -> Any:
     """
     shards = plan_shards(url_list)
     return collect_manifest(shards.map(download_shard).collect())
+
+
+def _outcomes(names: list[str]) -> list["Outcome"] | None:
+    """The outcomes that are tried again; none stands for all."""
+    from imgassets.manifests import Outcome
+
+    if FAILED in names:
+        return None
+    known = {str(outcome): outcome for outcome in Outcome}
+    if unknown := sorted(set(names) - set(known)):
+        raise dg.Failure(
+            f"raw_images: retry: got {unknown[0]!r}; allowed: {FAILED}, {', '.join(known)}",
+            allow_retries=False,
+        )
+    return [known[name] for name in names]
+
+
+def _figures(reports: list[dict[str, Any]]) -> dict[str, int | float]:
+    """Numbers of this run that a person plots over partitions."""
+    totals = {
+        name: sum(report[name] for report in reports)
+        for name in ("seconds", "bytes", "retries", "unchanged", "changed", "not_refreshed")
+    }
+    got = sum(report["outcomes"].get("ok", 0) for report in reports)
+    seconds = totals.pop("seconds")
+    downloaded = totals.pop("bytes")
+    return {
+        "this run/pictures": got,
+        "this run/bytes": downloaded,
+        "this run/seconds": seconds,
+        "this run/images per second": got / seconds if seconds else 0.0,
+        "this run/MB per second": downloaded / seconds / 1e6 if seconds else 0.0,
+        **{f"this run/{name}": value for name, value in totals.items()},
+    }
 
 
 def _inputs(
