@@ -21,9 +21,9 @@ from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import Progress, ShardReport
 from imgassets.download.schedule import HostLimits, Schedule, Task
-from imgassets.download.state import known, read_state, rows_of
+from imgassets.download.state import known, last_rows, read_state, rows_of
 from imgassets.download.urls import InvalidUrlError, normalise, origin
-from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table, to_table
+from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, to_table
 from imgassets.settings import DownloadSettings, SettingsError
 from imgassets.storage import IMAGES, Folder, write_table
 
@@ -157,7 +157,7 @@ def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     Raises:
         StorageError: the manifest cannot be written; the journal is kept.
     """
-    last = {row.key: row for row in from_table(known(folder), RawRow)}
+    last = last_rows(known(folder))
     rows = [_last_row(row, last.get(row.key)) for row in url_rows]
     write_table(folder, to_table(rows, RawRow))
     journal.remove(folder)

@@ -7,7 +7,7 @@ there in the right size: one listing of the folder, not one look a file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 from imgassets.download import journal
 from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table
 from imgassets.storage import IMAGES, Folder, read_table
+
+_SLICE = 5_000
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,14 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
     sizes = (folder / IMAGES).sizes()
     # Where a refresh was killed, a picture may be newer than the manifest's row.
     doubtful = journal.is_refresh(folder)
-    keys = {row.key for row in url_rows}
+    keys = [row.key for row in url_rows]
     done: dict[str, str] = {}
     failed: dict[str, str] = {}
     current: set[str] = set()
     columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
     for table, is_journal in ((_manifest(folder), False), (journal.read(folder), True)):
-        for key, url, outcome, path, size, sha256 in zip(
-            *table.select(columns).to_pydict().values(), strict=True
-        ):
-            if key not in keys:
-                continue
+        chosen = _of_keys(table, keys).select(columns).to_pydict()
+        for key, url, outcome, path, size, sha256 in zip(*chosen.values(), strict=True):
             done.pop(key, None)
             failed.pop(key, None)
             current.discard(key)
@@ -83,11 +82,22 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
     return State(done, failed, frozenset(current))
 
 
-def rows_of(folder: Folder, keys: Iterable[str]) -> dict[str, RawRow]:
+def rows_of(folder: Folder, keys: Sequence[str]) -> dict[str, RawRow]:
     """The manifest's rows of some keys."""
-    manifest = _manifest(folder)
-    chosen = manifest.filter(pc.is_in(manifest["key"], value_set=pa.array(keys, pa.string())))
-    return {row.key: row for row in from_table(chosen, RawRow)}
+    return last_rows(_of_keys(_manifest(folder), keys))
+
+
+def last_rows(table: pa.Table) -> dict[str, RawRow]:
+    """The last row of each key."""
+    rows: dict[str, RawRow] = {}
+    # In slices: pyarrow makes a dictionary of each row first, larger than the row.
+    for start in range(0, table.num_rows, _SLICE):
+        rows.update((row.key, row) for row in from_table(table.slice(start, _SLICE), RawRow))
+    return rows
+
+
+def _of_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    return table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
 
 
 def _manifest(folder: Folder) -> pa.Table:

@@ -26,7 +26,7 @@ JPEG = picture()
         ("https://h.example", "https://h.example/"),
         ("https://h.example/ä?q=ö#x", "https://h.example/%C3%A4?q=%C3%B6"),
         ("https://mañana.example/x", "https://xn--maana-pta.example/x"),
-        ("  https://h.example/%20%zz ", "https://h.example/%20%25zz"),
+        ("  https://h.example/%20a%zz ", "https://h.example/%2520a%25zz"),
         ("http://h.example:8080/x?a=1&b=[2]", "http://h.example:8080/x?a=1&b=[2]"),
         ("http://[::1]:80/x", "http://[::1]:80/x"),
     ],
