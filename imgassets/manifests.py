@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     NOT_AN_IMAGE = "not_an_image", "the bytes are no picture, whatever the name says"
     CORRUPT = "corrupt", "a picture that is cut off or broken"
 
+    TOO_MANY_PIXELS = "too_many_pixels", "a larger picture than decode.max_pixels; not decoded"
     NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
     RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"
     TOO_CLOSE = "too_close", "cutting off the face would leave too little of the picture"

@@ -33,7 +33,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"
-PER_RETAILER = ("download", "faces", "resize", "trim", "encode", "checks")
+PER_RETAILER = ("download", "decode", "faces", "resize", "trim", "encode", "checks")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -110,6 +110,24 @@ class DownloadSettings(Section):
         default_factory=dict, description="further request headers, for example {Referer: ...}"
     )
     shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")
+
+
+Level = Annotated[int, Field(ge=0, le=255)]
+
+
+class DecodeSettings(Section):
+    """How served files are read."""
+
+    background: tuple[Level, Level, Level] = Field(
+        (255, 255, 255), description="red, green, blue behind transparent pictures"
+    )
+    max_pixels: int = Field(
+        # Above that, Pillow itself warns of a decompression bomb.
+        50_000_000,
+        ge=1,
+        le=89_000_000,
+        description="a picture with more pixels is refused",
+    )
 
 
 class FaceSettings(Section):
@@ -210,6 +228,7 @@ class RetailerSettings(Section):
     """The options that hold for one retailer, overrides applied."""
 
     download: DownloadSettings = DownloadSettings()
+    decode: DecodeSettings = DecodeSettings()
     faces: FaceSettings = FaceSettings()
     resize: ResizeSettings = ResizeSettings()
     trim: TrimSettings = TrimSettings()

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from imgassets.imaging.decode import NotAnImage, Unreadable, decode
+from imgassets.imaging.decode import NotAnImage, TooManyPixels, Unreadable, decode
 from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import Face, FaceDetector, crop
 from imgassets.imaging.picture import Box, Picture
@@ -52,7 +52,7 @@ def settings_hash(settings: RetailerSettings) -> str:
     """A short hash of all that a picture depends on but its own bytes: settings, model, version."""
     parts = settings.model_dump(
         mode="json",
-        include={"faces", "resize", "trim", "encode"},
+        include={"decode", "faces", "resize", "trim", "encode"},
         exclude={"faces": {"model_source"}},
     )
     text = json.dumps({"version": VERSION, **parts}, sort_keys=True)
@@ -74,9 +74,11 @@ def process_picture(
     """
     record = PictureRecord(outcome=Outcome.OK)
     try:
-        picture = Picture(decode(data))
+        picture = decode(data, settings.decode)
     except NotAnImage as error:
         return None, replace(record, outcome=Outcome.NOT_AN_IMAGE, error=str(error))
+    except TooManyPixels as error:
+        return None, replace(record, outcome=Outcome.TOO_MANY_PIXELS, error=str(error))
     except Unreadable as error:
         return None, replace(record, outcome=Outcome.CORRUPT, error=str(error))
 
