@@ -82,7 +82,7 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
     except Exception as error:  # decoders raise whatever the broken bytes lead to
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     scale_x, scale_y = size[0] / pixels.shape[1], size[1] / pixels.shape[0]
-    return Picture(np.ascontiguousarray(pixels), scale_x=scale_x, scale_y=scale_y)
+    return Picture(np.ascontiguousarray(pixels), size, scale_x=scale_x, scale_y=scale_y)
 
 
 def _decoded(
@@ -158,8 +158,3 @@ def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     turn = _UPRIGHT.get(orientation)
     return pixels if turn is None else turn(pixels)
-
-
-def shrink_to(width: int, height: int, *, needed: int) -> int:
-    """The largest factor (1, 2, 4 or 8) that leaves the longer side at least as long as needed."""
-    return next((f for f in (8, 4, 2) if max(width, height) // f >= needed), 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageCms
 
-from imgassets.imaging.decode import NotAnImage, TooManyPixels, Unreadable, decode, shrink_to
+from imgassets.imaging.decode import NotAnImage, TooManyPixels, Unreadable, decode
 from imgassets.imaging.picture import Pixels
 from imgassets.settings import DecodeSettings
 from imgassets_tests.imaging.icc import (
@@ -333,15 +333,6 @@ def test_a_shrunk_jpeg_shows_the_same_in_its_place(factor: int) -> None:
     assert small.served_box == full.served_box
     again = cv2.resize(small.pixels, (303, 400), interpolation=cv2.INTER_LINEAR)
     assert np.abs(again.astype(int) - full.pixels).mean() < 3
-
-
-def test_the_factor_leaves_what_is_needed() -> None:
-    assert [shrink_to(w, h, needed=448) for w, h in ((1000, 1500), (448, 300), (900, 895))] == [
-        2,
-        1,
-        2,
-    ]
-    assert shrink_to(8000, 4000, needed=448) == 8
 
 
 def _is_pixels(pixels: Pixels) -> bool:
