@@ -44,7 +44,7 @@ class Outcome(StrEnum):
     DISALLOWED = "disallowed", "robots.txt or X-Robots-Tag asks not to; see download.robots"
     HOST_DOWN = "host_down", "not asked: its host kept failing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
-    TOO_MANY_PIXELS = "too_many_pixels", "more pixels than download.max_pixels"
+    TOO_MANY_PIXELS = "too_many_pixels", "more than download.max_pixels or decode.max_pixels"
     TOO_SMALL = "too_small", "fewer bytes than download.min_bytes"
     EMPTY = "empty", "the server sent no bytes"
     NOT_AN_IMAGE = "not_an_image", "the bytes are no picture, whatever the name says"
@@ -54,7 +54,7 @@ class Outcome(StrEnum):
 
     NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
     RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"
-    TOO_CLOSE = "too_close", "cutting off the face would leave too little of the picture"
+    TOO_CLOSE = "too_close", "cutting off the face would leave too little; see faces.too_close"
     FAILED = "failed", "a processing step failed on this picture; see error"
 
 
@@ -130,7 +130,11 @@ class ProcessedRow:
     face_landmarks: list[list[int]] | None = None
     """Of all faces: x and y of right eye, left eye, nose, right and left corner of the mouth."""
     face_action: str | None = None
-    """What was done about the faces: `crop` or `none`; none where there is no face."""
+    """What was done: `crop`, `blur`, `pixelate`, `fill`, `crop_and_blur`, or `none`; none where
+    there is no face."""
+    face_rule: str | None = None
+    """What decided the row of a crop: `lowest_chin`; `lowest_that_fits`, where a cut below the
+    lowest chin would leave too little; `too_close`, where every cut would."""
     face_cut: int | None = None
     """Row of the served picture above which all was cut off; none where nothing was."""
     face_removed: bool | None = None

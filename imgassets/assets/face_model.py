@@ -16,18 +16,19 @@ def face_model(settings: SettingsResource) -> dg.MaterializeResult[Any]:
     Its checksum is verified. `processed_images` sees to the file by itself; materialize this asset
     to fetch it before a long job, or to see which model is in use.
     """
-    from imgassets.imaging.models import ModelError, ensure_model
+    from imgassets.imaging.models import ModelError, ensure_model, model_sha256
 
     faces = settings.load().faces
+    sha256 = model_sha256(faces)
     with told_as_failure(ModelError):
         path = ensure_model(faces, models_folder())
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(faces.model_sha256),
+        data_version=dg.DataVersion(sha256),
         metadata={
             "model": faces.model,
             "source": faces.model_source,
             "file": dg.MetadataValue.path(str(path)),
-            "sha256": faces.model_sha256,
+            "sha256": sha256,
             "bytes": path.stat().st_size,
         },
     )

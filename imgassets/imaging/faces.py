@@ -1,13 +1,11 @@
-"""Faces: finding them, and removing them from a picture.
+"""Finding faces.
 
-Here lives everything about faces but the detector's file, which is in `models`. A detector belongs
-to one thread: OpenCV's crash or answer wrongly where two threads share one.
+Here live the detectors. Their files are in `models`, what is done about a face is in `removal`. A
+detector belongs to one thread: OpenCV's crash or answer wrongly where two threads share one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +13,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from imgassets.imaging.models import ModelError
-from imgassets.imaging.picture import Box, Picture, Pixels
+from imgassets.imaging.models import ModelError, ensure_config
+from imgassets.imaging.picture import Pixels
 from imgassets.settings import FaceSettings
 
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default for YuNet
@@ -40,10 +38,6 @@ class Face:
     height: float
     score: float
     landmarks: tuple[float, ...] = ()
-
-    def chin(self, margin: float) -> float:
-        """The row below the chin: the box's end, and a share of its height more."""
-        return self.y + self.height * (1 + margin)
 
 
 class FaceDetector(Protocol):
@@ -87,33 +81,52 @@ class YuNet:
         ]
 
 
+class Res10:
+    """OpenCV's res10 SSD of 2018 (samples/dnn/face_detector), the original pipeline's family."""
+
+    # What the network was trained on: a side of 300, and the mean of blue, green and red.
+    _SIDE = 300
+    _MEAN = (104.0, 177.0, 123.0)
+
+    def __init__(self, model: Path, config: Path, settings: FaceSettings) -> None:
+        self._min_score = settings.min_score
+        # Arrays, since OpenCV takes bytes for a path.
+        weights, network = (np.fromfile(path, np.uint8) for path in (model, config))
+        try:
+            if model.suffix == ".pb":
+                self._network = cv2.dnn.readNetFromTensorflow(weights, network)
+            else:
+                self._network = cv2.dnn.readNetFromCaffe(network, weights)
+        except cv2.error as error:
+            raise ModelError(
+                f"the face model {model} with {config} cannot be loaded: {error.err}; "
+                "set faces.model_source and faces.model_config_source to a res10 model"
+            ) from None
+
+    def find(self, pixels: Pixels) -> list[Face]:
+        """See `FaceDetector`. Stretched to a square, which finds more than keeping proportions."""
+        height, width = pixels.shape[:2]
+        size = self._SIDE, self._SIDE
+        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        self._network.setInput(cv2.dnn.blobFromImage(small, 1.0, size, self._MEAN))
+        found = np.asarray(self._network.forward()).reshape(-1, 7)
+        return [
+            Face(x * width, y * height, (right - x) * width, (bottom - y) * height, score)
+            for _, _, score, x, y, right, bottom in found.tolist()
+            if score >= self._min_score and right > x and bottom > y
+        ]
+
+
 def load_detector(model: Path, settings: FaceSettings) -> FaceDetector:
     """A detector for the calling thread.
+
+    Args:
+        model: what `models.ensure_model` returned.
+        settings: which detector, and how it looks.
 
     Raises:
         ModelError: the file is no model that OpenCV can load.
     """
+    if settings.model == "res10":
+        return Res10(model, ensure_config(settings, model.parent), settings)
     return YuNet(model, settings)
-
-
-@dataclass(frozen=True, slots=True)
-class Removal:
-    """What became of a picture's faces.
-
-    Attributes:
-        picture: what is left; none where a crop would leave too little.
-        cut: the row of the picture before above which all was cut off; none where nothing was.
-    """
-
-    picture: Picture | None
-    cut: int | None
-
-
-def crop(picture: Picture, faces: Sequence[Face], settings: FaceSettings) -> Removal:
-    """Cut off everything above the lowest chin."""
-    lowest = max(math.ceil(face.chin(settings.margin)) for face in faces)
-    cut = min(max(lowest, 0), picture.height)
-    left = picture.height - cut
-    if left < max(1, settings.min_left * picture.height):
-        return Removal(None, None)
-    return Removal(picture.cut(Box(0, cut, picture.width, left)), cut)

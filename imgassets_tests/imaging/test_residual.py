@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from imgassets.imaging.faces import FaceDetector, load_detector
+from imgassets.imaging.picture import Pixels
+from imgassets.imaging.residual import check_residual, faces_left, sample
+from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.settings import FaceSettings, RetailerSettings
+from imgassets.storage import Folder
+
+
+def _pixels(data: bytes) -> Pixels:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def larger(model: Path) -> FaceDetector:
+    return load_detector(model, FaceSettings(detect_side=1280))
+
+
+def _row(key: str, face_count: int | None, path: str | None = None) -> ProcessedRow:
+    return ProcessedRow(
+        key=key,
+        url="http://shop/x",
+        product_id="1",
+        outcome=Outcome.OK if path else Outcome.CORRUPT,
+        path=path,
+        face_count=face_count,
+        sha256=hashlib.sha256(key.encode()).hexdigest(),
+    )
+
+
+@pytest.mark.parametrize("name", ["portrait_a", "cutout_c", "astronaut"])
+def test_a_face_that_was_left_is_found_upright_and_upside_down(
+    photos: dict[str, bytes], detector: FaceDetector, larger: FaceDetector, name: str
+) -> None:
+    pixels = _pixels(photos[name])
+    assert faces_left(pixels, detector, larger)
+    assert faces_left(pixels[::-1, ::-1].copy(), detector, larger)
+
+
+def test_a_small_face_is_found_at_the_larger_scale(
+    photos: dict[str, bytes], detector: FaceDetector, larger: FaceDetector
+) -> None:
+    canvas = np.full((1400, 1000, 3), 255, np.uint8)
+    photo = _pixels(photos["cutout_c"])[200:]
+    small = cv2.resize(photo, None, fx=0.15, fy=0.15, interpolation=cv2.INTER_AREA)
+    canvas[400 : 400 + small.shape[0], 300 : 300 + small.shape[1]] = small
+    assert detector.find(canvas) == []
+    assert faces_left(canvas, detector, larger)
+
+
+def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
+    photos: dict[str, bytes], model: Path, tmp_path: Path
+) -> None:
+    folder = Folder(str(tmp_path))
+    rows = []
+    for name in ("portrait_a", "cutout_no_head"):
+        (folder / "images").write(f"{name}.jpg", photos[name])
+        rows.append(_row(name, 1, f"images/{name}.jpg"))
+    rows.append(_row("no-picture", None))
+    found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
+    assert (found.looked_at, found.with_face, found.share) == (2, ["portrait_a"], 0.5)
+
+
+def test_nothing_is_looked_at_where_faces_may_stay(model: Path, tmp_path: Path) -> None:
+    rows = [_row("a", 1, "images/a.jpg")]
+    for sections in ({"faces": {"action": "none"}}, {"process": {"steps": ["trim"]}}):
+        settings = RetailerSettings.model_validate(sections)
+        found = check_residual(rows, Folder(str(tmp_path)), settings, model, threads=1)
+        assert (found.looked_at, found.share) == (0, 0)
+
+
+def test_a_sample_takes_pictures_that_had_a_face_first_and_spreads() -> None:
+    rows = [_row(f"{n}", int(n % 4 == 0), f"images/{n}.jpg") for n in range(100)]
+    assert all(row.face_count for row in sample(rows, 20))
+    more = sample(rows, 40)
+    assert sum(bool(row.face_count) for row in more) == 25
+    assert len({row.key for row in more}) == 40
+    others = [int(row.key) for row in more if not row.face_count]
+    assert min(others) < 20
+    assert max(others) > 80
+    assert sample(rows, 0) == []

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from imgassets.imaging.faces import FaceDetector
+from imgassets.imaging.picture import Pixels
+from imgassets.imaging.pipeline import process_picture, settings_hash
+from imgassets.imaging.steps import StepError
+from imgassets.manifests import Outcome
+from imgassets.settings import RetailerSettings
+
+OWN = "imgassets_tests.imaging.own_steps"
+
+
+def _steps(*steps: str, **sections: dict[str, object]) -> RetailerSettings:
+    return RetailerSettings.model_validate({"process": {"steps": steps}, **sections})
+
+
+def _pixels(file: bytes | None) -> Pixels:
+    assert file is not None
+    return np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def test_no_steps_leave_a_copy_encoded_again(
+    photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    file, record = process_picture(photos["portrait_c"], _steps(), detector)
+    assert file != photos["portrait_c"]
+    difference = np.abs(_pixels(file).astype(int) - _pixels(photos["portrait_c"]))
+    assert difference.mean() < 2
+    assert record.outcome == Outcome.OK
+    assert (record.face_count, record.trim_ratio) == (None, None)
+
+
+def test_no_steps_and_the_format_as_served_leave_the_bytes(
+    photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    settings = _steps(encode={"format": "served"})
+    file, record = process_picture(photos["portrait_c"], settings, detector)
+    assert file == photos["portrait_c"]
+    assert (record.width, record.height) == _pixels(file).shape[1::-1]
+
+
+def test_a_step_that_is_left_out_is_not_done(
+    photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    file, record = process_picture(photos["cutout_c"], _steps("remove_face"), detector)
+    assert record.face_removed is True
+    assert record.trim_ratio is None
+    assert _pixels(file).shape[1] == 600
+
+
+def test_the_order_is_the_one_of_the_settings(
+    photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    sections: dict[str, dict[str, object]] = {"resize": {"size": [200, 300]}}
+    last, _ = process_picture(
+        photos["cutout_c"], _steps("trim", "remove_face", "resize", **sections), detector
+    )
+    assert _pixels(last).shape == (300, 200, 3)
+    _, record = process_picture(photos["cutout_c"], _steps("trim", "remove_face"), detector)
+    assert record.trim_box is not None
+    assert record.kept_box is not None
+    assert record.face_cut is not None
+    assert record.kept_box[0] == record.trim_box[0]
+    assert record.kept_box[1] == record.face_cut
+    assert abs(record.face_cut - 394) < 15
+
+
+def test_a_step_of_ones_own_runs_in_its_place(
+    photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    settings = _steps(f"{OWN}.left_half", f"{OWN}.invert", encode={"format": "png"})
+    file, record = process_picture(photos["portrait_c"], settings, detector)
+    served = _pixels(photos["portrait_c"])
+    wanted = 255 - served[:, : served.shape[1] // 2]
+    # Two decoders of JPEG differ by a level or two.
+    assert np.abs(_pixels(file).astype(int) - wanted).mean() < 1.5
+    assert record.kept_box == [0, 0, served.shape[1] // 2, served.shape[0]]
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [("floats", "float32, not height x width x 3 uint8"), ("nothing", "gave a NoneType")],
+)
+def test_a_step_that_gives_no_picture_is_told(
+    photos: dict[str, bytes], detector: FaceDetector, step: str, said: str
+) -> None:
+    with pytest.raises(StepError, match=said):
+        process_picture(photos["cutout_a"], _steps(f"{OWN}.{step}"), detector)
+
+
+@pytest.mark.parametrize("path", [f"{OWN}.not_there", "not.there.at_all", f"{OWN}.NOT_A_FUNCTION"])
+def test_a_path_that_leads_nowhere_is_told(path: str) -> None:
+    with pytest.raises(StepError, match=r"process\.steps: "):
+        settings_hash(_steps(path))
+
+
+def test_the_settings_hash_follows_the_steps() -> None:
+    hashes = [
+        settings_hash(_steps(*steps))
+        for steps in ((), ("trim",), ("trim", "resize"), ("resize", "trim"), (f"{OWN}.invert",))
+    ]
+    assert len(set(hashes)) == 5
+
+
+@pytest.mark.parametrize("steps", [["trim", "trim"], ["sharpen"], ["a.b.", "trim"], ["os system"]])
+def test_steps_that_are_no_steps_are_refused(steps: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"process\.steps"):
+        RetailerSettings.model_validate({"process": {"steps": steps}})
