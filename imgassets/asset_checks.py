@@ -5,6 +5,7 @@ passes, so that the page plots it. The bounds are in the settings, per retailer.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from imgassets.assets.raw_images import raw_images
 from imgassets.assets.showing import table, told_as_failure
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
+from imgassets.settings import models_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,12 +149,46 @@ def face_removal(
     )
 
 
+@_check_of(processed_images, blocking=True)
+def residual_faces(
+    context: dg.AssetCheckExecutionContext, settings: SettingsResource
+) -> dg.AssetCheckResult:
+    """A second look at the pictures made finds hardly any face (`checks.max_residual_faces`)."""
+    from imgassets.imaging.models import ModelError, ensure_model
+    from imgassets.imaging.residual import check_residual
+    from imgassets.storage import StorageError
+
+    options = settings.load().for_retailer(partition_of(context).retailer)
+    with told_as_failure(ModelError, StorageError):
+        residual = check_residual(
+            _processed_rows(context, settings),
+            _folder(context, settings, "processed_images"),
+            options,
+            ensure_model(options.faces, models_folder()),
+            threads=os.cpu_count() or 1,
+        )
+    most = options.checks.max_residual_faces
+    return dg.AssetCheckResult(
+        passed=residual.share <= most,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{len(residual.with_face)} of {residual.looked_at} pictures looked at again "
+        f"still show a face; at most {most:.1%} may",
+        metadata={
+            "looked at": residual.looked_at,
+            "with a face": len(residual.with_face),
+            "share": residual.share,
+            "pictures": table([{"key": key} for key in residual.with_face]),
+        },
+    )
+
+
 CHECKS = [
     every_url_has_a_raw_row,
     every_url_has_a_processed_row,
     download_success_rate,
     trim_ratios,
     face_removal,
+    residual_faces,
 ]
 
 

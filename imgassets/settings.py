@@ -333,8 +333,11 @@ class CheckSettings(Section):
     max_residual_faces: Share = Field(
         0.01, description="processed pictures in which a face is still found / pictures looked at"
     )
+    residual_min_score: Share = Field(
+        0.85, description="the second look counts faces from this score on; it sees more ghosts"
+    )
     residual_sample: int = Field(
-        200, ge=0, description="processed pictures that are looked at a second time"
+        50, ge=0, description="processed pictures that are looked at a second time"
     )
     min_success_rate: Share = Field(0.9, description="pictures downloaded / URLs")
     trim_ratio_mean: Bounds = Field(

@@ -19,11 +19,12 @@ from imgassets.asset_checks import (
     every_url_has_a_processed_row,
     every_url_has_a_raw_row,
     face_removal,
+    residual_faces,
     trim_ratios,
 )
 from imgassets.definitions import build_defs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, UrlRow, from_table, to_table
-from imgassets.settings import load_settings
+from imgassets.settings import load_settings, project_root
 from imgassets.storage import IMAGES, Folder, Storage, read_table, write_table
 from imgassets_tests.rows import PARTITION, processed_row, raw_row, url_row
 
@@ -329,6 +330,23 @@ def test_faces_may_stay_where_the_settings_leave_them(partition: Partition) -> N
     assert check.description == "1 of 1 pictures had a face, and faces are left as they are"
 
 
+def test_a_second_look_that_finds_a_face_fails_and_blocks(partition: Partition) -> None:
+    photos = project_root() / "imgassets" / "demo" / "photos"
+    partition.processed([processed_row(0, **WITH_FACE), processed_row(1)])
+    images = partition.folder("processed_images") / IMAGES
+    images.write("picture-0.jpg", (photos / "cutout_c.jpg").read_bytes())
+    images.write("picture-1.jpg", (photos / "cutout_no_head.jpg").read_bytes())
+
+    check = partition.check(residual_faces)
+
+    assert not check.passed
+    assert check.blocking
+    assert check.severity is dg.AssetCheckSeverity.ERROR
+    assert str(check.description).startswith("1 of 2 pictures looked at again still show a face")
+    assert _markdown(check, "pictures").splitlines()[2:] == ["| picture-0 |"]
+    assert partition.check(residual_faces, checks={"max_residual_faces": 0.5}).passed
+
+
 @pytest.mark.parametrize("bounds", [{"min": 0.6}, {"max": 0.4}])
 def test_an_unexpected_share_of_faces_fails(partition: Partition, bounds: dict[str, float]) -> None:
     partition.processed([processed_row(0), processed_row(1, **WITH_FACE)])
@@ -397,6 +415,7 @@ def test_a_failed_warning_does_not_stop_the_run(
         "every_url_has_a_processed_row": True,
         "trim_ratios": True,
         "face_removal": True,
+        "residual_faces": True,
     }
     (row,) = from_table(read_table(partition.folder("processed_images")), ProcessedRow)
     assert row.outcome is Outcome.NO_RAW

@@ -41,19 +41,21 @@ def test_a_face_that_was_left_is_found_upright_and_upside_down(
     photos: dict[str, bytes], detector: FaceDetector, larger: FaceDetector, name: str
 ) -> None:
     pixels = _pixels(photos[name])
-    assert faces_left(pixels, detector, larger)
-    assert faces_left(pixels[::-1, ::-1].copy(), detector, larger)
+    assert faces_left(pixels, detector, larger, 0.85)
+    assert faces_left(pixels[::-1, ::-1].copy(), detector, larger, 0.85)
 
 
-def test_a_small_face_is_found_at_the_larger_scale(
-    photos: dict[str, bytes], detector: FaceDetector, larger: FaceDetector
+def test_a_small_face_is_found_at_the_larger_scale_alone(
+    photos: dict[str, bytes], model: Path
 ) -> None:
-    canvas = np.full((1400, 1000, 3), 255, np.uint8)
+    near, wide = (load_detector(model, FaceSettings(detect_side=side)) for side in (448, 672))
+    canvas = np.full((448, 320, 3), 255, np.uint8)
     photo = _pixels(photos["cutout_c"])[200:]
-    small = cv2.resize(photo, None, fx=0.15, fy=0.15, interpolation=cv2.INTER_AREA)
-    canvas[400 : 400 + small.shape[0], 300 : 300 + small.shape[1]] = small
-    assert detector.find(canvas) == []
-    assert faces_left(canvas, detector, larger)
+    small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)
+    canvas[100 : 100 + small.shape[0], 10 : 10 + small.shape[1]] = small
+    assert faces_left(canvas, near, near, 0.85) == []
+    (face,) = faces_left(canvas, near, wide, 0.85)
+    assert 12 <= face.height <= 15
 
 
 def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
