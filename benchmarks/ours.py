@@ -34,7 +34,7 @@ def main(urls: str, folder: str, client: str) -> None:
     )
     target = Folder(folder)
     for shard in plan(rows, target, settings.shard_size):
-        download_shard(
+        report = download_shard(
             shard_rows(rows, shard),
             target,
             settings,
@@ -42,6 +42,7 @@ def main(urls: str, folder: str, client: str) -> None:
             log=lambda _line: None,
             cancelled=threading.Event(),
         )
+        print(f"{shard.name}: {report.images_per_second:.1f} images/s while at work")
     outcomes = count_outcomes(collect(rows, target))
     if outcomes != {"ok": len(rows)}:
         sys.exit(f"not all came: {outcomes}")
