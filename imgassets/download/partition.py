@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from imgassets.download import journal
 from imgassets.download.client import Client
@@ -23,10 +23,11 @@ from imgassets.download.report import Progress, ShardReport
 from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.state import known, last_rows, read_state, rows_of
 from imgassets.download.urls import InvalidUrlError, normalise, origin
-from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, to_table
+from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
 from imgassets.settings import DownloadSettings, SettingsError
 from imgassets.storage import IMAGES, Folder, write_table
 
+_URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 _PROGRESS_S = 5.0
 _POLL_S = 0.2
 
@@ -172,13 +173,10 @@ def _last_row(row: UrlRow, known: RawRow | None) -> RawRow:
     if known is None or known.url != row.url:
         message = "the run ended before the turn of this URL; materialize the partition again"
         return raw_row(row, Outcome.NOT_FETCHED, error=message)
-    # The catalogue may have changed what stands beside the URL.
-    values = {
-        field.name: getattr(known, field.name)
-        for field in RAW_IMAGES
-        if not hasattr(row, field.name) and field.name != "outcome"
-    }
-    return raw_row(row, known.outcome, **values)
+    if all(getattr(known, name) == getattr(row, name) for name in _URL_FIELDS):
+        return known
+    # The catalogue has changed what stands beside the URL.
+    return replace(known, **{name: getattr(row, name) for name in _URL_FIELDS})
 
 
 def _in_order(url_rows: Iterable[UrlRow]) -> list[UrlRow]:

@@ -1,0 +1,1 @@
+"""How fast imgassets is, beside which peer, with which command; see README.md."""

@@ -1,0 +1,52 @@
+"""One run of this project over a list of URLs: `python -m benchmarks.ours URLS FOLDER CLIENT`.
+
+The three steps that the Dagster ops take, with all checks and records: plan, download, collect.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from imgassets.download.partition import collect, download_shard, plan, shard_rows
+from imgassets.manifests import UrlRow, count_outcomes
+from imgassets.settings import DownloadSettings
+from imgassets.storage import Folder
+
+
+def main(urls: str, folder: str, client: str) -> None:
+    """Fetch the URLs of a file into a partition's folder."""
+    rows = [
+        UrlRow(
+            key=f"{number:08d}-0-0123456789",
+            url=url,
+            retailer="bench",
+            date="2026-01-01",
+            product_id=f"{number:08d}",
+            position=0,
+            document_id=f"{number:024x}",
+        )
+        for number, url in enumerate(Path(urls).read_text().splitlines())
+    ]
+    settings = DownloadSettings.model_validate(
+        {"client": client, "allow_private_addresses": True, "threads": 32, "per_host": 32}
+    )
+    target = Folder(folder)
+    for shard in plan(rows, target, settings.shard_size):
+        report = download_shard(
+            shard_rows(rows, shard),
+            target,
+            settings,
+            shard=shard.name,
+            log=lambda _line: None,
+            cancelled=threading.Event(),
+        )
+        print(f"{shard.name}: {report.images_per_second:.1f} images/s while at work")
+    outcomes = count_outcomes(collect(rows, target))
+    if outcomes != {"ok": len(rows)}:
+        sys.exit(f"not all came: {outcomes}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
