@@ -132,7 +132,8 @@ class ProcessedRow:
     trim_box: list[int] | None = None
     """`[x, y, width, height]` kept by the trim, in pixels of the picture before the trim."""
     trim_threshold: float | None = None
-    """Grey variance at which the box was found; none where nothing was trimmed."""
+    """At which the box was found: grey variance (method variance), or slope of an edge in levels a
+    pixel (background); none where nothing was trimmed."""
     trim_ratio: float | None = None
     """Area kept / area before the trim, 0 to 1."""
     kept_box: list[int] | None = None
