@@ -45,6 +45,7 @@ class Outcome(StrEnum):
     NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
     RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"
     TOO_CLOSE = "too_close", "cutting off the face would leave too little; see faces.too_close"
+    CRASHED = "crashed", "the process that worked on this picture died of it"
     FAILED = "failed", "a processing step failed on this picture; see error"
 
 
