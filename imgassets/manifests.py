@@ -55,6 +55,7 @@ class Outcome(StrEnum):
     NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
     RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"
     TOO_CLOSE = "too_close", "cutting off the face would leave too little; see faces.too_close"
+    CRASHED = "crashed", "the process that worked on this picture died of it"
     FAILED = "failed", "a processing step failed on this picture; see error"
 
 
@@ -142,7 +143,8 @@ class ProcessedRow:
     trim_box: list[int] | None = None
     """`[x, y, width, height]` kept by the trim, in pixels of the picture before the trim."""
     trim_threshold: float | None = None
-    """Grey variance at which the box was found; none where nothing was trimmed."""
+    """At which the box was found: grey variance (method variance), or slope of an edge in levels a
+    pixel (background); none where nothing was trimmed."""
     trim_ratio: float | None = None
     """Area kept / area before the trim, 0 to 1."""
     kept_box: list[int] | None = None

@@ -277,15 +277,20 @@ class ResizeSettings(Section):
 class TrimSettings(Section):
     """How useless background is cut off."""
 
-    method: Literal["variance", "none"] = Field("variance", description="variance or none")
+    method: Literal["background", "variance", "none"] = Field(
+        "background",
+        description="background (edges that stand out), variance (the original's), or none",
+    )
     threshold: float = Field(
-        250, gt=0, description="rows and columns of at most this grey variance are background"
+        250, gt=0, description="variance: rows, columns of at most this variance are background"
     )
     step: float = Field(
-        25, gt=0, description="the threshold is lowered by this while the box is bad"
+        25, gt=0, description="variance: the threshold is lowered by this while the box is bad"
     )
     min_side: Share = Field(0.25, description="a box with a shorter side (share) is bad")
-    blur: int = Field(9, ge=1, le=99, description="Gaussian kernel in pixels, odd; 1: none")
+    blur: int = Field(
+        9, ge=1, le=99, description="variance: Gaussian kernel in pixels, odd; 1: none"
+    )
 
     @field_validator("blur")
     @classmethod

@@ -1,47 +1,30 @@
-"""All pictures of a partition: threads, storage, and continuing where a run stopped.
+"""All pictures of a partition: what is to be done, what is kept, and continuing a run that stopped.
 
-Here lives how the work is spread and kept. What is done to one picture is in `pipeline`.
+Here lives keeping the work: manifest, journal, progress. The process and threads that do it are in
+`isolation` and `worker`, what is done to one picture is in `pipeline`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
-
-from imgassets.imaging.encode import suffix
-from imgassets.imaging.faces import FaceDetector, load_detector
-from imgassets.imaging.pipeline import process_picture, settings_hash
+from imgassets.imaging.isolation import Cancelled, processed
+from imgassets.imaging.pipeline import settings_hash
+from imgassets.imaging.worker import Job, row_without_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, read_table, write_table
 
+__all__ = ["JOURNAL", "Cancelled", "process_partition", "remove_raw"]
+
 JOURNAL = "_journal"
+_TRIED_AGAIN = (Outcome.FAILED, Outcome.CRASHED, Outcome.RAW_MISSING, Outcome.NO_RAW)
 _EVERY_S = 5.0  # a killed run loses at most this much work; a person sees a line this often
-_POLL_S = 0.2  # how soon a cancelled run notices
-
-
-class Cancelled(Exception):  # noqa: N818  (a person's wish, not a fault)
-    """The run was cancelled; what was done is kept."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    row: RawRow
-    raw_folder: Folder
-    folder: Folder
-    settings: RetailerSettings
-    hash: str
 
 
 def process_partition(
@@ -76,7 +59,9 @@ def process_partition(
     Raises:
         Cancelled: `cancelled` was set.
         ModelError: the model cannot be loaded.
+        StepError: a step of the user's own cannot be imported.
         StorageError: storage cannot be read or written.
+        WorkerError: the process that does the work cannot be started.
     """
     threads = threads or _cores()
     hash_ = settings_hash(settings)
@@ -88,27 +73,33 @@ def process_partition(
     there = (folder / IMAGES).sizes()
 
     rows: dict[str, ProcessedRow] = {}
-    tasks: list[_Task] = []
+    tasks: list[RawRow] = []
     for raw in raw_rows:
         known = earlier.get(raw.key)
         if raw.outcome != Outcome.OK:
-            rows[raw.key] = _row(raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}")
+            rows[raw.key] = row_without_picture(
+                raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
+            )
         elif known is not None and _still_holds(known, raw, hash_, there):
             rows[raw.key] = replace(known, url=raw.url, product_id=raw.product_id)
         else:
-            tasks.append(_Task(raw, raw_folder, folder, settings, hash_))
+            tasks.append(raw)
     if kept := sum(row.outcome != Outcome.NO_RAW for row in rows.values()):
         log(f"{kept} pictures are kept from an earlier run")
 
     if tasks:
-        load_detector(model, settings.faces)  # fails here, and once, if it does
-        with _one_opencv_thread(), _Progress(len(tasks), log) as progress:
-            for row in _worked_on(
-                tasks, model=model, threads=threads, log=log, cancelled=cancelled, journal=journal
+        job = Job(raw_folder, folder, settings, hash_, model, threads)
+        progress = _Progress(len(tasks), log)
+        try:
+            for row in processed(
+                tasks, job, log=log, cancelled=cancelled, idle=journal.flush_if_due
             ):
-                rows[row.key] = row
-                journal.add(row)
+                rows[row.key] = _or_earlier(row, earlier.get(row.key), there)
+                journal.add(rows[row.key])
                 progress.add(row)
+        finally:
+            journal.flush()
+            progress.say()
 
     ordered = [rows[raw.key] for raw in raw_rows]
     write_table(folder, to_table(ordered, ProcessedRow))
@@ -128,92 +119,49 @@ def _still_holds(known: ProcessedRow, raw: RawRow, hash_: str, there: dict[str, 
     return (
         known.raw_sha256 == raw.sha256
         and known.settings_hash == hash_
-        and known.outcome not in (Outcome.FAILED, Outcome.RAW_MISSING, Outcome.NO_RAW)
+        and known.outcome not in _TRIED_AGAIN
         and (known.path is None or known.path.removeprefix(f"{IMAGES}/") in there)
     )
 
 
-def _worked_on(
-    tasks: Sequence[_Task],
-    *,
-    model: Path,
-    threads: int,
-    log: Callable[[str], None],
-    cancelled: threading.Event,
-    journal: _Journal,
-) -> Iterator[ProcessedRow]:
-    """The rows as they are done; what is under way is bounded, so that memory is."""
-    local = threading.local()
-
-    def work(task: _Task) -> ProcessedRow:
-        if not hasattr(local, "detector"):
-            local.detector = load_detector(model, task.settings.faces)
-        return _processed(task, local.detector, log)
-
-    waiting = iter(tasks)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="imaging")
-    under_way: set[Future[ProcessedRow]] = set()
-    try:
-        while True:
-            under_way |= {
-                pool.submit(work, task) for task in islice(waiting, 2 * threads - len(under_way))
-            }
-            if not under_way:
-                return
-            done, _ = wait(under_way, timeout=_POLL_S, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-                under_way.remove(future)
-            if cancelled.is_set():
-                raise Cancelled("the run was cancelled; what was done is kept")
-            journal.flush_if_due()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        for future in under_way:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                journal.add(future.result())
-        journal.flush()
+def _or_earlier(
+    row: ProcessedRow, known: ProcessedRow | None, there: dict[str, int]
+) -> ProcessedRow:
+    """A picture stays, though settings changed, if its served file was removed (`keep_raw`)."""
+    if (
+        row.outcome == Outcome.RAW_MISSING
+        and known is not None
+        and known.path is not None
+        and known.raw_sha256 == row.raw_sha256
+        and known.path.removeprefix(f"{IMAGES}/") in there
+    ):
+        return known
+    return row
 
 
-def _processed(task: _Task, detector: FaceDetector, log: Callable[[str], None]) -> ProcessedRow:
-    raw = task.row
-    try:
-        data = task.raw_folder.read(str(raw.path))
-    except FileNotFoundError:
-        error = f"{raw.path} is gone; materialize raw_images of the partition again"
-        return _row(raw, task.hash, Outcome.RAW_MISSING, error)
-    try:
-        file, record = process_picture(data, task.settings, detector)
-    except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)
-        log(f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}")
-        return _row(raw, task.hash, Outcome.FAILED, f"{type(error).__name__}: {error}")
-    made: dict[str, str | None] = {"path": None, "sha256": None}
-    if file is not None:
-        name = f"{raw.key}.{suffix(file)}"
-        (task.folder / IMAGES).write(name, file)
-        made = {"path": f"{IMAGES}/{name}", "sha256": hashlib.sha256(file).hexdigest()}
-    return ProcessedRow(
-        key=raw.key,
-        url=raw.url,
-        product_id=raw.product_id,
-        raw_sha256=raw.sha256,
-        settings_hash=task.hash,
-        path=made["path"],
-        sha256=made["sha256"],
-        **asdict(record),
-    )
+def remove_raw(rows: Sequence[ProcessedRow], raw_rows: Sequence[RawRow], raw_folder: Folder) -> int:
+    """Remove the served files whose pictures are made; for `process.keep_raw: false`.
 
+    To be called last: contact sheets show served pictures. The rows of `raw_images` stay, with the
+    paths that they had.
 
-def _row(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
-    return ProcessedRow(
-        key=raw.key,
-        url=raw.url,
-        product_id=raw.product_id,
-        raw_sha256=raw.sha256,
-        outcome=outcome,
-        error=error,
-        settings_hash=hash_,
-    )
+    Args:
+        rows: the manifest of `processed_images`, as it was written.
+        raw_rows: that of `raw_images`.
+        raw_folder: that the paths of `raw_rows` are relative to.
+
+    Returns:
+        How many files are gone.
+    """
+    made = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
+    there = (raw_folder / IMAGES).sizes()
+    removed = 0
+    for raw in raw_rows:
+        if raw.key in made and raw.path is not None:
+            name = raw.path.removeprefix(f"{IMAGES}/")
+            (raw_folder / IMAGES).remove(name)
+            removed += name in there
+    return removed
 
 
 def _manifest(folder: Folder) -> list[ProcessedRow]:
@@ -228,17 +176,6 @@ def _remove_unnamed(folder: Folder, rows: Sequence[ProcessedRow]) -> None:
     named = {str(row.path).removeprefix(f"{IMAGES}/") for row in rows}
     for name in (folder / IMAGES).sizes().keys() - named:
         (folder / IMAGES).remove(name)
-
-
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Our threads are the parallel ones: OpenCV's own would only compete with them."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
 
 
 class _Journal:
@@ -283,19 +220,13 @@ class _Progress:
         self._done = self._failed = 0
         self._start = self._said = time.monotonic()
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._say()
-
     def add(self, row: ProcessedRow) -> None:
         self._done += 1
         self._failed += row.outcome != Outcome.OK
         if time.monotonic() - self._said >= _EVERY_S:
-            self._say()
+            self.say()
 
-    def _say(self) -> None:
+    def say(self) -> None:
         self._said = time.monotonic()
         rate = self._done / max(self._said - self._start, 1e-9)
         left = (self._total - self._done) / rate if rate else float("inf")

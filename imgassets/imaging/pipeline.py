@@ -19,7 +19,7 @@ from imgassets.imaging.picture import Box, Picture
 from imgassets.imaging.removal import Removal, chin, remove
 from imgassets.imaging.resize import resize
 from imgassets.imaging.steps import run_own_step, source_hash
-from imgassets.imaging.trim import find_by_variance
+from imgassets.imaging.trim import find
 from imgassets.manifests import Outcome
 from imgassets.settings import STEPS, RetailerSettings
 
@@ -205,7 +205,7 @@ def _trim(
 ) -> tuple[Picture, PictureRecord]:
     if settings.trim.method == "none":
         return picture, record
-    found = find_by_variance(picture.pixels, settings.trim)
+    found = find(picture.pixels, settings.trim)
     return picture.cut(found.box), replace(
         record,
         trim_box=found.box.as_list(),

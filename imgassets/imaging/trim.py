@@ -1,7 +1,8 @@
 """Useless background at the edges of a picture, and cutting it off.
 
 Here lives finding the box that holds the product. The method `variance` is the original
-pipeline's: rows and columns of pixels that hardly vary are background.
+pipeline's: rows and columns of pixels that hardly vary are background. The method `background` is
+in `background`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from imgassets.imaging.background import find_by_background
 from imgassets.imaging.picture import Box, Pixels
 from imgassets.settings import TrimSettings
 
@@ -22,12 +24,27 @@ class Trim:
 
     Attributes:
         box: in pixels of the picture that was looked at.
-        threshold: the grey variance at which the box was found; none where nothing is cut off
-            because no threshold gave a good box.
+        threshold: at which the box was found (`variance`: grey variance; `background`: slope of an
+            edge, levels a pixel); none where nothing is cut off because none gave a good box.
     """
 
     box: Box
     threshold: float | None
+
+
+def find(pixels: Pixels, settings: TrimSettings) -> Trim:
+    """Find the box by the method of the settings (not `none`).
+
+    Args:
+        pixels: height x width x 3, uint8, BGR.
+        settings: the method, and its parameters.
+    """
+    if settings.method == "variance":
+        return find_by_variance(pixels, settings)
+    found = find_by_background(pixels, settings.min_side)
+    if found is None:
+        return Trim(Box(0, 0, pixels.shape[1], pixels.shape[0]), None)
+    return Trim(*found)
 
 
 def find_by_variance(pixels: Pixels, settings: TrimSettings) -> Trim:

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from imgassets.imaging import partition, pipeline
+from imgassets.imaging.isolation import WorkerError
 from imgassets.imaging.models import ModelError
-from imgassets.imaging.partition import JOURNAL, Cancelled, process_partition
+from imgassets.imaging.partition import JOURNAL, Cancelled, process_partition, remove_raw
+from imgassets.imaging.steps import StepError
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Folder, StorageError, read_table
+from imgassets_tests.imaging.own_steps import MARK
 
 SETTINGS = RetailerSettings()
 
@@ -133,48 +141,130 @@ def test_other_settings_make_all_pictures_again_and_leave_none_of_the_old(
     assert set((filled.folder / "images").sizes()) == {f"{row.key}.png" for row in rows}
 
 
-def test_a_run_that_was_cancelled_is_continued(
+def _own(step: str) -> RetailerSettings:
+    steps = [f"imgassets_tests.imaging.own_steps.{step}", "remove_face", "resize", "trim"]
+    return RetailerSettings.model_validate({"process": {"steps": steps}})
+
+
+def _marked(value: int = MARK) -> bytes:
+    """A picture that the steps of `own_steps` stumble on."""
+    pixels = np.full((200, 200, 3), (value, 20, 20), np.uint8)
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def test_a_run_that_was_cancelled_is_continued(filled: Partition) -> None:
+    filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(6) for raw in filled.rows]
+    settings = _own("slowly")
+
+    def cancel_after_the_third(folder: Folder) -> None:
+        while len((folder / "images").sizes()) < 3:
+            time.sleep(0.01)
+        filled.cancelled.set()
+
+    watcher = threading.Thread(target=cancel_after_the_third, args=(filled.folder,))
+    watcher.start()
+    with pytest.raises(Cancelled):
+        filled.run(settings)
+    watcher.join()
+    assert "manifest.parquet" not in filled.folder.sizes()
+    done = (filled.folder / "images").sizes()
+    assert 3 <= len(done) < len(filled.rows)
+    filled.cancelled.clear()
+    rows = filled.run(settings)
+    assert all(row.outcome == Outcome.OK for row in rows)
+    kept = next(int(line.split()[0]) for line in filled.lines if "are kept" in line)
+    # The pictures that were under way were written, but not told.
+    assert len(done) - 2 <= kept <= len(done)
+
+
+def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -> None:
+    filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(20) for raw in filled.rows]
+    (tmp_path / "partition.pickle").write_bytes(pickle.dumps((filled.rows, str(filled.model))))
+    code = (
+        "import pickle, sys, threading; from pathlib import Path\n"
+        "from imgassets.imaging import partition; from imgassets.storage import Folder\n"
+        "from imgassets.settings import RetailerSettings\n"
+        "partition._EVERY_S = 0.2\n"
+        "root = sys.argv[1]; rows, model = pickle.load(open(root + '/partition.pickle', 'rb'))\n"
+        "partition.process_partition(rows, Folder(root + '/raw'), Folder(root + '/processed'),\n"
+        "    RetailerSettings(), Path(model), threads=2, log=print, cancelled=threading.Event())\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL)
+    while not (filled.folder / JOURNAL).sizes():
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    assert "manifest.parquet" not in filled.folder.sizes()
+    rows = filled.run()
+    assert all(row.outcome == Outcome.OK for row in rows)
+    assert any("are kept from an earlier run" in line for line in filled.lines)
+    assert (filled.folder / JOURNAL).sizes() == {}
+
+
+def test_one_failing_picture_stops_no_other_and_is_tried_again(filled: Partition) -> None:
+    filled.add("marked", _marked())
+    rows = filled.run(_own("fail_on_marked"))
+    assert rows[-1].outcome == Outcome.FAILED
+    assert rows[-1].error == "ZeroDivisionError: a bug"
+    assert any("Traceback" in line and "marked" in line for line in filled.lines)
+    assert all(row.outcome == Outcome.OK for row in rows[:-1])
+    filled.lines.clear()
+    filled.run(_own("fail_on_marked"))
+    assert filled.lines[0] == "8 pictures are kept from an earlier run"
+    assert filled.lines[-1].startswith("1 of 1 pictures processed, 1 without a result")
+
+
+def test_pictures_that_crash_the_process_take_themselves_and_no_other(filled: Partition) -> None:
+    filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(2) for raw in filled.rows]
+    for number in (0, 5, 11):
+        filled.add(f"poison-{number}", _marked())
+        filled.rows.insert(number, filled.rows.pop())
+    rows = filled.run(_own("crash_on_marked"))
+    assert [row.key for row in rows] == [raw.key for raw in filled.rows]
+    crashed = {row.key for row in rows if row.outcome == Outcome.CRASHED}
+    assert crashed == {"poison-0", "poison-5", "poison-11"}
+    assert all(row.outcome == Outcome.OK for row in rows if row.key not in crashed)
+    assert str(rows[0].error) == "the imaging process was killed by SIGSEGV on it"
+    assert filled.manifest() == rows
+
+
+def test_a_crash_that_does_not_come_again_costs_no_picture(
+    filled: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGASSETS_TEST_CRASHED", str(tmp_path / "crashed"))
+    filled.add("marked", _marked())
+    filled.rows.insert(2, filled.rows.pop())
+    rows = filled.run(_own("crash_once"))
+    assert (tmp_path / "crashed").exists()
+    # Where it was alone when it crashed, nothing can be said for it.
+    assert sum(row.outcome != Outcome.OK for row in rows) <= 1
+
+
+def test_a_worker_that_cannot_start_is_told(
     filled: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pipeline.process_picture
-
-    def cancel_after_the_third(*args: object) -> object:
-        made.append(1)
-        if len(made) == 3:
-            filled.cancelled.set()
-        return real(*args)  # type: ignore[arg-type]
-
-    made: list[int] = []
-    monkeypatch.setattr(partition, "process_picture", cancel_after_the_third)
-    with pytest.raises(Cancelled):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerError, match="ended with status 1 before it took up a picture"):
         filled.run()
-    assert "manifest.parquet" not in filled.folder.sizes()
-    done = len(made)
-    assert 3 <= done < len(filled.rows)
-    filled.cancelled.clear()
+
+
+def test_a_step_that_cannot_be_imported_stops_before_any_picture(filled: Partition) -> None:
+    with pytest.raises(StepError, match="not_there cannot be imported"):
+        filled.run(_own("not_there"))
+
+
+def test_served_files_are_removed_once_their_pictures_are_made(filled: Partition) -> None:
+    filled.add("broken", b"no picture")
     rows = filled.run()
-    assert len(made) == len(filled.rows)
-    assert all(row.outcome == Outcome.OK for row in rows)
-
-
-def test_one_failing_picture_stops_no_other_and_is_tried_again(
-    filled: Partition, monkeypatch: pytest.MonkeyPatch, photos: dict[str, bytes]
-) -> None:
-    real = pipeline.process_picture
-
-    def fail_on_one(data: bytes, *args: object) -> object:
-        if data == photos["portrait_a"]:
-            raise ZeroDivisionError("a bug")
-        return real(data, *args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(partition, "process_picture", fail_on_one)
-        rows = {row.key: row for row in filled.run()}
-    assert rows["portrait_a"].outcome == Outcome.FAILED
-    assert rows["portrait_a"].error == "ZeroDivisionError: a bug"
-    assert any("Traceback" in line and "portrait_a" in line for line in filled.lines)
-    assert all(row.outcome == Outcome.OK for row in rows.values() if row.key != "portrait_a")
-    assert all(row.outcome == Outcome.OK for row in filled.run())
+    assert remove_raw(rows, filled.rows, filled.raw) == 8
+    assert set((filled.raw / "images").sizes()) == {"broken.jpg"}
+    assert filled.run() == rows
+    # With other settings nothing can be made again; the pictures stay as they are.
+    other = filled.run(RetailerSettings.model_validate({"encode": {"format": "png"}}))
+    assert [row.path for row in other] == [row.path for row in rows]
+    assert len((filled.folder / "images").sizes()) == 8
+    assert remove_raw(rows, filled.rows, filled.raw) == 0
 
 
 def test_storage_that_cannot_be_written_stops_with_one_error(filled: Partition) -> None:

@@ -1,0 +1,201 @@
+"""Catalogue pictures of people with labelled faces, and pictures without any.
+
+Made from the photographs of the package: scaled to a face height, turned, mirrored, set on
+backgrounds. The labels below were read off the photographs by eye, on a grid, before any detector
+was asked: points along the jaw, and the height of the face from hairline to chin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+import imgassets.demo
+from benchmarks.quality.backgrounds import background
+
+PHOTOS = Path(imgassets.demo.__file__).parent / "photos"
+BACKGROUNDS = ("white", "grey", "gradient", "textured")
+SHARES = (0.20, 0.15, 0.12, 0.10, 0.08, 0.06, 0.05, 0.04, 0.03)
+CANVASES = ((1000, 1500), (1000, 1500), (1200, 1200), (1500, 1000))
+MOST_DEGREES = 20.0
+
+
+@dataclass(frozen=True)
+class Person:
+    """A photograph with one face.
+
+    Attributes:
+        name: of the file.
+        jaw: x, y of points along the jaw, the chin among them.
+        face: height from hairline to chin, pixels.
+        top: row of the hair's top.
+        cutout: whether it stands on white, to be set on another background by its outline.
+    """
+
+    name: str
+    jaw: tuple[tuple[int, int], ...]
+    face: int
+    top: int
+    cutout: bool
+
+
+PEOPLE = (
+    Person(
+        "portrait_a", ((411, 350), (452, 414), (490, 433), (535, 414), (579, 350)), 335, 30, False
+    ),
+    Person(
+        "portrait_b", ((400, 352), (435, 368), (460, 376), (495, 371), (512, 360)), 211, 135, False
+    ),
+    Person(
+        "portrait_c", ((310, 345), (335, 356), (365, 362), (385, 358), (400, 345)), 249, 70, False
+    ),
+    Person(
+        "astronaut", ((184, 157), (198, 173), (219, 178), (236, 173), (249, 161)), 114, 10, False
+    ),
+    Person(
+        "cutout_a", ((261, 412), (285, 448), (316, 462), (351, 448), (374, 412)), 202, 245, True
+    ),
+    Person(
+        "cutout_c", ((295, 365), (308, 376), (325, 381), (340, 377), (350, 368)), 124, 230, True
+    ),
+    Person(
+        "cutout_astronaut",
+        ((219, 475), (232, 499), (255, 508), (284, 499), (305, 475)),
+        130,
+        330,
+        True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture, and what is true of it.
+
+    Attributes:
+        file: a JPEG, as a shop serves it.
+        share: face height / picture height; 0 without a face.
+        chin: row of the lowest point of the jaw.
+        centre: x, y of the middle of the face.
+        face: height of the face in pixels.
+        kind: how it was made.
+    """
+
+    file: bytes
+    share: float
+    chin: float
+    centre: tuple[float, float]
+    face: float
+    kind: str
+
+
+def with_face(count: int, seed: int) -> Iterator[Labelled]:
+    """That many pictures with one face each; every share, person and background in turn."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        share = SHARES[number % len(SHARES)]
+        person = PEOPLE[number // len(SHARES) % len(PEOPLE)]
+        kind = BACKGROUNDS[number // (len(SHARES) * len(PEOPLE)) % len(BACKGROUNDS)]
+        yield _placed(person, share, kind, random)
+
+
+def without_face(count: int, seed: int) -> Iterator[Labelled]:
+    """That many pictures of people below the chin, backs of suits and bare backgrounds."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        kind = BACKGROUNDS[number % len(BACKGROUNDS)]
+        name = "cutout_no_head"
+        person = None
+        if number % 3:
+            person = PEOPLE[number // 3 % len(PEOPLE)]
+            name = person.name
+        image, mask = _photograph(name, cutout=person is None or person.cutout)
+        if person is not None:
+            # Well below the chin: what is left of a shot that shows no face.
+            start = max(y for _, y in person.jaw) + round(0.12 * person.face)
+            image, mask = image[start:], mask[start:]
+        yield _headless(image, mask, kind, random)
+
+
+def _photograph(name: str, *, cutout: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pixels, and what of them belongs to the person (0 to 1)."""
+    image = cv2.imread(str(PHOTOS / f"{name}.jpg"))
+    if image is None:
+        raise FileNotFoundError(name)
+    mask = np.ones(image.shape[:2], np.float32)
+    if cutout:
+        white = (image.min(axis=2) >= 245).astype(np.uint8)
+        _, labels = cv2.connectedComponents(np.pad(white, 1, constant_values=1), connectivity=4)
+        mask = (labels[1:-1, 1:-1] != labels[0, 0]).astype(np.float32)
+        mask = cv2.GaussianBlur(cv2.erode(mask, np.ones((3, 3), np.uint8)), (3, 3), 0)
+    return image.astype(np.float32), np.asarray(mask, np.float32)
+
+
+def _turn(scale: float, random: Generator, centre: tuple[float, float]) -> NDArray[np.float64]:
+    """A mirroring or not, a rotation, a scale, about a place."""
+    degrees = random.uniform(-MOST_DEGREES, MOST_DEGREES)
+    turn = np.vstack([cv2.getRotationMatrix2D(centre, degrees, scale), (0, 0, 1)])
+    if random.random() < 0.5:
+        mirror = np.array([[-1, 0, 2 * centre[0]], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
+        turn = turn @ mirror
+    return np.asarray(turn, np.float64)
+
+
+def _set(
+    image: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    turn: NDArray[np.float64],
+    scene: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    size = scene.shape[1], scene.shape[0]
+    scale = float(np.sqrt(abs(np.linalg.det(turn[:2, :2]))))
+    if scale < 1:  # what the area filter of a camera's software does
+        sigma = 0.45 * (1 / scale - 1)
+        image = cv2.GaussianBlur(image, (0, 0), max(sigma, 0.01))
+        mask = cv2.GaussianBlur(mask, (0, 0), max(sigma, 0.01))
+    put = cv2.warpAffine(image, turn[:2], size, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(mask, turn[:2], size)[:, :, None]
+    return np.asarray(put * alpha + scene * (1 - alpha), np.float32)
+
+
+def _placed(person: Person, share: float, kind: str, random: Generator) -> Labelled:
+    width, height = CANVASES[random.integers(len(CANVASES))]
+    image, mask = _photograph(person.name, cutout=person.cutout)
+    scale = share * height / person.face
+    jaw = np.array(person.jaw, np.float64)
+    middle = (float(jaw[:, 0].mean()), float(jaw[:, 1].max() - person.face / 2))
+    turn = _turn(scale, random, middle)
+    # The face anywhere in the upper part, whole.
+    room = person.face * scale
+    x = random.uniform(room, max(room + 1, width - room))
+    y = random.uniform(room * 0.9, max(room, height * 0.45))
+    turn = np.array([[1, 0, x - middle[0]], [0, 1, y - middle[1]], [0, 0, 1]]) @ turn
+    scene = _set(image, mask, turn, background(kind, width, height, random))
+    places = np.c_[jaw, np.ones(len(jaw))] @ turn[:2].T
+    label = f"{person.name} {kind}"
+    return Labelled(_jpeg(scene, random), share, float(places[:, 1].max()), (x, y), room, label)
+
+
+def _headless(
+    image: NDArray[np.float32], mask: NDArray[np.float32], kind: str, random: Generator
+) -> Labelled:
+    width, height = CANVASES[random.integers(len(CANVASES))]
+    scale = random.uniform(0.4, 1.2) * width / image.shape[1]
+    centre = (image.shape[1] / 2, image.shape[0] / 2)
+    turn = _turn(scale, random, centre)
+    x, y = random.uniform(0.3, 0.7) * width, random.uniform(0.4, 0.8) * height
+    turn = np.array([[1, 0, x - centre[0]], [0, 1, y - centre[1]], [0, 0, 1]]) @ turn
+    scene = _set(image, mask, turn, background(kind, width, height, random))
+    return Labelled(_jpeg(scene, random), 0.0, 0.0, (0.0, 0.0), 0.0, f"headless {kind}")
+
+
+def _jpeg(scene: NDArray[np.float32], random: Generator) -> bytes:
+    quality = int(random.integers(80, 96))
+    pixels = np.clip(np.rint(scene), 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -1,0 +1,195 @@
+"""Work on pictures in a process that may crash.
+
+Here lives starting `worker`, and finding the picture that took one down: those that were under way
+are done again one at a time, so that the culprit is alone when the next worker dies. It becomes an
+outcome; all others are done as if nothing had been. A worker has all threads, since one process
+costs one start (half a second) and less memory than one a core, and is as fast.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from imgassets.imaging.worker import Job, row_without_picture
+from imgassets.manifests import Outcome, ProcessedRow, RawRow
+
+_POLL_S = 0.2  # how soon a cancelled run notices
+_AHEAD = 64  # answers that wait for us; a worker that is faster waits in turn
+
+
+class Cancelled(Exception):  # noqa: N818  (a person's wish, not a fault)
+    """The run was cancelled; what was done is kept."""
+
+
+class WorkerError(Exception):
+    """No worker can be started; the message says why."""
+
+
+class _Died(Exception):  # noqa: N818
+    """The worker is gone, with these pictures under way."""
+
+    def __init__(self, under_way: list[str], status: int) -> None:
+        super().__init__(_told(status))
+        self.under_way = under_way
+
+
+def processed(
+    tasks: Sequence[RawRow],
+    job: Job,
+    *,
+    log: Callable[[str], None],
+    cancelled: threading.Event,
+    idle: Callable[[], None],
+) -> Iterator[ProcessedRow]:
+    """The rows of pictures, as they are done.
+
+    Args:
+        tasks: pictures to make.
+        job: what is common to them.
+        log: takes lines for a person.
+        cancelled: once set, the work stops.
+        idle: called several times a second.
+
+    Raises:
+        Cancelled: `cancelled` was set.
+        ModelError: the model cannot be loaded.
+        StorageError: storage cannot be read or written.
+        WorkerError: a worker dies before it takes up any picture.
+    """
+    left = {raw.key: raw for raw in tasks}
+    suspects: list[str] = []
+    while left:
+        alone = bool(suspects)
+        batch = [left[key] for key in suspects] if alone else list(left.values())
+        using = replace(job, threads=1) if alone else job
+        try:
+            for row in _by_one_worker(batch, using, log=log, cancelled=cancelled, idle=idle):
+                del left[row.key]
+                yield row
+            suspects = []
+        except _Died as died:
+            suspects = [key for key in died.under_way if key in left]
+            if not suspects:
+                raise WorkerError(
+                    f"the imaging process {died} before it took up a picture; "
+                    "what it said stands in the log of this process"
+                ) from None
+            if len(suspects) == 1:
+                culprit = left.pop(suspects[0])
+                log(f"{culprit.key} ({culprit.url}) crashed the imaging process, which {died}")
+                yield row_without_picture(
+                    culprit, job.hash, Outcome.CRASHED, f"the imaging process {died} on it"
+                )
+                suspects = [raw.key for raw in batch if raw.key in left] if alone else []
+            else:
+                log(f"the imaging process {died}; trying its {len(suspects)} pictures one by one")
+
+
+def _by_one_worker(
+    batch: Sequence[RawRow],
+    job: Job,
+    *,
+    log: Callable[[str], None],
+    cancelled: threading.Event,
+    idle: Callable[[], None],
+) -> Iterator[ProcessedRow]:
+    process = _started()
+    answers: queue.Queue[tuple[str, object]] = queue.Queue(_AHEAD)
+    stopped = threading.Event()
+    feeder = threading.Thread(target=_feed, args=(process, job, batch), daemon=True)
+    reader = threading.Thread(target=_read, args=(process, answers, stopped), daemon=True)
+    feeder.start()
+    reader.start()
+    under_way: list[str] = []
+    try:
+        while True:
+            if cancelled.is_set():
+                raise Cancelled("the run was cancelled; what was done is kept")
+            idle()
+            try:
+                kind, what = answers.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if kind == "row" and isinstance(what, ProcessedRow):
+                under_way.remove(what.key)
+                yield what
+            elif kind == "started":
+                under_way.append(str(what))
+            elif kind == "log":
+                log(str(what))
+            elif kind == "error" and isinstance(what, Exception):
+                raise what
+            elif kind == "end":
+                return
+            elif kind == "died":
+                raise _Died(under_way, process.wait())
+    finally:
+        stopped.set()
+        process.kill()
+        process.wait()
+        reader.join()
+        feeder.join()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    # The same modules as here, wherever a launcher found them: also steps of the user's own.
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-m", "imgassets.imaging.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def _feed(process: subprocess.Popen[bytes], job: Job, batch: Sequence[RawRow]) -> None:
+    """Hand out the pictures; the pipe holds few, so that little is handed out in vain."""
+    if process.stdin is None:
+        return
+    with suppress(BrokenPipeError, ValueError):
+        pickle.dump(job, process.stdin)
+        for raw in batch:
+            pickle.dump(raw, process.stdin)
+        process.stdin.close()
+
+
+def _read(
+    process: subprocess.Popen[bytes],
+    answers: queue.Queue[tuple[str, object]],
+    stopped: threading.Event,
+) -> None:
+    """Pass on what the worker says, until it ends or dies, or nobody listens."""
+    answer: tuple[str, object] = ("", None)
+    while answer[0] not in ("end", "died"):
+        try:
+            answer = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301
+        except (EOFError, pickle.UnpicklingError, OSError):
+            answer = ("died", None)
+        while not stopped.is_set():
+            try:
+                answers.put(answer, timeout=_POLL_S)
+                break
+            except queue.Full:
+                continue
+        if stopped.is_set():
+            return
+
+
+def _told(status: int) -> str:
+    if status < 0:
+        with suppress(ValueError):
+            return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"

@@ -1,0 +1,150 @@
+"""The process that works on pictures: `python -m imgassets.imaging.worker`.
+
+Here lives what happens in it: threads take pictures from standard input, one after the other, and
+say on standard output (pickled tuples) which picture they start, and its row when it is done. It is
+a process of its own so that a detector or decoder that crashes takes it down and not the run; who
+starts it, and finds out which picture it was, is `isolation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+
+from imgassets.imaging.encode import suffix
+from imgassets.imaging.faces import FaceDetector, load_detector
+from imgassets.imaging.models import ModelError
+from imgassets.imaging.pipeline import process_picture
+from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.settings import RetailerSettings
+from imgassets.storage import IMAGES, Folder, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is common to all pictures of a worker.
+
+    Attributes:
+        raw_folder: that the paths of raw rows are relative to.
+        folder: of the pictures to make.
+        settings: of the retailer.
+        hash: of these settings.
+        model: the detector's file.
+        threads: pictures worked on at the same time.
+    """
+
+    raw_folder: Folder
+    folder: Folder
+    settings: RetailerSettings
+    hash: str
+    model: Path
+    threads: int
+
+
+def row_without_picture(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
+    """The row of a picture that was not made."""
+    return ProcessedRow(
+        key=raw.key,
+        url=raw.url,
+        product_id=raw.product_id,
+        raw_sha256=raw.sha256,
+        outcome=outcome,
+        error=error,
+        settings_hash=hash_,
+    )
+
+
+class _Worker:
+    """Threads between standard input and standard output."""
+
+    def __init__(self, job: Job, tasks: BinaryIO, answers: BinaryIO) -> None:
+        self._job, self._tasks, self._answers = job, tasks, answers
+        self._taking, self._telling = threading.Lock(), threading.Lock()
+
+    def run(self) -> None:
+        """Work until standard input ends: the run wants no more, or is gone."""
+        # Our threads are the parallel ones: OpenCV's own would only compete with them.
+        cv2.setNumThreads(1)
+        threads = [
+            threading.Thread(target=self._work, name=f"imaging-{n}", daemon=True)
+            for n in range(self._job.threads)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._tell("end", None)
+
+    def _work(self) -> None:
+        try:
+            detector = load_detector(self._job.model, self._job.settings.faces)
+            while (raw := self._take()) is not None:
+                self._tell("started", raw.key)
+                self._tell("row", self._processed(raw, detector))
+        except (ModelError, StorageError) as error:
+            self._tell("error", error)
+
+    def _take(self) -> RawRow | None:
+        with self._taking:
+            try:
+                raw: RawRow = pickle.load(self._tasks)  # noqa: S301  (our own parent's)
+            except EOFError:
+                return None
+        return raw
+
+    def _tell(self, kind: str, what: object) -> None:
+        with self._telling:
+            pickle.dump((kind, what), self._answers)
+            self._answers.flush()
+
+    def _processed(self, raw: RawRow, detector: FaceDetector) -> ProcessedRow:
+        job = self._job
+        try:
+            data = job.raw_folder.read(str(raw.path))
+        except FileNotFoundError:
+            error = f"{raw.path} is gone; materialize raw_images of the partition again"
+            return row_without_picture(raw, job.hash, Outcome.RAW_MISSING, error)
+        try:
+            file, record = process_picture(data, job.settings, detector)
+        except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)
+            self._tell("log", f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}")
+            told = f"{type(error).__name__}: {error}"
+            return row_without_picture(raw, job.hash, Outcome.FAILED, told)
+        path = sha256 = None
+        if file is not None:
+            name = f"{raw.key}.{suffix(file)}"
+            (job.folder / IMAGES).write(name, file)
+            path, sha256 = f"{IMAGES}/{name}", hashlib.sha256(file).hexdigest()
+        return ProcessedRow(
+            key=raw.key,
+            url=raw.url,
+            product_id=raw.product_id,
+            raw_sha256=raw.sha256,
+            settings_hash=job.hash,
+            path=path,
+            sha256=sha256,
+            **asdict(record),
+        )
+
+
+def main() -> None:
+    """Serve the process that started this one."""
+    # What libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    tasks = sys.stdin.buffer
+    job: Job = pickle.load(tasks)  # noqa: S301  (our own parent's)
+    _Worker(job, tasks, answers).run()
+
+
+if __name__ == "__main__":
+    main()
