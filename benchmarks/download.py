@@ -133,10 +133,8 @@ def _latency(picture: Path) -> None:
                 # Of the download alone: the second of start-up has nothing to do with latency.
                 at_work = float(LOG.read_text().split()[1])
                 share = at_work * LATENCY_S / THREADS
-                whole = f"{result.rate:.0f} with start-up and collect"
-                print(
-                    f"\n50 ms latency, {client}: {at_work:.0f} images/s, {share:.0%} of 640; {whole}"
-                )
+                rates = f"{at_work:.0f} images/s ({result.rate:.0f} with start-up and collect)"
+                print(f"\n50 ms latency, {client}: {rates}, {share:.0%} of 640")
         finally:
             server.terminate()
 

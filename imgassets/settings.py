@@ -140,7 +140,10 @@ class DownloadSettings(Section):
     )
     allow_private_addresses: bool = Field(
         False,
-        description="also ask private, loopback and link-local addresses; behind a proxy, see docs",
+        description=(
+            "also ask private, loopback and link-local addresses; behind a proxy, which looks "
+            "names up itself, only addresses that are written as such are refused"
+        ),
     )
     per_host: int = Field(32, ge=1, le=512, description="requests to one host at the same time")
     rate_per_host: float | None = Field(

@@ -280,7 +280,12 @@ def _conditions(task: Task) -> Mapping[str, str]:
         return _NONE
     known = task.before[0]
     asked = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
-    return {name: value for name, value in asked.items() if value}
+    # A server's value goes back into a header: nothing but plain text does.
+    return {
+        name: value
+        for name, value in asked.items()
+        if value and value.isascii() and value.isprintable()
+    }
 
 
 def _unchanged(task: Task, response: Response) -> list[RawRow]:

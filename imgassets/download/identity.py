@@ -59,10 +59,10 @@ def identity(settings: DownloadSettings) -> Identity:
     """Read the headers, credentials and the proxy of these settings.
 
     Raises:
-        SettingsError: they name an environment variable that is not set.
+        SettingsError: they name an environment variable that is not set, or a value is no header.
     """
     headers = {
-        "User-Agent": settings.user_agent,
+        "User-Agent": _filled(settings.user_agent, "download.user_agent"),
         # AVIF and the like come only to those who ask; these are the formats of catalogues.
         "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5",
         "Accept-Encoding": "identity",
@@ -95,4 +95,8 @@ def _filled(text: str, option: str) -> str:
                 f"{option} names the environment variable {found[1]}, which is not set"
             ) from None
 
-    return _VARIABLE.sub(value, text)
+    filled = _VARIABLE.sub(value, text)
+    # RFC 9110, 5.5: what a header may hold; the value itself may be a secret.
+    if not filled.isascii() or not filled.isprintable():
+        raise SettingsError(f"{option} should hold printable ASCII characters only")
+    return filled

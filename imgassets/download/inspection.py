@@ -247,13 +247,16 @@ def _decoded(data: bytes, format_: str, max_pixels: int) -> Picture:
                 image.load()
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise NotAPictureError(Outcome.TOO_MANY_PIXELS, str(error)) from error
-        except (OSError, ValueError, SyntaxError, EOFError, struct.error, TypeError) as error:
+        except NotAPictureError:
+            raise
+        except Exception as error:
             raise _corrupt(f"the {format_.upper()} file is broken: {error}") from error
     return picture
 
 
+# Possessive, or a page of many comments would take for ever.
 _HTML = re.compile(
-    rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body|script|title)\b", re.I | re.S
+    rb"\s*+(?:<!--.*?-->\s*+)*+<(?:!doctype html|html|head|body|script|title)\b", re.I | re.S
 )
 _SVG = re.compile(rb"<svg[\s>]", re.I)
 _UNSUPPORTED = (

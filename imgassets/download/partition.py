@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 from imgassets.download import journal
 from imgassets.download.client import Client
@@ -27,7 +27,6 @@ from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
 from imgassets.settings import DownloadSettings, SettingsError
 from imgassets.storage import IMAGES, Folder, write_table
 
-_URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 _PROGRESS_S = 5.0
 _POLL_S = 0.2
 
@@ -118,7 +117,7 @@ def download_shard(
     before: dict[str, RawRow] = {}
     if refresh:
         journal.mark_refresh(folder)
-        before = rows_of(folder, [row.key for row in work if state.is_done(row)])
+        before = rows_of(folder, [row for row in work if state.is_done(row)])
     progress = Progress(shard, len(url_rows), len(url_rows) - len(work), before)
     writer = journal.JournalWriter(folder, shard)
     tasks, refused = _tasks(work, before)
@@ -158,7 +157,7 @@ def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     Raises:
         StorageError: the manifest cannot be written; the journal is kept.
     """
-    last = last_rows(known(folder))
+    last = last_rows(known(folder), url_rows)
     rows = [_last_row(row, last.get(row.key)) for row in url_rows]
     write_table(folder, to_table(rows, RawRow))
     journal.remove(folder)
@@ -169,14 +168,11 @@ def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     return rows
 
 
-def _last_row(row: UrlRow, known: RawRow | None) -> RawRow:
-    if known is None or known.url != row.url:
-        message = "the run ended before the turn of this URL; materialize the partition again"
-        return raw_row(row, Outcome.NOT_FETCHED, error=message)
-    if all(getattr(known, name) == getattr(row, name) for name in _URL_FIELDS):
-        return known
-    # The catalogue has changed what stands beside the URL.
-    return replace(known, **{name: getattr(row, name) for name in _URL_FIELDS})
+def _last_row(row: UrlRow, last: RawRow | None) -> RawRow:
+    if last is not None:
+        return last
+    message = "the run ended before the turn of this URL; materialize the partition again"
+    return raw_row(row, Outcome.NOT_FETCHED, error=message)
 
 
 def _in_order(url_rows: Iterable[UrlRow]) -> list[UrlRow]:

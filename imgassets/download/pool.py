@@ -6,6 +6,7 @@ with a task is in `exchange`.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
@@ -41,6 +42,11 @@ class Pool:
         self._log = log
         self._results: SimpleQueue[list[RawRow]] = SimpleQueue()
         self._fatal: StorageError | None = None
+        self._lock = threading.Lock()
+        self._working = threads
+        self._over = threading.Event()
+        if not threads:
+            self._over.set()
         # Daemons, so that a thread stuck in a name lookup cannot hold back the end of a run.
         self._threads = [
             threading.Thread(target=self._work, name=f"download-{n}", daemon=True)
@@ -66,41 +72,45 @@ class Pool:
             thread.join(max(deadline - time.monotonic(), 0))
 
     def wait(self, seconds: float) -> list[RawRow] | None:
-        """Rows that came, after at most so many seconds; none when there will be no more.
+        """Rows that came in so many seconds; none when there will be no more.
 
         Raises:
             StorageError: a thread could not write; the others have been stopped.
         """
-        alive = any(thread.is_alive() for thread in self._threads)
+        # Not for each row: a wake-up of this thread costs the others Python's lock.
+        self._over.wait(seconds)
+        over = self._over.is_set()
         # Rows that came before the error are handed out first: their pictures are saved.
-        rows = self.rest(seconds if alive else 0)
+        rows = self.rest()
         if rows:
             return rows
         if self._fatal is not None:
             raise self._fatal
-        return [] if alive else None
+        return None if over else []
 
-    def rest(self, seconds: float = 0) -> list[RawRow]:
-        """Rows that came and were not taken yet, after at most so many seconds."""
+    def rest(self) -> list[RawRow]:
+        """Rows that came and were not taken yet."""
         rows: list[RawRow] = []
-        try:
-            if seconds:
-                rows += self._results.get(timeout=seconds)
+        with contextlib.suppress(Empty):
             while True:
                 rows += self._results.get_nowait()
-        except Empty:
-            return rows
+        return rows
 
     def _work(self) -> None:
-        while (task := self._schedule.take()) is not None:
-            try:
+        try:
+            while (task := self._schedule.take()) is not None:
                 self._run(task)
-            except AbortedError:
-                return
-            except StorageError as error:
-                self._fatal = self._fatal or error
-                self._schedule.stop()
-                return
+        except AbortedError:
+            pass
+        except StorageError as error:
+            self._fatal = self._fatal or error
+            self._schedule.stop()
+            self._over.set()
+        finally:
+            with self._lock:
+                self._working -= 1
+                if not self._working:
+                    self._over.set()
 
     def _run(self, task: Task) -> None:
         try:

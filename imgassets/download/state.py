@@ -7,8 +7,8 @@ there in the right size: one listing of the folder, not one look a file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +18,7 @@ from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table
 from imgassets.storage import IMAGES, Folder, read_table
 
 _SLICE = 5_000
+_URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,21 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
     return State(done, failed, frozenset(current))
 
 
-def rows_of(folder: Folder, keys: Sequence[str]) -> dict[str, RawRow]:
-    """The manifest's rows of some keys."""
-    return last_rows(_of_keys(_manifest(folder), keys))
+def rows_of(folder: Folder, url_rows: Sequence[UrlRow]) -> dict[str, RawRow]:
+    """What the manifest says of these rows, by key."""
+    return last_rows(_of_keys(_manifest(folder), [row.key for row in url_rows]), url_rows)
 
 
-def last_rows(table: pa.Table) -> dict[str, RawRow]:
-    """The last row of each key."""
+def last_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
+    """The last row of each of these URLs, by key; what stands beside the URL is the catalogue's."""
+    asked = {row.key: row for row in url_rows}
     rows: dict[str, RawRow] = {}
-    # In slices: pyarrow makes a dictionary of each row first, larger than the row.
+    # In slices, and with the strings that are there already: 200,000 rows are a lot of memory.
     for start in range(0, table.num_rows, _SLICE):
-        rows.update((row.key, row) for row in from_table(table.slice(start, _SLICE), RawRow))
+        for found in from_table(table.slice(start, _SLICE), RawRow):
+            row = asked.get(found.key)
+            if row is not None and row.url == found.url:
+                rows[row.key] = replace(found, **{name: getattr(row, name) for name in _URL_FIELDS})
     return rows
 
 

@@ -98,6 +98,12 @@ def test_a_proxy_is_not_asked_for_a_private_address(
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("value", ["a\r\nX-Injected: b", "\u00fc", "a\0"])
+def test_a_header_that_http_cannot_hold_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"download\.headers\.Referer should hold printable"):
+        identity(DownloadSettings(headers={"Referer": value}))
+
+
 def test_a_secret_that_is_not_set_is_named() -> None:
     with pytest.raises(SettingsError, match=r"download\.auth names .* NO_SUCH_VARIABLE"):
         identity(DownloadSettings(auth="bearer ${NO_SUCH_VARIABLE}"))

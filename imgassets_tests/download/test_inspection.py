@@ -81,6 +81,9 @@ def test_rare_formats_have_their_pixels_counted_too(format_: str) -> None:
         (b"<!DOCTYPE html><html><body>gone</body></html>", Outcome.NOT_AN_IMAGE),
         (b"\n\n <!-- x --> <HTML>", Outcome.NOT_AN_IMAGE),
         (b'{"error": "no"}', Outcome.NOT_AN_IMAGE),
+        (b"<!---->" * 290 + b"<p>", Outcome.NOT_AN_IMAGE),
+        (b"BM" + bytes(24), Outcome.CORRUPT),
+        (b"II*\0" + bytes(100), Outcome.CORRUPT),
         (b"\0" * 5000, Outcome.NOT_AN_IMAGE),
         (
             b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
