@@ -1,0 +1,1 @@
+"""How good the pictures are: labelled sets, and what is measured on them."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imgassets.download import journal
+from imgassets.download.adoption import adopt, superfluous
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
@@ -55,13 +56,14 @@ def plan(
     """Cut a partition into shards of about `shard_size` rows; those with work left are returned.
 
     What writers that were killed left behind is swept away: no shard of the partition may be at
-    work. For `refresh` and `retry` see `download_shard`.
+    work. Pictures that are there under another key are taken over. For `refresh` and `retry` see `download_shard`.
 
     Raises:
         StorageError: the storage cannot be read, or a manifest or journal there is broken.
     """
     for place in (folder, folder / IMAGES, folder / journal.JOURNAL):
         place.remove_temporaries()
+    adopt(url_rows, folder)
     state = read_state(folder, url_rows)
     ordered = _in_order(url_rows)
     shards: list[Shard] = []
@@ -151,19 +153,18 @@ def download_shard(
 def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     """Write the manifest: one row a URL row, in their order; then the journal goes.
 
-    Pictures that no row names (left by a run that was killed, or of URLs that are no longer in the
-    catalogue) are removed.
+    Files that became superfluous are removed; pictures whose URL has left the catalogue stay.
 
     Raises:
         StorageError: the manifest cannot be written; the journal is kept.
     """
-    last = last_rows(known(folder), url_rows)
+    before = known(folder)
+    last = last_rows(before, url_rows)
     rows = [_last_row(row, last.get(row.key)) for row in url_rows]
     write_table(folder, to_table(rows, RawRow))
     journal.remove(folder)
     images = folder / IMAGES
-    named = {row.path.removeprefix(f"{IMAGES}/") for row in rows if row.path is not None}
-    for name in images.sizes().keys() - named:
+    for name in superfluous(set(images.sizes()), rows, before):
         images.remove(name)
     return rows
 

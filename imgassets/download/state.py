@@ -18,7 +18,7 @@ from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table
 from imgassets.storage import IMAGES, Folder, read_table
 
 _SLICE = 5_000
-_URL_FIELDS = tuple(field.name for field in fields(UrlRow))
+URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def last_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
         for found in from_table(table.slice(start, _SLICE), RawRow):
             row = asked.get(found.key)
             if row is not None and row.url == found.url:
-                rows[row.key] = replace(found, **{name: getattr(row, name) for name in _URL_FIELDS})
+                rows[row.key] = replace(found, **{name: getattr(row, name) for name in URL_FIELDS})
     return rows
 
 

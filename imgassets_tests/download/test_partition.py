@@ -82,14 +82,14 @@ def test_a_file_that_is_gone_or_cut_is_fetched_again(partition: Partition, serve
     assert [server.hits[f"/{n}.jpg"] for n in range(3)] == [2, 2, 1]
 
 
-def test_a_new_url_is_fetched_and_a_url_that_left_loses_its_picture(
+def test_a_new_url_is_fetched_and_a_url_that_left_loses_its_row_but_not_its_picture(
     partition: Partition, server: Server
 ) -> None:
     old, kept, new = (server.add(f"/{name}.jpg", JPEG) for name in ("old", "kept", "new"))
     partition.run_rows([url_row("a", old), url_row("b", kept)])
     rows = partition.run_rows([url_row("b", kept), url_row("c", new)])
     assert [row.key for row in rows] == ["b", "c"]
-    assert sorted(partition.files) == ["b.jpg", "c.jpg"]
+    assert sorted(partition.files) == ["a.jpg", "b.jpg", "c.jpg"]
     assert server.hits["/kept.jpg"] == 1
 
 
