@@ -1,0 +1,1 @@
+"""How good: faces found and cut off, products kept, background trimmed."""
