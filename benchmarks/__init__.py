@@ -1,1 +1,1 @@
-"""How fast imgassets is, beside which peer, with which command; see README.md."""
+"""Measurements of imgassets: how good, how fast, beside which peer, with which command."""

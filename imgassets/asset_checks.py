@@ -196,7 +196,7 @@ def _accounted_for(
     context: dg.AssetCheckExecutionContext, settings: SettingsResource, asset: str
 ) -> dg.AssetCheckResult:
     from imgassets.manifests import RawRow
-    from imgassets.storage import IMAGES, StorageError
+    from imgassets.storage import IMAGES, StorageError, removed
 
     wanted = _table(context, settings, "url_list").column("key").to_pylist()
     rows: Sequence[RawRow | ProcessedRow] = (
@@ -205,8 +205,9 @@ def _accounted_for(
         else _processed_rows(context, settings)
     )
     found = Counter(row.key for row in rows)
+    folder = _folder(context, settings, asset)
     with told_as_failure(StorageError):
-        sizes = (_folder(context, settings, asset) / IMAGES).sizes()
+        sizes, gone = (folder / IMAGES).sizes(), removed(folder)
     named = [(row, row.path.rsplit("/", 1)[-1]) for row in rows if row.path is not None]
     problems = [
         *_named("has no row", (key for key in wanted if key not in found)),
@@ -214,7 +215,7 @@ def _accounted_for(
         *_named("has a row, but is not in url_list", found.keys() - set(wanted)),
         *_named(
             "is named by its row, but its file is gone",
-            (row.key for row, name in named if name not in sizes),
+            (row.key for row, name in named if name not in sizes and name not in gone),
         ),
         *_named(
             "has a file of another size than its row says",

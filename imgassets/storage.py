@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.parquet"
 IMAGES = "images"
 CONTACT_SHEET = "contact_sheet.jpg"
+_REMOVED = "_removed.parquet"
 _TEMPORARY = ".tmp"
 
 
@@ -202,6 +204,32 @@ def _local_sizes(folder: str) -> dict[str, int]:
                 if entry.is_file():
                     sizes[entry.name] = entry.stat().st_size
     return sizes
+
+
+def mark_removed(folder: Folder, names: Iterable[str]) -> None:
+    """Note that files of a partition's pictures are gone because the settings want it so.
+
+    To be called before they are removed: what reads the manifest then neither misses them nor
+    fetches them again.
+
+    Raises:
+        StorageError: the storage cannot be read or written.
+    """
+    known = removed(folder)
+    if new := set(names) - known:
+        write_table(folder, pa.table({"name": sorted(known | new)}), _REMOVED)
+
+
+def removed(folder: Folder) -> set[str]:
+    """Names of the files that `mark_removed` was told of.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    try:
+        return set(read_table(folder, _REMOVED).column("name").to_pylist())
+    except FileNotFoundError:
+        return set()
 
 
 def _write_local(folder: str, name: str, data: bytes) -> None:

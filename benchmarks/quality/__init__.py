@@ -1,1 +1,1 @@
-"""How good the pictures are: labelled sets, and what is measured on them."""
+"""How good: faces found and cut off, products kept, background trimmed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -95,17 +96,23 @@ class Labelled:
     kind: str
 
 
-def with_face(count: int, seed: int) -> Iterator[Labelled]:
+Canvases: TypeAlias = tuple[tuple[int, int], ...]
+"""Width and height of the pictures to choose from."""
+
+
+def with_face(count: int, seed: int, canvases: Canvases = CANVASES) -> Iterator[Labelled]:
     """That many pictures with one face each; every share, person and background in turn."""
     random = np.random.default_rng(seed)
     for number in range(count):
         share = SHARES[number % len(SHARES)]
         person = PEOPLE[number // len(SHARES) % len(PEOPLE)]
         kind = BACKGROUNDS[number // (len(SHARES) * len(PEOPLE)) % len(BACKGROUNDS)]
-        yield _placed(person, share, kind, random)
+        yield _placed(
+            person, share, background(kind, *_canvas(canvases, random), random), kind, random
+        )
 
 
-def without_face(count: int, seed: int) -> Iterator[Labelled]:
+def without_face(count: int, seed: int, canvases: Canvases = CANVASES) -> Iterator[Labelled]:
     """That many pictures of people below the chin, backs of suits and bare backgrounds."""
     random = np.random.default_rng(seed)
     for number in range(count):
@@ -120,7 +127,7 @@ def without_face(count: int, seed: int) -> Iterator[Labelled]:
             # Well below the chin: what is left of a shot that shows no face.
             start = max(y for _, y in person.jaw) + round(0.12 * person.face)
             image, mask = image[start:], mask[start:]
-        yield _headless(image, mask, kind, random)
+        yield _headless(image, mask, background(kind, *_canvas(canvases, random), random), random)
 
 
 def _photograph(name: str, *, cutout: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -164,8 +171,14 @@ def _set(
     return np.asarray(put * alpha + scene * (1 - alpha), np.float32)
 
 
-def _placed(person: Person, share: float, kind: str, random: Generator) -> Labelled:
-    width, height = CANVASES[random.integers(len(CANVASES))]
+def _canvas(canvases: Canvases, random: Generator) -> tuple[int, int]:
+    return canvases[random.integers(len(canvases))]
+
+
+def _placed(
+    person: Person, share: float, scene: NDArray[np.float32], kind: str, random: Generator
+) -> Labelled:
+    height, width = scene.shape[:2]
     image, mask = _photograph(person.name, cutout=person.cutout)
     scale = share * height / person.face
     jaw = np.array(person.jaw, np.float64)
@@ -176,23 +189,26 @@ def _placed(person: Person, share: float, kind: str, random: Generator) -> Label
     x = random.uniform(room, max(room + 1, width - room))
     y = random.uniform(room * 0.9, max(room, height * 0.45))
     turn = np.array([[1, 0, x - middle[0]], [0, 1, y - middle[1]], [0, 0, 1]]) @ turn
-    scene = _set(image, mask, turn, background(kind, width, height, random))
+    scene = _set(image, mask, turn, scene)
     places = np.c_[jaw, np.ones(len(jaw))] @ turn[:2].T
     label = f"{person.name} {kind}"
     return Labelled(_jpeg(scene, random), share, float(places[:, 1].max()), (x, y), room, label)
 
 
 def _headless(
-    image: NDArray[np.float32], mask: NDArray[np.float32], kind: str, random: Generator
+    image: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    scene: NDArray[np.float32],
+    random: Generator,
 ) -> Labelled:
-    width, height = CANVASES[random.integers(len(CANVASES))]
+    height, width = scene.shape[:2]
     scale = random.uniform(0.4, 1.2) * width / image.shape[1]
     centre = (image.shape[1] / 2, image.shape[0] / 2)
     turn = _turn(scale, random, centre)
     x, y = random.uniform(0.3, 0.7) * width, random.uniform(0.4, 0.8) * height
     turn = np.array([[1, 0, x - centre[0]], [0, 1, y - centre[1]], [0, 0, 1]]) @ turn
-    scene = _set(image, mask, turn, background(kind, width, height, random))
-    return Labelled(_jpeg(scene, random), 0.0, 0.0, (0.0, 0.0), 0.0, f"headless {kind}")
+    scene = _set(image, mask, turn, scene)
+    return Labelled(_jpeg(scene, random), 0.0, 0.0, (0.0, 0.0), 0.0, "headless")
 
 
 def _jpeg(scene: NDArray[np.float32], random: Generator) -> bytes:

@@ -78,7 +78,7 @@ def imagemagick(fuzz: int) -> Trimmer:
 
 
 def libvips(threshold: int) -> Trimmer:
-    """The `find_trim` of libvips, with its own guess of the background: the corner's colour."""
+    """The `find_trim` of libvips; the background is the colour of the corner."""
     import pyvips
 
     def trim(pixels: NDArray[np.uint8]) -> Box:

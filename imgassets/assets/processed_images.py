@@ -36,10 +36,13 @@ def processed_images(
     A partition that is materialized again makes only the pictures whose served bytes or settings
     have changed.
     """
+    from imgassets.imaging.isolation import WorkerError
     from imgassets.imaging.models import ModelError, ensure_model
-    from imgassets.imaging.partition import process_partition
+    from imgassets.imaging.partition import process_partition, remove_raw
+    from imgassets.imaging.steps import StepError
     from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint, from_table
     from imgassets.review.contact_sheet import contact_sheet
+    from imgassets.review.plots import histograms
     from imgassets.storage import CONTACT_SHEET, StorageError, open_storage, read_table
 
     partition = partition_of(context)
@@ -47,7 +50,7 @@ def processed_images(
     options, storage = common.for_retailer(partition.retailer), open_storage(common)
     raw_folder = storage.partition("raw_images", *partition)
     folder = storage.partition("processed_images", *partition)
-    with told_as_failure(StorageError, ModelError):
+    with told_as_failure(StorageError, ModelError, StepError, WorkerError):
         try:
             raw_rows = from_table(read_table(raw_folder), RawRow)
         except FileNotFoundError:
@@ -80,7 +83,11 @@ def processed_images(
     if done:
         sheet = contact_sheet(rows, raw_rows, raw_folder, folder)
         folder.write(CONTACT_SHEET, sheet)
-        metadata["contact sheet"] = picture(sheet, "before | after")
+        metadata["contact sheet"] = picture(sheet, "jpeg")
+        metadata["histograms"] = picture(histograms(rows), "png")
+    if not options.process.keep_raw:
+        with told_as_failure(StorageError):
+            metadata["raw pictures removed"] = remove_raw(rows, raw_rows, raw_folder)
     version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
     return dg.MaterializeResult(metadata=metadata, data_version=version)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
@@ -69,12 +69,12 @@ def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.Metadata
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def picture(data: bytes, title: str) -> dg.MetadataValue[Any]:
-    """A JPEG that the page shows inline; it is stored in the event log, so keep it small."""
+def picture(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[Any]:
+    """A picture that the page shows inline; it is stored in the event log, so keep it small."""
     import base64
 
     encoded = base64.b64encode(data).decode()
-    return dg.MetadataValue.md(f"![{title}](data:image/jpeg;base64,{encoded})")
+    return dg.MetadataValue.md(f"![](data:image/{format_};base64,{encoded})")
 
 
 def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:

@@ -56,7 +56,8 @@ def plan(
     """Cut a partition into shards of about `shard_size` rows; those with work left are returned.
 
     What writers that were killed left behind is swept away: no shard of the partition may be at
-    work. Pictures that are there under another key are taken over. For `refresh` and `retry` see `download_shard`.
+    work. Pictures that are there under another key are taken over. For `refresh` and `retry` see
+    `download_shard`.
 
     Raises:
         StorageError: the storage cannot be read, or a manifest or journal there is broken.

@@ -1,7 +1,7 @@
 """What a partition has, and which of its URLs are to be fetched.
 
 Here live the questions to manifest and journal. A row is done when it is `ok` and its file lies
-there in the right size: one listing of the folder, not one look a file.
+there in the right size, or was removed on purpose: one listing of the folder, not one look a file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from imgassets.download import journal
 from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table
-from imgassets.storage import IMAGES, Folder, read_table
+from imgassets.storage import IMAGES, Folder, read_table, removed
 
 _SLICE = 5_000
 URL_FIELDS = tuple(field.name for field in fields(UrlRow))
@@ -59,6 +59,7 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
         StorageError: the manifest or a part of the journal is broken.
     """
     sizes = (folder / IMAGES).sizes()
+    gone = removed(folder)
     # Where a refresh was killed, a picture may be newer than the manifest's row.
     doubtful = journal.is_refresh(folder)
     keys = [row.key for row in url_rows]
@@ -74,9 +75,12 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
             current.discard(key)
             if outcome != Outcome.OK:
                 failed[key] = outcome
-            elif sizes.get(path.removeprefix(f"{IMAGES}/")) == size and (
-                is_journal or not doubtful or _sha256(folder, path) == sha256
-            ):
+                continue
+            name = path.removeprefix(f"{IMAGES}/")
+            # A file that is there says more than the note that it went.
+            whole = name in gone if name not in sizes else sizes[name] == size
+            certain = is_journal or not doubtful or name not in sizes
+            if whole and (certain or _sha256(folder, path) == sha256):
                 done[key] = url
                 if is_journal:
                     current.add(key)

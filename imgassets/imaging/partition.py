@@ -18,7 +18,7 @@ from imgassets.imaging.pipeline import settings_hash
 from imgassets.imaging.worker import Job, row_without_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.settings import RetailerSettings
-from imgassets.storage import IMAGES, Folder, read_table, write_table
+from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_table
 
 __all__ = ["JOURNAL", "Cancelled", "process_partition", "remove_raw"]
 
@@ -143,7 +143,7 @@ def remove_raw(rows: Sequence[ProcessedRow], raw_rows: Sequence[RawRow], raw_fol
     """Remove the served files whose pictures are made; for `process.keep_raw: false`.
 
     To be called last: contact sheets show served pictures. The rows of `raw_images` stay, with the
-    paths that they had.
+    paths that they had, and a list of the files that are gone.
 
     Args:
         rows: the manifest of `processed_images`, as it was written.
@@ -154,14 +154,17 @@ def remove_raw(rows: Sequence[ProcessedRow], raw_rows: Sequence[RawRow], raw_fol
         How many files are gone.
     """
     made = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
-    there = (raw_folder / IMAGES).sizes()
-    removed = 0
-    for raw in raw_rows:
-        if raw.key in made and raw.path is not None:
-            name = raw.path.removeprefix(f"{IMAGES}/")
-            (raw_folder / IMAGES).remove(name)
-            removed += name in there
-    return removed
+    images = raw_folder / IMAGES
+    named = {
+        raw.path.removeprefix(f"{IMAGES}/")
+        for raw in raw_rows
+        if raw.key in made and raw.path is not None
+    }
+    going = named & images.sizes().keys()
+    mark_removed(raw_folder, going)
+    for name in going:
+        images.remove(name)
+    return len(going)
 
 
 def _manifest(folder: Folder) -> list[ProcessedRow]:

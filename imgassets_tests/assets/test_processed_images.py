@@ -1,0 +1,93 @@
+"""`processed_images` run by Dagster after `raw_images`, on pictures from a real server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from imgassets.definitions import build_defs
+from imgassets.demo.server import CatalogueServer
+from imgassets.manifests import ProcessedRow, UrlRow, from_table, to_table
+from imgassets.settings import project_root
+from imgassets.storage import Storage, read_table, write_table
+from imgassets_tests.rows import PARTITION, url_row
+
+PHOTOS = project_root() / "imgassets" / "demo" / "photos"
+NAMES = ("portrait_a.jpg", "cutout_c.jpg", "cutout_no_head.jpg")
+
+
+@pytest.fixture
+def shop() -> Iterator[CatalogueServer]:
+    with CatalogueServer(PHOTOS) as server:
+        yield server
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("retailer", [PARTITION.retailer])
+        yield instance
+
+
+def materialize(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, **options: Any
+) -> tuple[dg.ExecuteInProcessResult, list[ProcessedRow]]:
+    urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(NAMES)]
+    write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
+    job = dg.define_asset_job("job", selection=["raw_images", "processed_images"])
+    defs = dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[job]))
+    overrides = {"download": {"allow_private_addresses": True, "robots": False}, **options}
+    result = defs.resolve_job_def("job").execute_in_process(
+        instance=instance,
+        partition_key=PARTITION.key,
+        raise_on_error=False,
+        run_config={"resources": {"settings": {"config": {"overrides": overrides}}}},
+    )
+    folder = storage.partition("processed_images", *PARTITION)
+    return result, from_table(read_table(folder), ProcessedRow) if result.success else []
+
+
+def test_a_run_shows_its_figures_and_pictures(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    result, rows = materialize(instance, storage, shop)
+    (event,) = result.asset_materializations_for_node("processed_images")
+    metadata = {name: value.value for name, value in event.metadata.items()}
+    assert [row.face_count for row in rows] == [1, 1, 0]
+    assert metadata["faces found"] == metadata["faces removed"] == 2
+    assert metadata["dagster/row_count"] == 3
+    assert str(metadata["contact sheet"]).startswith("![](data:image/jpeg;base64,/9j/")
+    assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
+    assert len(str(metadata["contact sheet"])) < 300_000
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert len(checks) == 6
+    assert all(checks.values())
+
+
+def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    result, before = materialize(instance, storage, shop, process={"keep_raw": False})
+    assert result.success
+    raw = storage.partition("raw_images", *PARTITION)
+    assert (raw / "images").sizes() == {}
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+
+    shop.requests.clear()
+    again, after = materialize(instance, storage, shop, process={"keep_raw": False})
+    assert again.success
+    assert not shop.requests
+    assert after == before
+    assert all(check.passed for check in again.get_asset_check_evaluations())
+
+
+def test_a_step_that_cannot_be_imported_is_told(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    result, _ = materialize(instance, storage, shop, process={"steps": ["no_such_package.step"]})
+    assert not result.success
+    (failure,) = result.get_step_failure_events()
+    error = failure.step_failure_data.user_failure_data
+    assert error is not None
+    assert "no_such_package.step" in str(error.description)

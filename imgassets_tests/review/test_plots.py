@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.review.plots import histograms
+
+BAR = (70, 120, 190)
+
+
+def _row(ratio: float | None, *scores: float) -> ProcessedRow:
+    return ProcessedRow(
+        key="a",
+        url="http://shop/a",
+        product_id="1",
+        outcome=Outcome.OK,
+        trim_ratio=ratio,
+        face_scores=list(scores) or None,
+    )
+
+
+def _bars(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Height of the bars at every column of the picture."""
+    picture = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    return np.asarray((picture == BAR).all(axis=2).sum(axis=0), np.int64)
+
+
+def test_bars_stand_where_the_values_are_as_high_as_they_are_frequent() -> None:
+    rows = [_row(0.31, 0.96) for _ in range(10)] + [_row(0.92) for _ in range(5)]
+    file = histograms(rows)
+    bars = _bars(file)
+    assert len(file) < 10_000
+    often, seldom = bars[10 + 120], bars[10 + 350]
+    assert often > 100
+    assert abs(often - 2 * seldom) < 4
+    assert bars[400 + 10 + 370] > 100
+    assert bars[10 + 200] == 0
+
+
+def test_a_partition_without_values_has_empty_axes() -> None:
+    assert _bars(histograms([])).sum() == 0
+    assert _bars(histograms([_row(None)])).sum() == 0
