@@ -126,7 +126,7 @@ def process_picture(
 def _shrink(width: int, height: int, settings: RetailerSettings) -> int:
     """By how much a picture may be shrunk while it is decoded, without the result losing detail.
 
-    Decoding at a half costs half, and saves the area filter most of its work. It must leave the
+    Decoding at a half costs less, and saves the area filter most of its work. It must leave the
     face detector its size, and the resize enough: also where a crop takes most of the height.
     """
     steps = settings.process.steps
