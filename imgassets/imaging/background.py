@@ -45,6 +45,8 @@ _RIPPLES = {"light": (0.1, 17), "colour": (0.35, 35)}
 _UNIT = 32.0  # what Scharr's filter gives for a slope of one level a pixel
 _COARSE_UNIT = 0.3 * _UNIT  # so that the steepest slope, 80 levels a pixel, fits 8 bits
 _NEARLY_WHITE = 235
+_SPREAD_STEP = 2  # levels from one pixel to the next: gradients have less, outlines more
+_SPREAD = 0.015  # of the box; a straight seam lets nothing through
 _ALIKE = 80  # levels: what a lamp makes of one wall from end to end
 
 _Slopes: TypeAlias = NDArray[np.int16]
@@ -153,7 +155,9 @@ def _unless_unsure(box: Box, pixels: Pixels) -> Box:
 
     Where the product reaches both sides, what is above and below it are two plain areas with
     nothing that joins them, and one may be cloth: a plain skirt that fills the picture's foot. They
-    are cut off only if they are of one colour, or nearly white. The same for left and right.
+    are cut off only if they are of one colour, or nearly white. The same for left and right; but
+    people and clothes stand upright, so that an area beside them that runs on into the box, behind
+    shoulders and hems, is cut off too.
     """
     height, width = pixels.shape[:2]
     left, top, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
@@ -162,8 +166,23 @@ def _unless_unsure(box: Box, pixels: Pixels) -> Box:
         top, bottom = top if first else 0, bottom if last else height
     elif box.height == height:
         first, last = _plain_background(pixels[:, :left], pixels[:, right:])
-        left, right = left if first else 0, right if last else width
+        left = left if first or _runs_on(pixels, box, (0, height // 2)) else 0
+        right = right if last or _runs_on(pixels, box, (width - 1, height // 2)) else width
     return Box(left, top, right - left, bottom - top)
+
+
+def _runs_on(pixels: Pixels, box: Box, seed: tuple[int, int]) -> bool:
+    """Whether what is at a place outside the box spreads over a part of the box."""
+    x, y = seed
+    if box.x <= x < box.x + box.width and box.y <= y < box.y + box.height:
+        return False
+    mask = np.zeros((pixels.shape[0] + 2, pixels.shape[1] + 2), np.uint8)
+    smooth = cv2.GaussianBlur(pixels, (3, 3), 0)
+    # From neighbour to neighbour, so that gradients are followed and outlines are not crossed.
+    step = (_SPREAD_STEP,) * 3
+    cv2.floodFill(smooth, mask, seed, (0, 0, 0), step, step, 4 | cv2.FLOODFILL_MASK_ONLY)
+    inside = mask[1:-1, 1:-1][box.y : box.y + box.height, box.x : box.x + box.width]
+    return float(inside.mean()) >= _SPREAD
 
 
 def _plain_background(first: Pixels, last: Pixels) -> tuple[bool, bool]:

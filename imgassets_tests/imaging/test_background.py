@@ -111,3 +111,14 @@ def test_a_large_picture_gets_the_same_box_in_its_own_pixels() -> None:
     large = cv2.resize(_scene(200, 90), (1200, 1680), interpolation=cv2.INTER_CUBIC)
     found = find(np.asarray(large, np.uint8), SETTINGS)
     assert _holds(found, Box(360, 440, 480, 800), slack=16)
+
+
+def test_a_wall_beside_a_person_who_stands_at_the_edge_is_cut_off() -> None:
+    pixels = _scene(190, (60, 50, 40), Box(0, 60, 120, 360))
+    pixels[:60, 30:90] = (60, 50, 40)  # the neck, where the face was cut off
+    assert find(pixels, SETTINGS).box.width <= 124
+
+
+def test_a_plain_area_beyond_a_straight_seam_may_be_cloth_and_is_kept() -> None:
+    pixels = _scene(190, (60, 50, 40), Box(0, 0, 120, 420))
+    assert find(pixels, SETTINGS).box.width == 300
