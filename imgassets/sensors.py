@@ -27,7 +27,7 @@ from imgassets.settings import load_settings
 def new_documents(
     context: dg.SensorEvaluationContext, mongodb: MongoDBResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """Looks for product documents that were inserted or changed, and requests their partitions' runs.
+    """Looks for product documents that were inserted or changed; requests runs of their partitions.
 
     The first look launches nothing for documents that are there (`sensor.start_from`): backfill
     them. A partition's run waits until scrapers have left it alone for `sensor.settle_s`.
@@ -51,12 +51,12 @@ def new_documents(
 def _look(context: dg.SensorEvaluationContext, mongodb: MongoDBResource) -> dg.SensorResult:
     from imgassets.sources.changes import due, look, read_cursor, requested, run_key
     from imgassets.sources.listing import conflict, today
-    from imgassets.sources.mongo_changes import READ_SECONDS, follow, reading_time
+    from imgassets.sources.mongo_changes import READ_SECONDS, follow
 
     options, began, now = load_settings().sensor, time.monotonic(), time.time()
     changes = follow(load_settings(), mongodb.address())
     known = set(context.instance.get_dynamic_partitions(str(retailers.name)))
-    with reading_time():
+    with changes.in_time():
         cursor = read_cursor(context.cursor) if context.cursor else None
         if cursor is None or cursor.source != changes.name:
             cursor = changes.start(now)

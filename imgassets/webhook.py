@@ -61,13 +61,13 @@ def post(url: str, message: dict[str, Any]) -> None:
 
     try:
         answer = requests.post(url, json=message, timeout=TIMEOUT_S, allow_redirects=False)
-    except (requests.RequestException, UnicodeError) as error:
-        # Its own text names the address.
+    except (requests.RequestException, ValueError) as error:
+        # ValueError: what urllib3 raises for an address. Either's own text names it.
         raise WebhookError(
             f"the webhook in {VARIABLE} cannot be reached ({type(error).__name__}); "
             "the message is lost, the run is on the page"
         ) from None
-    if not answer.ok or answer.is_redirect:
+    if not 200 <= answer.status_code < 300:
         raise WebhookError(
             f"the webhook in {VARIABLE} answered {answer.status_code}; "
             "the message is lost, the run is on the page"

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,19 @@ class MongoChanges:
     def name(self) -> str:
         """What a cursor is about."""
         return f"{self.source.source.database}.{self.source.source.collection}"
+
+    @contextmanager
+    def in_time(self) -> Iterator[None]:
+        """Bounds all that MongoDB is asked inside the block, so that a look ends in time.
+
+        Raises:
+            SourceError: MongoDB cannot be reached.
+        """
+        with self.source.collection() as collection:
+            # Outside the bound, which would also be how long a server is waited for that is away.
+            collection.database.client.admin.command("ping")
+        with pymongo.timeout(SERVER_SECONDS):
+            yield
 
     def start(self, now: float) -> Cursor:
         """The cursor of a first look: all that is there was seen, or waits for its run.
@@ -275,11 +288,6 @@ def follow(settings: Settings, mongodb_uri: str) -> MongoChanges:
     """
     source = MongoSource(mongodb_uri, settings.source, settings.start_date)
     return MongoChanges(source, Touching(source, settings.start_date), settings.sensor)
-
-
-def reading_time() -> AbstractContextManager[object]:
-    """Bounds all that MongoDB is asked inside the block, so that a look ends in time."""
-    return pymongo.timeout(SERVER_SECONDS)
 
 
 def _when(seconds: float) -> str:

@@ -82,6 +82,7 @@ class MongoPoll:
                 }
                 place = replace(place, until=began, began=None, next=None, window=kept)
             yield Page(place, touched, more=more, note=told(account))
+            low = high
 
     def _first_since(self, collection: Products, low: int) -> float | None:
         """The time of the first document since a bin's begin; none where there is none."""
