@@ -2,6 +2,9 @@
 
 import datetime as dt
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +14,6 @@ import dagster as dg
 import pytest
 from pymongo.database import Database
 
-from imgassets.definitions import build_defs
 from imgassets.resources import MongoDBResource
 from imgassets.sensors import failed_runs, new_documents
 from imgassets.settings import load_settings
@@ -190,28 +192,19 @@ def test_a_source_that_is_no_mongodb_is_left_to_the_schedule(
     assert "the source is csv" in str(told.skip_message)
 
 
-def test_the_sensor_works_inside_the_code_location_as_the_daemon_runs_it(
-    option: Callable[[str, str], None], mongo_database: Products, instance: dg.DagsterInstance
-) -> None:
-    option("SENSOR__SETTLE_S", "0")
-    repository = build_defs().get_repository_def()
-    sensor = repository.get_sensor_def("new_documents")
-    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
-
-    def evaluate(cursor: str | None) -> Any:
-        with dg.build_sensor_context(
-            instance=instance, cursor=cursor, repository_def=repository
-        ) as context:
-            return sensor.evaluate_tick(context)
-
-    first = evaluate(None)
-    mongo_database["products"].insert_one(document())
-    second = evaluate(first.cursor)
-    (request,) = second.run_requests
-    assert request.partition_key == "2026-01-02|zara"
-    assert request.run_key == evaluate(first.cursor).run_requests[0].run_key
-    (added,) = second.dynamic_partitions_requests
-    assert added.partition_keys == ["zara"]
+@pytest.mark.parametrize(("enabled", "status"), [("false", "STOPPED"), ("true", "RUNNING")])
+def test_the_sensor_starts_only_where_the_settings_say_so(enabled: str, status: str) -> None:
+    # In a process of its own: a sensor's default is fixed when its module is loaded.
+    asked = "from imgassets.sensors import new_documents as s; print(s.default_status.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={**os.environ, "IMGASSETS__SENSOR__ENABLED": enabled},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == f"{status}\n"
 
 
 class Webhook:
