@@ -61,9 +61,10 @@ def _look(context: dg.SensorEvaluationContext, mongodb: MongoDBResource) -> dg.S
         if cursor is None or cursor.source != changes.name:
             cursor = changes.start(now)
             names = changes.names()
-            context.log.info(
-                f"first look at {changes.name}: {len(names)} retailers, "
+            nothing = f"first look at {changes.name}: {len(names)} retailers, and " + (
                 f"{len(cursor.pending)} partitions wait for their run"
+                if cursor.pending
+                else "what is there is left to backfills"
             )
             ready = {}
         else:
@@ -77,6 +78,12 @@ def _look(context: dg.SensorEvaluationContext, mongodb: MongoDBResource) -> dg.S
                 context.log.warning(note)
             cursor, ready = found.cursor, due(found, options, now=now, today=today())
             names = changes.names() if ready else {}
+            waiting = len(cursor.pending)
+            nothing = (
+                f"{waiting} touched partitions wait until they settle"
+                if waiting
+                else "nothing has changed"
+            )
 
     conflicts = {slug: same for slug, same in names.items() if len(same) > 1}
     for slug, same in conflicts.items():
@@ -93,15 +100,9 @@ def _look(context: dg.SensorEvaluationContext, mongodb: MongoDBResource) -> dg.S
             )
             for name, touch in runs.items()
         ],
-        skip_reason=None if runs else _waiting(len(cursor.pending)),
+        skip_reason=None if runs else dg.SkipReason(nothing),
         dynamic_partitions_requests=[retailers.build_add_request(new)] if new else [],
         cursor=cursor.to_json(),
-    )
-
-
-def _waiting(count: int) -> dg.SkipReason:
-    return dg.SkipReason(
-        f"{count} touched partitions wait until they settle" if count else "nothing has changed"
     )
 
 

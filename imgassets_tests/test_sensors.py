@@ -89,7 +89,9 @@ def test_the_first_tick_registers_retailers_and_launches_nothing(
     mongo_database["products"].insert_many(
         document(name, scraped_at=day) for day in days for name in ("Zara", "Nord & Sol")
     )
-    assert asked(tick()) == set()
+    first = tick()
+    assert asked(first) == set()
+    assert "2 retailers, and what is there is left to backfills" in reason(first)
     assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "nord-sol"}
     assert asked(tick()) == set()
 
