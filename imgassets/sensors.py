@@ -6,6 +6,8 @@ https://docs.dagster.io/guides/automate/sensors
 """
 
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -13,6 +15,9 @@ from imgassets.jobs import catalogue_job
 from imgassets.partitions import Partition, retailers
 from imgassets.resources import MongoDBResource
 from imgassets.settings import load_settings
+
+if TYPE_CHECKING:
+    from imgassets.sources.changes import Cursor, PartitionName, Touch
 
 
 @dg.sensor(
@@ -49,50 +54,66 @@ def new_documents(
 
 
 def _look(context: dg.SensorEvaluationContext, mongodb: MongoDBResource) -> dg.SensorResult:
-    from imgassets.sources.changes import due, look, read_cursor, requested, run_key
-    from imgassets.sources.listing import conflict, today
+    from imgassets.sources.changes import due, look, read_cursor
+    from imgassets.sources.listing import SourceError, today
     from imgassets.sources.mongo_changes import READ_SECONDS, follow
 
     options, began, now = load_settings().sensor, time.monotonic(), time.time()
     changes = follow(load_settings(), mongodb.address())
-    known = set(context.instance.get_dynamic_partitions(str(retailers.name)))
     with changes.in_time():
         cursor = read_cursor(context.cursor) if context.cursor else None
         if cursor is None or cursor.source != changes.name:
-            cursor = changes.start(now)
-            names = changes.names()
-            nothing = f"first look at {changes.name}: {len(names)} retailers, and " + (
-                f"{len(cursor.pending)} partitions wait for their run"
-                if cursor.pending
-                else "what is there is left to backfills"
-            )
-            ready = {}
-        else:
-            found = look(
-                cursor,
-                changes.pages,
-                now=now,
-                out_of_time=lambda: time.monotonic() - began > READ_SECONDS,
-            )
-            for note in found.notes:
-                context.log.warning(note)
-            cursor, ready = found.cursor, due(found, options, now=now, today=today())
+            cursor, names = changes.start(now), changes.names()
+            waiting = len(cursor.pending) or "no"
+            first = f"first look at {changes.name}: {len(names)} retailers, {waiting} partitions"
+            return _answer(context, cursor, {}, names, f"{first} wait for a run")
+        found = look(
+            cursor,
+            changes.pages,
+            now=now,
+            out_of_time=lambda: time.monotonic() - began > READ_SECONDS,
+        )
+        for note in found.notes:
+            context.log.warning(note)
+        ready = due(found, options, now=now, today=today())
+        try:
             names = changes.names() if ready else {}
-            waiting = len(cursor.pending)
-            nothing = (
-                f"{waiting} touched partitions wait until they settle"
-                if waiting
-                else "nothing has changed"
-            )
+        except SourceError as error:
+            # They are due again at the next look; what was read must not be lost.
+            return _answer(context, found.cursor, {}, {}, str(error))
+    waiting = len(found.cursor.pending)
+    nothing = f"{waiting} touched partitions wait" if waiting else "nothing has changed"
+    return _answer(context, found.cursor, ready, names, nothing)
+
+
+def _answer(
+    context: dg.SensorEvaluationContext,
+    cursor: "Cursor",
+    ready: "Mapping[PartitionName, Touch]",
+    names: "Mapping[str, list[str]]",
+    nothing: str,
+) -> dg.SensorResult:
+    """Request runs of partitions that are due, and register retailers that are new.
+
+    Args:
+        context: of the tick.
+        cursor: what to remember.
+        ready: the partitions that are due.
+        names: the retailers' names by slug; those that share a slug are held back.
+        nothing: what to say where no run is requested.
+    """
+    from imgassets.sources.changes import requested, run_key
+    from imgassets.sources.listing import conflict
 
     conflicts = {slug: same for slug, same in names.items() if len(same) > 1}
     for slug, same in conflicts.items():
         # Its partitions stay in the cursor until the names are mended.
         context.log.error(conflict(slug, same))
-    runs = {name: touch for name, touch in ready.items() if name.split("|")[1] not in conflicts}
-    runs = dict(list(runs.items())[: options.max_runs])
-    cursor = requested(cursor, runs)
-    new = sorted(({name.split("|")[1] for name in runs} | set(names)) - set(conflicts) - known)
+    free = {name: touch for name, touch in ready.items() if name.split("|")[1] not in conflicts}
+    runs = dict(list(free.items())[: load_settings().sensor.max_runs])
+    known = context.instance.get_dynamic_partitions(str(retailers.name))
+    found = {name.split("|")[1] for name in runs} | set(names) - set(conflicts)
+    new = sorted(found - set(known))
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
@@ -102,7 +123,7 @@ def _look(context: dg.SensorEvaluationContext, mongodb: MongoDBResource) -> dg.S
         ],
         skip_reason=None if runs else dg.SkipReason(nothing),
         dynamic_partitions_requests=[retailers.build_add_request(new)] if new else [],
-        cursor=cursor.to_json(),
+        cursor=requested(cursor, runs).to_json(),
     )
 
 

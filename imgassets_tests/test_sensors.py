@@ -18,6 +18,8 @@ from imgassets.resources import MongoDBResource
 from imgassets.sensors import failed_runs, new_documents
 from imgassets.settings import load_settings
 from imgassets.sources import mongodb
+from imgassets.sources.listing import SourceError
+from imgassets.sources.mongo_changes import MongoChanges
 from imgassets.webhook import WebhookError
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -91,7 +93,7 @@ def test_the_first_tick_registers_retailers_and_launches_nothing(
     )
     first = tick()
     assert asked(first) == set()
-    assert "2 retailers, and what is there is left to backfills" in reason(first)
+    assert "2 retailers, no partitions wait for a run" in reason(first)
     assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "nord-sol"}
     assert asked(tick()) == set()
 
@@ -127,7 +129,7 @@ def test_a_partition_waits_until_its_scraper_has_left_it_alone(
     tick()
     option("SENSOR__SETTLE_S", "3600")
     mongo_database["products"].insert_one(document())
-    assert reason(tick()) == "1 touched partitions wait until they settle"
+    assert reason(tick()) == "1 touched partitions wait"
     option("SENSOR__SETTLE_S", "0")
     assert asked(tick()) == {"2026-01-02|zara"}
 
@@ -161,6 +163,22 @@ def test_a_mongodb_that_is_away_is_told_and_nothing_is_missed(
         assert "s3cret" not in told
         assert "\n" not in told
     monkeypatch.setenv("MONGODB_URI", mongodb_uri)
+    assert asked(tick()) == {"2026-01-02|zara"}
+
+
+def test_what_was_read_is_kept_where_the_names_cannot_be_asked_for(
+    tick: Tick, mongo_database: Products, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(_: object) -> dict[str, list[str]]:
+        raise SourceError("MongoDB took too long")
+
+    tick()
+    mongo_database["products"].insert_one(document())
+    with monkeypatch.context() as late:
+        late.setattr(MongoChanges, "names", too_late)
+        result = tick()
+    assert reason(result) == "MongoDB took too long"
+    assert "2026-01-02|zara" in str(result.cursor)
     assert asked(tick()) == {"2026-01-02|zara"}
 
 
