@@ -15,7 +15,10 @@ from imgassets.assets.face_model import face_model
 from imgassets.assets.processed_images import processed_images
 from imgassets.assets.raw_images import raw_images
 from imgassets.assets.url_list import url_list
+from imgassets.freshness import every_retailer_delivers, product_documents
+from imgassets.jobs import catalogue_job, every_day, freshness, freshness_job, retry_failed
 from imgassets.resources import ManifestIOManager, MongoDBResource, SettingsResource
+from imgassets.sensors import failed_runs, new_documents
 
 
 def build_defs(*, resources: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -26,8 +29,11 @@ def build_defs(*, resources: Mapping[str, object] | None = None) -> dg.Definitio
     """
     settings = SettingsResource.configure_at_launch()
     return dg.Definitions(
-        assets=[url_list, face_model, raw_images, processed_images],
-        asset_checks=CHECKS,
+        assets=[product_documents, url_list, face_model, raw_images, processed_images],
+        asset_checks=[*CHECKS, every_retailer_delivers],
+        jobs=[catalogue_job, retry_failed, freshness_job],
+        schedules=[every_day, freshness],
+        sensors=[new_documents, failed_runs],
         resources={
             "settings": settings,
             "mongodb": MongoDBResource(),

@@ -67,6 +67,13 @@ class SourceFields(Section):
     images: str = Field("product_images", description="list of image URLs")
     date: str = Field("scraped_at", description="date of the document; without one, its ObjectId's")
     product_id: str = Field("_id", description="what names the product in keys and manifests")
+    updated: str | None = Field(
+        None,
+        description=(
+            "date (indexed) that writers set on every insert and change; the sensor reads it where "
+            "MongoDB is no replica set, and sees only new ObjectIds where it is null"
+        ),
+    )
 
 
 class SourceSettings(Section):
@@ -363,6 +370,38 @@ class CheckSettings(Section):
     face_share: Bounds = Field(
         Bounds(min=0, max=1), description="pictures with a face / pictures; set it per retailer"
     )
+    max_age_days: int = Field(
+        3, ge=0, description="a retailer whose newest document is older (days) is late"
+    )
+
+
+class SensorSettings(Section):
+    """How new documents become runs (the sensor new_documents; MongoDB only)."""
+
+    enabled: bool = Field(
+        False, description="on from the start; a switch in the UI turns it on or off later"
+    )
+    interval_s: int = Field(30, ge=1, description="seconds between two looks")
+    method: Literal["auto", "stream", "poll"] = Field(
+        "auto",
+        description="stream (needs a replica set), poll, or auto: stream where it is possible",
+    )
+    start_from: Literal["now", "everything"] = Field(
+        "now",
+        description="the first look launches nothing for documents that are there, or everything",
+    )
+    settle_s: float = Field(
+        30, ge=0, description="a partition's run waits until it was unchanged for these seconds"
+    )
+    max_wait_s: float = Field(900, ge=0, description="but no longer than these seconds")
+    overlap_s: int = Field(
+        3600,
+        ge=0,
+        description="poll: how late a document may arrive after its ObjectId's time, in seconds",
+    )
+    max_runs: int = Field(
+        100, ge=1, le=1000, description="runs that one look requests; others wait for the next"
+    )
 
 
 class RetailerSettings(Section):
@@ -388,6 +427,7 @@ class Settings(RetailerSettings):
     )
     start_date: dt.date = Field(dt.date(2026, 1, 1), description="first day with a partition (UTC)")
     source: SourceSettings = SourceSettings()
+    sensor: SensorSettings = SensorSettings()
     retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(
         default_factory=dict,
         description=(

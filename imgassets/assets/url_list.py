@@ -11,6 +11,7 @@ from imgassets.resources import MongoDBResource, SettingsResource
 
 @dg.asset(
     partitions_def=catalogue,
+    deps=["product_documents"],
     group_name="images",
     kinds={"mongodb", "parquet"},
     io_manager_key="manifests",

@@ -41,6 +41,7 @@ from imgassets.sources.listing import (
 SERVER_SELECTION_MS = 8_000
 
 Document = Mapping[str, Any]
+Products = Collection[dict[str, Any]]
 
 
 class MongoSource:
@@ -59,6 +60,11 @@ class MongoSource:
         self._start_date = start_date
 
     @property
+    def source(self) -> SourceSettings:
+        """The names of database, collection and fields."""
+        return self._source
+
+    @property
     def index_keys(self) -> list[tuple[str, int]]:
         """The index that the partition's query is made for: `(retailer, date, _id)` ascending."""
         keys = dict.fromkeys([self._fields.retailer, self._fields.date, "_id"])
@@ -69,15 +75,15 @@ class MongoSource:
         account = Account()
         rows: list[UrlRow] = []
         documents = 0
-        with self._collection() as collection:
+        with self.collection() as collection:
             name = self._name_of(collection, retailer)
             for document in collection.aggregate(self._partition_pipeline(name, date)):
                 documents += 1
-                product = _dig(document, self._fields.product_id)
+                product = dig(document, self._fields.product_id)
                 rows += document_rows(
                     document_id=str(document["_id"]),
                     product_id=str(document["_id"] if product is None else product),
-                    images=_dig(document, self._fields.images),
+                    images=dig(document, self._fields.images),
                     date=date,
                     retailer=retailer,
                     account=account,
@@ -96,14 +102,14 @@ class MongoSource:
                 "$group": {
                     "_id": {
                         "retailer": f"${self._fields.retailer}",
-                        "day": {"$dateTrunc": {"date": self._date, "unit": "day"}},
+                        "day": {"$dateTrunc": {"date": self.date_expression, "unit": "day"}},
                     },
                     "count": {"$sum": 1},
                     "example": {"$first": "$_id"},
                 }
             },
         ]
-        with self._collection() as collection:
+        with self.collection() as collection:
             for group in collection.aggregate(pipeline, allowDiskUse=True):
                 name, day = group["_id"].get("retailer"), group["_id"].get("day")
                 slug = retailer_slug(name)
@@ -125,7 +131,7 @@ class MongoSource:
 
     def has_index(self) -> bool:
         """Whether MongoDB answers the partition's query from an index (or has nothing to read)."""
-        with self._collection() as collection:
+        with self.collection() as collection:
             if collection.find_one({}, {"_id": 1}) is None:
                 return True
             plan = collection.database.command(
@@ -141,11 +147,11 @@ class MongoSource:
 
     def create_index(self) -> str:
         """Make the index that the partition's query uses, and return its name."""
-        with self._collection() as collection:
+        with self.collection() as collection:
             return collection.create_index(self.index_keys)
 
     @property
-    def _date(self) -> dict[str, Any]:
+    def date_expression(self) -> dict[str, Any]:
         """Date of a document: its field, or its ObjectId's time; null where there is none."""
         field = f"${self._fields.date}"
         return {
@@ -186,12 +192,12 @@ class MongoSource:
             # Each branch begins with the retailer, so that each can walk the index by itself.
             {"$match": {"$or": [{self._fields.retailer: name, **branch} for branch in near]}},
             {"$match": self._source.query},
-            {"$set": {"_imgassets_date": self._date}},
+            {"$set": {"_imgassets_date": self.date_expression}},
             {"$match": {"_imgassets_date": {"$gte": start, "$lt": end}}},
             {"$project": dict.fromkeys(wanted, 1)},
         ]
 
-    def _report_undated(self, collection: _Products, match: Document, account: Account) -> None:
+    def _report_undated(self, collection: Products, match: Document, account: Account) -> None:
         """Report the documents that belong to no partition because of their date."""
         field = self._fields.date
         start = dt.datetime.combine(self._start_date, dt.time(), dt.UTC)
@@ -210,7 +216,7 @@ class MongoSource:
         pipeline = [
             {"$match": {"$or": [{**match, **branch} for branch in outside]}},
             {"$match": self._source.query},
-            {"$set": {"_imgassets_date": self._date}},
+            {"$set": {"_imgassets_date": self.date_expression}},
             {
                 "$set": {
                     "_imgassets_oddity": {
@@ -250,12 +256,17 @@ class MongoSource:
             account.report(oddity, str(example["id"]), f"{field} is {example.get('date')!r}")
             account.counts[oddity] += group["count"] - 1
 
-    def _name_of(self, collection: _Products, slug: str) -> str:
+    def names_by_slug(self, collection: Products) -> dict[str, list[str]]:
+        """The retailers' names that the documents have, by the slug that they fall on."""
         names: dict[str, list[str]] = defaultdict(list)
-        for name in collection.distinct(self._fields.retailer):
+        for name in collection.distinct(self._fields.retailer, self._source.query):
             found = retailer_slug(name)
             if found is not None:
                 names[found].append(name)
+        return names
+
+    def _name_of(self, collection: Products, slug: str) -> str:
+        names = self.names_by_slug(collection)
         if slug not in names:
             raise unknown_retailer(slug, names)
         if len(names[slug]) > 1:
@@ -263,7 +274,12 @@ class MongoSource:
         return names[slug][0]
 
     @contextmanager
-    def _collection(self) -> Iterator[_Products]:
+    def collection(self) -> Iterator[Products]:
+        """The collection, over a connection of its own.
+
+        Raises:
+            SourceError: in place of every error of MongoDB inside the block.
+        """
         try:
             client: MongoClient[dict[str, Any]] = MongoClient(
                 self._uri,
@@ -288,8 +304,6 @@ class MongoSource:
                 f"cannot be decoded: {error}; repair it, or leave it out with source.query"
             ) from None
 
-
-_Products = Collection[dict[str, Any]]
 
 _NO_DATES = ["number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"]
 
@@ -325,12 +339,12 @@ def _first_id(moment: dt.datetime) -> ObjectId:
     return ObjectId.from_datetime(moment)
 
 
-def _dig(document: object, path: str) -> object:
+def dig(document: object, path: str) -> object:
     """The value at a dotted path; through a list, the values of its elements, as in MongoDB."""
     for place, part in enumerate(path.split(".")):
         if isinstance(document, list):
             rest = ".".join(path.split(".")[place:])
-            return [value for value in (_dig(entry, rest) for entry in document) if value]
+            return [value for value in (dig(entry, rest) for entry in document) if value]
         if not isinstance(document, Mapping) or part not in document:
             return None
         document = document[part]

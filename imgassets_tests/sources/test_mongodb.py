@@ -285,3 +285,13 @@ def test_a_wrong_password_is_told_without_it(mongodb_uri: str) -> None:
 def test_an_address_is_shown_without_user_password_and_options() -> None:
     uri = "mongodb+srv://user:p%40ss@cluster0.example.net/catalogue?retryWrites=true"
     assert masked(uri) == "mongodb+srv://cluster0.example.net"
+
+
+def test_one_of_two_names_on_one_slug_can_be_left_out_with_a_query(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    insert(mongo_database, document(), document(product_retailer="ZARA"))
+    query = {"product_retailer": {"$ne": "ZARA"}}
+    settings = SourceSettings(database=mongo_database.name, query=query)
+    listing = MongoSource(mongodb_uri, settings, START).listing("2026-01-02", "zara")
+    assert listing.documents == 1

@@ -1,0 +1,47 @@
+"""The Dagster instance that `dagster.yaml` describes."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from imgassets.settings import project_root
+
+FILE = project_root() / "dagster.yaml"
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(FILE.read_text())
+    return loaded
+
+
+def test_dagster_accepts_the_file_as_it_is_and_keeps_all_in_files(tmp_path: Path) -> None:
+    shutil.copy(FILE, tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("retailer", ["zara"])
+        assert instance.get_settings("run_retries")["retry_on_asset_or_op_failure"] is False
+        assert not instance.telemetry_enabled
+    assert list(tmp_path.rglob("*.db"))
+
+
+def test_two_runs_never_ask_one_retailer_at_once(options: dict[str, Any]) -> None:
+    (limit,) = options["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert limit == {
+        "key": "dagster/partition/retailer",
+        "value": {"applyLimitPerUniqueValue": True},
+        "limit": 1,
+    }
+    assert options["concurrency"]["runs"]["max_concurrent_runs"] > 1
+
+
+def test_postgres_is_a_matter_of_removing_comment_signs() -> None:
+    lines = FILE.read_text().splitlines()
+    start = lines.index("# storage:")
+    block = "\n".join(line.removeprefix("# ") for line in lines[start : start + 3])
+    assert yaml.safe_load(block) == {
+        "storage": {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
+    }

@@ -1,0 +1,364 @@
+"""The sensors on a real MongoDB, a real Dagster instance and a real HTTP server."""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import dagster as dg
+import pytest
+from pymongo.database import Database
+
+from imgassets.resources import MongoDBResource
+from imgassets.sensors import failed_runs, new_documents
+from imgassets.settings import load_settings
+from imgassets.sources import mongodb
+from imgassets.sources.listing import SourceError
+from imgassets.sources.mongo_changes import MongoChanges
+from imgassets.webhook import WebhookError
+
+NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
+Products = Database[dict[str, Any]]
+Tick = Callable[[], dg.SensorResult]
+
+
+def document(retailer: object = "Zara", **values: Any) -> dict[str, Any]:
+    usual = {"product_retailer": retailer, "product_images": ["http://a"], "scraped_at": NOON}
+    return {**usual, **values}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def option(
+    mongodb_uri: str, mongo_database: Products, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], None]]:
+    """Sets options of the sensor, which follows this test's database."""
+
+    def set_option(name: str, value: str) -> None:
+        monkeypatch.setenv(f"IMGASSETS__{name}", value)
+        load_settings.cache_clear()
+
+    monkeypatch.setenv("MONGODB_URI", mongodb_uri)
+    set_option("SOURCE__DATABASE", mongo_database.name)
+    yield set_option
+    load_settings.cache_clear()
+
+
+@pytest.fixture
+def tick(option: Callable[[str, str], None], instance: dg.DagsterInstance) -> Tick:
+    """One tick of the sensor, whose answer is carried out as the daemon does."""
+    option("SENSOR__SETTLE_S", "0")
+    cursor: list[str | None] = [None]
+
+    def run() -> dg.SensorResult:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor[0])
+        result = new_documents(context, mongodb=MongoDBResource())
+        if isinstance(result, dg.SkipReason):
+            return dg.SensorResult(skip_reason=result, cursor=cursor[0])
+        assert isinstance(result, dg.SensorResult)
+        for request in result.dynamic_partitions_requests or []:
+            assert isinstance(request, dg.AddDynamicPartitionsRequest)
+            instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
+        cursor[0] = result.cursor
+        return result
+
+    return run
+
+
+def asked(result: dg.SensorResult) -> set[str]:
+    return {str(request.partition_key) for request in result.run_requests or []}
+
+
+def reason(result: dg.SensorResult) -> str:
+    assert result.skip_reason is not None
+    return str(result.skip_reason.skip_message)
+
+
+def test_the_first_tick_registers_retailers_and_launches_nothing(
+    tick: Tick, mongo_database: Products, instance: dg.DagsterInstance
+) -> None:
+    days = [NOON + dt.timedelta(days=day) for day in range(200)]
+    mongo_database["products"].insert_many(
+        document(name, scraped_at=day) for day in days for name in ("Zara", "Nord & Sol")
+    )
+    first = tick()
+    assert asked(first) == set()
+    assert "2 retailers, no partitions wait for a run" in reason(first)
+    assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "nord-sol"}
+    assert asked(tick()) == set()
+
+
+def test_a_database_of_years_is_worked_off_a_few_runs_a_tick_where_the_settings_say_so(
+    tick: Tick, mongo_database: Products, option: Callable[[str, str], None]
+) -> None:
+    option("SENSOR__START_FROM", "everything")
+    option("SENSOR__MAX_RUNS", "30")
+    mongo_database["products"].insert_many(
+        document(scraped_at=NOON + dt.timedelta(days=day)) for day in range(70)
+    )
+    ticks = [asked(tick()) for _ in range(5)]
+    assert [len(runs) for runs in ticks] == [0, 30, 30, 10, 0]
+    assert len(set().union(*ticks)) == 70
+
+
+def test_a_new_retailer_is_registered_with_its_first_run(
+    tick: Tick, mongo_database: Products, instance: dg.DagsterInstance
+) -> None:
+    tick()
+    assert instance.get_dynamic_partitions("retailer") == []
+    mongo_database["products"].insert_many([document(), document(), document("Asos")])
+    result = tick()
+    assert asked(result) == {"2026-01-02|zara", "2026-01-02|asos"}
+    assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "asos"}
+    assert reason(tick()) == "nothing has changed"
+
+
+def test_a_partition_waits_until_its_scraper_has_left_it_alone(
+    tick: Tick, mongo_database: Products, option: Callable[[str, str], None]
+) -> None:
+    tick()
+    option("SENSOR__SETTLE_S", "3600")
+    mongo_database["products"].insert_one(document())
+    assert reason(tick()) == "1 touched partitions wait"
+    option("SENSOR__SETTLE_S", "0")
+    assert asked(tick()) == {"2026-01-02|zara"}
+
+
+def test_two_names_on_one_partition_hold_it_back_and_nothing_else(
+    tick: Tick, mongo_database: Products, instance: dg.DagsterInstance
+) -> None:
+    tick()
+    products = mongo_database["products"]
+    products.insert_many([document("Zara"), document("ZARA"), document("Asos")])
+    assert asked(tick()) == {"2026-01-02|asos"}
+    assert instance.get_dynamic_partitions("retailer") == ["asos"]
+    assert asked(tick()) == set()
+    products.update_many({"product_retailer": "ZARA"}, {"$set": {"product_retailer": "Zara"}})
+    assert asked(tick()) == {"2026-01-02|zara"}
+
+
+def test_a_mongodb_that_is_away_is_told_and_nothing_is_missed(
+    tick: Tick,
+    mongo_database: Products,
+    mongodb_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tick()
+    mongo_database["products"].insert_one(document())
+    monkeypatch.setattr(mongodb, "SERVER_SELECTION_MS", 200)
+    monkeypatch.setenv("MONGODB_URI", "mongodb://user:s3cret@127.0.0.1:9/")
+    for _ in range(2):
+        told = reason(tick())
+        assert told.startswith("MongoDB at mongodb://127.0.0.1:9 cannot be reached")
+        assert "s3cret" not in told
+        assert "\n" not in told
+    monkeypatch.setenv("MONGODB_URI", mongodb_uri)
+    assert asked(tick()) == {"2026-01-02|zara"}
+
+
+def test_what_was_read_is_kept_where_the_names_cannot_be_asked_for(
+    tick: Tick, mongo_database: Products, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(_: object) -> dict[str, list[str]]:
+        raise SourceError("MongoDB took too long")
+
+    tick()
+    mongo_database["products"].insert_one(document())
+    with monkeypatch.context() as late:
+        late.setattr(MongoChanges, "names", too_late)
+        result = tick()
+    assert reason(result) == "MongoDB took too long"
+    assert "2026-01-02|zara" in str(result.cursor)
+    assert asked(tick()) == {"2026-01-02|zara"}
+
+
+def test_another_collection_is_begun_anew(
+    tick: Tick, mongo_database: Products, option: Callable[[str, str], None]
+) -> None:
+    tick()
+    mongo_database["others"].insert_one(document("Asos"))
+    option("SOURCE__COLLECTION", "others")
+    assert asked(tick()) == set()
+    mongo_database["others"].insert_one(document("Asos"))
+    assert asked(tick()) == {"2026-01-02|asos"}
+
+
+@pytest.mark.usefixtures("option")
+def test_a_broken_cursor_is_told(instance: dg.DagsterInstance) -> None:
+    context = dg.build_sensor_context(instance=instance, cursor="{}")
+    told = new_documents(context, mongodb=MongoDBResource())
+    assert isinstance(told, dg.SkipReason)
+    assert "reset it on the sensor's page" in str(told.skip_message)
+
+
+def test_a_source_that_is_no_mongodb_is_left_to_the_schedule(
+    option: Callable[[str, str], None], instance: dg.DagsterInstance
+) -> None:
+    option("SOURCE__KIND", "csv")
+    option("SOURCE__CSV_PATH", "urls.csv")
+    context = dg.build_sensor_context(instance=instance)
+    told = new_documents(context, mongodb=MongoDBResource())
+    assert isinstance(told, dg.SkipReason)
+    assert "the source is csv" in str(told.skip_message)
+
+
+@pytest.mark.parametrize(("enabled", "status"), [("false", "STOPPED"), ("true", "RUNNING")])
+def test_the_sensor_starts_only_where_the_settings_say_so(enabled: str, status: str) -> None:
+    # In a process of its own: a sensor's default is fixed when its module is loaded.
+    asked = "from imgassets.sensors import new_documents as s; print(s.default_status.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={**os.environ, "IMGASSETS__SENSOR__ENABLED": enabled},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == f"{status}\n"
+
+
+class Webhook:
+    """A real HTTP server that notes what is posted to it."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.posted: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = int(self.headers["Content-Length"])
+                outer.posted.append(json.loads(self.rfile.read(length)))
+                self.send_response(outer.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Print nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hooks/t0ken"
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    hook = Webhook()
+    thread = threading.Thread(target=hook.server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", hook.url)
+    try:
+        yield hook
+    finally:
+        hook.server.shutdown()
+        hook.server.server_close()
+        thread.join()
+
+
+@dg.op
+def telling() -> None:
+    """Fails with a sentence that was written to be read."""
+    raise dg.Failure("url_list of 2026-01-02|zara was never materialized; materialize it first")
+
+
+@dg.op
+def leaking() -> None:
+    """Fails with whatever a library says."""
+    raise ValueError("cannot open mongodb://user:s3cret@host/")
+
+
+@dg.job
+def failing() -> None:
+    """A run with two failures."""
+    telling()
+    leaking()
+
+
+def failure(instance: dg.DagsterInstance) -> dg.RunFailureSensorContext:
+    tags = {"dagster/partition": "2026-01-02|zara"}
+    result = failing.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    return dg.build_run_status_sensor_context(
+        sensor_name="failed_runs",
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        dagster_event=result.get_run_failure_event(),
+    ).for_run_failure()
+
+
+def test_a_failed_run_is_posted_with_names_and_sentences_and_no_secret(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    context = failure(instance)
+    failed_runs(context)
+    (message,) = webhook.posted
+    assert message["job"] == "failing"
+    assert message["partition"] == "2026-01-02|zara"
+    assert message["run_id"] == context.dagster_run.run_id
+    assert message["steps"] == {
+        "telling": "url_list of 2026-01-02|zara was never materialized; materialize it first",
+        "leaking": "ValueError",
+    }
+    assert message["text"].startswith("imgassets: failing of 2026-01-02|zara failed\n")
+    assert "s3cret" not in json.dumps(message)
+
+
+def test_without_a_webhook_nothing_happens(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", " ")
+    failed_runs(failure(instance))
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_a_webhook_that_refuses_is_told_without_its_address(
+    webhook: Webhook, instance: dg.DagsterInstance, status: int
+) -> None:
+    webhook.status = status
+    with pytest.raises(WebhookError, match=f"IMGASSETS_WEBHOOK_URL answered {status}") as error:
+        failed_runs(failure(instance))
+    assert "t0ken" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/t0ken", "t0ken", "http://t0ken..host/"])
+def test_a_webhook_that_is_down_is_told_without_its_address(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", url)
+    with pytest.raises(WebhookError, match="cannot be reached") as error:
+        failed_runs(failure(instance))
+    assert "t0ken" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
+def test_a_webhook_that_is_down_harms_neither_the_run_nor_the_failures_after_it(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    def evaluate(cursor: str | None) -> Any:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor)
+        return failed_runs.evaluate_tick(context)
+
+    cursor = evaluate(None).cursor  # from now on
+    webhook.status = 500
+    failure(instance)
+    failure(instance)
+    result = evaluate(cursor)
+    told = [reaction.error for reaction in result.dagster_run_reactions]
+    assert all(error is not None and "answered 500" in error.message for error in told)
+    assert "t0ken" not in repr(told)
+    while len(webhook.posted) < 2:
+        result = evaluate(result.cursor)
+    webhook.status = 200
+    failure(instance)
+    result = evaluate(result.cursor)
+    assert len(webhook.posted) == 3
+    assert [reaction.error for reaction in result.dagster_run_reactions] == [None]
+    evaluate(result.cursor)
+    assert len(webhook.posted) == 3
