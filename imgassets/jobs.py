@@ -6,7 +6,6 @@ https://docs.dagster.io/guides/build/jobs
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 
@@ -15,10 +14,6 @@ from imgassets.assets.raw_images import raw_images
 from imgassets.assets.url_list import url_list
 from imgassets.freshness import every_retailer_delivers
 from imgassets.partitions import Partition, retailers
-
-# What `raw_images` is told when only its failed rows are wanted. A plain run already asks for
-# those alone, and for none that has its picture.
-RETRY_CONFIG: dict[str, Any] = {}
 
 DAILY_CRON = "0 1 * * *"
 FRESHNESS_CRON = "0 6 * * *"
@@ -32,7 +27,6 @@ catalogue_job = dg.define_asset_job(
 retry_failed = dg.define_asset_job(
     "retry_failed",
     selection=dg.AssetSelection.assets(raw_images, processed_images),
-    config=RETRY_CONFIG,
     description=(
         "The failed pictures of a partition once more: its list of URLs stays, pictures that are "
         "there are not asked for again."
