@@ -33,7 +33,6 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"
-PER_RETAILER = ("download", "decode", "process", "faces", "resize", "trim", "encode", "checks")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -442,7 +441,7 @@ class Settings(RetailerSettings):
         Raises:
             pydantic.ValidationError: an override is wrong; `load_settings` has looked already.
         """
-        common = self.model_dump(include=set(PER_RETAILER))
+        common = self.model_dump(include=set(RetailerSettings.model_fields))
         return RetailerSettings.model_validate(_merged(common, self.retailers.get(slug, {})))
 
 
@@ -514,12 +513,6 @@ def validated(
             settings.for_retailer(slug)
         except ValidationError as error:
             problems += _told(error, ("retailers", slug), layers)
-        problems += [
-            f"{_layer_of(layers, ('retailers', slug, name))}: retailers.{slug}.{name}: "
-            f"cannot be set for one retailer; allowed: {', '.join(PER_RETAILER)}"
-            for name in sections
-            if name in Settings.model_fields and name not in PER_RETAILER
-        ]
     if settings.source.kind == "csv" and settings.source.csv_path is None:
         problems.append("source.csv_path: is not set; source.kind csv needs the path of the file")
     if settings.source.kind == "python" and settings.source.function is None:
