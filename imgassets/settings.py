@@ -508,7 +508,7 @@ def validated(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_told(error, (), layers))) from None
-    for slug, sections in settings.retailers.items():
+    for slug in settings.retailers:
         try:
             settings.for_retailer(slug)
         except ValidationError as error:
