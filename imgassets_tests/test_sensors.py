@@ -310,11 +310,12 @@ def test_a_failed_run_is_posted_with_names_and_sentences_and_no_secret(
     assert "s3cret" not in json.dumps(message)
 
 
-def test_without_a_webhook_nothing_happens(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+def test_without_an_address_nothing_is_posted(
+    webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", " ")
     failed_runs(failure(instance))
+    assert webhook.posted == []
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
