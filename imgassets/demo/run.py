@@ -204,10 +204,10 @@ def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
 
 
 def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, bool]:
-    table = Table(title="What became of the sample catalogue", box=SIMPLE)
+    table = Table(title="What became of the sample catalogue", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("partition", no_wrap=True)
-    for name in ("URLs", "down-\nloaded", "failed", "faces\nremoved", "mean trim\nratio"):
-        table.add_column(name, justify="right")
+    for name in ("URLs", "down-\nloaded", "failed", "faces\nremoved", "mean\ntrim\nratio"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("checks")
     good = True
     for partition in partitions:
