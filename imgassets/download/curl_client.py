@@ -1,14 +1,13 @@
 """The engine on libcurl, through pycurl: it moves bytes outside Python's lock.
 
 Here lives what libcurl is told and how its errors read. One handle a thread, since a handle serves
-one request at a time; its connections are kept alive with it.
+one request at a time; the thread that drives them all, and keeps their connections alive, is in
+`curl_loop`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import socket
 import threading
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ import pycurl  # type: ignore[import-untyped]
 
 from imgassets.download import addresses
 from imgassets.download.client import (
-    AbortedError,
     FetchError,
     Limits,
     Request,
@@ -25,6 +23,7 @@ from imgassets.download.client import (
     blocked,
     ca_bundle,
 )
+from imgassets.download.curl_loop import Loop, Transfer
 from imgassets.manifests import Outcome
 
 _BUFFER = 131_072
@@ -32,76 +31,34 @@ _BUFFER = 131_072
 
 
 class CurlClient:
-    """One libcurl handle a thread."""
+    """One libcurl handle a thread, all driven by one loop."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
         self._local = threading.local()
         self._lock = threading.Lock()
         self._handles: list[_Handle] = []
-        self._aborted = False
+        self._loop = Loop()
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         """See `Client.fetch`."""
-        if self._aborted:
-            raise AbortedError
         handle: _Handle | None = getattr(self._local, "handle", None)
         if handle is None:
-            handle = self._local.handle = _Handle(self._allow_private)
+            handle = self._local.handle = _Handle(self._allow_private, self._loop)
             with self._lock:
                 self._handles.append(handle)
-        try:
-            return handle.fetch(request, limits)
-        except FetchError as error:
-            if self._aborted:
-                raise AbortedError from error
-            raise
+        return handle.fetch(request, limits)
 
     def abort(self) -> None:
         """See `Client.abort`."""
-        self._aborted = True
-        with self._lock:
-            for handle in self._handles:
-                handle.sockets.shut_down()
+        self._loop.stop()
 
     def close(self) -> None:
         """See `Client.close`."""
-        with self._lock:
+        # Where libcurl is stuck in a name lookup, its memory goes with the process.
+        if self._loop.close():
             for handle in self._handles:
-                # A thread that is stuck in a name lookup keeps its handle to itself.
-                with contextlib.suppress(pycurl.error):
-                    handle.curl.close()
-
-
-class _Sockets:
-    """The sockets that libcurl has open, so that another thread can cut them.
-
-    libcurl asks a callback for every progress otherwise, which doubles the cost of a request.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: set[int] = set()
-        self._cut = False
-
-    def opened(self, handle: int, _purpose: int) -> int:
-        with self._lock:
-            self._open.add(handle)
-            # libcurl asks again over a new connection where a kept one ends before an answer.
-            return 1 if self._cut else 0
-
-    def closed(self, handle: int) -> int:
-        with self._lock:
-            self._open.discard(handle)
-            os.close(handle)
-        return 0
-
-    def shut_down(self) -> None:
-        with self._lock:
-            self._cut = True
-            for handle in self._open:
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(handle)) as twin:
-                    twin.shutdown(socket.SHUT_RDWR)
+                handle.curl.close()
 
 
 class _Lent(socket.socket):
@@ -114,15 +71,16 @@ class _Lent(socket.socket):
 class _Handle:
     """libcurl as one thread uses it."""
 
-    def __init__(self, allow_private: bool) -> None:
-        self._allow_private = allow_private
+    def __init__(self, allow_private: bool, loop: Loop) -> None:
+        self._loop = loop
         self._proxy: str | None = None
         self._refused: str | None = None
-        self.sockets = _Sockets()
         self._headers: Mapping[str, str] | None = None
         self._limits: Limits | None = None
         self._lines: list[bytes] = []
+        self._chunks: list[bytes] = []
         self.curl = curl = pycurl.Curl()
+        self._transfer = Transfer(curl)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
@@ -134,8 +92,7 @@ class _Handle:
         if not allow_private:
             curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
-        curl.setopt(pycurl.SOCKOPTFUNCTION, self.sockets.opened)
-        curl.setopt(pycurl.CLOSESOCKETFUNCTION, self.sockets.closed)
+        curl.setopt(pycurl.WRITEFUNCTION, self._chunks.append)
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         curl = self.curl
@@ -148,22 +105,21 @@ class _Handle:
             self._proxy = request.proxy
             curl.setopt(pycurl.PROXY, request.proxy or "")
         self._refused = None
-        chunks: list[bytes] = []
         self._lines.clear()
+        self._chunks.clear()
         curl.setopt(pycurl.URL, request.url)
-        curl.setopt(pycurl.WRITEFUNCTION, chunks.append)
-        try:
-            curl.perform()
-        except pycurl.error as error:
-            code, message = error.args[0], str(error.args[1])
-            status = curl.getinfo(pycurl.RESPONSE_CODE)
-            if code == pycurl.E_FILESIZE_EXCEEDED and not 200 <= status < 300:
+        self._loop.perform(self._transfer)
+        status = curl.getinfo(pycurl.RESPONSE_CODE)
+        good = 200 <= status < 300
+        if self._transfer.error is not None:
+            code, message = self._transfer.error
+            if code == pycurl.E_FILESIZE_EXCEEDED and not good:
                 return Response(status, _headers(self._lines), b"")
             if self._refused is not None and code == pycurl.E_COULDNT_CONNECT:
-                raise blocked(self._refused) from error
-            raise _as_fetch_error(code, message, limits) from error
-        status = curl.getinfo(pycurl.RESPONSE_CODE)
-        body = b"".join(chunks) if 200 <= status < 300 else b""
+                raise blocked(self._refused)
+            raise _as_fetch_error(code, message, limits)
+        body = b"".join(self._chunks) if good else b""
+        self._chunks.clear()
         return Response(status, _headers(self._lines), body)
 
     def _open_socket(
