@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Self, TypeVar
 
 import pyarrow as pa
@@ -200,7 +201,7 @@ def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
     """Rows as a table with the columns and dtypes of their manifest."""
     schema = SCHEMAS[kind]
     columns = [
-        pa.array([getattr(row, field.name) for row in rows], type=field.type) for field in schema
+        pa.array(list(map(attrgetter(field.name), rows)), type=field.type) for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 

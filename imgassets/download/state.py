@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +20,7 @@ from imgassets.storage import IMAGES, Folder, read_table, removed
 
 _SLICE = 5_000
 URL_FIELDS = tuple(field.name for field in fields(UrlRow))
+_catalogues = attrgetter(*URL_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,14 @@ def last_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
     for start in range(0, table.num_rows, _SLICE):
         for found in from_table(table.slice(start, _SLICE), RawRow):
             row = asked.get(found.key)
-            if row is not None and row.url == found.url:
-                rows[row.key] = replace(found, **{name: getattr(row, name) for name in URL_FIELDS})
+            if row is None or row.url != found.url:
+                continue
+            own = _catalogues(row)
+            rows[row.key] = (
+                found
+                if own == _catalogues(found)
+                else replace(found, **dict(zip(URL_FIELDS, own, strict=True)))
+            )
     return rows
 
 
