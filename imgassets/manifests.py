@@ -192,7 +192,8 @@ PROCESSED_IMAGES = _schema(ProcessedRow)
 SCHEMAS = {UrlRow: URL_LIST, RawRow: RAW_IMAGES, ProcessedRow: PROCESSED_IMAGES}
 
 
-_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
+OUTCOMES = {str(outcome): outcome for outcome in Outcome}
+"""By the word that a manifest holds."""
 
 Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
 
@@ -212,7 +213,7 @@ def from_table(table: pa.Table, kind: type[Row]) -> list[Row]:
     rows = table.select(names).to_pylist()
     if "outcome" in names:
         for row in rows:
-            row["outcome"] = _OUTCOMES[row["outcome"]]
+            row["outcome"] = OUTCOMES[row["outcome"]]
     return [kind(**row) for row in rows]
 
 

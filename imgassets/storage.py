@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,8 +179,10 @@ def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:
     folder.write(name, buffer.getvalue().to_pybytes())
 
 
-def read_table(folder: Folder, name: str = MANIFEST) -> pa.Table:
-    """Read a table.
+def read_table(
+    folder: Folder, name: str = MANIFEST, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a table, or some columns of it.
 
     Raises:
         FileNotFoundError: it was never written.
@@ -188,7 +190,7 @@ def read_table(folder: Folder, name: str = MANIFEST) -> pa.Table:
     """
     data = folder.read(name)
     try:
-        return pq.read_table(pa.BufferReader(data))
+        return pq.read_table(pa.BufferReader(data), columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(
             f"{folder.address}/{name} is broken: {error}; materialize its partition again"

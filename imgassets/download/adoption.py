@@ -8,7 +8,7 @@ and which files are superfluous afterwards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -52,7 +52,7 @@ def adopt(url_rows: Sequence[UrlRow], folder: Folder) -> int:
     return adopted
 
 
-def superfluous(names: set[str], rows: Sequence[RawRow], before: pa.Table) -> set[str]:
+def superfluous(names: Iterable[str], rows: Sequence[RawRow], before: pa.Table) -> set[str]:
     """Files of a partition that may go, now that its rows are these.
 
     Those are files of a row's key that the row does not name (of another format, or left by a run
@@ -62,18 +62,18 @@ def superfluous(names: set[str], rows: Sequence[RawRow], before: pa.Table) -> se
     Args:
         names: of the files in the partition's folder of pictures.
         rows: the manifest that is written now.
-        before: the rows of the manifest before, and of the journal.
+        before: key, URL and path of the manifest before, and of the journal.
     """
     keys = {row.key for row in rows}
     named = {_name(row.path) for row in rows if row.path is not None}
-    urls = pa.array({row.url for row in rows if row.path is not None}, pa.string())
-    columns = before.filter(pc.is_in(before["url"], value_set=urls)).select(["key", "path"])
+    old = before.filter(pc.invert(pc.is_in(before["key"], value_set=pa.array(keys, pa.string()))))
+    urls = {row.url for row in rows if row.path is not None} if old.num_rows else set()
     moved = {
         _name(path)
-        for key, path in zip(*columns.to_pydict().values(), strict=True)
-        if path is not None and key not in keys
+        for url, path in zip(old["url"].to_pylist(), old["path"].to_pylist(), strict=True)
+        if path is not None and url in urls
     }
-    return {n for n in names - named if n.rpartition(".")[0] in keys or n in moved}
+    return {n for n in names if n not in named and (n.rpartition(".")[0] in keys or n in moved)}
 
 
 def _pictures(folder: Folder, urls: set[str]) -> dict[str, RawRow]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -71,7 +72,7 @@ class JournalWriter:
     def _compact(self) -> None:
         old, self._own = self._own, []
         # In order: where a URL stands twice, the later row holds.
-        self._write(_one_table([read_table(self._folder, name) for name in old]))
+        self._write(pa.concat_tables([read_table(self._folder, name) for name in old]))
         for name in old:
             self._folder.remove(name)
 
@@ -81,13 +82,14 @@ def parts(folder: Folder) -> list[str]:
     return sorted(name for name in (folder / JOURNAL).sizes() if _PART.fullmatch(name))
 
 
-def read(folder: Folder) -> pa.Table:
+def read(folder: Folder, columns: Sequence[str] = RAW_IMAGES.names) -> pa.Table:
     """All rows of the journal, oldest first; a key may stand there more than once.
 
     Raises:
         StorageError: a part is broken.
     """
-    return _one_table([read_table(folder / JOURNAL, name) for name in parts(folder)])
+    found = [read_table(folder / JOURNAL, name, columns) for name in parts(folder)]
+    return pa.concat_tables(found) if found else RAW_IMAGES.empty_table().select(columns)
 
 
 def rows(folder: Folder) -> dict[str, RawRow]:
@@ -119,7 +121,3 @@ def remove(folder: Folder) -> None:
 def _number(name: str) -> int:
     found = _PART.fullmatch(name)
     return int(found[1]) if found else 0
-
-
-def _one_table(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables(tables) if tables else RAW_IMAGES.empty_table()

@@ -161,11 +161,12 @@ def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     """
     before = known(folder)
     last = last_rows(before, url_rows)
+    before = before.select(["key", "url", "path"])
     rows = [_last_row(row, last.get(row.key)) for row in url_rows]
     write_table(folder, to_table(rows, RawRow))
     journal.remove(folder)
     images = folder / IMAGES
-    for name in superfluous(set(images.sizes()), rows, before):
+    for name in superfluous(images.sizes(), rows, before):
         images.remove(name)
     return rows
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.download import journal
-from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table
+from imgassets.manifests import OUTCOMES, RAW_IMAGES, Outcome, RawRow, UrlRow
 from imgassets.storage import IMAGES, Folder, read_table, removed
 
 _SLICE = 5_000
@@ -60,18 +60,22 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
     Raises:
         StorageError: the manifest or a part of the journal is broken.
     """
-    sizes = (folder / IMAGES).sizes()
+    keys = [row.key for row in url_rows]
+    columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
+    tables = [
+        _of_keys(table, keys).to_pydict()
+        for table in (_manifest(folder, columns), journal.read(folder, columns))
+    ]
+    # A listing costs a look at every file of the partition: not for a shard that has none yet.
+    sizes = (folder / IMAGES).sizes() if any(table["key"] for table in tables) else {}
     gone = removed(folder)
     # Where a refresh was killed, a picture may be newer than the manifest's row.
     doubtful = journal.is_refresh(folder)
-    keys = [row.key for row in url_rows]
     done: dict[str, str] = {}
     failed: dict[str, str] = {}
     current: set[str] = set()
-    columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
-    for table, is_journal in ((_manifest(folder), False), (journal.read(folder), True)):
-        chosen = _of_keys(table, keys).select(columns).to_pydict()
-        for key, url, outcome, path, size, sha256 in zip(*chosen.values(), strict=True):
+    for table, is_journal in zip(tables, (False, True), strict=True):
+        for key, url, outcome, path, size, sha256 in zip(*table.values(), strict=True):
             done.pop(key, None)
             failed.pop(key, None)
             current.discard(key)
@@ -100,16 +104,12 @@ def last_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
     rows: dict[str, RawRow] = {}
     # In slices, and with the strings that are there already: 200,000 rows are a lot of memory.
     for start in range(0, table.num_rows, _SLICE):
-        for found in from_table(table.slice(start, _SLICE), RawRow):
-            row = asked.get(found.key)
-            if row is None or row.url != found.url:
-                continue
-            own = _catalogues(row)
-            rows[row.key] = (
-                found
-                if own == _catalogues(found)
-                else replace(found, **dict(zip(URL_FIELDS, own, strict=True)))
-            )
+        for found in table.slice(start, _SLICE).to_pylist():
+            row = asked.get(found["key"])
+            if row is not None and row.url == found["url"]:
+                found.update(zip(URL_FIELDS, _catalogues(row), strict=True))
+                found["outcome"] = OUTCOMES[found["outcome"]]
+                rows[row.key] = RawRow(**found)
     return rows
 
 
@@ -117,11 +117,11 @@ def _of_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
 
 
-def _manifest(folder: Folder) -> pa.Table:
+def _manifest(folder: Folder, columns: Sequence[str] = RAW_IMAGES.names) -> pa.Table:
     try:
-        return read_table(folder).select(RAW_IMAGES.names)
+        return read_table(folder, columns=columns)
     except FileNotFoundError:
-        return RAW_IMAGES.empty_table()
+        return RAW_IMAGES.empty_table().select(columns)
 
 
 def _sha256(folder: Folder, path: str) -> str:
