@@ -152,10 +152,17 @@ class Deployment:
             self.start_daemon()
             self._start("dagster-webserver", "-h", "127.0.0.1", "-p", port, *WORKSPACE)
             wait_for("the webserver", lambda: _answers(f"{self.address}/server_info"))
+            # What is there before it launches nothing.
+            wait_for("the sensor's first look", self._has_looked)
             yield
         finally:
             self.instance.dispose()
             self._end()
+
+    def _has_looked(self) -> bool:
+        states = self.instance.all_instigator_state(instigator_statuses=None)
+        cursors = {state.instigator_name: state.instigator_data for state in states}
+        return bool(getattr(cursors.get("new_documents"), "cursor", None))
 
     def start_daemon(self) -> None:
         """Start Dagster's daemon."""
