@@ -1,4 +1,4 @@
-"""Documents that are there before anything is started: two shops, three days."""
+"""Documents that are there before anything is started: two shops, two days."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imgassets.partitions import Partition
 from imgassets_tests.life.deployment import Shop
 
 SHOPS = ("north", "south")
-DAYS = [dt.date(2026, 1, day) for day in (2, 3, 4)]
+DAYS = [dt.date(2026, 1, day) for day in (2, 3)]
 PARTITIONS = [Partition(day.isoformat(), shop) for day in DAYS for shop in SHOPS]
 EMPTY = PARTITIONS[-1]
 

@@ -23,9 +23,9 @@ mutation ($backfill: LaunchBackfillParams!) {
 }
 """
 AGAIN = """
-mutation ($backfill: ReexecutionParams!) {
-  reexecutePartitionBackfill(reexecutionParams: $backfill) {
-    ... on LaunchBackfillSuccess { backfillId }
+mutation ($run: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $run) {
+    ... on LaunchRunSuccess { run { runId } }
     ... on Error { message }
   }
 }
@@ -100,8 +100,9 @@ def test_a_backfill_runs_each_partition_and_what_failed_is_run_again_alone(
 
     # What was wrong is repaired, and that partition alone is run again.
     obstacle.unlink()
-    answer = deployment.ask(AGAIN, backfill={"parentRunId": backfill, "strategy": "FROM_FAILURE"})
-    assert end(deployment, str(answer["backfillId"])) == "COMPLETED_SUCCESS"
+    failed = runs[BROKEN][0].dagster_run.run_id
+    assert "run" in deployment.ask(AGAIN, run={"parentRunId": failed, "strategy": "FROM_FAILURE"})
+    assert deployment.ended(BROKEN, 1).dagster_run.status is dg.DagsterRunStatus.SUCCESS
     assert {p: len(deployment.runs(p)) for p in past.PARTITIONS} == {
         p: 2 if p == BROKEN else 1 for p in past.PARTITIONS
     }
