@@ -22,7 +22,7 @@ except ImportError:
 from dagster._serdes import ConfigurableClassData
 
 
-class PostgresStorage(DagsterPostgresStorage):  # type: ignore[misc]
+class PostgresStorage(DagsterPostgresStorage):
     """Dagster's own, whose address is read from the environment and is no configuration."""
 
     @classmethod

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,19 +54,18 @@ class Shop:
         self.name = name
         self.gate = threading.Event()
         self.gate.set()
+        self.hits: Counter[str] = Counter()
+        self.port = 0
         self._answers: dict[str, Answer] = {}
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
         self.open()
-        assert self._server is not None
-        self.port = self._server.server_address[1]
-        self.hits = self._server.hits
 
     def open(self) -> None:
         """Come (back) up."""
-        self._server = Server(getattr(self, "port", 0))
-        self._server.answers = self._answers
-        self._server.hits = getattr(self, "hits", self._server.hits)
+        self._server = Server(self.port)
+        self.port = int(self._server.server_address[1])
+        self._server.answers, self._server.hits = self._answers, self.hits
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
         )
@@ -242,13 +242,8 @@ class Deployment:
     def process_of(self, run_id: str) -> psutil.Process:
         """The process of a run."""
         events = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        (pid,) = {
-            int(event.dagster_event.engine_event_data.metadata["pid"].text)  # type: ignore[union-attr]
-            for event in events
-            if event.dagster_event
-            and event.dagster_event.message
-            and event.dagster_event.message.startswith("Started process for run")
-        }
+        said = [str(event.message) for event in events if "Started process for run" in event.message]
+        (pid,) = {int(text.rpartition("pid: ")[2].partition(")")[0]) for text in said}
         return psutil.Process(pid)
 
     def checks(self, run: dg.RunRecord) -> dict[str, bool]:
