@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.events import EngineEventData
 from dagster._core.launcher import WorkerStatus
 
 from imgassets.run_launcher import WatchingRunLauncher
@@ -25,10 +26,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def verdict(instance: dg.DagsterInstance, pid: int | None) -> WorkerStatus:
     """What is said of a run whose process has told this number, as Dagster's code server does."""
-    run = instance.create_run_for_job(_job, run_id=None)
+    run = instance.create_run_for_job(_job)
     if pid is not None:
         instance.report_engine_event(
-            f"Started process for run (pid: {pid}).", run, dg.EngineEventData.in_process(pid)
+            f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid)
         )
     launcher = WatchingRunLauncher()
     launcher.register_instance(instance)

@@ -242,7 +242,9 @@ class Deployment:
     def process_of(self, run_id: str) -> psutil.Process:
         """The process of a run."""
         events = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        said = [str(event.message) for event in events if "Started process for run" in event.message]
+        said = [
+            str(event.message) for event in events if "Started process for run" in event.message
+        ]
         (pid,) = {int(text.rpartition("pid: ")[2].partition(")")[0]) for text in said}
         return psutil.Process(pid)
 

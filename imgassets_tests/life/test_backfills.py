@@ -9,7 +9,7 @@ import pytest
 
 from imgassets.partitions import Partition
 from imgassets_tests.life import past
-from imgassets_tests.life.deployment import Deployment, Shop, wait_for
+from imgassets_tests.life.deployment import WORKSPACE, Deployment, Shop, wait_for
 
 ASSETS = ["url_list", "raw_images", "processed_images"]
 BROKEN = past.PARTITIONS[2]
@@ -107,3 +107,14 @@ def test_a_backfill_runs_each_partition_and_what_failed_is_run_again_alone(
         p: 2 if p == BROKEN else 1 for p in past.PARTITIONS
     }
     assert [*deployment.outcomes("processed_images", BROKEN).values()] == ["ok"] * 3
+
+
+@pytest.mark.slow
+def test_the_command_line_backfills_a_job(deployment: Deployment) -> None:
+    partitions = [Partition("2026-01-05", name) for name in past.SHOPS]
+    named = ",".join(str(partition.key) for partition in partitions)
+    command = ("dagster", "job", "backfill", "-j", "catalogue_job", "--noprompt", *WORKSPACE)
+    assert "Launched backfill job" in deployment.run(*command, "--partitions", named)
+    for partition in partitions:
+        assert deployment.ended(partition).dagster_run.status is dg.DagsterRunStatus.SUCCESS
+        assert deployment.rows("processed_images", partition) == []

@@ -190,8 +190,8 @@ def test_the_stream_sees_which_partitions_documents_left_where_mongodb_remembers
     follows = follower(mongodb_uri, mongo_database).start()
     products.update_one({"_id": 0}, {"$set": {"product_retailer": "Asos"}})
     assert follows.look() == {"2026-01-02|asos"}  # it does not remember
-    remember = {"changeStreamPreAndPostImages": {"enabled": True}}
-    mongo_database.command("collMod", "products", **remember)
+    remember = {"collMod": "products", "changeStreamPreAndPostImages": {"enabled": True}}
+    mongo_database.command(remember)
 
     products.update_one({"_id": 1}, {"$set": {"product_retailer": "Asos"}})
     assert follows.look() == {"2026-01-02|shop-1", "2026-01-02|asos"}
