@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ class Shop:
         return [self._sell(name, gated=gated) for name in names]
 
     def _sell(self, name: str, *, gated: bool) -> str:
-        body = product(hash((self.name, name)) % 2**32)
+        body = product(zlib.crc32(f"{self.name} {name}".encode()))
 
         def found(handler: Handler) -> None:
             if gated:
