@@ -49,8 +49,9 @@ freshness_job = dg.define_asset_job(
 def every_day(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Yesterday's partition of every registered retailer, when its day (UTC) is over.
 
-    For a source that the sensor cannot follow, or beside it as a safety net. A retailer that is
-    gone for good is retired by deleting its partition in the UI.
+    For a source that the sensor cannot follow, or beside it as a safety net. A retailer that left
+    the catalogue costs an empty run a day, until its partition is deleted in the UI: from a source
+    without its documents nobody knows whether it has gone, or is late.
     """
     import datetime as dt
 

@@ -35,7 +35,9 @@ def new_documents(
     """Looks for product documents that were inserted or changed; requests runs of their partitions.
 
     The first look launches nothing for documents that are there (`sensor.start_from`): backfill
-    them. A partition's run waits until scrapers have left it alone for `sensor.settle_s`.
+    them. A partition's run waits until scrapers have left it alone for `sensor.settle_s`. The
+    partition that a deleted or moved document left is seen only where MongoDB keeps documents as
+    they were before a change; see the README.
     """
     from imgassets.demo.mongod import EmbeddedMongoError
     from imgassets.sources.listing import SourceError

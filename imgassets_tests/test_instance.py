@@ -36,12 +36,3 @@ def test_two_runs_never_ask_one_retailer_at_once(options: dict[str, Any]) -> Non
         "limit": 1,
     }
     assert options["concurrency"]["runs"]["max_concurrent_runs"] > 1
-
-
-def test_postgres_is_a_matter_of_removing_comment_signs() -> None:
-    lines = FILE.read_text().splitlines()
-    start = lines.index("# storage:")
-    block = "\n".join(line.removeprefix("# ") for line in lines[start : start + 3])
-    assert yaml.safe_load(block) == {
-        "storage": {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
-    }

@@ -3,21 +3,24 @@
 import datetime as dt
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dagster as dg
 import pytest
+from bson import ObjectId
 from pymongo.database import Database
 
 from imgassets.resources import MongoDBResource
 from imgassets.sensors import failed_runs, new_documents
 from imgassets.settings import load_settings
-from imgassets.sources import mongodb
+from imgassets.sources import mongo_changes, mongodb
 from imgassets.sources.listing import SourceError
 from imgassets.sources.mongo_changes import MongoChanges
 from imgassets.webhook import WebhookError
@@ -180,6 +183,41 @@ def test_what_was_read_is_kept_where_the_names_cannot_be_asked_for(
     assert reason(result) == "MongoDB took too long"
     assert "2026-01-02|zara" in str(result.cursor)
     assert asked(tick()) == {"2026-01-02|zara"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["stream", "poll"])
+def test_a_tick_in_a_burst_of_100_000_documents_ends_in_time_and_the_next_goes_on(
+    tick: Tick,
+    mongo_database: Products,
+    option: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    option("SENSOR__METHOD", method)
+    option("SENSOR__MAX_RUNS", "1000")
+    tick()
+    mongo_database["products"].insert_many(
+        document(
+            f"shop {number % 7}",
+            _id=ObjectId(struct.pack(">I", int(time.time()) - number % 3000) + os.urandom(8)),
+            scraped_at=NOON + dt.timedelta(days=number % 11),
+        )
+        for number in range(100_000)
+    )
+    # No time but for one page a tick: far less than it has.
+    monkeypatch.setattr(mongo_changes, "READ_SECONDS", 0)
+    asked_for, ticks = set[str](), 0
+    while len(asked_for) < 77:
+        began = time.monotonic()
+        result = tick()
+        assert time.monotonic() - began < 60  # or Dagster would end it, and keep no cursor
+        assert not asked(result) & asked_for
+        asked_for |= asked(result)
+        ticks += 1
+        assert ticks < 100
+    assert ticks > 3
+    assert asked(tick()) == set()
 
 
 def test_another_collection_is_begun_anew(

@@ -18,8 +18,10 @@ are now. An update of fields that make no difference to the images touches nothi
 
 **A poll** serves a standalone MongoDB, with what it cannot see: see `mongo_poll`.
 
-Neither sees which partition a document *left*: one that was deleted, or moved to another day or
-retailer. Run that partition by hand.
+Which partition a document *left*, since it was deleted, or moved to another day or retailer, is
+known to the stream alone, and only where MongoDB keeps documents as they were before a change
+(`changeStreamPreAndPostImages` of the collection, MongoDB 6.0 and newer). Elsewhere, run that
+partition by hand.
 """
 
 from __future__ import annotations
@@ -57,37 +59,33 @@ _AWAIT_MS = 200
 # another cluster or none at all (InvalidResumeToken, FailedToParse, Overflow).
 _LOST = {286, 280, 260, 9, 15}
 
-_CHANGES: list[Mapping[str, Any]] = [
-    {"$match": {"operationType": {"$in": ["insert", "update", "replace", "invalidate"]}}},
-    {
-        "$project": {
-            "operationType": 1,
-            "documentKey._id": 1,
-            # Names only: the values would be sent twice.
-            "fields": {
-                "$concatArrays": [
-                    {
-                        "$map": {
-                            "input": {
-                                "$objectToArray": {
-                                    "$ifNull": ["$updateDescription.updatedFields", {}]
-                                }
-                            },
-                            "in": "$$this.k",
-                        }
+_KINDS = ("insert", "update", "replace", "invalidate")
+
+_CHANGE: Mapping[str, Any] = {
+    "operationType": 1,
+    "documentKey._id": 1,
+    # Names only: the values would be sent twice.
+    "fields": {
+        "$concatArrays": [
+            {
+                "$map": {
+                    "input": {
+                        "$objectToArray": {"$ifNull": ["$updateDescription.updatedFields", {}]}
                     },
-                    {"$ifNull": ["$updateDescription.removedFields", []]},
-                    {
-                        "$map": {
-                            "input": {"$ifNull": ["$updateDescription.truncatedArrays", []]},
-                            "in": "$$this.field",
-                        }
-                    },
-                ]
+                    "in": "$$this.k",
+                }
             },
-        }
+            {"$ifNull": ["$updateDescription.removedFields", []]},
+            {
+                "$map": {
+                    "input": {"$ifNull": ["$updateDescription.truncatedArrays", []]},
+                    "in": "$$this.field",
+                }
+            },
+        ]
     },
-]
+}
+_BEFORE = "fullDocumentBeforeChange"
 
 
 @dataclass(frozen=True)
@@ -202,13 +200,15 @@ class MongoChanges:
                 "sensor.method is stream, but this MongoDB is no replica set and has no change "
                 "streams; set it to auto or poll, or make the server a replica set"
             )
-        with collection.watch(_CHANGES, max_await_time_ms=_AWAIT_MS) as stream:
+        with collection.watch(self._changes(), max_await_time_ms=_AWAIT_MS) as stream:
             return Place(until, token=json_util.dumps(stream.resume_token))
 
     def _stream(self, collection: Products, place: Place) -> Iterator[Page]:
         until = collection.database.client.admin.command("hello")["localTime"].timestamp()
+        remembers = _remembers(collection)
         with collection.watch(
-            _CHANGES,
+            self._changes(before=remembers),
+            full_document_before_change="whenAvailable" if remembers else None,
             # Not resume_after, which ends where the collection was dropped and made again.
             start_after=json_util.loads(str(place.token)),
             batch_size=PAGE_EVENTS,
@@ -217,6 +217,7 @@ class MongoChanges:
             more = True
             while more:
                 changed: dict[bytes, tuple[object, str]] = {}
+                left: dict[str, str] = {}
                 for _ in range(PAGE_EVENTS):
                     event = stream.try_next()
                     if event is None:
@@ -227,17 +228,34 @@ class MongoChanges:
                         more = True
                         break
                     if self._matters(event):
-                        document = event["documentKey"]["_id"]
-                        changed[bson.encode({"_": document})] = (document, event["_id"]["_data"])
+                        document, token = event["documentKey"]["_id"], event["_id"]["_data"]
+                        changed[bson.encode({"_": document})] = (document, token)
+                        before = self.touching.partition(event["before"]) if remembers else None
+                        if isinstance(before, str):
+                            left[before] = token
                 place = replace(
                     place,
                     token=json_util.dumps(stream.resume_token),
                     until=place.until if more else until,
                 )
-                touched, note = self._looked_up(collection, changed)
+                touched, note = self._looked_up(collection, changed, left)
                 yield Page(place, touched, more=more, note=note)
                 if more and not stream.alive:
                     return
+
+    def _changes(self, *, before: bool = False) -> list[Mapping[str, Any]]:
+        """What is asked of a change stream.
+
+        Args:
+            before: also of documents as they were before the change, and so of deleted ones.
+        """
+        if not before:
+            return [{"$match": {"operationType": {"$in": [*_KINDS]}}}, {"$project": _CHANGE}]
+        values = _inside(self.touching.expressions, _BEFORE)
+        return [
+            {"$match": {"operationType": {"$in": [*_KINDS, "delete"]}}},
+            {"$project": {**_CHANGE, "before": values}},
+        ]
 
     def _matters(self, event: Mapping[str, Any]) -> bool:
         """Whether an event can make a difference to the rows of its document."""
@@ -252,13 +270,22 @@ class MongoChanges:
         return any(path.split(".")[0] in ours for path in event["fields"])
 
     def _looked_up(
-        self, collection: Products, changed: Mapping[bytes, tuple[object, str]]
+        self,
+        collection: Products,
+        changed: Mapping[bytes, tuple[object, str]],
+        left: Mapping[str, str],
     ) -> tuple[dict[str, str], str | None]:
-        """The partitions of changed documents as they are now, and what was odd about them."""
+        """The partitions of changed documents as they are now, and what was odd about them.
+
+        Args:
+            collection: where they are.
+            changed: the documents' ids, each with the token of its last change.
+            left: the partitions that they were in before, so far as that is known, likewise.
+        """
         if not changed:
             return {}, None
         account = Account()
-        latest: dict[str, str] = {}
+        latest = dict(left)
         # A secondary may not have them yet.
         primary = collection.with_options(read_preference=ReadPreference.PRIMARY)
         rows = primary.aggregate(
@@ -292,3 +319,23 @@ def follow(settings: Settings, mongodb_uri: str) -> MongoChanges:
 
 def _when(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+
+
+def _remembers(collection: Products) -> bool:
+    """Whether MongoDB keeps what the collection's documents were before a change."""
+    try:
+        options = collection.options()
+    except OperationFailure:
+        return False  # this user may not ask
+    return bool(options.get("changeStreamPreAndPostImages", {}).get("enabled"))
+
+
+def _inside(expression: Any, path: str) -> Any:
+    """An expression on a document, as one on a sub-document at this path."""
+    if isinstance(expression, str) and expression.startswith("$"):
+        return f"${path}.{expression[1:]}"
+    if isinstance(expression, dict):
+        return {name: _inside(part, path) for name, part in expression.items()}
+    if isinstance(expression, list):
+        return [_inside(part, path) for part in expression]
+    return expression

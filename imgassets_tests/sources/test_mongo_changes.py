@@ -181,6 +181,39 @@ def test_the_stream_sees_documents_changed_in_place(
     assert follows.look() == set()
 
 
+def test_the_stream_sees_which_partitions_documents_left_where_mongodb_remembers(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    products = mongo_database["products"]
+    for number in range(5):
+        products.insert_one(document(_id=number, product_retailer=f"shop {number}", in_stock=True))
+    follows = follower(mongodb_uri, mongo_database).start()
+    products.update_one({"_id": 0}, {"$set": {"product_retailer": "Asos"}})
+    assert follows.look() == {"2026-01-02|asos"}  # it does not remember
+    remember = {"collMod": "products", "changeStreamPreAndPostImages": {"enabled": True}}
+    mongo_database.command(remember)
+
+    products.update_one({"_id": 1}, {"$set": {"product_retailer": "Asos"}})
+    assert follows.look() == {"2026-01-02|shop-1", "2026-01-02|asos"}
+    products.update_one({"_id": 1}, {"$set": {"scraped_at": "2026-01-05"}})
+    assert follows.look() == {"2026-01-02|asos", "2026-01-05|asos"}
+    products.replace_one({"_id": 2}, document(product_retailer="Mango"))
+    products.replace_one({"_id": 2}, document(product_retailer="Nike"))
+    assert follows.look() == {f"2026-01-02|{name}" for name in ("shop-2", "mango", "nike")}
+    products.delete_one({"_id": 3})
+    assert {*follows.asked(keep=False)} == {"2026-01-02|shop-3"}
+    assert follows.look() == {"2026-01-02|shop-3"}
+    products.insert_one(document(_id="new"))
+    products.update_one({"_id": 4}, {"$set": {"price": 3}})
+    assert follows.look() == {"2026-01-02|zara"}
+    assert follows.look() == set()
+    assert follows.notes == []
+
+    follows.source = {"query": {"in_stock": True}}
+    products.update_one({"_id": 4}, {"$set": {"in_stock": False}})
+    assert follows.look() == {"2026-01-02|shop-4"}
+
+
 def test_with_an_extra_filter_any_field_may_bring_a_document_in(
     mongodb_uri: str, mongo_database: Products
 ) -> None:

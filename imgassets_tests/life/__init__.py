@@ -1,0 +1,1 @@
+"""The project as it runs unattended: Dagster's own daemon and webserver, nothing replaced."""
