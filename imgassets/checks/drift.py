@@ -7,9 +7,9 @@ trim ratio, or 1 for a picture with a face and 0 for one without. Where the figu
 A difference counts if it is larger than allowed, and larger than three standard deviations of what
 two causes give without any drift: the partition has few products (pictures of one product resemble
 each other, so that products are counted, not pictures), and days of a retailer differ (the median
-absolute deviation of the recent ones, which a single odd day does not widen). In simulated
-retailers that do not change, it is said of 0 to 2 partitions in a hundred, where the difference
-alone would be of 5 to 50 in a hundred small ones.
+absolute deviation of the recent ones, which a single odd day does not widen). Simulated retailers
+whose shares vary by 5 points from day to day and do not drift raise an alarm on at most 2 days in
+a hundred, however small their partitions; the difference alone would on up to 50.
 """
 
 from __future__ import annotations
@@ -88,9 +88,10 @@ def compare(figure: Figure, recent: Sequence[Figure]) -> Drift | None:
     between = _MAD * float(np.median(np.abs(means - median)))
     everything = [*recent, figure]
     products = sum(one.products for one in everything)
-    # One picture that may be anything is added, or pictures without any face would leave no doubt.
-    within = (sum(one.products * one.variance for one in everything) + _LARGEST_VARIANCE) / (
-        products + 1
-    )
-    deviation = math.sqrt(within / figure.products + between**2)
+    middle = sum(one.products * one.mean for one in everything) / products
+    # Around the middle of all days, since a day of one product hardly varies in itself. One picture
+    # that may be anything is added, or days without any face would leave no doubt.
+    squares = sum(one.products * (one.variance + (one.mean - middle) ** 2) for one in everything)
+    variance = (squares + _LARGEST_VARIANCE) / (products + 1)
+    deviation = math.sqrt(variance / figure.products + between**2)
     return Drift(median, figure.mean - median, _DEVIATIONS * deviation)
