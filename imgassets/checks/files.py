@@ -64,7 +64,7 @@ def _match(evidence: Evidence, asset: str) -> Verdict:
     ]
     return Verdict(
         fine=f"{len(there)} files are as large as their rows say; "
-        f"{len(looked_at)} of them were read, and have its checksum",
+        f"{len(looked_at)} of them were read, and have their checksums",
         wrong=[
             f"{len(concerns)} of {len(there)} files are not what their rows say "
             f"({len(looked_at)} were read); remove them, and materialize the partition again"

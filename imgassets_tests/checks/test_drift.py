@@ -100,5 +100,7 @@ def test_one_product_without_a_face_is_no_drift_among_days_that_all_had_one() ->
 
 def test_a_figure_is_the_mean_of_what_there_is() -> None:
     figure = Figure.of(np.array([0.0, 1.0, 1.0]), np.array([4, 4, 9]))
-    assert figure == Figure(pytest.approx(2 / 3), pytest.approx(2 / 9), 3, 2)
+    assert figure.mean == pytest.approx(2 / 3)
+    assert figure.variance == pytest.approx(2 / 9)
+    assert (figure.pictures, figure.products) == (3, 2)
     assert Figure.of(np.array([]), np.array([], np.int64)) == Figure(0, 0, 0, 0)
