@@ -1,6 +1,6 @@
 """What checks look at: manifests and lists of files of one partition, each read once.
 
-Here lives reading of the partition that is judged. The retailer's earlier partitions are read in
+Here lives what is kept of what was read. How the retailer's earlier partitions are read is in
 `history`.
 """
 
@@ -11,6 +11,13 @@ from functools import cached_property
 
 import pyarrow as pa
 
+from imgassets.checks.history import (
+    Figures,
+    earlier_processed,
+    earlier_raw,
+    processed_figures,
+    raw_figures,
+)
 from imgassets.checks.verdict import CannotJudgeError
 from imgassets.manifests import ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
@@ -49,24 +56,37 @@ class Evidence:
         return keys
 
     @cached_property
-    def raw_table(self) -> pa.Table:
-        """The manifest of `raw_images`."""
-        return self._table(RAW)
-
-    @cached_property
     def raw_rows(self) -> list[RawRow]:
-        """The same, as rows."""
-        return from_table(self.raw_table, RawRow)
-
-    @cached_property
-    def processed_table(self) -> pa.Table:
-        """The manifest of `processed_images`."""
-        return self._table(PROCESSED)
+        """The rows of `raw_images`."""
+        return from_table(self._raw_table, RawRow)
 
     @cached_property
     def processed_rows(self) -> list[ProcessedRow]:
-        """The same, as rows."""
-        return from_table(self.processed_table, ProcessedRow)
+        """The rows of `processed_images`."""
+        return from_table(self._processed_table, ProcessedRow)
+
+    @cached_property
+    def raw_figures(self) -> Figures:
+        """The figures of `raw_images` that can drift."""
+        return raw_figures(self._raw_table)
+
+    @cached_property
+    def processed_figures(self) -> Figures:
+        """The figures of `processed_images` that can drift."""
+        return processed_figures(self._processed_table)
+
+    @cached_property
+    def earlier_raw(self) -> list[Figures]:
+        """The same of the retailer's earlier partitions of `raw_images`."""
+        options = self.options.checks.drift
+        return earlier_raw(self.storage, self.date, self.retailer, options)
+
+    @cached_property
+    def earlier_processed(self) -> list[Figures]:
+        """The same of `processed_images`."""
+        options = self.options.checks.drift
+        today = self._processed_table
+        return earlier_processed(self.storage, self.date, self.retailer, options, today)
 
     def rows(self, asset: str) -> Sequence[RawRow] | Sequence[ProcessedRow]:
         """The rows of that asset."""
@@ -80,6 +100,14 @@ class Evidence:
     def gone(self) -> set[str]:
         """Names of served files that the settings want removed."""
         return removed(self.folder(RAW))
+
+    @cached_property
+    def _raw_table(self) -> pa.Table:
+        return self._table(RAW)
+
+    @cached_property
+    def _processed_table(self) -> pa.Table:
+        return self._table(PROCESSED)
 
     @cached_property
     def _raw_sizes(self) -> dict[str, int]:

@@ -9,16 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgassets.checks.evidence import PROCESSED, Evidence
-from imgassets.checks.history import (
-    FACES,
-    SUCCESS,
-    TRIM,
-    UNTRIMMED,
-    processed_drift,
-    processed_figures,
-    raw_drift,
-    raw_figures,
-)
+from imgassets.checks.history import FACES, SUCCESS, TRIM, UNTRIMMED, Compared, compared
 from imgassets.checks.verdict import Concern, Verdict
 from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
 from imgassets.settings import Bounds
@@ -51,9 +42,16 @@ def download_success_rate(evidence: Evidence) -> Verdict:
     rows = evidence.raw_rows
     least = evidence.options.checks.min_success_rate
     good = sum(row.outcome is Outcome.OK for row in rows)
-    rate = raw_figures(evidence.raw_table)[SUCCESS].mean if rows else 1.0
+    rate = evidence.raw_figures[SUCCESS].mean if rows else 1.0
     told = f"{good} of {len(rows)} URLs gave a picture; at least {least:.1%} should"
-    compared = raw_drift(evidence)
+    options = evidence.options.checks.drift
+    drift = compared(
+        evidence.raw_figures,
+        evidence.earlier_raw,
+        {SUCCESS: options.success_rate},
+        options,
+        falls_only=True,
+    )
     often = Counter(row.outcome for row in rows)
     failed = sorted(
         (row for row in rows if row.outcome is not Outcome.OK),
@@ -63,8 +61,8 @@ def download_success_rate(evidence: Evidence) -> Verdict:
     return Verdict(
         fine=told,
         wrong=[told] if rate < least else [],
-        drift=compared.told,
-        figures={SUCCESS: rate, "least": least, **compared.figures, **count_outcomes(rows)},
+        drift=drift.told,
+        figures={SUCCESS: rate, "least": least, **drift.medians, **count_outcomes(rows)},
         concerns=[
             Concern(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))
             for row in failed
@@ -80,7 +78,7 @@ def trim_ratios(evidence: Evidence) -> Verdict:
     if not ratios:
         return Verdict(fine="no picture was trimmed", figures={"pictures": 0})
     options = evidence.options.checks
-    figures = processed_figures(evidence.processed_table)
+    figures = evidence.processed_figures
     mean, untrimmed = figures[TRIM].mean, figures[UNTRIMMED].mean
     p05, p95 = np.percentile(list(ratios.values()), [5, 95]).tolist()
     bounded = [
@@ -90,8 +88,8 @@ def trim_ratios(evidence: Evidence) -> Verdict:
         _Bounded("share of pictures not trimmed at all", untrimmed, options.untrimmed_share),
     ]
     outside = [one for one in bounded if one.change]
-    compared = processed_drift(evidence, TRIM, UNTRIMMED)
-    changes = [*(one.change for one in outside), *compared.changes.values()]
+    drift = _processed_drift(evidence, TRIM, UNTRIMMED)
+    changes = [*(one.change for one in outside), *drift.changes.values()]
     folder = evidence.folder(PROCESSED)
     paths = {row.key: row.path for row in evidence.processed_rows}
     tightest = [
@@ -102,14 +100,14 @@ def trim_ratios(evidence: Evidence) -> Verdict:
         fine=f"mean {mean:.3f}, 5th percentile {p05:.3f}, 95th percentile {p95:.3f}, "
         f"{untrimmed:.1%} of the pictures not trimmed at all",
         wrong=[one.told for one in outside],
-        drift=compared.told,
+        drift=drift.told,
         figures={
             TRIM: mean,
             "trim ratio/p05": p05,
             "trim ratio/p95": p95,
             UNTRIMMED: untrimmed,
             "pictures": len(ratios),
-            **compared.figures,
+            **drift.medians,
         },
         concerns=_by_direction(
             changes,
@@ -128,7 +126,7 @@ def face_removal(evidence: Evidence) -> Verdict:
     left = [row for row in with_face if row.path is not None and not row.face_removed]
     share = len(with_face) / len(rows) if rows else 0.0
     bounded = _Bounded("share of pictures with a face", share, evidence.options.checks.face_share)
-    compared = processed_drift(evidence, FACES)
+    drift = _processed_drift(evidence, FACES)
     wrong = []
     if left and removing:
         wrong.append(f"{len(left)} of {len(with_face)} pictures with a face still have it")
@@ -140,21 +138,36 @@ def face_removal(evidence: Evidence) -> Verdict:
         fine=f"{len(with_face)} of {len(rows)} pictures had a face, "
         + ("and none has it still" if removing else "and faces are left as they are"),
         wrong=wrong,
-        drift=compared.told,
+        drift=drift.told,
         figures={
             "faces found": sum(row.face_count or 0 for row in rows),
             "pictures with a face": len(with_face),
             "pictures that still have one": len(left),
             FACES: share,
-            **compared.figures,
+            **drift.medians,
         },
         concerns=[_with_face(row, folder) for row in left if removing]
         or _by_direction(
-            [bounded.change, *compared.changes.values()],
+            [bounded.change, *drift.changes.values()],
             # Where too few were found, those without one may show one.
             [Concern(row.key, "no face found", folder, row.path) for row in _made_first(without)],
             [_with_face(row, folder) for row in _made_first(with_face)],
         ),
+    )
+
+
+def _processed_drift(evidence: Evidence, *names: str) -> Compared:
+    options = evidence.options.checks.drift
+    allowed = {
+        TRIM: options.trim_ratio_mean,
+        UNTRIMMED: options.untrimmed_share,
+        FACES: options.face_share,
+    }
+    return compared(
+        evidence.processed_figures,
+        evidence.earlier_processed,
+        {name: allowed[name] for name in names},
+        options,
     )
 
 

@@ -2,14 +2,15 @@
 
 They are read from the manifests, a few columns each: whatever made those, and whether or not
 Dagster still knows of it. Only earlier days count, so that a backfill of the past is not compared
-with what came later.
+with what came later. When a figure has drifted is said in `drift`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imgassets.checks.drift import Drift, Figure, compare
-from imgassets.checks.evidence import PROCESSED, RAW, Evidence
+from imgassets.checks.drift import Figure, compare
 from imgassets.manifests import Outcome
 from imgassets.settings import DriftSettings
-from imgassets.storage import MANIFEST
+from imgassets.storage import MANIFEST, Storage
 
 SUCCESS, FACES = "success rate", "share with a face"
 TRIM, UNTRIMMED = "trim ratio/mean", "share not trimmed"
+
+Figures = dict[str, Figure]
 
 _RAW_COLUMNS = ["product_id", "outcome"]
 _PROCESSED_COLUMNS = ["product_id", "trim_ratio", "face_count", "settings_hash"]
@@ -32,26 +34,26 @@ _PROCESSED_COLUMNS = ["product_id", "trim_ratio", "face_count", "settings_hash"]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A partition beside the retailer's earlier ones.
+    """Figures of a partition beside those of the retailer's earlier ones.
 
     Attributes:
         told: a sentence for each figure that differs too much.
         changes: of those figures, with their sign.
-        figures: the recent medians, to be plotted.
+        medians: of the earlier ones, to be plotted.
     """
 
     told: list[str]
     changes: dict[str, float]
-    figures: dict[str, float]
+    medians: dict[str, float]
 
 
-def raw_figures(table: pa.Table) -> dict[str, Figure]:
+def raw_figures(table: pa.Table) -> Figures:
     """The success rate of a manifest of `raw_images`, over all URLs."""
     ok = pc.equal(table["outcome"].cast(pa.string()), str(Outcome.OK))
     return {SUCCESS: _figure(table, ok.cast(pa.float64()))}
 
 
-def processed_figures(table: pa.Table) -> dict[str, Figure]:
+def processed_figures(table: pa.Table) -> Figures:
     """Mean trim ratio and shares of a manifest of `processed_images`, over what has a value."""
     ratios, faces = table["trim_ratio"], table["face_count"]
     return {
@@ -61,89 +63,72 @@ def processed_figures(table: pa.Table) -> dict[str, Figure]:
     }
 
 
-def raw_drift(evidence: Evidence) -> Compared:
-    """Compare the success rate; only its fall counts."""
-    options = evidence.options.checks.drift
-    earlier = [raw_figures(table) for table in _earlier(evidence, RAW, _RAW_COLUMNS, options)]
-    allowed = {SUCCESS: options.success_rate}
-    return _compared(raw_figures(evidence.raw_table), earlier, allowed, options, falls_only=True)
+def earlier_raw(
+    storage: Storage, date: str, retailer: str, options: DriftSettings
+) -> list[Figures]:
+    """Figures of the retailer's partitions of `raw_images` before that date, the latest first."""
+    found = _earlier(storage, "raw_images", date, retailer, columns=_RAW_COLUMNS, options=options)
+    return [raw_figures(table) for table in islice(found, options.partitions)]
 
 
-def processed_drift(evidence: Evidence, *names: str) -> Compared:
-    """Compare some figures with those of earlier partitions made with the same settings."""
-    options = evidence.options.checks.drift
-    allowed = {
-        TRIM: options.trim_ratio_mean,
-        UNTRIMMED: options.untrimmed_share,
-        FACES: options.face_share,
-    }
-    made_with = _settings_hash(evidence.processed_table)
-    earlier = [
-        processed_figures(table)
-        for table in _earlier(evidence, PROCESSED, _PROCESSED_COLUMNS, options, made_with)
-    ]
-    figures = processed_figures(evidence.processed_table)
-    return _compared(figures, earlier, {name: allowed[name] for name in names}, options)
+def earlier_processed(
+    storage: Storage, date: str, retailer: str, options: DriftSettings, today: pa.Table
+) -> list[Figures]:
+    """The same of `processed_images`, where they were made with the same settings as today's."""
+    made_with = _settings_hash(today)
+    found = _earlier(
+        storage, "processed_images", date, retailer, columns=_PROCESSED_COLUMNS, options=options
+    )
+    alike = (table for table in found if made_with in (None, _settings_hash(table)))
+    return [processed_figures(table) for table in islice(alike, options.partitions)]
 
 
-def _compared(
-    figures: Mapping[str, Figure],
-    earlier: list[dict[str, Figure]],
+def compared(
+    figures: Figures,
+    earlier: Sequence[Figures],
     allowed: Mapping[str, float],
     options: DriftSettings,
     *,
     falls_only: bool = False,
 ) -> Compared:
-    told: list[str] = []
-    changes: dict[str, float] = {}
-    medians: dict[str, float] = {}
+    """Compare those figures for which a difference is allowed; of some, only a fall counts."""
+    result = Compared([], {}, {})
     for name, most in allowed.items():
         figure = figures[name]
         recent = [one[name] for one in earlier if one[name].pictures >= options.min_pictures]
-        if figure.pictures < options.min_pictures:
-            continue
-        drift = compare(figure, recent)
+        drift = compare(figure, recent) if figure.pictures >= options.min_pictures else None
         if drift is None:
             continue
-        medians[f"{name}, recent median"] = drift.median
+        result.medians[f"{name}, recent median"] = drift.median
         if drift.exceeds(most) and not (falls_only and drift.difference > 0):
-            told.append(_told(name, figure, drift, len(recent)))
-            changes[name] = drift.difference
-    return Compared(told, changes, medians)
-
-
-def _told(name: str, figure: Figure, drift: Drift, partitions: int) -> str:
-    return (
-        f"{name} is {figure.mean:.3f}; the median of the {partitions} partitions before is "
-        f"{drift.median:.3f}, and chance explains {drift.chance:.3f}"
-    )
+            result.changes[name] = drift.difference
+            result.told.append(
+                f"{name} is {figure.mean:.3f}; the median of the {len(recent)} partitions before "
+                f"is {drift.median:.3f}, and chance explains {drift.chance:.3f}"
+            )
+    return result
 
 
 def _earlier(
-    evidence: Evidence,
+    storage: Storage,
     asset: str,
+    date: str,
+    retailer: str,
+    *,
     columns: list[str],
     options: DriftSettings,
-    made_with: str | None = None,
 ) -> Iterator[pa.Table]:
-    """Manifests of the retailer's partitions before this one, the latest first."""
-    day = dt.date.fromisoformat(evidence.date)
-    found = 0
+    """Some columns of the manifests of earlier days, the latest first."""
+    day = dt.date.fromisoformat(date)
     for back in range(1, options.days + 1):
-        date = (day - dt.timedelta(days=back)).isoformat()
-        folder = evidence.storage.partition(asset, date, evidence.retailer)
+        earlier = (day - dt.timedelta(days=back)).isoformat()
         try:
-            table = _columns(folder.read(MANIFEST), columns)
+            data = storage.partition(asset, earlier, retailer).read(MANIFEST)
         except FileNotFoundError:
             continue
-        if table is None or table.num_rows < options.min_pictures:
-            continue
-        if made_with is not None and _settings_hash(table) != made_with:
-            continue
-        yield table
-        found += 1
-        if found == options.partitions:
-            return
+        table = _columns(data, columns)
+        if table is not None and table.num_rows >= options.min_pictures:
+            yield table
 
 
 def _columns(data: bytes, columns: list[str]) -> pa.Table | None:
