@@ -362,6 +362,7 @@ class SeveritySettings(Section):
     trim_ratios: Severity = Field("warn", description="of processed_images")
     face_removal: Severity = Field("error", description="of processed_images")
     residual_faces: Severity = Field("error", description="blocks what you add")
+    every_retailer_delivers: Severity = Field("error", description="the worst of those late holds")
     drift: Severity = Field("warn", description="of any check that finds nothing else than drift")
 
 
