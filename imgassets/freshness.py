@@ -44,9 +44,15 @@ def every_retailer_delivers(
         today(),
     )
     names = ", ".join(retailer.slug for retailer in late)
+    severities = {
+        options.for_retailer(retailer.slug).checks.severity.every_retailer_delivers
+        for retailer in late
+    }
     return dg.AssetCheckResult(
         passed=not late,
-        severity=dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.WARN
+        if severities == {"warn"}
+        else dg.AssetCheckSeverity.ERROR,
         description=f"late: {names}" if late else "every retailer delivers",
         metadata={
             "retailers": len({*registered, *survey.names}),

@@ -115,6 +115,8 @@ class ProcessedRow:
     error: str | None = None
     path: str | None = None
     """Where the picture made lies, relative to the folder of the manifest."""
+    bytes: int | None = None
+    """Of that file; none in manifests older than this column."""
     sha256: str | None = None
     width: int | None = None
     height: int | None = None

@@ -347,9 +347,71 @@ class Bounds(Section):
         return self
 
 
+Severity = Literal["warn", "error"]
+
+
+class SeveritySettings(Section):
+    """What a failed check is: warn, or error; those that block stop the run only as an error."""
+
+    every_url_has_a_raw_row: Severity = Field("error", description="blocks processed_images")
+    raw_files_match_rows: Severity = Field("error", description="blocks processed_images")
+    download_success_rate: Severity = Field("warn", description="of raw_images")
+    duplicate_pictures: Severity = Field("warn", description="of raw_images")
+    every_url_has_a_processed_row: Severity = Field("error", description="blocks what you add")
+    processed_files_match_rows: Severity = Field("error", description="blocks what you add")
+    trim_ratios: Severity = Field("warn", description="of processed_images")
+    face_removal: Severity = Field("error", description="of processed_images")
+    residual_faces: Severity = Field("error", description="blocks what you add")
+    every_retailer_delivers: Severity = Field("error", description="the worst of those late holds")
+    drift: Severity = Field("warn", description="of any check that finds nothing else than drift")
+
+
+class DriftSettings(Section):
+    """How far a partition may lie from the retailer's recent ones, beyond what chance explains."""
+
+    partitions: int = Field(
+        10, ge=5, description="earlier partitions whose median is compared with; under 5, no drift"
+    )
+    days: int = Field(60, ge=1, le=3660, description="how many days back those are looked for")
+    min_pictures: int = Field(
+        20, ge=1, description="partitions with fewer pictures are not compared, nor compared with"
+    )
+    success_rate: Share = Field(0.1, description="fall of the success rate; 1: any")
+    trim_ratio_mean: Share = Field(0.1, description="difference of the mean trim ratio; 1: any")
+    untrimmed_share: Share = Field(0.2, description="difference of that share; 1: any")
+    face_share: Share = Field(0.2, description="difference of that share; 1: any")
+
+
 class CheckSettings(Section):
     """What must hold of a partition; the asset checks compare with these."""
 
+    files_sample: int | None = Field(
+        100, ge=0, description="files of each asset whose sha256 is compared; null: all of them"
+    )
+    min_success_rate: Share = Field(0.9, description="pictures downloaded / URLs")
+    max_duplicates: Share = Field(
+        0.1, description="pictures whose bytes an earlier row has too / pictures downloaded"
+    )
+    max_products: int = Field(
+        10,
+        ge=1,
+        description="products that share one picture; in more it is a placeholder, a size chart",
+    )
+    trim_ratio_mean: Bounds = Field(
+        Bounds(min=0.2, max=1), description="mean area kept / area before the trim"
+    )
+    trim_ratio_p05: Bounds = Field(
+        Bounds(min=0.05, max=1), description="the same, 5th percentile: the hardest trims"
+    )
+    trim_ratio_p95: Bounds = Field(
+        Bounds(min=0.2, max=1), description="the same, 95th percentile: the lightest trims"
+    )
+    untrimmed_share: Bounds = Field(
+        Bounds(min=0, max=0.95), description="pictures of which nothing was cut off / pictures"
+    )
+    face_share: Bounds = Field(
+        Bounds(min=0, max=1), description="pictures with a face / pictures; set it per retailer"
+    )
     max_residual_faces: Share = Field(
         0.01, description="processed pictures in which a face is still found / pictures looked at"
     )
@@ -359,16 +421,8 @@ class CheckSettings(Section):
     residual_sample: int = Field(
         50, ge=0, description="processed pictures that are looked at a second time"
     )
-    min_success_rate: Share = Field(0.9, description="pictures downloaded / URLs")
-    trim_ratio_mean: Bounds = Field(
-        Bounds(min=0.2, max=1), description="mean area kept / area before the trim"
-    )
-    trim_ratio_p05: Bounds = Field(
-        Bounds(min=0.05, max=1), description="the same, 5th percentile: the hardest trims"
-    )
-    face_share: Bounds = Field(
-        Bounds(min=0, max=1), description="pictures with a face / pictures; set it per retailer"
-    )
+    drift: DriftSettings = DriftSettings()
+    severity: SeveritySettings = SeveritySettings()
     max_age_days: int = Field(
         3, ge=0, description="a retailer whose newest document is older (days) is late"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, UrlRow
 from imgassets.partitions import Partition
 
 PARTITION = Partition("2026-01-31", "zara")
+FILE = b"four"
+_SAVED = {"bytes": len(FILE), "sha256": hashlib.sha256(FILE).hexdigest()}
 
 
 def url_row(number: int = 0, **changes: Any) -> UrlRow:
@@ -17,7 +20,7 @@ def url_row(number: int = 0, **changes: Any) -> UrlRow:
 
 def raw_row(number: int = 0, **changes: Any) -> RawRow:
     """That URL, its picture of four bytes saved."""
-    saved = {"outcome": Outcome.OK, "path": f"images/picture-{number}.jpeg", "bytes": 4}
+    saved = {"outcome": Outcome.OK, "path": f"images/picture-{number}.jpeg", **_SAVED}
     return RawRow(**_url(number) | saved | changes)
 
 
@@ -27,6 +30,7 @@ def processed_row(number: int = 0, **changes: Any) -> ProcessedRow:
     done = {
         "outcome": Outcome.OK,
         "path": f"images/picture-{number}.jpg",
+        **_SAVED,
         "face_count": 0,
         "trim_ratio": 0.8,
     }

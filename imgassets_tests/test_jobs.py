@@ -1,6 +1,7 @@
 """Jobs, schedules and the check that tells who no longer delivers."""
 
 import datetime as dt
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +124,16 @@ def test_the_check_turns_red_and_names_the_retailers_that_no_longer_deliver(
     assert red.metadata["late"].value == 2
     assert red.metadata["retailers"].value == 5
     assert f"{today() - dt.timedelta(days=4)}" in str(red.metadata["late retailers"].value)
+    assert red.severity is dg.AssetCheckSeverity.ERROR
+
+    only_warned_of = {"checks": {"severity": {"every_retailer_delivers": "warn"}}}
+    for slugs, severity in ((["gone"], "ERROR"), (["gone", "mango"], "WARN")):
+        own = json.dumps(
+            dict.fromkeys(slugs, only_warned_of) | {"slow": {"checks": {"max_age_days": 30}}}
+        )
+        monkeypatch.setenv("IMGASSETS__RETAILERS", own)
+        load_settings.cache_clear()
+        assert checked(instance).severity.name == severity
 
     path.write_text("\n".join(["url,retailer,date", *rows[:2], f"http://a,gone,{today()}"]))
     assert checked(instance).passed

@@ -152,6 +152,7 @@ PROCESSED_COLUMNS = {
     "outcome": (WORD, REQUIRED),
     "error": (pa.string(), OPTIONAL),
     "path": (pa.string(), OPTIONAL),
+    "bytes": (pa.int64(), OPTIONAL),
     "sha256": (pa.string(), OPTIONAL),
     "width": (pa.int32(), OPTIONAL),
     "height": (pa.int32(), OPTIONAL),

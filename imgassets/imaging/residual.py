@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from imgassets.imaging.decode import decode
+from imgassets.imaging.decode import Unreadable, decode
 from imgassets.imaging.faces import Face, FaceDetector, load_detector
 from imgassets.imaging.picture import Pixels
 from imgassets.manifests import Outcome, ProcessedRow
@@ -40,10 +40,12 @@ class Residual:
     Attributes:
         looked_at: pictures.
         with_face: keys of those in which a face was found.
+        unreadable: keys of pictures that are gone or broken, and could not be looked at.
     """
 
     looked_at: int
     with_face: list[str]
+    unreadable: list[str]
 
     @property
     def share(self) -> float:
@@ -102,24 +104,28 @@ def check_residual(
         ModelError: the model cannot be loaded.
     """
     if settings.faces.action == "none" or "remove_face" not in settings.process.steps:
-        return Residual(0, [])
+        return Residual(0, [], [])
     local = threading.local()
     near, wide = (
         settings.faces.model_copy(update={"detect_side": side}) for side in (_SIDE, _LARGER_SIDE)
     )
 
-    def look(row: ProcessedRow) -> str | None:
+    def look(row: ProcessedRow) -> bool | None:
         if not hasattr(local, "detectors"):
             local.detectors = (load_detector(model, near), load_detector(model, wide))
         detector, larger = local.detectors
-        pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
-        least = settings.checks.residual_min_score
-        return row.key if faces_left(pixels, detector, larger, least) else None
+        try:
+            pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
+        except (FileNotFoundError, Unreadable):
+            return None
+        return bool(faces_left(pixels, detector, larger, settings.checks.residual_min_score))
 
-    looked_at = sample(rows, settings.checks.residual_sample)
+    chosen = sample(rows, settings.checks.residual_sample)
     with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:
-        found = list(pool.map(look, looked_at))
-    return Residual(len(found), [key for key in found if key is not None])
+        found = list(zip(chosen, pool.map(look, chosen), strict=True))
+    unreadable = [row.key for row, face in found if face is None]
+    with_face = [row.key for row, face in found if face]
+    return Residual(len(found) - len(unreadable), with_face, unreadable)
 
 
 def sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:

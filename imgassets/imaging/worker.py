@@ -119,11 +119,12 @@ class _Worker:
             self._tell("log", f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}")
             told = f"{type(error).__name__}: {error}"
             return row_without_picture(raw, job.hash, Outcome.FAILED, told)
-        path = sha256 = None
+        path = sha256 = size = None
         if file is not None:
             name = f"{raw.key}.{suffix(file)}"
             (job.folder / IMAGES).write(name, file)
             path, sha256 = f"{IMAGES}/{name}", hashlib.sha256(file).hexdigest()
+            size = len(file)
         return ProcessedRow(
             key=raw.key,
             url=raw.url,
@@ -131,6 +132,7 @@ class _Worker:
             raw_sha256=raw.sha256,
             settings_hash=job.hash,
             path=path,
+            bytes=size,
             sha256=sha256,
             **asdict(record),
         )

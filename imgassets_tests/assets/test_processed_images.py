@@ -61,7 +61,7 @@ def test_a_run_shows_its_figures_and_pictures(
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
     assert len(str(metadata["contact sheet"])) < 300_000
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert len(checks) == 6
+    assert len(checks) == 9
     assert all(checks.values())
 
 

@@ -58,7 +58,7 @@ def pictures(folder: Path) -> dict[str, int]:
 @pytest.mark.slow
 def test_the_demo_materializes_everything_once(copy: Path) -> None:
     first = imgassets(copy, "demo")
-    assert first.count("6 passed") == 8
+    assert first.count("9 passed") == 8
     assert "2026-01-03|nord-sol" in first
 
     data = copy / ".imgassets" / "demo" / "data"
@@ -81,6 +81,6 @@ def test_the_demo_materializes_everything_once(copy: Path) -> None:
     os.kill(int(status.rsplit(" ", 1)[1]), signal.SIGKILL)
     second = imgassets(copy, "demo")
     assert "8 partitions were there already" in second
-    assert second.count("6 passed") == 8
+    assert second.count("9 passed") == 8
     assert pictures(copy) == before
     assert imgassets(copy, "db", "status").startswith(status.rsplit(",", 1)[0])

@@ -71,6 +71,18 @@ def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
     assert (found.looked_at, found.with_face, found.share) == (2, ["portrait_a"], 0.5)
 
 
+def test_pictures_that_are_gone_or_broken_are_named_and_stop_nothing(
+    photos: dict[str, bytes], model: Path, tmp_path: Path
+) -> None:
+    folder = Folder(str(tmp_path))
+    (folder / "images").write("whole.jpg", photos["portrait_a"])
+    (folder / "images").write("cut.jpg", photos["portrait_a"][:2000])
+    rows = [_row(name, 1, f"images/{name}.jpg") for name in ("gone", "cut", "whole")]
+    found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
+    assert found.unreadable == ["gone", "cut"]
+    assert (found.looked_at, found.with_face) == (1, ["whole"])
+
+
 def test_nothing_is_looked_at_where_faces_may_stay(model: Path, tmp_path: Path) -> None:
     rows = [_row("a", 1, "images/a.jpg")]
     for sections in ({"faces": {"action": "none"}}, {"process": {"steps": ["trim"]}}):

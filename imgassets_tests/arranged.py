@@ -1,0 +1,58 @@
+"""A partition as a test wants it: manifests, and a file for each row that names one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imgassets.checks.evidence import Evidence
+from imgassets.manifests import ProcessedRow, RawRow, UrlRow, to_table
+from imgassets.partitions import Partition
+from imgassets.settings import Settings, with_overrides
+from imgassets.storage import IMAGES, Folder, Storage, write_table
+from imgassets_tests.rows import FILE, PARTITION
+
+
+class Arranged:
+    """A partition whose manifests and files a test arranges."""
+
+    def __init__(self, storage: Storage, partition: Partition = PARTITION) -> None:
+        self.storage, self.partition = storage, partition
+
+    def folder(self, asset: str) -> Folder:
+        return self.storage.partition(asset, *self.partition)
+
+    def urls(self, rows: Sequence[UrlRow]) -> None:
+        write_table(self.folder("url_list"), to_table(rows, UrlRow))
+
+    def raw(self, rows: Sequence[RawRow], files: Mapping[str, bytes] | None = None) -> None:
+        """Write the manifest, and the files: of these bytes by key, or else four."""
+        write_table(self.folder("raw_images"), to_table(rows, RawRow))
+        self._save("raw_images", rows, files or {})
+
+    def processed(
+        self, rows: Sequence[ProcessedRow], files: Mapping[str, bytes] | None = None
+    ) -> None:
+        write_table(self.folder("processed_images"), to_table(rows, ProcessedRow))
+        self._save("processed_images", rows, files or {})
+
+    def write(self, asset: str, name: str, data: bytes) -> None:
+        """Write a picture's file, whatever its row says."""
+        (self.folder(asset) / IMAGES).write(name, data)
+
+    def evidence(self, **overrides: Any) -> Evidence:
+        """What checks look at; overrides are options."""
+        settings = with_overrides(Settings(), overrides)
+        return Evidence(
+            self.storage, *self.partition, settings.for_retailer(self.partition.retailer)
+        )
+
+    def _save(
+        self,
+        asset: str,
+        rows: Sequence[RawRow] | Sequence[ProcessedRow],
+        files: Mapping[str, bytes],
+    ) -> None:
+        for row in rows:
+            if row.path is not None:
+                self.write(asset, row.path.removeprefix(f"{IMAGES}/"), files.get(row.key, FILE))
