@@ -40,7 +40,7 @@ _CLOSE = 0.03  # of the longer side: a margin so narrow may be a product that fa
 
 # A wall has a grain of its own from so much above `faintest` on. What is smoother by that share,
 # on average over three by three cells of so many pixels, is no wall.
-_ROUGH, _SMOOTHER, _CELL = 1.25, 0.3, 8
+_ROUGH, _SMOOTHER, _CELL = 1.25, 0.45, 8
 
 _UNIT = 32.0  # what Scharr's filter gives for a slope of one level a pixel
 _COARSE_UNIT = 0.3 * _UNIT  # so that the steepest slope, 80 levels a pixel, fits 8 bits
@@ -214,9 +214,9 @@ def _box_of_smooth(slopes: _Slopes) -> Box | None:
     rows, columns = np.nonzero(cells < (1 - _SMOOTHER) * np.median(sides))
     if rows.size == 0:
         return None
-    # The cells around belong to the average.
-    left, top = max(0, int(columns.min()) - 1), max(0, int(rows.min()) - 1)
-    right, bottom = min(size[0], int(columns.max()) + 2), min(size[1], int(rows.max()) + 2)
+    # One cell more belongs to the average, and corners fill but a part of theirs.
+    left, top = max(0, int(columns.min()) - 2), max(0, int(rows.min()) - 2)
+    right, bottom = min(size[0], int(columns.max()) + 3), min(size[1], int(rows.max()) + 3)
     return _scaled(Box(left, top, right - left, bottom - top), size, (width, height))
 
 

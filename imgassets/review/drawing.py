@@ -120,9 +120,7 @@ def _opened(
     return picture, (picture.width / width, picture.height / height)
 
 
-def _with_boxes(
-    picture: Image.Image, scale: tuple[float, float], row: ProcessedRow
-) -> Image.Image:
+def _with_boxes(picture: Image.Image, scale: tuple[float, float], row: ProcessedRow) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     if row.kept_box is not None:
         _rectangle(draw, row.kept_box, scale, _KEPT)
