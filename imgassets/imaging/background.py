@@ -14,7 +14,8 @@ all over (grain, paper, plaster). So the box is that of all edges that are
 They are looked for twice, and the box holds what either look finds: in brightness as it is, for
 straps of a pixel; and in brightness and colour at half the size, where grain is averaged away and
 an outline of two levels, or no steeper than the wall's grain, still stands out. On a wall with a
-grain of its own, what is smoother than the wall is product as well. Where the box is suspiciously
+grain of its own, what is smoother than the wall is product as well, and the picture is left as it
+is where an outline is hardly steeper than that grain. Where the box is suspiciously
 small, the first condition is relaxed twice. The constants were chosen on `benchmarks/quality`, by
 what they cut off and leave there, on other seeds than those that are reported.
 """
@@ -32,6 +33,7 @@ from imgassets.imaging.picture import Box, Pixels
 
 _SIDE = 448  # the edges are looked for in a picture of at most this side
 _RELAXED = (1.0, 0.6, 0.36)
+_STRICT = 1.5
 _STRONG = 3.0  # so many times as steep as need be: an edge that a shorter line is believed of
 _STEEPER = 2.2  # times what fills a square of `narrow` pixels
 _STRIP = 0.03  # of the shorter side: where the background's grain is measured
@@ -52,7 +54,7 @@ _ALIKE = 80  # levels: what a lamp makes of one wall from end to end
 # A product below the least side of the settings: its own least sides, the shorter and the longer,
 # and where its middle must lie (shares of the picture's).
 _SMALL, _MIDDLE = (0.03, 0.15), (0.25, 0.75)
-_AGREE = 20  # pixels; JPEG's blocks around it show at the lower thresholds
+_AGREE = 20  # pixels that boxes at two thresholds may differ by: JPEG's blocks are 16
 
 _Slopes: TypeAlias = NDArray[np.int16]
 
@@ -112,13 +114,17 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     light = full_channels[0]
     rough = light.threshold >= _ROUGH * _FULL.faintest * _UNIT
     smooth = _box_of_smooth(light.slopes) if rough else None
-    tried: list[Box] = []
-    for relaxed in _RELAXED:
+
+    def seen(relaxed: float) -> Box | None:
         fine = _box_of_edges(full_channels, _FULL, relaxed)
         coarse = _box_of_edges(half_channels, _HALF, relaxed)
         if coarse is not None:
             coarse = _scaled(coarse, (half.shape[1], half.shape[0]), size)
-        box = _around(fine, coarse, smooth)
+        return _around(fine, coarse)
+
+    tried: list[Box] = []
+    for relaxed in _RELAXED:
+        box = _around(seen(relaxed), smooth)
         if box is None:
             continue
         tried.append(box)
@@ -127,7 +133,9 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     else:
         if rough or not tried or not _is_small_product(tried[0], tried[-1], size):
             return None
-    box = _unless_unsure(_to_close_edges(tried[-1], size), small)
+    if rough and not _nearly_holds(seen(_STRICT), tried[-1]):
+        return None
+    box = _to_close_edges(_unless_unsure(tried[-1], small), size)
     return _scaled(box, size, (width, height)), light.threshold * relaxed / _UNIT
 
 
@@ -231,6 +239,19 @@ def _around(*boxes: Box | None) -> Box | None:
     return Box(left, top, right - left, bottom - top)
 
 
+def _nearly_holds(box: Box | None, other: Box) -> bool:
+    """Whether a box lacks no more than `_AGREE` pixels of another at any side."""
+    if box is None:
+        return False
+    around = _around(box, other) or other
+    return (
+        box.x - around.x <= _AGREE
+        and box.y - around.y <= _AGREE
+        and around.x + around.width - box.x - box.width <= _AGREE
+        and around.y + around.height - box.y - box.height <= _AGREE
+    )
+
+
 def _to_close_edges(box: Box, size: tuple[int, int]) -> Box:
     """The box, its sides moved to the picture's edge where they are close to it."""
     close = round(_CLOSE * max(size))
@@ -252,13 +273,10 @@ def _is_small_product(first: Box, last: Box, size: tuple[int, int]) -> bool:
         last: the box at the last.
         size: width and height of the picture.
     """
-    around = _around(first, last)
     shares = sorted((last.width / size[0], last.height / size[1]))
     middle = (last.x + last.width / 2) / size[0], (last.y + last.height / 2) / size[1]
     return (
-        around is not None
-        and around.width <= first.width + _AGREE
-        and around.height <= first.height + _AGREE
+        _nearly_holds(first, last)
         and all(share >= least for share, least in zip(shares, _SMALL, strict=True))
         and all(_MIDDLE[0] <= place <= _MIDDLE[1] for place in middle)
     )

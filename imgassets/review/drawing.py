@@ -113,8 +113,8 @@ def _opened(
     width, height = picture.size
     if picture.getexif().get(_ORIENTATION) in _TURNED:
         width, height = height, width
-    # A JPEG is decoded at a half or a quarter, where that is still twice the cell.
-    picture.draft("RGB", (2 * max(cell), 2 * max(cell)))
+    # A JPEG is decoded at a half or a quarter, where that still fills the cell.
+    picture.draft("RGB", (max(cell), max(cell)))
     picture = ImageOps.exif_transpose(picture).convert("RGB")
     picture.thumbnail(cell, Image.Resampling.BOX, reducing_gap=None)
     return picture, (picture.width / width, picture.height / height)
