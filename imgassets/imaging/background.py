@@ -38,7 +38,8 @@ _STRONG = 3.0  # so many times as steep as need be: an edge that a shorter line 
 _STEEPER = 2.2  # times what fills a square of `narrow` pixels
 _STRIP = 0.03  # of the shorter side: where the background's grain is measured
 _HALO = 1  # a slope reaches that far beyond the pixel that makes it
-_CLOSE = 0.03  # of the longer side: a margin so narrow may be a product that fades at the edge
+_NEAR = 12  # pixels from the box: there an edge of half a line's length is the product's as well
+_CLOSE = 0.045  # of the longer side: a margin so narrow may be a product that fades at the edge
 
 # A wall has a grain of its own from so much above `faintest` on. What is smoother by that share,
 # on average over three by three cells of so many pixels, is no wall.
@@ -201,9 +202,9 @@ def _box_of_edges(channels: list[_Channel], look: _Look, relaxed: float) -> Box 
     length = found[:, 2:4].max(axis=1)
     kept = (length >= look.line) | ((length >= look.strong_line) & (strength >= look.strong_line))
     kept[0] = False
-    lines = found[kept]
-    if len(lines) == 0:
+    if not kept.any():
         return None
+    lines = found[kept | _beside(found, found[kept], length >= look.line // 2)]
     height, width = edges.shape
     left, top = (int(side) for side in lines[:, :2].min(axis=0))
     right, bottom = (int(side) for side in (lines[:, :2] + lines[:, 2:4]).max(axis=0))
@@ -211,6 +212,18 @@ def _box_of_edges(channels: list[_Channel], look: _Look, relaxed: float) -> Box 
     right = right - _HALO if right < width else width
     bottom = bottom - _HALO if bottom < height else height
     return Box(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def _beside(
+    found: cv2.typing.MatLike, lines: cv2.typing.MatLike, of: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which of some parts lie close to the box of all lines: pieces of an outline that fades."""
+    start, end = found[:, :2], found[:, :2] + found[:, 2:4]
+    first = lines[:, :2].min(axis=0) - _NEAR
+    last = (lines[:, :2] + lines[:, 2:4]).max(axis=0) + _NEAR
+    beside = of & (end > first).all(axis=1) & (start < last).all(axis=1)
+    beside[0] = False
+    return np.asarray(beside, np.bool_)
 
 
 def _box_of_smooth(slopes: _Slopes) -> Box | None:
