@@ -38,7 +38,7 @@ _STRONG = 3.0  # so many times as steep as need be: an edge that a shorter line 
 _STEEPER = 2.2  # times what fills a square of `narrow` pixels
 _STRIP = 0.03  # of the shorter side: where the background's grain is measured
 _HALO = 1  # a slope reaches that far beyond the pixel that makes it
-_NEAR = 12  # pixels from the box: there an edge of half a line's length is the product's as well
+_NEAR = 6  # pixels from the box: there an edge of half a line's length is the product's as well
 _CLOSE = 0.045  # of the longer side: a margin so narrow may be a product that fades at the edge
 
 # A wall has a grain of its own from so much above `faintest` on. What is smoother by that share,
