@@ -155,11 +155,12 @@ def _channel(slopes: _Slopes, look: _Look, share: float, reach: int) -> _Channel
     threshold = max(look.faintest * _UNIT, look.over_grain * _grain(slopes))
     eight_bit = cv2.convertScaleAbs(slopes, alpha=1 / _COARSE_UNIT)
     strongest = cv2.dilate(eight_bit, np.ones((reach, reach), np.uint8))
-    ripples = cv2.multiply(strongest, share * _COARSE_UNIT, dtype=cv2.CV_16S)
+    weight = share * _COARSE_UNIT
+    ripples = cv2.addWeighted(strongest, weight, strongest, 0, 0, dtype=cv2.CV_16S)
     # An opening keeps what fills the square, and removes what is narrower.
     square = np.ones((look.narrow, look.narrow), np.uint8)
     broad = cv2.morphologyEx(slopes, cv2.MORPH_OPEN, square)
-    floor = cv2.max(ripples, cv2.multiply(broad, _STEEPER))
+    floor = cv2.max(ripples, cv2.addWeighted(broad, _STEEPER, broad, 0, 0))
     return _Channel(slopes, threshold, np.asarray(floor, np.int16))
 
 
@@ -228,7 +229,7 @@ def _beside(
 
 def _box_of_smooth(slopes: _Slopes) -> Box | None:
     """The box of what is smoother than a rough wall: plain cloth, whose outline the wall drowns."""
-    height, width = slopes.shape
+    height, width = int(slopes.shape[0]), int(slopes.shape[1])
     size = max(1, width // _CELL), max(1, height // _CELL)
     cells = cv2.blur(cv2.resize(slopes, size, interpolation=cv2.INTER_AREA), (3, 3))
     sides = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])

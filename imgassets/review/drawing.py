@@ -107,15 +107,15 @@ def _opened(
 ) -> tuple[Image.Image, tuple[float, float]] | None:
     """A picture that fits into a cell, and how much smaller it is than the file's, each way."""
     try:
-        picture = Image.open(io.BytesIO(folder.read(path)))
+        file = Image.open(io.BytesIO(folder.read(path)))
     except FileNotFoundError:
         return None
-    width, height = picture.size
-    if picture.getexif().get(_ORIENTATION) in _TURNED:
+    width, height = file.size
+    if file.getexif().get(_ORIENTATION) in _TURNED:
         width, height = height, width
     # A JPEG is decoded at a half or a quarter, where that still fills the cell.
-    picture.draft("RGB", (max(cell), max(cell)))
-    picture = ImageOps.exif_transpose(picture).convert("RGB")
+    file.draft("RGB", (max(cell), max(cell)))
+    picture = ImageOps.exif_transpose(file).convert("RGB")
     picture.thumbnail(cell, Image.Resampling.BOX, reducing_gap=None)
     return picture, (picture.width / width, picture.height / height)
 
