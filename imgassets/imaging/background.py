@@ -231,7 +231,8 @@ def _box_of_smooth(slopes: _Slopes) -> Box | None:
     """The box of what is smoother than a rough wall: plain cloth, whose outline the wall drowns."""
     height, width = int(slopes.shape[0]), int(slopes.shape[1])
     size = max(1, width // _CELL), max(1, height // _CELL)
-    cells = cv2.blur(cv2.resize(slopes, size, interpolation=cv2.INTER_AREA), (3, 3))
+    cells = np.asarray(cv2.resize(slopes, size, interpolation=cv2.INTER_AREA))
+    cells = np.asarray(cv2.blur(cells, (3, 3)))
     sides = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
     rows, columns = np.nonzero(cells < (1 - _SMOOTHER) * np.median(sides))
     if rows.size == 0:
