@@ -205,7 +205,7 @@ def _box_of_edges(channels: list[_Channel], look: _Look, relaxed: float) -> Box 
     kept[0] = False
     if not kept.any():
         return None
-    lines = found[kept | _beside(found, found[kept], length >= look.line // 2)]
+    lines = np.asarray(found)[kept | _beside(found, found[kept], length >= look.line // 2)]
     height, width = edges.shape
     left, top = (int(side) for side in lines[:, :2].min(axis=0))
     right, bottom = (int(side) for side in (lines[:, :2] + lines[:, 2:4]).max(axis=0))
