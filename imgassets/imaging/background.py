@@ -186,7 +186,7 @@ def _grain(slopes: _Slopes) -> float:
 
 
 def _box_of_edges(channels: list[_Channel], look: _Look, relaxed: float) -> Box | None:
-    edges = np.zeros(channels[0].slopes.shape, np.uint8)
+    edges: NDArray[np.uint8] = np.zeros(channels[0].slopes.shape, np.uint8)
     strong = np.zeros(channels[0].slopes.shape, np.bool_)
     for channel in channels:
         # Slopes are whole numbers.
@@ -206,7 +206,7 @@ def _box_of_edges(channels: list[_Channel], look: _Look, relaxed: float) -> Box 
     if not kept.any():
         return None
     lines = np.asarray(found)[kept | _beside(found, found[kept], length >= look.line // 2)]
-    height, width = int(edges.shape[0]), int(edges.shape[1])
+    height, width = channels[0].slopes.shape
     left, top = (int(side) for side in lines[:, :2].min(axis=0))
     right, bottom = (int(side) for side in (lines[:, :2] + lines[:, 2:4]).max(axis=0))
     left, top = (side + _HALO if side > 0 else 0 for side in (left, top))
