@@ -302,7 +302,13 @@ class TrimSettings(Section):
     step: float = Field(
         25, gt=0, description="variance: the threshold is lowered by this while the box is bad"
     )
-    min_side: Share = Field(0.25, description="a box with a shorter side (share) is bad")
+    min_side: Share = Field(
+        0.25,
+        description=(
+            "a box with a shorter side (share) is bad; background believes a smaller one where "
+            "nothing else is to be seen"
+        ),
+    )
     blur: int = Field(
         9, ge=1, le=99, description="variance: Gaussian kernel in pixels, odd; 1: none"
     )
@@ -428,6 +434,17 @@ class CheckSettings(Section):
     )
 
 
+class ReviewSettings(Section):
+    """What is drawn of a partition for a person to look at."""
+
+    max_pages: int = Field(
+        10,
+        ge=0,
+        le=999,
+        description="full-size contact sheets of 40 pictures, doubtful ones first; 0: none",
+    )
+
+
 class SensorSettings(Section):
     """How new documents become runs (the sensor new_documents; MongoDB only)."""
 
@@ -468,6 +485,7 @@ class RetailerSettings(Section):
     trim: TrimSettings = TrimSettings()
     encode: EncodeSettings = EncodeSettings()
     checks: CheckSettings = CheckSettings()
+    review: ReviewSettings = ReviewSettings()
 
 
 class Settings(RetailerSettings):

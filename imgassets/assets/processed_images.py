@@ -1,6 +1,7 @@
 """`processed_images`: training pictures, the face cut off, trimmed, resized."""
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ from imgassets.assets.showing import (
     logger_of,
     manifest_metadata,
     picture,
+    place,
     table,
     told_as_failure,
 )
@@ -19,6 +21,8 @@ from imgassets.settings import models_folder
 
 if TYPE_CHECKING:
     from imgassets.manifests import ProcessedRow
+    from imgassets.review.pages import Page
+    from imgassets.storage import Folder
 
 
 @dg.asset(
@@ -41,7 +45,7 @@ def processed_images(
     from imgassets.imaging.partition import process_partition, remove_raw
     from imgassets.imaging.steps import StepError
     from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint, from_table
-    from imgassets.review.contact_sheet import contact_sheet
+    from imgassets.review.pages import REVIEW, write_review
     from imgassets.review.plots import histograms
     from imgassets.storage import CONTACT_SHEET, StorageError, open_storage, read_table
 
@@ -80,16 +84,33 @@ def processed_images(
             ]
         ),
     }
-    if done:
-        sheet = contact_sheet(rows, raw_rows, raw_folder, folder)
-        folder.write(CONTACT_SHEET, sheet)
-        metadata["contact sheet"] = picture(sheet, "jpeg")
-        metadata["histograms"] = picture(histograms(rows), "png")
+    with told_as_failure(StorageError):
+        pages = write_review(
+            rows,
+            raw_rows,
+            raw_folder,
+            folder,
+            title=partition.key,
+            max_pages=options.review.max_pages,
+        )
+        if done:
+            metadata["contact sheet"] = picture(folder.read(CONTACT_SHEET), "jpeg")
+            metadata["histograms"] = picture(histograms(rows), "png")
+            metadata |= _full_size(folder / REVIEW, pages)
     if not options.process.keep_raw:
         with told_as_failure(StorageError):
             metadata["raw pictures removed"] = remove_raw(rows, raw_rows, raw_folder)
     version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
     return dg.MaterializeResult(metadata=metadata, data_version=version)
+
+
+def _full_size(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
+    """Where the sheets and plots of full size lie."""
+    rows = [
+        {"file": f"{folder.address}/{page.name}", "pictures": len(page.keys), "first": page.keys[0]}
+        for page in pages
+    ]
+    return {"full size": place(folder.address), "full-size contact sheets": table(rows)}
 
 
 def _figures(done: list["ProcessedRow"]) -> dict[str, int | float]:

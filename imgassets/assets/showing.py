@@ -35,9 +35,15 @@ def manifest_metadata(folder: Folder, rows: int) -> dict[str, dg.MetadataValue[A
     """The manifest's place and its number of rows, under Dagster's own names for them."""
     from imgassets.storage import MANIFEST
 
-    address = f"{folder.address}/{MANIFEST}"
-    place = dg.MetadataValue.path(address) if folder.is_local else dg.MetadataValue.url(address)
-    return {"manifest": place, "dagster/row_count": dg.MetadataValue.int(rows)}
+    return {
+        "manifest": place(f"{folder.address}/{MANIFEST}"),
+        "dagster/row_count": dg.MetadataValue.int(rows),
+    }
+
+
+def place(address: str) -> dg.MetadataValue[Any]:
+    """A file or folder: its path, which the page offers to copy, or the object store's address."""
+    return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 
 
 def counted(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:

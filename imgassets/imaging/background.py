@@ -11,9 +11,13 @@ all over (grain, paper, plaster). So the box is that of all edges that are
 - not the ripples that JPEG leaves beside a much stronger edge,
 - and part of a line of some length: grain and dust are not.
 
-White on white passes, since an outline of three levels is a line; where the box is suspiciously
+They are looked for twice, and the box holds what either look finds: in brightness as it is, for
+straps of a pixel; and in brightness and colour at half the size, where grain is averaged away and
+an outline of two levels, or no steeper than the wall's grain, still stands out. On a wall with a
+grain of its own, what is smoother than the wall is product as well, and the picture is left as it
+is where an outline is hardly steeper than that grain. Where the box is suspiciously
 small, the first condition is relaxed twice. The constants were chosen on `benchmarks/quality`, by
-what they cut off and leave there, on another seed than the one that is reported.
+what they cut off and leave there, on other seeds than those that are reported.
 """
 
 from __future__ import annotations
@@ -27,20 +31,19 @@ from numpy.typing import NDArray
 
 from imgassets.imaging.picture import Box, Pixels
 
-# The edges are looked for in a picture of at most this side: lengths below are pixels of it.
-_SIDE = 448
-_FAINTEST = 1.2  # levels a pixel: below that, rounding and JPEG make edges of their own
-_OVER_GRAIN = 3.5  # times the median slope along the sides
-_NARROW, _STEEPER = 7, 2.2  # so many times as steep as what fills a square of that side
-# The least length of an edge's line, of the longer side of its box; and of one that is so many
-# times as steep as need be: the links of a chain, a dotted strap.
-_LINE, _STRONG, _STRONG_LINE = 14, 3.0, 9
+_SIDE = 448  # the edges are looked for in a picture of at most this side
 _RELAXED = (1.0, 0.6, 0.36)
+_STRICT = 1.5
+_STRONG = 3.0  # so many times as steep as need be: an edge that a shorter line is believed of
+_STEEPER = 2.2  # times what fills a square of `narrow` pixels
 _STRIP = 0.03  # of the shorter side: where the background's grain is measured
 _HALO = 1  # a slope reaches that far beyond the pixel that makes it
-# Ripples beside stronger edges: the share of the strongest slope around, within so many pixels.
-# JPEG's blocks are 8 pixels wide, and 16 for colour, which is stored at half size.
-_RIPPLES = {"light": (0.1, 17), "colour": (0.35, 35)}
+_NEAR = 6  # pixels from the box: there an edge of half a line's length is the product's as well
+_CLOSE = 0.045  # of the longer side: a margin so narrow may be a product that fades at the edge
+
+# A wall has a grain of its own from so much above `faintest` on. What is smoother by that share,
+# on average over three by three cells of so many pixels, is no wall.
+_ROUGH, _SMOOTHER, _CELL = 1.25, 0.45, 8
 
 _UNIT = 32.0  # what Scharr's filter gives for a slope of one level a pixel
 _COARSE_UNIT = 0.3 * _UNIT  # so that the steepest slope, 80 levels a pixel, fits 8 bits
@@ -49,14 +52,46 @@ _SPREAD_STEP = 2  # levels from one pixel to the next: gradients have less, outl
 _SPREAD = 0.015  # of the box; a straight seam lets nothing through
 _ALIKE = 80  # levels: what a lamp makes of one wall from end to end
 
+# A product below the least side of the settings: its own least sides, the shorter and the longer,
+# and where its middle must lie (shares of the picture's).
+_SMALL, _MIDDLE = (0.03, 0.15), (0.25, 0.75)
+_AGREE = 20  # pixels that boxes at two thresholds may differ by: JPEG's blocks are 16
+
 _Slopes: TypeAlias = NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What counts as an edge in a picture of one size.
+
+    Attributes:
+        faintest: levels a pixel; below that, rounding and JPEG make edges of their own.
+        over_grain: times the median slope along the sides.
+        narrow: pixels; a slope that fills a square of that side is no edge.
+        line: the least length of an edge's line (the longer side of its box), pixels.
+        strong_line: the same of one that is `_STRONG`: the links of a chain, a dotted strap.
+        ripples: beside stronger edges, of brightness and of colour: the share of the strongest
+            slope around, and within how many pixels. JPEG's blocks are 8 pixels wide, and 16 for
+            colour, which is stored at half size.
+    """
+
+    faintest: float
+    over_grain: float
+    narrow: int
+    line: int
+    strong_line: int
+    ripples: tuple[tuple[float, int], ...]
+
+
+_FULL = _Look(1.2, 3.5, 7, 14, 9, ((0.1, 17),))
+_HALF = _Look(0.8, 3.0, 5, 14, 7, ((0.1, 9), (0.35, 17)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Channel:
     slopes: _Slopes
     threshold: float
-    floor: NDArray[np.float32]
+    floor: _Slopes
 
 
 def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | None:
@@ -64,7 +99,8 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
 
     Args:
         pixels: height x width x 3, uint8, BGR.
-        min_side: a box with a shorter side (share of the picture's) is not believed.
+        min_side: a box with a shorter side (share of the picture's) is believed only where
+            nothing else is to be seen: a small product on a plain ground.
 
     Returns:
         None where no box is believed: the picture is to be left as it is.
@@ -72,42 +108,71 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     height, width = pixels.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = pixels
-    if scale < 1:
-        resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-        small = np.asarray(resized, dtype=np.uint8)
-    channels = _channels(small)
+    small = pixels if scale == 1 else _resized(pixels, size)
+    half = _resized(small, (-(-size[0] // 2), -(-size[1] // 2)))
+    full_channels = _channels(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), _FULL)
+    half_channels = _channels(cv2.cvtColor(half, cv2.COLOR_BGR2YCrCb), _HALF)
+    light = full_channels[0]
+    rough = light.threshold >= _ROUGH * _FULL.faintest * _UNIT
+    smooth = _box_of_smooth(light.slopes) if rough else None
+
+    def seen(relaxed: float) -> Box | None:
+        fine = _box_of_edges(full_channels, _FULL, relaxed)
+        coarse = _box_of_edges(half_channels, _HALF, relaxed)
+        if coarse is not None:
+            coarse = _scaled(coarse, (half.shape[1], half.shape[0]), size)
+        return _around(fine, coarse)
+
+    tried: list[Box] = []
     for relaxed in _RELAXED:
-        box = _box_of_edges(channels, relaxed)
-        if box is None or box.width < min_side * size[0] or box.height < min_side * size[1]:
+        box = _around(seen(relaxed), smooth)
+        if box is None:
             continue
-        box = _unless_unsure(box, small)
-        return _scaled(box, size, (width, height)), channels[0].threshold * relaxed / _UNIT
-    return None
+        tried.append(box)
+        if box.width >= min_side * size[0] and box.height >= min_side * size[1]:
+            break
+    else:
+        if rough or not tried or not _is_small_product(tried[0], tried[-1], size):
+            return None
+    if rough and not _nearly_holds(seen(_STRICT), tried[-1]):
+        return None
+    box = _to_close_edges(_unless_unsure(tried[-1], small), size)
+    return _scaled(box, size, (width, height)), light.threshold * relaxed / _UNIT
 
 
-def _channels(pixels: Pixels) -> list[_Channel]:
-    ycc = cv2.cvtColor(pixels, cv2.COLOR_BGR2YCrCb)
-    light, colour = _slopes(cv2.GaussianBlur(ycc, (3, 3), 0))
-    return [_channel(light, *_RIPPLES["light"]), _channel(colour, *_RIPPLES["colour"])]
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _channel(slopes: _Slopes, share: float, reach: int) -> _Channel:
-    threshold = max(_FAINTEST * _UNIT, _OVER_GRAIN * _grain(slopes))
+def _channels(planes: cv2.typing.MatLike, look: _Look) -> list[_Channel]:
+    slopes = _slopes(cv2.GaussianBlur(planes, (3, 3), 0))
+    return [
+        _channel(plane, look, *ripples) for plane, ripples in zip(slopes, look.ripples, strict=True)
+    ]
+
+
+def _channel(slopes: _Slopes, look: _Look, share: float, reach: int) -> _Channel:
+    threshold = max(look.faintest * _UNIT, look.over_grain * _grain(slopes))
     eight_bit = cv2.convertScaleAbs(slopes, alpha=1 / _COARSE_UNIT)
     strongest = cv2.dilate(eight_bit, np.ones((reach, reach), np.uint8))
+    weight = share * _COARSE_UNIT
+    ripples = cv2.addWeighted(strongest, weight, strongest, 0, 0, dtype=cv2.CV_16S)
     # An opening keeps what fills the square, and removes what is narrower.
-    broad = cv2.morphologyEx(slopes, cv2.MORPH_OPEN, np.ones((_NARROW, _NARROW), np.uint8))
-    floor = np.maximum(strongest * np.float32(share * _COARSE_UNIT), broad * np.float32(_STEEPER))
-    return _Channel(slopes, threshold, floor)
+    square = np.ones((look.narrow, look.narrow), np.uint8)
+    broad = cv2.morphologyEx(slopes, cv2.MORPH_OPEN, square)
+    floor = cv2.max(ripples, cv2.addWeighted(broad, _STEEPER, broad, 0, 0))
+    return _Channel(slopes, threshold, np.asarray(floor, np.int16))
 
 
-def _slopes(ycc: cv2.typing.MatLike) -> tuple[_Slopes, _Slopes]:
-    """The steeper of the slopes across and down: of brightness, and of colour."""
-    across = cv2.Scharr(ycc, cv2.CV_16S, 1, 0, borderType=cv2.BORDER_REPLICATE)
-    down = cv2.Scharr(ycc, cv2.CV_16S, 0, 1, borderType=cv2.BORDER_REPLICATE)
-    light, red, blue = cv2.split(np.maximum(np.abs(across), np.abs(down)))
-    return np.asarray(light, np.int16), np.asarray(cv2.max(red, blue), np.int16)
+def _slopes(planes: cv2.typing.MatLike) -> list[_Slopes]:
+    """The steeper of the slopes across and down: of brightness, and of colour if it is there."""
+    across = cv2.Scharr(planes, cv2.CV_16S, 1, 0, borderType=cv2.BORDER_REPLICATE)
+    down = cv2.Scharr(planes, cv2.CV_16S, 0, 1, borderType=cv2.BORDER_REPLICATE)
+    steeper = np.maximum(np.abs(across), np.abs(down))
+    if steeper.ndim == 2:
+        return [np.asarray(steeper, np.int16)]
+    light, red, blue = cv2.split(steeper)
+    return [np.asarray(light, np.int16), np.asarray(cv2.max(red, blue), np.int16)]
 
 
 def _grain(slopes: _Slopes) -> float:
@@ -120,34 +185,116 @@ def _grain(slopes: _Slopes) -> float:
     return float(sorted(float(np.median(side)) for side in sides)[1])
 
 
-def _box_of_edges(channels: list[_Channel], relaxed: float) -> Box | None:
-    light, colour = (
-        (channel.slopes > channel.threshold * relaxed) & (channel.slopes > channel.floor)
-        for channel in channels
-    )
-    edges = (light | colour).astype(np.uint8)
+def _box_of_edges(channels: list[_Channel], look: _Look, relaxed: float) -> Box | None:
+    edges: NDArray[np.uint8] = np.zeros(channels[0].slopes.shape, np.uint8)
+    strong = np.zeros(channels[0].slopes.shape, np.bool_)
+    for channel in channels:
+        # Slopes are whole numbers.
+        floor = np.maximum(channel.floor, np.int16(channel.threshold * relaxed))
+        seen = cv2.compare(channel.slopes, floor, cv2.CMP_GT)
+        edges |= np.asarray(seen, np.uint8)
+        strong |= (channel.slopes > np.int16(channel.threshold * _STRONG)) & (edges > 0)
     closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     # A third of the time of the default algorithm; 448x448 pixels have fewer than 65,536 parts.
     count, labels, found, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
         closed, 8, cv2.CV_16U, cv2.CCL_SPAGHETTI
     )
-    strong = (light & (channels[0].slopes > channels[0].threshold * _STRONG)) | (
-        colour & (channels[1].slopes > channels[1].threshold * _STRONG)
-    )
     strength = np.bincount(labels[strong], minlength=count)
     length = found[:, 2:4].max(axis=1)
-    kept = (length >= _LINE) | ((length >= _STRONG_LINE) & (strength >= _STRONG_LINE))
+    kept = (length >= look.line) | ((length >= look.strong_line) & (strength >= look.strong_line))
     kept[0] = False
-    lines = found[kept]
-    if len(lines) == 0:
+    if not kept.any():
         return None
-    height, width = edges.shape
+    lines = np.asarray(found)[kept | _beside(found, found[kept], length >= look.line // 2)]
+    height, width = channels[0].slopes.shape
     left, top = (int(side) for side in lines[:, :2].min(axis=0))
     right, bottom = (int(side) for side in (lines[:, :2] + lines[:, 2:4]).max(axis=0))
     left, top = (side + _HALO if side > 0 else 0 for side in (left, top))
     right = right - _HALO if right < width else width
     bottom = bottom - _HALO if bottom < height else height
     return Box(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def _beside(
+    found: cv2.typing.MatLike, lines: cv2.typing.MatLike, of: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which of some parts lie close to the box of all lines: pieces of an outline that fades."""
+    start, end = found[:, :2], found[:, :2] + found[:, 2:4]
+    first = lines[:, :2].min(axis=0) - _NEAR
+    last = (lines[:, :2] + lines[:, 2:4]).max(axis=0) + _NEAR
+    beside = of & (end > first).all(axis=1) & (start < last).all(axis=1)
+    beside[0] = False
+    return np.asarray(beside, np.bool_)
+
+
+def _box_of_smooth(slopes: _Slopes) -> Box | None:
+    """The box of what is smoother than a rough wall: plain cloth, whose outline the wall drowns."""
+    height, width = int(slopes.shape[0]), int(slopes.shape[1])
+    size = max(1, width // _CELL), max(1, height // _CELL)
+    cells = np.asarray(cv2.resize(slopes, size, interpolation=cv2.INTER_AREA))
+    cells = np.asarray(cv2.blur(cells, (3, 3)))
+    sides = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
+    rows, columns = np.nonzero(cells < (1 - _SMOOTHER) * np.median(sides))
+    if rows.size == 0:
+        return None
+    # One cell more belongs to the average, and corners fill but a part of theirs.
+    left, top = max(0, int(columns.min()) - 2), max(0, int(rows.min()) - 2)
+    right, bottom = min(size[0], int(columns.max()) + 3), min(size[1], int(rows.max()) + 3)
+    return _scaled(Box(left, top, right - left, bottom - top), size, (width, height))
+
+
+def _around(*boxes: Box | None) -> Box | None:
+    """The box that holds all of those."""
+    there = [box for box in boxes if box is not None]
+    if not there:
+        return None
+    left, top = min(box.x for box in there), min(box.y for box in there)
+    right = max(box.x + box.width for box in there)
+    bottom = max(box.y + box.height for box in there)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _nearly_holds(box: Box | None, other: Box) -> bool:
+    """Whether a box lacks no more than `_AGREE` pixels of another at any side."""
+    if box is None:
+        return False
+    around = _around(box, other) or other
+    return (
+        box.x - around.x <= _AGREE
+        and box.y - around.y <= _AGREE
+        and around.x + around.width - box.x - box.width <= _AGREE
+        and around.y + around.height - box.y - box.height <= _AGREE
+    )
+
+
+def _to_close_edges(box: Box, size: tuple[int, int]) -> Box:
+    """The box, its sides moved to the picture's edge where they are close to it."""
+    close = round(_CLOSE * max(size))
+    left, top = (side if side > close else 0 for side in (box.x, box.y))
+    right, bottom = (
+        end if end < full - close else full
+        for end, full in zip((box.x + box.width, box.y + box.height), size, strict=True)
+    )
+    return Box(left, top, right - left, bottom - top)
+
+
+def _is_small_product(first: Box, last: Box, size: tuple[int, int]) -> bool:
+    """Whether a small box is a product, not dust, nor a logo, nor the print of a pale shirt.
+
+    At a third of the threshold nothing else may be seen than at the whole of it.
+
+    Args:
+        first: the box at the first threshold.
+        last: the box at the last.
+        size: width and height of the picture.
+    """
+    shares = sorted((last.width / size[0], last.height / size[1]))
+    middle = (last.x + last.width / 2) / size[0], (last.y + last.height / 2) / size[1]
+    return (
+        _nearly_holds(first, last)
+        and all(share >= least for share, least in zip(shares, _SMALL, strict=True))
+        and all(_MIDDLE[0] <= place <= _MIDDLE[1] for place in middle)
+    )
 
 
 def _unless_unsure(box: Box, pixels: Pixels) -> Box:

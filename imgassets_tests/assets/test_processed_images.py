@@ -1,6 +1,7 @@
 """`processed_images` run by Dagster after `raw_images`, on pictures from a real server."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -60,6 +61,12 @@ def test_a_run_shows_its_figures_and_pictures(
     assert str(metadata["contact sheet"]).startswith("![](data:image/jpeg;base64,/9j/")
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
     assert len(str(metadata["contact sheet"])) < 300_000
+    folder = storage.partition("processed_images", *PARTITION)
+    page = f"{folder.address}/review/page_001.jpg"
+    assert page in str(metadata["full-size contact sheets"])
+    assert metadata["full size"] == f"{folder.address}/review"
+    assert Path(page).is_file()
+    assert Path(f"{folder.address}/review/histograms.png").is_file()
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert len(checks) == 9
     assert all(checks.values())

@@ -122,3 +122,79 @@ def test_a_wall_beside_a_person_who_stands_at_the_edge_is_cut_off() -> None:
 def test_a_plain_area_beyond_a_straight_seam_may_be_cloth_and_is_kept() -> None:
     pixels = _scene(190, (60, 50, 40), Box(0, 0, 120, 420))
     assert find(pixels, SETTINGS).box.width == 300
+
+
+@pytest.mark.parametrize(
+    "box",
+    [Box(120, 190, 60, 40), Box(100, 180, 110, 50), Box(140, 60, 20, 300)],
+)
+@pytest.mark.parametrize(("ground", "product"), [(255, 60), (228, (40, 90, 150)), (255, 235)])
+def test_a_small_product_on_a_plain_ground_is_trimmed(
+    box: Box, ground: ArrayLike, product: ArrayLike
+) -> None:
+    found = find(_served(_scene(ground, product, box)), SETTINGS)
+    assert _holds(found, box, slack=20)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(150, 210, 3, 3),  # dust
+        Box(10, 10, 60, 50),  # a logo in a corner
+        Box(120, 395, 80, 15),  # a line of text at the foot
+        Box(60, 210, 180, 4),  # a hair
+    ],
+)
+def test_what_is_small_and_no_product_leaves_the_picture_as_it_is(box: Box) -> None:
+    found = find(_served(_scene(255, 40, box)), SETTINGS)
+    assert found == Trim(Box(0, 0, 300, 420), None)
+
+
+def test_the_print_of_a_pale_shirt_is_not_taken_for_a_small_product() -> None:
+    pixels = _scene(255, 252)
+    pixels[190:230, 130:170] = 40
+    assert _holds(find(_served(pixels), SETTINGS), SHIRT, slack=20)
+
+
+def test_a_small_product_on_a_rough_wall_is_left_as_it_is() -> None:
+    pixels = _on_plaster(60, Box(130, 190, 50, 50))
+    assert find(pixels, SETTINGS) == Trim(Box(0, 0, 300, 420), None)
+
+
+def test_a_product_on_a_rough_wall_is_trimmed() -> None:
+    assert _holds(find(_on_plaster(60, SHIRT), SETTINGS), SHIRT, slack=8)
+
+
+def test_smooth_cloth_whose_outline_a_rough_wall_drowns_is_not_cut() -> None:
+    pixels = _on_plaster(225, SHIRT)
+    pixels[110:140, 90:210] = 60  # all that a look at edges is sure of
+    box = find(pixels, SETTINGS).box
+    assert box.y <= SHIRT.y
+    assert box.y + box.height >= SHIRT.y + SHIRT.height
+
+
+def test_an_outline_no_steeper_than_the_walls_grain_leaves_the_picture_as_it_is() -> None:
+    pixels = _on_plaster(225, Box(0, 0, 1, 1)).astype(np.float32)
+    pixels[SHIRT.y : SHIRT.y + SHIRT.height, SHIRT.x : SHIRT.x + SHIRT.width] += 9
+    found = find(pixels.astype(np.uint8), SETTINGS)
+    assert found == Trim(Box(0, 0, 300, 420), None)
+
+
+def test_a_margin_of_a_few_pixels_is_kept() -> None:
+    found = find(_scene(200, 60, Box(90, 0, 120, 412)), SETTINGS)
+    assert found.box.y + found.box.height == 420
+
+
+def _served(pixels: Pixels) -> Pixels:
+    """Through JPEG, as shops send it."""
+    file = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
+
+
+def _on_plaster(product: ArrayLike, box: Box) -> Pixels:
+    """A smooth product on a wall with grain of its own."""
+    noise = np.random.default_rng(3).normal(0, 9, (420, 300)).astype(np.float32)
+    wall = 220 + cv2.GaussianBlur(noise, (3, 3), 0)
+    pixels = np.repeat(wall[:, :, None], 3, axis=2)
+    pixels[box.y : box.y + box.height, box.x : box.x + box.width] = np.asarray(product)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

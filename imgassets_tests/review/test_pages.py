@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.review.pages import HISTOGRAMS, INDEX, PICTURES_A_PAGE, REVIEW, Page, write_review
+from imgassets.storage import CONTACT_SHEET, Folder
+
+PAGE_1 = "page_001.jpg"
+
+
+def _row(key: str, **columns: object) -> ProcessedRow:
+    values = {
+        "outcome": Outcome.OK,
+        "path": "images/made.jpg",
+        "face_count": 1,
+        "face_score": 0.95,
+        "face_scores": [0.95],
+        "trim_ratio": 0.6,
+    }
+    return ProcessedRow(key=key, url="http://shop/x", product_id="1", **(values | columns))  # type: ignore[arg-type]
+
+
+def _raw(key: str, path: str = "images/served.jpg") -> RawRow:
+    return RawRow(
+        key=key,
+        url="http://shop/x",
+        retailer="zara",
+        date="2026-01-02",
+        product_id="1",
+        position=0,
+        document_id="1",
+        outcome=Outcome.OK,
+        path=path,
+    )
+
+
+class Partition:
+    """Rows that share a served picture (white, 1000x1500) and the picture made (blue)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.raw, self.made = Folder(str(folder / "raw")), Folder(str(folder / "made"))
+        self.save(self.raw, "served.jpg", (1000, 1500), (255, 255, 255))
+        self.save(self.made, "made.jpg", (299, 448), (20, 20, 200))
+
+    @staticmethod
+    def save(
+        folder: Folder,
+        name: str,
+        size: tuple[int, int],
+        colour: tuple[int, int, int],
+        orientation: int = 1,
+    ) -> None:
+        file = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", size, colour).save(file, "JPEG", exif=exif)
+        (folder / "images").write(name, file.getvalue())
+
+    def write(self, rows: list[ProcessedRow], max_pages: int = 10) -> list[Page]:
+        raw_rows = [_raw(row.key) for row in rows]
+        return write_review(
+            rows, raw_rows, self.raw, self.made, title="2026-01-02|zara", max_pages=max_pages
+        )
+
+    @property
+    def files(self) -> set[str]:
+        return set((self.made / REVIEW).sizes())
+
+    def page(self, name: str = PAGE_1) -> Image.Image:
+        return Image.open(io.BytesIO((self.made / REVIEW).read(name)))
+
+
+def _near(image: Image.Image, colour: tuple[int, int, int]) -> int:
+    distance = np.abs(np.asarray(image, int) - colour).max(axis=2)
+    return int((distance < 60).sum())
+
+
+def test_a_page_shows_the_picture_made_pixel_by_pixel_beside_the_boxes(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    row = _row("a", face_boxes=[[400, 100, 200, 260]], face_cut=380, kept_box=[200, 380, 600, 1120])
+    assert partition.write([row]) == [Page(PAGE_1, ["a"])]
+    page = partition.page()
+    assert abs(_near(page, (20, 20, 200)) - 299 * 448) < 2000
+    assert _near(page, (230, 40, 40)) > 2 * (60 + 78) * 0.8  # the face: 60 x 78 pixels there
+    assert _near(page, (255, 140, 0)) > 300  # the cut
+    assert _near(page, (0, 150, 70)) > 2 * (180 + 336) * 0.8  # what was kept
+
+
+def test_boxes_lie_where_they_are_on_a_picture_that_is_stored_turned(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    partition.save(partition.raw, "served.jpg", (1500, 1000), (255, 255, 255), orientation=6)
+    partition.write([_row("a", path=None, kept_box=[0, 0, 1000, 1500])])
+    page = np.asarray(partition.page(), int)
+    green = np.abs(page - (0, 150, 70)).max(axis=2) < 60
+    rows, columns = np.nonzero(green)
+    assert abs(np.ptp(columns) - 299) <= 2
+    assert abs(np.ptp(rows) - 449) <= 2
+
+
+def test_all_pictures_are_shown_on_as_many_pages_as_it_takes(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    rows = [_row(f"plain-{n}") for n in range(PICTURES_A_PAGE)]
+    rows += [_row("doubtful", face_score=0.5), _row("gone", outcome=Outcome.CORRUPT, path=None)]
+    pages = partition.write(rows)
+    assert [page.name for page in pages] == [PAGE_1, "page_002.jpg"]
+    assert pages[0].keys[0] == "doubtful"
+    keys = [key for page in pages for key in page.keys]
+    assert sorted(keys) == sorted(row.key for row in rows if row.key != "gone")
+    first, second = (partition.page(page.name) for page in pages)
+    assert first.width == second.width
+    assert first.height > 8 * second.height
+    assert partition.files == {PAGE_1, "page_002.jpg", INDEX, HISTOGRAMS}
+    index = json.loads((partition.made / REVIEW).read(INDEX))
+    assert index["pages"] == {page.name: page.keys for page in pages}
+
+
+def test_no_more_pages_than_asked_for_and_they_hold_the_doubtful_ones(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    rows = [_row(f"plain-{n}", path=None) for n in range(3 * PICTURES_A_PAGE)]
+    rows[70:70] = [_row("doubtful", face_score=0.5, path=None)]
+    (page,) = partition.write(rows, max_pages=1)
+    assert len(page.keys) == PICTURES_A_PAGE
+    assert page.keys[0] == "doubtful"
+
+
+def test_pages_of_an_earlier_run_go(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    rows = [_row(f"plain-{n}", path=None) for n in range(PICTURES_A_PAGE + 1)]
+    partition.write(rows)
+    partition.write(rows[:3])
+    assert partition.files == {PAGE_1, INDEX, HISTOGRAMS}
+    assert partition.write(rows[:3], max_pages=0) == []
+    assert partition.files == {INDEX, HISTOGRAMS}
+    partition.write([_row("a", outcome=Outcome.CORRUPT, path=None)])
+    assert partition.files == {INDEX}
+    assert CONTACT_SHEET not in partition.made.sizes()
+
+
+def test_what_is_drawn_stays_where_nothing_changed_though_served_pictures_are_gone(
+    tmp_path: Path,
+) -> None:
+    partition = Partition(tmp_path)
+    rows = [_row("a"), _row("b")]
+    pages = partition.write(rows)
+    drawn = (partition.made / REVIEW).read(PAGE_1)
+    (partition.raw / "images").remove("served.jpg")
+    assert partition.write(rows) == pages
+    assert (partition.made / REVIEW).read(PAGE_1) == drawn
+
+    partition.write([rows[0], replace(rows[1], trim_ratio=0.3)])
+    assert (partition.made / REVIEW).read(PAGE_1) != drawn
+
+
+def test_a_run_that_died_while_drawing_is_made_good(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    partition.write([_row("a")])
+    review = partition.made / REVIEW
+    review.remove(PAGE_1)
+    review.write(INDEX, b'{"state": "')
+    assert partition.write([_row("a")]) == [Page(PAGE_1, ["a"])]
+    assert PAGE_1 in partition.files
+
+
+def test_plots_are_files_of_three_times_the_size(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    partition.write([_row("a", trim_ratio=0.62)])
+    plot = Image.open(io.BytesIO((partition.made / REVIEW).read(HISTOGRAMS)))
+    assert plot.size == (2400, 480)
+    bars = (np.asarray(plot.convert("RGB")) == (70, 120, 190)).all(axis=2)
+    assert bars[:, 3 * (10 + 12 * 19 + 9)].sum() > 300  # from 0.60 to 0.65
