@@ -23,12 +23,16 @@ _TOP_K = 5000  # likewise
 
 _LEAST = 16  # pixels: a part narrower than that holds no face, and YuNet answers nonsense
 
-# Two looks. All heights are those of boxes, in pixels that the network sees.
-_NEAR = 1.1  # a whole factor may give so many times `first_side`
+# YuNet's two looks. Scores and heights (of boxes, in pixels that the network sees) were chosen on
+# benchmarks/quality, with other seeds than those that are reported.
+_NEAR = 1.1  # a whole factor may give so many times `first_side`, or a part of it
 _FAINT = 0.05  # the score from which a place is looked at closely: faces of 12 pixels have it
-_LARGE, _FAINT_LARGE = 28, 0.2  # large ones are seen better: clear ones need no closer look
+_SMALLEST = 8
+_LARGE, _FAINT_LARGE = 28, 0.5  # large faces are seen well at first: clear ones are taken as seen
+_MOST = 4  # places in a picture: more, in a pattern, found no further face
+_SURE = 0.2  # what was fainter at first has to be found in the mirror, too
 _CLOSE = 96  # side of what is looked at closely
-_HEIGHTS = (32, 40)  # at least and at most so high are faces there, if they are as they seemed
+_HEIGHTS = (32, 40)  # faces are shown at least and at most so high, if they are as they seemed
 
 _BUSY_SIDE = 160  # pixels of the picture in which plain parts are told from others
 _BUSY = 8  # levels from one such pixel to the next
@@ -144,10 +148,10 @@ class YuNet:
         if not self._twice:
             return self._everywhere(pixels, self._side / longer)
         # By a whole factor first, since the area filter is then ten times as fast.
-        factor = max(1, longer // self._first_side)
+        factor = max(1, round(longer / self._first_side))
         small = _shrunk(pixels, factor)
         scale = self._first_side * factor / longer
-        if 1 / _NEAR < scale < 1:
+        if 1 / _NEAR < scale < _NEAR:
             scale = 1.0
         faint = [_moved(face, factor, factor) for face in self._everywhere(small, scale)]
         return self._closely(pixels, faint, small, factor, scale / factor)
@@ -168,38 +172,41 @@ class YuNet:
     def _closely(
         self, pixels: Pixels, faint: list[Face], small: Pixels, factor: int, seen: float
     ) -> list[Face]:
-        """The faces at the places of faint ones, which were seen in a scale of `seen`.
+        """The faces at the places of faint ones.
 
         Args:
             pixels: the picture.
             faint: in pixels of the picture.
-            small: the picture shrunk by the factor: it serves where a face is large.
-            factor: see there.
-            seen: see there.
+            small: the picture shrunk by a factor, which serves where a face is large.
+            factor: by which it is.
+            seen: pixels of the first look that one pixel of the picture became.
         """
         scale = self._side / max(pixels.shape[:2])
         faces: list[Face] = []
         windows: list[_Window] = []
         for face in sorted(faint, key=lambda face: face.score, reverse=True):
-            if face.height * seen >= _LARGE:
-                if face.score >= self._min_score:
-                    faces.append(face)
-                    continue
-                if face.score < _FAINT_LARGE:
-                    continue
+            height = face.height * seen
+            if height >= _LARGE and face.score >= self._min_score:
+                faces.append(face)
+                continue
+            if height < _SMALLEST or (height >= _LARGE and face.score < _FAINT_LARGE):
+                continue
             closer = min(max(scale, _HEIGHTS[0] / face.height), _HEIGHTS[1] / face.height)
             window = _Window(face.x + face.width / 2, face.y + face.height / 2, closer)
-            if any(other.shows(window) for other in windows):
+            if len(windows) == _MOST or any(other.shows(window) for other in windows):
                 continue
             windows.append(window)
+            sure = face.score >= _SURE
             if closer * factor <= 1:
                 within = _Window(window.x / factor, window.y / factor, closer * factor)
-                faces += [_moved(f, factor, factor) for f in self._through(within, small)]
+                found = self._through(within, small, sure=sure)
+                faces += [_moved(face, factor, factor) for face in found]
             else:
-                faces += self._through(window, pixels)
+                faces += self._through(window, pixels, sure=sure)
         return _distinct(faces)
 
-    def _through(self, window: _Window, pixels: Pixels) -> list[Face]:
+    def _through(self, window: _Window, pixels: Pixels, *, sure: bool) -> list[Face]:
+        """The faces in a window; if not sure, those that are in its mirror picture, too."""
         height, width = pixels.shape[:2]
         side = round(window.side)
         left = max(0, min(round(window.x - side / 2), width - side))
@@ -209,7 +216,11 @@ class YuNet:
         seen = np.zeros((_CLOSE, _CLOSE, 3), np.uint8)
         seen[: size[1], : size[0]] = _resized(part, size)
         across, down = part.shape[1] / size[0], part.shape[0] / size[1]
-        return [_moved(face, across, down, left, top) for face in _found(self._close, seen)]
+        found = _found(self._close, seen)
+        if found and not sure:
+            mirrored = _found(self._close, np.ascontiguousarray(seen[:, ::-1]))
+            found = [face for face in found if any(_mirrors(face, other) for other in mirrored)]
+        return [_moved(face, across, down, left, top) for face in found]
 
 
 def _shrunk(pixels: Pixels, factor: int) -> Pixels:
@@ -249,6 +260,13 @@ def _moved(face: Face, across: float, down: float, x: float = 0, y: float = 0) -
         face.score,
         tuple(marks),
     )
+
+
+def _mirrors(face: Face, other: Face) -> bool:
+    """Whether a face of a close look is in the place of another of the mirrored one."""
+    away = face.x + face.width / 2 - (_CLOSE - other.x - other.width / 2)
+    down = face.y + face.height / 2 - (other.y + other.height / 2)
+    return max(abs(away), abs(down)) < face.height / 4
 
 
 def _distinct(faces: list[Face]) -> list[Face]:
