@@ -28,6 +28,8 @@ OUT = BENCH / "out"
 LOG = BENCH / "log.txt"
 LOOPS = Path(__file__).parent / "loops"
 THREADS = 32
+# A library of img2dataset's asks a registry for news at every start.
+_ENV = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
 PEERS = {
     "img2dataset": ["img2dataset==1.47.0"],
     "loops": ["requests==2.32.5", "pillow==12.0.0"],
@@ -72,7 +74,7 @@ def run(arguments: Sequence[str], images: int, made: Path = OUT) -> Result:
     os.sync()
     with LOG.open("w") as log:
         start = time.perf_counter()
-        process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=_ENV)
         with _peak_of(process.pid) as peak:
             _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
