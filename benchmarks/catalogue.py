@@ -6,6 +6,7 @@ Here lives what is served. What fetches it is in the modules beside this one.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from benchmarks.quality import people
 
 PICTURES = 2_000
 SMALL = 2_000
@@ -34,6 +37,24 @@ def make(folder: Path) -> None:
         for n in range(number):
             (half / f"{n}.jpg").write_bytes(draw(n))
         half.rename(target)
+
+
+def make_people(folder: Path) -> None:
+    """Make `people/N.jpg`, once: the large pictures, every third with a photographed person."""
+    target = folder / "people"
+    if target.is_dir():
+        return
+    half = folder / "people.half"
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir()
+    for n in range(PICTURES):
+        large = folder / "large" / f"{n}.jpg"
+        if n % 3:
+            os.link(large, half / large.name)
+        else:
+            scene = np.asarray(cv2.imread(str(large)), np.uint8)
+            (half / large.name).write_bytes(people.on_scene(scene, n // 3).file)
+    half.rename(target)
 
 
 def _large(seed: int) -> bytes:

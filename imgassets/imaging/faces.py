@@ -6,6 +6,7 @@ detector belongs to one thread: OpenCV's crash or answer wrongly where two threa
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,9 +20,19 @@ from imgassets.settings import FaceSettings
 
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default for YuNet
 _TOP_K = 5000  # likewise
-_LEFT, _TOP = (0, 4, 6, 8, 10, 12), (1, 5, 7, 9, 11, 13)  # what it gives: box, 5 places, score
 
 _LEAST = 16  # pixels: a part narrower than that holds no face, and YuNet answers nonsense
+
+# YuNet's two looks. Scores and heights (of boxes, in pixels that the network sees) were chosen on
+# benchmarks/quality, with other seeds than those that are reported.
+_NEAR = 1.1  # a whole factor may give so many times `first_side`, or a part of it
+_FAINT = 0.05  # the score from which a place is looked at closely: faces of 12 pixels have it
+_SMALLEST = 8
+_LARGE, _FAINT_LARGE = 28, 0.5  # large faces are seen well at first: clear ones are taken as seen
+_MOST = 4  # places in a picture: more, in a pattern, found no further face
+_SURE = 0.2  # what was fainter at first has to be found in the mirror, too
+_CLOSE = 96  # side of what is looked at closely
+_HEIGHTS = (32, 40)  # faces are shown at least and at most so high, if they are as they seemed
 
 _BUSY_SIDE = 160  # pixels of the picture in which plain parts are told from others
 _BUSY = 8  # levels from one such pixel to the next
@@ -61,13 +72,11 @@ def busy_part(pixels: Pixels) -> Box | None:
     rows, columns = height // factor, width // factor
     if rows < 2 or columns < 2:
         return None
-    # A whole factor, since the area filter is then several times as fast.
-    whole = pixels[: rows * factor, : columns * factor]
-    small = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
-    across = cv2.absdiff(small[:, 1:], small[:, :-1]).max(axis=2) > _BUSY
-    down = cv2.absdiff(small[1:], small[:-1]).max(axis=2) > _BUSY
-    busy_columns = np.flatnonzero(across.any(axis=0))
-    busy_rows = np.flatnonzero(down.any(axis=1))
+    small = _shrunk(pixels, factor)
+    across = cv2.reduce(cv2.absdiff(small[:, 1:], small[:, :-1]), 0, cv2.REDUCE_MAX)
+    down = cv2.reduce(cv2.absdiff(small[1:], small[:-1]), 1, cv2.REDUCE_MAX)
+    busy_columns = np.flatnonzero((across > _BUSY).any(axis=2))
+    busy_rows = np.flatnonzero((down > _BUSY).any(axis=2))
     if not busy_columns.size or not busy_rows.size:
         return None
     margin = _BUSY_MARGIN + 1
@@ -85,14 +94,47 @@ class FaceDetector(Protocol):
         """The faces of a picture (height x width x 3, uint8, BGR)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A square of a picture that is looked at closely.
+
+    Attributes:
+        x, y: its centre in the picture.
+        scale: in which it is looked at: pixels of it that one pixel of the picture becomes.
+    """
+
+    x: float
+    y: float
+    scale: float
+
+    @property
+    def side(self) -> float:
+        """In pixels of the picture."""
+        return _CLOSE / self.scale
+
+    def shows(self, other: _Window) -> bool:
+        """Whether a face in the middle of another is as well seen in this one."""
+        away = max(abs(self.x - other.x), abs(self.y - other.y))
+        return away < self.side / 4 and 0.6 < self.scale / other.scale < 1.6
+
+
 class YuNet:
-    """OpenCV's YuNet (Wu et al., Machine Intelligence Research 2023; opencv_zoo's 2023mar)."""
+    """OpenCV's YuNet (Wu et al., Machine Intelligence Research 2023; opencv_zoo's 2023mar).
+
+    A picture is looked at in the scale in which its longer side has `first_side`, for all that is
+    only faintly like a face; then closely at these places, in the scale of `detect_side`. The cost
+    goes with the area, and the places are few.
+    """
 
     def __init__(self, model: Path, settings: FaceSettings) -> None:
-        self._side = settings.detect_side
+        self._side, self._min_score = settings.detect_side, settings.min_score
+        self._first_side = min(settings.first_side or self._side, self._side)
+        self._twice = self._first_side < self._side
+        least = min(self._min_score, _FAINT) if self._twice else self._min_score
         try:
-            self._network = cv2.FaceDetectorYN.create(
-                str(model), "", (320, 320), settings.min_score, _NMS_THRESHOLD, _TOP_K
+            self._wide, self._close = (
+                cv2.FaceDetectorYN.create(str(model), "", size, score, _NMS_THRESHOLD, _TOP_K)
+                for size, score in (((320, 320), least), ((_CLOSE, _CLOSE), self._min_score))
             )
         except cv2.error as error:
             raise ModelError(
@@ -101,33 +143,137 @@ class YuNet:
             ) from None
 
     def find(self, pixels: Pixels) -> list[Face]:
-        """See `FaceDetector`.
+        """See `FaceDetector`."""
+        longer = max(pixels.shape[:2])
+        if not self._twice:
+            return self._everywhere(pixels, self._side / longer)
+        # By a whole factor first, since the area filter is then ten times as fast.
+        factor = max(1, round(longer / self._first_side))
+        small = _shrunk(pixels, factor)
+        scale = self._first_side * factor / longer
+        if 1 / _NEAR < scale < _NEAR:
+            scale = 1.0
+        faint = [_moved(face, factor, factor) for face in self._everywhere(small, scale)]
+        return self._closely(pixels, faint, small, factor, scale / factor)
 
-        The picture is looked at in the scale in which its longer side has `detect_side`, but only
-        where it is not plain: the cost goes with the area, and a catalogue picture is half empty.
-        """
+    def _everywhere(self, pixels: Pixels, scale: float) -> list[Face]:
+        """The faces of a picture in that scale; what is plain is not looked at."""
         box = busy_part(pixels)
         if box is None:
             return []
-        part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
-        scale = self._side / max(pixels.shape[:2])
         size = round(box.width * scale), round(box.height * scale)
         if min(size) < _LEAST:
             return []
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        self._network.setInputSize(size)
-        _, found = self._network.detect(cv2.resize(part, size, interpolation=how))
-        if found is None:
-            return []
-        found = np.asarray(found, dtype=np.float64)
-        found[:, 0:14:2] *= box.width / size[0]
-        found[:, 1:14:2] *= box.height / size[1]
-        found[:, _LEFT] += box.x
-        found[:, _TOP] += box.y
-        return [
-            Face(x, y, w, h, score, tuple(landmarks))
-            for x, y, w, h, *landmarks, score in found.tolist()
-        ]
+        part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
+        self._wide.setInputSize(size)
+        found = _found(self._wide, _resized(part, size))
+        return [_moved(f, box.width / size[0], box.height / size[1], box.x, box.y) for f in found]
+
+    def _closely(
+        self, pixels: Pixels, faint: list[Face], small: Pixels, factor: int, seen: float
+    ) -> list[Face]:
+        """The faces at the places of faint ones.
+
+        Args:
+            pixels: the picture.
+            faint: in pixels of the picture.
+            small: the picture shrunk by a factor, which serves where a face is large.
+            factor: by which it is.
+            seen: pixels of the first look that one pixel of the picture became.
+        """
+        scale = self._side / max(pixels.shape[:2])
+        faces: list[Face] = []
+        windows: list[_Window] = []
+        for face in sorted(faint, key=lambda face: face.score, reverse=True):
+            height = face.height * seen
+            if height >= _LARGE and face.score >= self._min_score:
+                faces.append(face)
+                continue
+            if height < _SMALLEST or (height >= _LARGE and face.score < _FAINT_LARGE):
+                continue
+            closer = min(max(scale, _HEIGHTS[0] / face.height), _HEIGHTS[1] / face.height)
+            window = _Window(face.x + face.width / 2, face.y + face.height / 2, closer)
+            if len(windows) == _MOST or any(other.shows(window) for other in windows):
+                continue
+            windows.append(window)
+            sure = face.score >= _SURE
+            if closer * factor <= 1:
+                within = _Window(window.x / factor, window.y / factor, closer * factor)
+                found = self._through(within, small, sure=sure)
+                faces += [_moved(face, factor, factor) for face in found]
+            else:
+                faces += self._through(window, pixels, sure=sure)
+        return _distinct(faces)
+
+    def _through(self, window: _Window, pixels: Pixels, *, sure: bool) -> list[Face]:
+        """The faces in a window; if not sure, those that are in its mirror picture, too."""
+        height, width = pixels.shape[:2]
+        side = round(window.side)
+        left = max(0, min(round(window.x - side / 2), width - side))
+        top = max(0, min(round(window.y - side / 2), height - side))
+        part = pixels[top : top + side, left : left + side]
+        size = tuple(min(_CLOSE, max(1, round(n * window.scale))) for n in part.shape[1::-1])
+        seen = np.zeros((_CLOSE, _CLOSE, 3), np.uint8)
+        seen[: size[1], : size[0]] = _resized(part, size)
+        across, down = part.shape[1] / size[0], part.shape[0] / size[1]
+        found = _found(self._close, seen)
+        if found and not sure:
+            mirrored = _found(self._close, np.ascontiguousarray(seen[:, ::-1]))
+            found = [face for face in found if any(_mirrors(face, other) for other in mirrored)]
+        return [_moved(face, across, down, left, top) for face in found]
+
+
+def _shrunk(pixels: Pixels, factor: int) -> Pixels:
+    """By a whole factor; what is left over at the right and lower edges is not seen."""
+    rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
+    if factor == 1 or rows == 0 or columns == 0:
+        return pixels
+    return _resized(pixels[: rows * factor, : columns * factor], (columns, rows))
+
+
+def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    if size == pixels.shape[1::-1]:
+        return pixels
+    how = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
+
+
+def _found(network: cv2.FaceDetectorYN, pixels: Pixels) -> list[Face]:
+    _, found = network.detect(pixels)
+    if found is None:
+        return []
+    rows = np.asarray(found, np.float64).tolist()
+    return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in rows]
+
+
+def _moved(face: Face, across: float, down: float, x: float = 0, y: float = 0) -> Face:
+    """A face in pixels of a larger picture, in which the corner of this one is at x, y."""
+    marks = [
+        x + mark * across if axis == 0 else y + mark * down
+        for mark, axis in zip(face.landmarks, itertools.cycle((0, 1)), strict=False)
+    ]
+    return Face(
+        x + face.x * across,
+        y + face.y * down,
+        face.width * across,
+        face.height * down,
+        face.score,
+        tuple(marks),
+    )
+
+
+def _mirrors(face: Face, other: Face) -> bool:
+    """Whether a face of a close look is in the place of another of the mirrored one."""
+    away = face.x + face.width / 2 - (_CLOSE - other.x - other.width / 2)
+    down = face.y + face.height / 2 - (other.y + other.height / 2)
+    return max(abs(away), abs(down)) < face.height / 4
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Without those that are another one, seen twice."""
+    boxes = [(face.x, face.y, face.width, face.height) for face in faces]
+    kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, _NMS_THRESHOLD)
+    return [faces[place] for place in kept]
 
 
 class Res10:

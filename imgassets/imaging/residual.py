@@ -107,7 +107,8 @@ def check_residual(
         return Residual(0, [], [])
     local = threading.local()
     near, wide = (
-        settings.faces.model_copy(update={"detect_side": side}) for side in (_SIDE, _LARGER_SIDE)
+        settings.faces.model_copy(update={"detect_side": side, "first_side": None})
+        for side in (_SIDE, _LARGER_SIDE)
     )
 
     def look(row: ProcessedRow) -> bool | None:

