@@ -243,8 +243,10 @@ def _write_local(folder: str, name: str, data: bytes) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, flags, 0o666)
     try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            _write_all(file.fileno(), data)
+        try:
+            _write_all(handle, data)
+        finally:
+            os.close(handle)
         os.replace(temporary, f"{folder}/{name}")  # noqa: PTH105  (a Path costs as much as the call)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

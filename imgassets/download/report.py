@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from imgassets.manifests import Outcome, RawRow
 
@@ -132,7 +131,8 @@ class Progress:
     def _add_to_host(self, row: RawRow, brought: int) -> None:
         if row.elapsed_ms is None:  # it was never asked
             return
-        name = urlsplit(row.url).netloc
+        # Scheme, two slashes, host: a row that was asked for has all of them.
+        name = row.url.split("/", 3)[2].partition("?")[0]
         host = self.hosts.get(name)
         if host is None:
             host = self.hosts[name] = _Host()
