@@ -39,7 +39,7 @@ def main() -> None:
         if options.only in (None, "peers"):
             _compare(address, options.images, options.rounds, pythons)
         if options.only in (None, "growth"):
-            _growth(address)
+            _growth(address, options.rounds)
     if options.only in (None, "latency"):
         _latency(served / "small" / "0.jpg")
     shutil.rmtree(OUT)
@@ -79,20 +79,23 @@ def _compare(address: str, images: int, rounds: int, pythons: dict[str, str]) ->
         print(f"| {what} | {ratio:.2f} | {wanted} |")
 
 
-def _growth(address: str) -> None:
-    print(
-        "\n| URLs (small pictures), curl | images/s | with start-up | CPU ms an image | peak MB |"
-    )
-    print("|---|---|---|---|---|")
-    for number, times in ((2_000, 15), (20_000, 5), (200_000, 3)):
-        urls = programs.urls(address, "small", number)
-        results, rates = [], []
-        for _ in range(times):
-            results.append(_ours(urls, "curl"))
-            rates.append(_rates()[1])
+def _growth(address: str, rounds: int) -> None:
+    sizes = (2_000, 20_000, 200_000)
+    found: dict[int, list[tuple[Result, float, float]]] = {number: [] for number in sizes}
+    # In turn, since the machine itself is faster in one minute than in the next.
+    for _ in range(rounds):
+        for number in sizes:
+            urls = programs.urls(address, "small", number)
+            for _ in range(3 if number < 10_000 else 1):
+                found[number].append((_ours(urls, "curl"), *_rates()))
+    print("\n| small pictures, curl | images/s | with plan and manifest | with start-up |", end="")
+    print(" CPU ms an image | peak MB |\n|---|---|---|---|---|---|")
+    for number, runs in found.items():
+        results, downloads, wholes = zip(*runs, strict=True)
         middle = programs.median(results)
-        row = f"{middle.rate:.0f} | {middle.cpu_ms:.2f} | {middle.peak_mb:.0f}"
-        print(f"| {number} | {statistics.median(rates):.0f} | {row} |", flush=True)
+        rates = f"{statistics.median(downloads):.0f} | {statistics.median(wholes):.0f}"
+        print(f"| {number} | {rates} | {middle.rate:.0f} |", end="")
+        print(f" {middle.cpu_ms:.2f} | {middle.peak_mb:.0f} |", flush=True)
 
 
 def _latency(picture: Path) -> None:

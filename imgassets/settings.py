@@ -101,7 +101,7 @@ class DownloadSettings(Section):
     """How pictures are fetched."""
 
     client: Literal["curl", "requests"] = Field(
-        "curl", description="curl (libcurl, three times as fast) or requests (pure Python)"
+        "curl", description="curl (libcurl; about twice as fast) or requests (pure Python)"
     )
     threads: int = Field(32, ge=1, le=512, description="pictures fetched at the same time")
     connect_timeout_s: float = Field(10, gt=0, description="seconds to open a connection")

@@ -121,12 +121,12 @@ def download_shard(
     if refresh:
         journal.mark_refresh(folder)
         before = rows_of(folder, [row for row in work if state.is_done(row)])
+    client = _client(settings)
     progress = Progress(shard, len(url_rows), len(url_rows) - len(work), before)
     writer = journal.JournalWriter(folder, shard)
     tasks, refused = _tasks(work, before)
     writer.add(refused)
     progress.add(refused)
-    client = _client(settings)
     schedule = Schedule(tasks, _host_limits(settings))
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))

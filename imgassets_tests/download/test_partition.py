@@ -267,3 +267,23 @@ def test_progress_names_what_is_done_failed_and_how_fast(
     assert "2 of 2 done, 1 failed" in partition.log[-1]
     assert "images/s" in partition.log[-1]
     assert "MB/s" in partition.log[-1]
+
+
+def test_a_partition_on_an_object_store_is_downloaded_resumed_and_collected(
+    partition: Partition, server: Server, s3: str
+) -> None:
+    partition.folder = Folder(f"s3://{s3}/raw_images/date=2026-01-02/retailer=zara")
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(4)]
+    server.answers["/3.jpg"] = answer(b"", 503)
+    rows = partition.run(*urls)
+    assert [str(row.outcome) for row in rows] == ["ok"] * 3 + ["http_error"]
+    assert partition.files == {f"p-{n}.jpg": JPEG for n in range(3)}
+
+    server.add("/3.jpg", PNG)
+    (partition.folder / "images").remove("p-0.jpg")
+    rows = partition.run(*urls)
+    assert [str(row.outcome) for row in rows] == ["ok"] * 4
+    assert partition.files == {**{f"p-{n}.jpg": JPEG for n in range(3)}, "p-3.png": PNG}
+    assert [server.hits[f"/{n}.jpg"] for n in range(3)] == [2, 1, 1]
+    assert (partition.folder / "_journal").sizes() == {}
+    assert from_table(read_table(partition.folder), RawRow) == [*map(_with_milliseconds, rows)]
