@@ -106,7 +106,7 @@ def processed_images(
 
 def _full_size(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
     """Where the sheets and plots of full size lie."""
-    rows = [
+    rows: list[dict[str, str | int | float | None]] = [
         {"file": f"{folder.address}/{page.name}", "pictures": len(page.keys), "first": page.keys[0]}
         for page in pages
     ]
