@@ -84,7 +84,9 @@ def _photo(photos: dict[str, bytes], name: str) -> Picture:
 
 
 @pytest.mark.parametrize("action", ["blur", "pixelate", "fill"])
-@pytest.mark.parametrize("name", ["portrait_a", "portrait_b", "cutout_a", "astronaut"])
+@pytest.mark.parametrize(
+    "name", ["portrait_a", "portrait_b", "cutout_a", "cutout_c", "astronaut", "cutout_astronaut"]
+)
 def test_a_covered_face_is_found_no_more_and_the_rest_is_untouched(
     photos: dict[str, bytes],
     detector: FaceDetector,
