@@ -35,6 +35,8 @@ CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# What Dagster takes for one.
+Owner = Annotated[str, StringConstraints(pattern=r"^(team:\S+|[^@\s]+@[^@\s]+\.[^@\s]+)$")]
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
@@ -497,6 +499,9 @@ class Settings(RetailerSettings):
         description="manifests and pictures: a folder (relative to the project), or s3://bucket/prefix",
     )
     start_date: dt.date = Field(dt.date(2026, 1, 1), description="first day with a partition (UTC)")
+    owners: tuple[Owner, ...] = Field(
+        (), description="whom the UI names as owners of the assets: [team:data, someone@example.com]"
+    )
     source: SourceSettings = SourceSettings()
     sensor: SensorSettings = SensorSettings()
     retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(

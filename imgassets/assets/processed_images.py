@@ -44,7 +44,14 @@ def processed_images(
     from imgassets.imaging.models import ModelError, ensure_model
     from imgassets.imaging.partition import process_partition, remove_raw
     from imgassets.imaging.steps import StepError
-    from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint, from_table
+    from imgassets.manifests import (
+        Outcome,
+        ProcessedRow,
+        RawRow,
+        count_outcomes,
+        fingerprint,
+        from_table,
+    )
     from imgassets.review.pages import REVIEW, write_review
     from imgassets.review.plots import histograms
     from imgassets.storage import CONTACT_SHEET, StorageError, open_storage, read_table
@@ -73,7 +80,7 @@ def processed_images(
         )
     done = [row for row in rows if row.outcome is Outcome.OK]
     metadata = {
-        **manifest_metadata(folder, len(rows)),
+        **manifest_metadata(folder, len(rows), ProcessedRow),
         **counted(count_outcomes(rows), "outcome"),
         **_figures(done),
         "not processed": table(

@@ -100,7 +100,7 @@ def collect_manifest(
 ) -> dg.Output[None]:
     """Write the manifest, one row a URL, and show what happened."""
     from imgassets.download.partition import collect
-    from imgassets.manifests import Outcome, count_outcomes, fingerprint
+    from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint
     from imgassets.storage import StorageError
 
     urls, folder = _inputs(context, settings)
@@ -110,7 +110,7 @@ def collect_manifest(
     failed = [row for row in rows if row.outcome is not Outcome.OK]
     version = fingerprint(rows, "key", "outcome", "sha256")
     metadata = {
-        **manifest_metadata(folder, len(rows)),
+        **manifest_metadata(folder, len(rows), RawRow),
         **counted(outcomes, "outcome"),
         "outcomes": bars(outcomes),
         "success rate": 1 - len(failed) / len(rows) if rows else 1.0,
