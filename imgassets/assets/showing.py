@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 import dagster as dg
 
@@ -76,6 +76,11 @@ def column_schema(kind: type[UrlRow] | type[ProcessedRow]) -> dg.TableSchema:
 def place(address: str) -> dg.MetadataValue[Any]:
     """A file or folder: its path, which the page offers to copy, or the object store's address."""
     return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
+
+
+def rounded(value: SupportsFloat) -> float:
+    """A measured figure without the digits that nobody reads."""
+    return round(float(value), 4)
 
 
 def counted(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:

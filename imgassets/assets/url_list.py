@@ -47,7 +47,6 @@ def url_list(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(listing.rows, "key", "url")),
         metadata={
-            **manifest_metadata(folder, len(listing.rows), UrlRow),
             "documents": listing.documents,
             "urls": len(listing.rows),
             **counted({str(k): n for k, n in account.counts.items()}, "odd"),
@@ -57,5 +56,6 @@ def url_list(
                     for oddity, document, detail in account.examples
                 ]
             ),
+            **manifest_metadata(folder, len(listing.rows), UrlRow),
         },
     )
