@@ -19,14 +19,14 @@ from bson import ObjectId
 from PIL import Image, ImageDraw, ImageFont
 from pymongo import MongoClient
 
-from imgassets.partitions import Partition
 from imgassets_tests.demo.copies import environment, imgassets
 from imgassets_tests.life.deployment import wait_for
 
 DAY = dt.date(2026, 1, 4)
-NEW = [Partition(DAY.isoformat(), retailer) for retailer in ("nord-sol", "zara")]
-# Above `checks.max_products`, and above `checks.max_duplicates` of the pictures.
-FORGOTTEN = 12
+SHOPS = {"nord-sol": "Nord & Sol", "zara": "Zara"}
+SHARED = {"coming_soon.jpg": "PICTURE\nCOMING\nSOON", "sizes.jpg": "S   36\nM   38\nL   40\nXL  42"}
+# More than `checks.max_products`; copies are more of the pictures than `checks.max_duplicates`.
+WITHOUT = 12
 
 
 class Demo:
@@ -38,29 +38,32 @@ class Demo:
         self._add_a_day()
 
     def _add_a_day(self) -> None:
-        """What two shops had on the day before, once more; one has placeholders among them."""
+        """What two shops had on the day before once more, and products without pictures of theirs.
+
+        Those have a placeholder and a size chart, each at addresses of its own.
+        """
         server = f"http://127.0.0.1:{(self.folder / '.imgassets/demo/port').read_text()}"
-        (self.folder / ".imgassets/demo/catalogue/coming_soon.jpg").write_bytes(placeholder())
+        for name, lines in SHARED.items():
+            file = self.folder / ".imgassets/demo/catalogue" / name
+            file.write_bytes(card(lines))
         uri = imgassets(self.folder, "db", "status").split("running at ")[1].split(",")[0]
         noon = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
         with MongoClient[dict[str, Any]](uri) as client:
             products = client["imgassets_demo"]["products"]
             before = {"$gte": noon - dt.timedelta(days=1, hours=12), "$lt": noon}
-            found = [*products.find({"scraped_at": before})]
-            again = [
-                {**product, "_id": ObjectId(), "scraped_at": noon}
-                for product in found
-                if product["product_retailer"] in ("Zara", "Nord & Sol")
-            ]
-            forgotten = [
+            names = {"$in": [*SHOPS.values()]}
+            found = [*products.find({"scraped_at": before, "product_retailer": names})]
+            again = [{**product, "_id": ObjectId(), "scraped_at": noon} for product in found]
+            without = [
                 {
-                    "product_retailer": "Zara",
-                    "product_images": [f"{server}/coming_soon.jpg?sku={number}"],
+                    "product_retailer": retailer,
+                    "product_images": [f"{server}/{name}?sku={number}" for name in SHARED],
                     "scraped_at": noon,
                 }
-                for number in range(FORGOTTEN)
+                for retailer in SHOPS.values()
+                for number in range(WITHOUT)
             ]
-            products.insert_many([*again, *forgotten])
+            products.insert_many([*again, *without])
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -109,15 +112,13 @@ class Demo:
         }
 
 
-def placeholder() -> bytes:
-    """The picture that a shop serves where it has none."""
+def card(text: str) -> bytes:
+    """A picture of some words, as shops serve where they have none of the product."""
     image = Image.new("RGB", (600, 900), (236, 232, 226))
     draw = ImageDraw.Draw(image)
     draw.rectangle((60, 60, 540, 840), outline=(150, 140, 130), width=6)
     font = ImageFont.load_default(76)
-    draw.multiline_text(
-        (300, 450), "PICTURE\nCOMING\nSOON", (150, 140, 130), font, "mm", align="center"
-    )
+    draw.multiline_text((300, 450), text, (150, 140, 130), font, "mm", align="center")
     file = io.BytesIO()
     image.save(file, "JPEG", quality=90)
     return file.getvalue()
