@@ -81,9 +81,7 @@ def test_neither_a_failed_run_nor_its_message_holds_the_password(
     result = (
         build_defs()
         .resolve_job_def("catalogue_job")
-        .execute_in_process(
-            instance=instance, partition_key=PARTITION.key, raise_on_error=False
-        )
+        .execute_in_process(instance=instance, partition_key=PARTITION.key, raise_on_error=False)
     )
     assert not result.success
     failures = result.get_step_failure_events()
