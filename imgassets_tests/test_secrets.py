@@ -119,6 +119,6 @@ def test_the_doctor_masks_an_address_that_works(
     monkeypatch.setenv("IMGASSETS__SOURCE__DATABASE", "empty")
     load_settings.cache_clear()
     # The options of an address hold secrets too: keys of certificates, session tokens.
-    address = f"{mongodb_uri.split('?')[0].rstrip('/')}/?appName=hush0hush0"
+    address = f"{mongodb_uri.partition('?')[0].rstrip('/')}/?appName=hush0hush0"
     told = " ".join(finding.sentence for finding in examine(lambda: address))
     assert_quiet(told, "has no document")

@@ -156,5 +156,5 @@ def test_overrides_of_one_run_are_checked_like_files() -> None:
 @pytest.mark.parametrize("owner", ["data", "team:", "team: data", "@example.com", "a@b"])
 def test_an_owner_is_a_team_or_an_address(config: Path, owner: str) -> None:
     config.write_text(f'owners: ["team:data", "someone@example.com", "{owner}"]')
-    with pytest.raises(SettingsError, match="owners.2: got '"):
+    with pytest.raises(SettingsError, match=r"owners\.2: got '"):
         load_settings()

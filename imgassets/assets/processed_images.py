@@ -127,7 +127,7 @@ def _files(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataVa
     from imgassets.storage import CONTACT_SHEET, IMAGES
 
     review = folder / REVIEW
-    rows = [
+    rows: list[dict[str, str | int | float | None]] = [
         {"file": f"{review.address}/{page.name}", "pictures": len(page.keys), "first": page.keys[0]}
         for page in pages
     ]

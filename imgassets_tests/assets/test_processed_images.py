@@ -54,7 +54,7 @@ def test_a_run_shows_its_figures_and_pictures(
 ) -> None:
     result, rows = materialize(instance, storage, shop)
     (event,) = result.asset_materializations_for_node("processed_images")
-    metadata = {name: value.value for name, value in event.metadata.items()}
+    metadata: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert [row.face_count for row in rows] == [1, 1, 0]
     assert metadata["faces found"] == metadata["faces removed"] == 2
     assert metadata["dagster/row_count"] == 3

@@ -105,11 +105,12 @@ class Demo:
 
     def listens_on(self) -> set[str]:
         """The addresses at which the UI's port is open."""
-        return {
-            connection.laddr.ip
+        listening = [
+            connection.laddr
             for connection in psutil.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == self.port
-        }
+            if connection.status == psutil.CONN_LISTEN and connection.laddr
+        ]
+        return {address.ip for address in listening if address.port == self.port}
 
 
 def card(text: str) -> bytes:
