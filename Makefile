@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
 
-.PHONY: demo ui test lint format constraints clean
+.PHONY: demo ui test screenshots lint format constraints clean
 
 demo: .venv/installed  ## send a sample catalogue through the assets
 	$(BIN)/imgassets demo
@@ -15,6 +15,10 @@ ui: .venv/installed  ## open the Dagster UI on the demo's state
 
 test: .venv/installed  ## run all tests
 	$(BIN)/python -m pytest
+
+screenshots: .venv/installed  ## take the README's pictures of the UI anew (needs chromium)
+	IMGASSETS_TESTS_NEED_BROWSER=1 IMGASSETS_TESTS_SCREENSHOTS=docs \
+	  $(BIN)/python -m pytest imgassets_tests/page
 
 lint: .venv/installed
 	$(BIN)/ruff check .

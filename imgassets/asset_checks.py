@@ -18,6 +18,7 @@ import dagster as dg
 
 from imgassets.assets.processed_images import processed_images
 from imgassets.assets.raw_images import raw_images
+from imgassets.assets.showing import rounded
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
 from imgassets.settings import models_folder
@@ -179,9 +180,12 @@ def _result(
 ) -> dg.AssetCheckResult:
     from imgassets.checks.gallery import gallery
 
-    metadata: dict[str, Any] = dict(verdict.figures)
+    metadata: dict[str, Any] = {
+        name: rounded(figure) if isinstance(figure, float) else figure
+        for name, figure in verdict.figures.items()
+    }
     if not verdict.passed and verdict.concerns:
-        metadata["pictures"] = dg.MetadataValue.md(gallery(verdict.concerns))
+        metadata["pictures to look at"] = dg.MetadataValue.md(gallery(verdict.concerns))
     drifted_only = bool(verdict.drift) and not verdict.wrong
     severity = getattr(options.severity, "drift" if drifted_only else key.name)
     return dg.AssetCheckResult(

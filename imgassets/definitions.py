@@ -19,6 +19,7 @@ from imgassets.freshness import every_retailer_delivers, product_documents
 from imgassets.jobs import catalogue_job, every_day, freshness, freshness_job, retry_failed
 from imgassets.resources import ManifestIOManager, MongoDBResource, SettingsResource
 from imgassets.sensors import failed_runs, new_documents
+from imgassets.settings import load_settings
 
 
 def build_defs(*, resources: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -28,8 +29,12 @@ def build_defs(*, resources: Mapping[str, object] | None = None) -> dg.Definitio
         resources: replace those of the same name: `settings`, `mongodb`, `manifests`.
     """
     settings = SettingsResource.configure_at_launch()
+    owners = load_settings().owners
     return dg.Definitions(
-        assets=[product_documents, url_list, face_model, raw_images, processed_images],
+        assets=dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(owners=owners),
+            [product_documents, url_list, face_model, raw_images, processed_images],
+        ),
         asset_checks=[*CHECKS, every_retailer_delivers],
         jobs=[catalogue_job, retry_failed, freshness_job],
         schedules=[every_day, freshness],

@@ -13,10 +13,12 @@ import dagster as dg
 from imgassets.assets.showing import table, told_as_failure
 from imgassets.partitions import retailers
 from imgassets.resources import MongoDBResource, SettingsResource
+from imgassets.settings import load_settings
 
 product_documents = dg.AssetSpec(
     "product_documents",
     group_name="source",
+    kinds={load_settings().source.kind},
     description=(
         "The product documents that scrapers write (`source` in the settings). imgassets reads "
         "them and never writes them."

@@ -65,16 +65,19 @@ class UrlRow:
     """One image URL of one product document."""
 
     key: str
-    """Stable id of the picture in its partition, safe as a file name; see `sources.keys`."""
+    """Stable id of the picture in its partition, safe as a file name."""
     url: str
+    """Address of the picture, as the document has it."""
     retailer: str
     """Slug of the retailer."""
     date: str
     """Day of the document in UTC, `YYYY-MM-DD`."""
     product_id: str
+    """What names the product; see `source.fields.product_id`."""
     position: int
     """Place of the URL in the document's list, from 0."""
     document_id: str
+    """`_id` of the document that lists the URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,23 +85,31 @@ class RawRow(UrlRow):
     """What happened to one URL."""
 
     outcome: Outcome
+    """What became of the URL: `ok`, or why there is no picture."""
     http_status: int | None = None
     """Status of the last answer; none where no answer came."""
     error: str | None = None
     """One sentence for a person; of an ok picture, why it could not be refreshed."""
     attempts: int = 0
+    """Requests made, the first one included."""
     path: str | None = None
     """Where the served bytes lie, relative to the folder of the manifest."""
     bytes: int | None = None
+    """Size of the served file."""
     sha256: str | None = None
+    """Of the served bytes."""
     format: str | None = None
     """`jpeg`, `png`, ...: judged by the bytes."""
     width: int | None = None
     """Pixels, before any EXIF orientation."""
     height: int | None = None
+    """Pixels, before any EXIF orientation."""
     etag: str | None = None
+    """The server's name for this version of the picture."""
     last_modified: str | None = None
+    """When the picture changed, as the server says it."""
     fetched_at: dt.datetime | None = None
+    """When the answer was complete, in UTC."""
     elapsed_ms: int | None = None
     """From the first attempt to the last byte, waits between attempts included."""
 
@@ -108,18 +119,27 @@ class ProcessedRow:
     """What was done to one picture."""
 
     key: str
+    """As in `raw_images`; each key has exactly one row."""
     url: str
+    """Address of the picture, as the document has it."""
     product_id: str
+    """What names the product; see `source.fields.product_id`."""
     raw_sha256: str | None = None
+    """Of the served bytes that the picture was made from."""
     outcome: Outcome
+    """What became of the picture: `ok`, or why none was made."""
     error: str | None = None
+    """One sentence for a person."""
     path: str | None = None
     """Where the picture made lies, relative to the folder of the manifest."""
     bytes: int | None = None
-    """Of that file; none in manifests older than this column."""
+    """Size of that file; none in manifests older than this column."""
     sha256: str | None = None
+    """Of that file."""
     width: int | None = None
+    """Pixels of the picture made."""
     height: int | None = None
+    """Pixels of the picture made."""
     face_count: int | None = None
     """Faces found; none where the picture was not looked at."""
     face_box: list[int] | None = None
@@ -192,6 +212,17 @@ URL_LIST = _schema(UrlRow)
 RAW_IMAGES = _schema(RawRow)
 PROCESSED_IMAGES = _schema(ProcessedRow)
 SCHEMAS = {UrlRow: URL_LIST, RawRow: RAW_IMAGES, ProcessedRow: PROCESSED_IMAGES}
+
+
+def meanings(kind: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
+    """What each column of a manifest holds: the text under its field, on one line."""
+    from docstring_parser import parse_from_object
+
+    found = {}
+    for row in reversed(kind.__mro__[:-1]):
+        for field in parse_from_object(row).params:
+            found[field.arg_name] = " ".join(str(field.description).split())
+    return found
 
 
 OUTCOMES = {str(outcome): outcome for outcome in Outcome}

@@ -35,6 +35,10 @@ CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# What Dagster takes for one.
+Owner = Annotated[
+    str, StringConstraints(pattern=r"^(team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$")
+]
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
@@ -508,6 +512,10 @@ class Settings(RetailerSettings):
         description="manifests and pictures: a folder (relative to the project), or s3://bucket/prefix",
     )
     start_date: dt.date = Field(dt.date(2026, 1, 1), description="first day with a partition (UTC)")
+    owners: tuple[Owner, ...] = Field(
+        (),
+        description="whom the UI names as owners of the assets: [team:data, someone@example.com]",
+    )
     source: SourceSettings = SourceSettings()
     sensor: SensorSettings = SensorSettings()
     retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(

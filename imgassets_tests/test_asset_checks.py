@@ -108,7 +108,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def _pictures(check: dg.AssetCheckEvaluation) -> str:
-    return str(check.metadata["pictures"].value)
+    return str(check.metadata["pictures to look at"].value)
 
 
 def test_each_check_has_a_severity_in_the_settings() -> None:

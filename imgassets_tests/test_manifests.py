@@ -26,6 +26,7 @@ from imgassets.manifests import (
     UrlRow,
     count_outcomes,
     from_table,
+    meanings,
     to_table,
 )
 from imgassets.storage import MANIFEST, Folder, Storage, read_table, write_table
@@ -245,3 +246,14 @@ def test_a_processed_manifest_takes_date_and_retailer_from_its_folder(tmp_path: 
     frame = pd.read_parquet(f"{tmp_path}/processed_images")
     columns = ["date", "retailer", "trim_ratio"]
     assert frame[columns].to_numpy().tolist() == [["2026-01-31", "zara", 0.8]]
+
+
+@pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
+def test_every_column_says_what_it_holds_on_one_line(kind: type[UrlRow | ProcessedRow]) -> None:
+    told = meanings(kind)
+    assert set(told) == set(SCHEMAS[kind].names)
+    for text in told.values():
+        assert text[0].isupper() or text[0] == "`"
+        assert text.endswith(".")
+        assert "\n" not in text
+    assert told["key"].startswith("As in" if kind is ProcessedRow else "Stable id")

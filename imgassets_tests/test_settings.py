@@ -151,3 +151,10 @@ def test_overrides_of_one_run_are_checked_like_files() -> None:
     assert changed.download.retries == Settings().download.retries
     with pytest.raises(SettingsError, match=r"overrides: download\.threads: got 0; input should"):
         with_overrides(Settings(), {"download": {"threads": 0}})
+
+
+@pytest.mark.parametrize("owner", ["data", "team:", "team: data", "@example.com", "a@b"])
+def test_an_owner_is_a_team_or_an_address(config: Path, owner: str) -> None:
+    config.write_text(f'owners: ["team:data", "someone@example.com", "{owner}"]')
+    with pytest.raises(SettingsError, match=r"owners\.2: got '"):
+        load_settings()

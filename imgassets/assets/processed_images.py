@@ -12,6 +12,7 @@ from imgassets.assets.showing import (
     manifest_metadata,
     picture,
     place,
+    rounded,
     table,
     told_as_failure,
 )
@@ -44,10 +45,16 @@ def processed_images(
     from imgassets.imaging.models import ModelError, ensure_model
     from imgassets.imaging.partition import process_partition, remove_raw
     from imgassets.imaging.steps import StepError
-    from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint, from_table
-    from imgassets.review.pages import REVIEW, write_review
-    from imgassets.review.plots import histograms
-    from imgassets.storage import CONTACT_SHEET, StorageError, open_storage, read_table
+    from imgassets.manifests import (
+        Outcome,
+        ProcessedRow,
+        RawRow,
+        count_outcomes,
+        fingerprint,
+        from_table,
+    )
+    from imgassets.review.pages import write_review
+    from imgassets.storage import StorageError, open_storage, read_table
 
     partition = partition_of(context)
     common = settings.load()
@@ -72,18 +79,6 @@ def processed_images(
             cancelled=threading.Event(),
         )
     done = [row for row in rows if row.outcome is Outcome.OK]
-    metadata = {
-        **manifest_metadata(folder, len(rows)),
-        **counted(count_outcomes(rows), "outcome"),
-        **_figures(done),
-        "not processed": table(
-            [
-                {"outcome": str(row.outcome), "key": row.key, "error": row.error}
-                for row in rows
-                if row.outcome not in (Outcome.OK, Outcome.NO_RAW)
-            ]
-        ),
-    }
     with told_as_failure(StorageError):
         pages = write_review(
             rows,
@@ -93,10 +88,21 @@ def processed_images(
             title=partition.key,
             max_pages=options.review.max_pages,
         )
-        if done:
-            metadata["contact sheet"] = picture(folder.read(CONTACT_SHEET), "jpeg")
-            metadata["histograms"] = picture(histograms(rows), "png")
-            metadata |= _full_size(folder / REVIEW, pages)
+        # The page shows them in this order: what a person wants to see, and then where it lies.
+        metadata: dict[str, Any] = _pictures(rows, folder) if done else {}
+    metadata |= {
+        **_figures(done),
+        **counted(count_outcomes(rows), "outcome"),
+        "not processed": table(
+            [
+                {"outcome": str(row.outcome), "key": row.key, "error": row.error}
+                for row in rows
+                if row.outcome not in (Outcome.OK, Outcome.NO_RAW)
+            ]
+        ),
+        **manifest_metadata(folder, len(rows), ProcessedRow),
+        **(_files(folder, pages) if done else {}),
+    }
     if not options.process.keep_raw:
         with told_as_failure(StorageError):
             metadata["raw pictures removed"] = remove_raw(rows, raw_rows, raw_folder)
@@ -104,13 +110,33 @@ def processed_images(
     return dg.MaterializeResult(metadata=metadata, data_version=version)
 
 
-def _full_size(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
-    """Where the sheets and plots of full size lie."""
+def _pictures(rows: list["ProcessedRow"], folder: "Folder") -> dict[str, dg.MetadataValue[Any]]:
+    """What the page shows inline."""
+    from imgassets.review.plots import histograms
+    from imgassets.storage import CONTACT_SHEET
+
+    return {
+        "contact sheet": picture(folder.read(CONTACT_SHEET), "jpeg"),
+        "histograms": picture(histograms(rows), "png"),
+    }
+
+
+def _files(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
+    """Where the pictures made, the sheets and the plots of full size lie."""
+    from imgassets.review.pages import REVIEW
+    from imgassets.storage import CONTACT_SHEET, IMAGES
+
+    review = folder / REVIEW
     rows: list[dict[str, str | int | float | None]] = [
-        {"file": f"{folder.address}/{page.name}", "pictures": len(page.keys), "first": page.keys[0]}
+        {"file": f"{review.address}/{page.name}", "pictures": len(page.keys), "first": page.keys[0]}
         for page in pages
     ]
-    return {"full size": place(folder.address), "full-size contact sheets": table(rows)}
+    return {
+        "pictures made": place((folder / IMAGES).address),
+        "contact sheet, file": place(f"{folder.address}/{CONTACT_SHEET}"),
+        "full size": place(review.address),
+        "full-size contact sheets": table(rows),
+    }
 
 
 def _figures(done: list["ProcessedRow"]) -> dict[str, int | float]:
@@ -128,9 +154,9 @@ def _figures(done: list["ProcessedRow"]) -> dict[str, int | float]:
     if ratios:
         low, middle, high = np.percentile(ratios, [5, 50, 95])
         figures |= {
-            "trim ratio/mean": float(np.mean(ratios)),
-            "trim ratio/p05": float(low),
-            "trim ratio/median": float(middle),
-            "trim ratio/p95": float(high),
+            "trim ratio/mean": rounded(np.mean(ratios)),
+            "trim ratio/p05": rounded(low),
+            "trim ratio/median": rounded(middle),
+            "trim ratio/p95": rounded(high),
         }
     return figures

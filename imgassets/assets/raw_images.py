@@ -19,6 +19,8 @@ from imgassets.assets.showing import (
     counted,
     logger_of,
     manifest_metadata,
+    place,
+    rounded,
     table,
     told_as_failure,
 )
@@ -100,8 +102,8 @@ def collect_manifest(
 ) -> dg.Output[None]:
     """Write the manifest, one row a URL, and show what happened."""
     from imgassets.download.partition import collect
-    from imgassets.manifests import Outcome, count_outcomes, fingerprint
-    from imgassets.storage import StorageError
+    from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint
+    from imgassets.storage import IMAGES, StorageError
 
     urls, folder = _inputs(context, settings)
     with told_as_failure(StorageError):
@@ -110,10 +112,9 @@ def collect_manifest(
     failed = [row for row in rows if row.outcome is not Outcome.OK]
     version = fingerprint(rows, "key", "outcome", "sha256")
     metadata = {
-        **manifest_metadata(folder, len(rows)),
-        **counted(outcomes, "outcome"),
         "outcomes": bars(outcomes),
-        "success rate": 1 - len(failed) / len(rows) if rows else 1.0,
+        "success rate": rounded(1 - len(failed) / len(rows)) if rows else 1.0,
+        **counted(outcomes, "outcome"),
         "bytes": sum(row.bytes or 0 for row in rows),
         **_figures(reports),
         "slowest hosts": table([host for report in reports for host in report["slowest_hosts"]]),
@@ -129,6 +130,8 @@ def collect_manifest(
                 for row in failed
             ]
         ),
+        **manifest_metadata(folder, len(rows), RawRow),
+        "pictures as served": place((folder / IMAGES).address),
     }
     with warnings.catch_warnings():
         # Dagster 1.13 has no other way for an op in a graph to give its data a version.
@@ -185,9 +188,9 @@ def _figures(reports: list[dict[str, Any]]) -> dict[str, int | float]:
     return {
         "this run/pictures": got,
         "this run/bytes": downloaded,
-        "this run/seconds": seconds,
-        "this run/images per second": got / seconds if seconds else 0.0,
-        "this run/MB per second": downloaded / seconds / 1e6 if seconds else 0.0,
+        "this run/seconds": rounded(seconds),
+        "this run/images per second": rounded(got / seconds) if seconds else 0.0,
+        "this run/MB per second": rounded(downloaded / seconds / 1e6) if seconds else 0.0,
         **{f"this run/{name}": value for name, value in totals.items()},
     }
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 import dagster as dg
 
 if TYPE_CHECKING:
+    from imgassets.manifests import ProcessedRow, UrlRow
     from imgassets.storage import Folder
 
 MAX_TABLE_ROWS = 20
@@ -31,19 +32,55 @@ def told_as_failure(*errors: type[Exception]) -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def manifest_metadata(folder: Folder, rows: int) -> dict[str, dg.MetadataValue[Any]]:
-    """The manifest's place and its number of rows, under Dagster's own names for them."""
+def manifest_metadata(
+    folder: Folder, rows: int, kind: type[UrlRow] | type[ProcessedRow]
+) -> dict[str, dg.MetadataValue[Any]]:
+    """The manifest's place, number of rows and columns, under Dagster's own names for them.
+
+    Args:
+        folder: of the manifest.
+        rows: their number.
+        kind: of row.
+    """
     from imgassets.storage import MANIFEST
 
     return {
         "manifest": place(f"{folder.address}/{MANIFEST}"),
         "dagster/row_count": dg.MetadataValue.int(rows),
+        "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(kind)),
     }
+
+
+def column_schema(kind: type[UrlRow] | type[ProcessedRow]) -> dg.TableSchema:
+    """The columns of a manifest, for the page.
+
+    It goes with each materialization: with the asset's definition, every run would pay for pyarrow
+    before it begins.
+    """
+    from imgassets.manifests import SCHEMAS, meanings
+
+    told = meanings(kind)
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                field.name,
+                type=_type_name(str(field.type)),
+                description=told[field.name],
+                constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            )
+            for field in SCHEMAS[kind]
+        ]
+    )
 
 
 def place(address: str) -> dg.MetadataValue[Any]:
     """A file or folder: its path, which the page offers to copy, or the object store's address."""
     return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
+
+
+def rounded(value: SupportsFloat) -> float:
+    """A measured figure without the digits that nobody reads."""
+    return round(float(value), 4)
 
 
 def counted(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:
@@ -86,6 +123,11 @@ def picture(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[An
 def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
     """A function that plain libraries report their progress to."""
     return context.log.info
+
+
+def _type_name(arrow: str) -> str:
+    """What a reader of the manifest gets: dictionaries are a matter of storage."""
+    return "string" if arrow.startswith("dictionary<") else arrow.replace("item: ", "")
 
 
 def _line(cells: Sequence[object]) -> str:

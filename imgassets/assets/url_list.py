@@ -7,13 +7,14 @@ import dagster as dg
 from imgassets.assets.showing import counted, manifest_metadata, table, told_as_failure
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import MongoDBResource, SettingsResource
+from imgassets.settings import load_settings
 
 
 @dg.asset(
     partitions_def=catalogue,
     deps=["product_documents"],
     group_name="images",
-    kinds={"mongodb", "parquet"},
+    kinds={load_settings().source.kind, "parquet"},
     io_manager_key="manifests",
 )
 def url_list(
@@ -46,7 +47,6 @@ def url_list(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(listing.rows, "key", "url")),
         metadata={
-            **manifest_metadata(folder, len(listing.rows)),
             "documents": listing.documents,
             "urls": len(listing.rows),
             **counted({str(k): n for k, n in account.counts.items()}, "odd"),
@@ -56,5 +56,6 @@ def url_list(
                     for oddity, document, detail in account.examples
                 ]
             ),
+            **manifest_metadata(folder, len(listing.rows), UrlRow),
         },
     )

@@ -9,7 +9,7 @@ import pytest
 
 from imgassets.definitions import build_defs
 from imgassets.demo.server import CatalogueServer
-from imgassets.manifests import ProcessedRow, UrlRow, from_table, to_table
+from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, UrlRow, from_table, to_table
 from imgassets.settings import project_root
 from imgassets.storage import Storage, read_table, write_table
 from imgassets_tests.rows import PARTITION, url_row
@@ -54,7 +54,7 @@ def test_a_run_shows_its_figures_and_pictures(
 ) -> None:
     result, rows = materialize(instance, storage, shop)
     (event,) = result.asset_materializations_for_node("processed_images")
-    metadata = {name: value.value for name, value in event.metadata.items()}
+    metadata: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert [row.face_count for row in rows] == [1, 1, 0]
     assert metadata["faces found"] == metadata["faces removed"] == 2
     assert metadata["dagster/row_count"] == 3
@@ -62,6 +62,16 @@ def test_a_run_shows_its_figures_and_pictures(
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
     assert len(str(metadata["contact sheet"])) < 300_000
     folder = storage.partition("processed_images", *PARTITION)
+    assert [column.name for column in metadata["dagster/column_schema"].columns] == (
+        PROCESSED_IMAGES.names
+    )
+    assert next(iter(metadata)) == "contact sheet"
+    # What the page plots must be numbers.
+    for name in ("pictures", "trim ratio/mean", "trim ratio/p95", "outcome/ok"):
+        assert isinstance(event.metadata[name], dg.IntMetadataValue | dg.FloatMetadataValue)
+    for name in ("manifest", "pictures made", "contact sheet, file", "full size"):
+        assert isinstance(event.metadata[name], dg.PathMetadataValue)
+        assert Path(metadata[name]).exists()
     page = f"{folder.address}/review/page_001.jpg"
     assert page in str(metadata["full-size contact sheets"])
     assert metadata["full size"] == f"{folder.address}/review"

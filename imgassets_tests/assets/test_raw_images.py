@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgassets.definitions import build_defs
 from imgassets.demo.server import CatalogueServer
-from imgassets.manifests import RawRow, UrlRow, from_table, to_table
+from imgassets.manifests import RAW_IMAGES, RawRow, UrlRow, from_table, to_table
 from imgassets.storage import Storage, read_table, write_table
 from imgassets_tests.rows import PARTITION, url_row
 
@@ -54,6 +54,25 @@ def materialize(
     folder = storage.partition("raw_images", *PARTITION)
     rows = from_table(read_table(folder), RawRow) if result.success else []
     return result, rows
+
+
+def test_what_the_page_plots_are_numbers_and_columns_are_explained(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    result, _ = materialize(instance, storage, shop)
+    (event,) = result.asset_materializations_for_node("raw_images.collect_manifest")
+    for name in ("success rate", "outcome/ok", "bytes", "this run/images per second"):
+        assert isinstance(event.metadata[name], dg.IntMetadataValue | dg.FloatMetadataValue)
+    for name in ("manifest", "pictures as served"):
+        assert Path(str(event.metadata[name].value)).exists()
+    columns = {column.name: column for column in shown(result)["dagster/column_schema"].columns}
+    assert [*columns] == RAW_IMAGES.names
+    assert columns["outcome"].type == "string"
+    assert columns["outcome"].constraints.nullable is False
+    assert columns["elapsed_ms"].type == "int64"
+    assert columns["http_status"].description == (
+        "Status of the last answer; none where no answer came."
+    )
 
 
 def shown(result: dg.ExecuteInProcessResult) -> dict[str, Any]:

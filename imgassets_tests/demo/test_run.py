@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,38 +11,13 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from imgassets.settings import project_root
+from imgassets_tests.demo.copies import imgassets, project_copy
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "project"
-    for name in ("imgassets", "config"):
-        shutil.copytree(project_root() / name, folder / name)
-    for name in ("dagster.yaml", "workspace.yaml"):
-        shutil.copy(project_root() / name, folder / name)
-    try:
+    with project_copy(tmp_path / "project") as folder:
         yield folder
-    finally:
-        imgassets(folder, "db", "stop")
-        shutil.rmtree(folder)
-
-
-def imgassets(folder: Path, *arguments: str) -> str:
-    """Run our command from the copy, whose package comes first where it is the working folder."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("IMGASSETS")}
-    done = subprocess.run(
-        [sys.executable, "-m", "imgassets.cli", *arguments],
-        cwd=folder,
-        # A database of the user's own must not be touched by the demo.
-        env={**environment, "COLUMNS": "120", "MONGODB_URI": "mongodb://127.0.0.1:9/"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def pictures(folder: Path) -> dict[str, int]:

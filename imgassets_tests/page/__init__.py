@@ -1,0 +1,1 @@
+"""The page in a real browser, on the demo's state."""

@@ -1,0 +1,56 @@
+"""What the page says of the assets themselves, whatever partition is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from imgassets.definitions import build_defs
+from imgassets.settings import load_settings
+
+GROUPS = {
+    "product_documents": "source",
+    "url_list": "images",
+    "face_model": "images",
+    "raw_images": "images",
+    "processed_images": "images",
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
+
+
+def specs() -> dict[str, dg.AssetSpec]:
+    return {spec.key.to_user_string(): spec for spec in build_defs().resolve_all_asset_specs()}
+
+
+def test_every_asset_stands_in_a_group_and_says_what_it_is() -> None:
+    found = specs()
+    assert {name: spec.group_name for name, spec in found.items()} == GROUPS
+    for spec in found.values():
+        assert spec.kinds
+        assert spec.description is not None
+        assert len(spec.description) > 60
+        assert not spec.owners
+
+
+def test_every_check_says_what_must_hold() -> None:
+    checks = build_defs().resolve_asset_graph().asset_check_keys
+    graph = build_defs().resolve_asset_graph()
+    assert len(checks) == 10
+    for key in checks:
+        assert len(str(graph.get_check_spec(key).description)) > 40
+
+
+def test_the_owners_of_the_settings_own_every_asset(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = ["team:data", "someone@example.com"]
+    monkeypatch.setenv("IMGASSETS__OWNERS", '["team:data", "someone@example.com"]')
+    assert {name: [*spec.owners] for name, spec in specs().items()} == dict.fromkeys(GROUPS, owners)
+    # What is built of changed assets is still whole.
+    assert build_defs().resolve_job_def("catalogue_job").name == "catalogue_job"

@@ -1,0 +1,124 @@
+"""What nobody may read anywhere: the password of MongoDB's address.
+
+Whatever is wrong with the address or the server, what Dagster keeps of runs and ticks, what the
+commands print and what is posted is searched for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from imgassets.definitions import build_defs
+from imgassets.doctor import examine
+from imgassets.resources import MongoDBResource
+from imgassets.sensors import new_documents
+from imgassets.settings import load_settings
+from imgassets.sources import mongodb
+from imgassets.storage import Storage
+from imgassets.webhook import failure_message
+from imgassets_tests.rows import PARTITION
+
+# A right address whose server is away; a right address with a wrong password; and passwords that
+# should have been escaped, of which parsers quote what they take for a host or a port.
+ADDRESSES = [
+    "mongodb://scraper:hush0hush@127.0.0.1:9/?authSource=admin",
+    "mongodb://scraper:hush0hush@{server}/",
+    "mongodb://scraper:hush0/hush0@127.0.0.1:9/",
+    "mongodb://scraper:hush0:hush0@127.0.0.1:9/",
+    "mongodb://scraper:hush0@hush0@127.0.0.1:9/",
+    "mongodb://scraper:hush0?hush0@127.0.0.1:9/",
+    "mongodb://scraper:hush0%hush0@127.0.0.1:9/",
+    "mongodb+srv://scraper:hush0hush0@127.0.0.1/",
+    "scraper:hush0hush0@127.0.0.1:9",
+]
+
+
+@pytest.fixture(params=ADDRESSES)
+def address(
+    request: pytest.FixtureRequest,
+    mongodb_uri: str,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """An address that does not work, in the environment."""
+    assert storage
+    server = mongodb_uri.partition("://")[2].partition("/")[0]
+    uri = str(request.param).replace("{server}", server)
+    monkeypatch.setenv("MONGODB_URI", uri)
+    monkeypatch.setattr(mongodb, "SERVER_SELECTION_MS", 200)
+    return uri
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """One on disk, for all that is kept of a run."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("retailer", [PARTITION.retailer])
+        yield instance
+
+
+def assert_quiet(text: str, *told: str) -> None:
+    """The text says what is wrong, and nothing of the password."""
+    assert any(word in text for word in told), text
+    found = re.search(".{0,60}hush0.{0,60}", text)
+    assert found is None, found
+
+
+def test_neither_a_failed_run_nor_its_message_holds_the_password(
+    address: str,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert address
+    result = (
+        build_defs()
+        .resolve_job_def("catalogue_job")
+        .execute_in_process(instance=instance, partition_key=PARTITION.key, raise_on_error=False)
+    )
+    assert not result.success
+    failures = result.get_step_failure_events()
+    message = json.dumps(failure_message(result.dagster_run, failures))
+    assert_quiet(message, "MONGODB_URI", "refused")
+    events = "".join(dg.serialize_value(entry) for entry in instance.all_logs(result.run_id))
+    assert_quiet(events, "MONGODB_URI", "refused")
+    assert_quiet(dg.serialize_value(result.dagster_run), "catalogue_job")
+    printed = capfd.readouterr()
+    assert_quiet(f"{printed.out} {printed.err} {caplog.text}", " ")
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
+        assert b"hush0" not in file.read_bytes(), file
+
+
+def test_no_tick_of_the_sensor_holds_the_password(
+    address: str, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert address
+    with dg.build_sensor_context(
+        instance=instance, resources={"mongodb": MongoDBResource()}
+    ) as context:
+        data = new_documents.evaluate_tick(context)
+    assert_quiet(f"{data.skip_message} {caplog.text}", "MONGODB_URI", "refused")
+
+
+def test_the_doctor_does_not_print_the_password(address: str) -> None:
+    told = " ".join(finding.sentence for finding in examine(lambda: address))
+    assert_quiet(told, "MONGODB_URI", "refused")
+
+
+def test_the_doctor_masks_an_address_that_works(
+    mongodb_uri: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert storage
+    monkeypatch.setenv("IMGASSETS__SOURCE__DATABASE", "empty")
+    load_settings.cache_clear()
+    # The options of an address hold secrets too: keys of certificates, session tokens.
+    address = f"{mongodb_uri.partition('?')[0].rstrip('/')}/?appName=hush0hush0"
+    told = " ".join(finding.sentence for finding in examine(lambda: address))
+    assert_quiet(told, "has no document")
