@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
+from requests.utils import should_bypass_proxies
+
 from imgassets.download.addresses import is_local_name
 from imgassets.settings import DownloadSettings, SettingsError
 
@@ -45,8 +47,6 @@ class Identity:
         return self._known[origin]
 
     def _proxy_of(self, origin: str) -> str | None:
-        from requests.utils import should_bypass_proxies  # heavy; most need no proxy
-
         parts = urlsplit(origin)
         host = str(parts.hostname)
         # To a proxy, an address of the own machine or network would mean the proxy's.
