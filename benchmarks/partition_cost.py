@@ -179,10 +179,10 @@ def _documents(partitions: int, url: str) -> list[dict[str, Any]]:
 
 
 def _picture(seed: int) -> bytes:
-    """A coloured thing on white, 240 x 360 pixels."""
-    pixels = np.full((360, 240, 3), 255, dtype=np.uint8)
-    small = np.random.default_rng(seed).integers(0, 255, (21, 15, 3), dtype=np.uint8)
-    pixels[75:285, 45:195] = small.repeat(10, axis=0).repeat(10, axis=1)
+    """A coloured thing on white, 160 x 240 pixels."""
+    pixels = np.full((240, 160, 3), 255, dtype=np.uint8)
+    small = np.random.default_rng(seed).integers(0, 255, (14, 10, 3), dtype=np.uint8)
+    pixels[50:190, 30:130] = small.repeat(10, axis=0).repeat(10, axis=1)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG")
     return buffer.getvalue()
