@@ -211,7 +211,14 @@ def _run(environment: Mapping[str, str]) -> None:
     first, second = _keys(2)
     program = ("-m", "benchmarks.one_run")
     for module, job in JOBS.items():
-        subprocess.run([sys.executable, *program, module, job, first], env=known, check=True)
+        done = subprocess.run(
+            [sys.executable, *program, module, job, first],
+            env=known,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        print(done.stdout, flush=True)
     # Once more, since telling the time of each import takes time.
     told = subprocess.run(
         [sys.executable, "-X", "importtime", *program, OURS, JOBS[OURS], second],
@@ -310,6 +317,7 @@ def _launched(
         env={**environment, "DAGSTER_HOME": str(folder)},
         cwd=project_root(),
         check=True,
+        capture_output=True,
     )
     answer = json.loads(answered.read_text())["data"]["launchPartitionBackfill"]
     return str(answer["backfillId"])

@@ -62,7 +62,7 @@ def test_the_smallest_face_that_counts_is_found_in_a_thumbnail_without_a_larger_
     photos: dict[str, bytes], model: Path
 ) -> None:
     near = load_detector(model, FaceSettings(detect_side=448))
-    blind = load_detector(model, FaceSettings(detect_side=16))
+    blind = load_detector(model, FaceSettings(detect_side=64))
     canvas = np.full((200, 140, 3), 255, np.uint8)
     photo = _pixels(photos["cutout_c"])[200:]
     small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)[:150, :130]
