@@ -258,12 +258,17 @@ def _backfill(module: str, partitions: int, environment: Mapping[str, str]) -> C
         with _daemon(module, folder, environment) as daemon:
             backfill = _launched(module, _keys(partitions), folder, environment)
             before, began = _tree_cpu(daemon), time.monotonic()
-            _wait(lambda: instance.get_backfill(backfill).status.value.startswith("COMPLETED"))
+            _wait(lambda: _has_ended(instance, backfill))
             cost = Cost(time.monotonic() - began, _tree_cpu(daemon) - before)
         statuses = [run.status for run in instance.get_runs()]
         if statuses != [dg.DagsterRunStatus.SUCCESS] * partitions:
             raise SystemExit(f"{module}: the runs ended as {statuses}; see {folder}")
     return cost
+
+
+def _has_ended(instance: dg.DagsterInstance, backfill: str) -> bool:
+    found = instance.get_backfill(backfill)
+    return found is not None and found.status.value.startswith("COMPLETED")
 
 
 @contextmanager
