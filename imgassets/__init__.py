@@ -3,6 +3,11 @@
 Nothing lives here but the version: import what you need from its module.
 """
 
-from importlib.metadata import version
 
-__version__ = version("imgassets")
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for: every run would pay for it (20 ms)."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("imgassets")

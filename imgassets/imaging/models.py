@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import requests
-
 from imgassets.settings import FaceSettings, project_root
 
 
@@ -111,6 +109,8 @@ def _located(packaged: _Packaged) -> Path:
 
 
 def _fetched(url: str, sha256: str, folder: Path) -> Path:
+    import requests  # here, since every imaging process would pay for it, and hardly one fetches
+
     name = PurePosixPath(urlsplit(url).path).name
     path = folder / f"{sha256[:16]}-{name}"
     with suppress(OSError):
@@ -134,6 +134,8 @@ def _fetched(url: str, sha256: str, folder: Path) -> Path:
 
 
 def _stream(url: str, path: Path) -> str:
+    import requests
+
     digest = hashlib.sha256()
     with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
         answer.raise_for_status()

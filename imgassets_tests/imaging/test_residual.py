@@ -60,6 +60,19 @@ def test_a_small_face_is_found_at_the_larger_scale_alone(
     assert 12 <= face.height <= 15
 
 
+def test_the_smallest_face_that_counts_is_found_in_a_thumbnail_without_a_larger_scale(
+    photos: dict[str, bytes], model: Path
+) -> None:
+    near = load_detector(model, FaceSettings(detect_side=448))
+    blind = load_detector(model, FaceSettings(detect_side=64))
+    canvas = np.full((200, 140, 3), 255, np.uint8)
+    photo = _pixels(photos["cutout_c"])[200:]
+    small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)[:150, :130]
+    canvas[40 : 40 + small.shape[0], 10 : 10 + small.shape[1]] = small
+    (face,) = faces_left(canvas, near, blind, 0.85)
+    assert 12 <= face.height <= 15
+
+
 def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,349 @@
+"""What a partition costs beside one in which nothing is done.
+
+    python -m benchmarks.partition_cost                # all of it, ten minutes or so
+    python -m benchmarks.partition_cost imports
+    python -m benchmarks.partition_cost run
+    python -m benchmarks.partition_cost backfill --partitions 10
+
+`imports`: fresh interpreters, in turn. `run`: one run of the real assets in a fresh interpreter,
+step by step. `backfill`: through Dagster's daemon with the project's `dagster.yaml`, as a person
+launches it, of the real assets and of `benchmarks.trivial`. CPU is that of the daemon, its code
+server and all runs with their children, from the launch to the end of the last run. MongoDB and
+the pictures' server are outside of it, and of what stands before the launch (their own start, and
+the daemon's). Everything lies in `.imgassets/bench/partition`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import io
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import psutil
+import yaml
+from PIL import Image
+from pymongo import MongoClient
+
+from imgassets.demo.mongod import EmbeddedMongo
+from imgassets.demo.server import CatalogueServer
+from imgassets.settings import home, project_root
+
+BENCH = home() / "bench" / "partition"
+FIRST_DAY = dt.date(2026, 1, 1)
+RETAILERS = [f"shop-{number}" for number in range(10)]
+PICTURES = 20
+OURS, TRIVIAL = "imgassets.definitions", "benchmarks.trivial"
+ASSETS = {OURS: ["url_list", "raw_images", "processed_images"], TRIVIAL: ["nothing"]}
+JOBS = {TRIVIAL: "__ASSET_JOB", OURS: "catalogue_job"}
+HEAVY = (
+    "sqlalchemy",
+    "numpy",
+    "pyarrow",
+    "pyarrow.parquet",
+    "pandas",
+    "pymongo",
+    "requests",
+    "cv2",
+)
+_PATIENCE_S = 470
+_SETTLE_S = 10  # the daemon's first looks at everything
+
+_LAUNCH = """
+mutation ($backfill: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $backfill) {
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on Error { message }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a backfill took, in seconds."""
+
+    wall: float
+    cpu: float
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = ("imports", "run", "backfill")
+    parser.add_argument("part", choices=parts, nargs="?", help="one part of it")
+    parser.add_argument("--rounds", type=int, default=9, help="of imports")
+    parser.add_argument("--partitions", type=int, default=100, help="of the backfills")
+    parser.add_argument("--only", choices=ASSETS, help="one of the backfills")
+    options = parser.parse_args()
+    if options.part in (None, "imports"):
+        _imports(options.rounds)
+    with ExitStack() as stack:
+        if options.part != "imports":
+            environment = stack.enter_context(_sources(max(2, options.partitions)))
+        if options.part in (None, "run"):
+            _run(environment)
+        if options.part in (None, "backfill"):
+            _backfills(options.partitions, environment, options.only)
+
+
+def _imports(rounds: int) -> None:
+    modules = {"dagster": "import dagster", OURS: f"import {OURS}", TRIVIAL: f"import {TRIVIAL}"}
+    taken: dict[str, list[float]] = {name: [] for name in modules}
+    for _ in range(rounds):
+        for name, statement in modules.items():
+            taken[name].append(_cpu_of(statement))
+    print(f"| import, medians of {rounds} | CPU s | / dagster |\n|---|---|---|")
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    for name, median in medians.items():
+        print(f"| {name} | {median:.3f} | {median / medians['dagster']:.2f} |", flush=True)
+
+
+def _cpu_of(statement: str) -> float:
+    before = os.times()
+    environment = {**os.environ, "DAGSTER_HOME": str(BENCH), **_PATHS}
+    subprocess.run([sys.executable, "-c", statement], check=True, env=environment)
+    after = os.times()
+    return (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
+
+
+# The package beside these benchmarks, whatever is installed.
+_PATHS = {"PYTHONPATH": str(project_root())}
+
+
+@contextmanager
+def _sources(partitions: int) -> Iterator[dict[str, str]]:
+    """MongoDB with products and a server of their pictures; the environment that names them."""
+    shutil.rmtree(BENCH, ignore_errors=True)
+    (BENCH / "served").mkdir(parents=True)
+    mongodb = EmbeddedMongo(home() / "bench" / "mongodb")
+    with CatalogueServer(BENCH / "served") as server:
+        address = mongodb.ensure_running()
+        try:
+            with MongoClient[dict[str, Any]](address, tz_aware=True) as client:
+                products = client["bench"]["products"]
+                products.drop()
+                products.insert_many(_documents(partitions, server.url))
+            config = {
+                "data_root": str(BENCH / "data"),
+                "source": {"database": "bench", "collection": "products"},
+                "download": {"allow_private_addresses": True},
+            }
+            (BENCH / "config.yaml").write_text(yaml.safe_dump(config))
+            yield {
+                **os.environ,
+                **_PATHS,
+                "IMGASSETS_CONFIG": str(BENCH / "config.yaml"),
+                "MONGODB_URI": address,
+            }
+        finally:
+            mongodb.stop()
+
+
+def _documents(partitions: int, url: str) -> list[dict[str, Any]]:
+    """One product of `PICTURES` pictures a partition; each picture has bytes of its own."""
+    found = []
+    for partition in range(partitions):
+        day, retailer = divmod(partition, len(RETAILERS))
+        names = [f"{partition}-{number}.jpg" for number in range(PICTURES)]
+        for number, name in enumerate(names):
+            data = _picture(partition * PICTURES + number)
+            (BENCH / "served" / name).write_bytes(data)
+        noon = dt.datetime.combine(FIRST_DAY, dt.time(12), dt.UTC) + dt.timedelta(days=day)
+        found.append(
+            {
+                "product_retailer": RETAILERS[retailer],
+                "product_images": [f"{url}/{name}" for name in names],
+                "scraped_at": noon,
+            }
+        )
+    return found
+
+
+def _picture(seed: int) -> bytes:
+    """A coloured thing on white, 160 x 240 pixels."""
+    pixels = np.full((240, 160, 3), 255, dtype=np.uint8)
+    small = np.random.default_rng(seed).integers(0, 255, (14, 10, 3), dtype=np.uint8)
+    pixels[50:190, 30:130] = small.repeat(10, axis=0).repeat(10, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+def _keys(partitions: int) -> list[str]:
+    """As Dagster names them."""
+    return [
+        str(
+            dg.MultiPartitionKey(
+                {
+                    "date": (FIRST_DAY + dt.timedelta(days=number // len(RETAILERS))).isoformat(),
+                    "retailer": RETAILERS[number % len(RETAILERS)],
+                }
+            )
+        )
+        for number in range(partitions)
+    ]
+
+
+def _run(environment: Mapping[str, str]) -> None:
+    folder = BENCH / "one_run"
+    with _instance(folder) as instance:
+        instance.add_dynamic_partitions("retailer", RETAILERS)
+    known = {**environment, "DAGSTER_HOME": str(folder)}
+    first, second = _keys(2)
+    program = ("-m", "benchmarks.one_run")
+    for module, job in JOBS.items():
+        done = subprocess.run(
+            [sys.executable, *program, module, job, first],
+            env=known,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        print(done.stdout, flush=True)
+    # Once more, since telling the time of each import takes time.
+    told = subprocess.run(
+        [sys.executable, "-X", "importtime", *program, OURS, JOBS[OURS], second],
+        env=known,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    print("| imported by it | s |\n|---|---|")
+    for line in told.stderr.splitlines():
+        _, _, rest = line.partition("import time:")
+        taken, name = ([*rest.split("|"), "", ""])[1:3]
+        if name.strip() in HEAVY:
+            print(f"| {name.strip()} | {int(taken) / 1e6:.2f} |", flush=True)
+    shutil.rmtree(BENCH / "data")
+
+
+def _backfills(partitions: int, environment: Mapping[str, str], only: str | None) -> None:
+    print(
+        f"| backfill of {partitions} partitions | wall s | CPU s | CPU s each |\n|---|---|---|---|"
+    )
+    costs = {}
+    for module in [only] if only else [TRIVIAL, OURS]:
+        cost = costs[module] = _backfill(module, partitions, environment)
+        each = cost.cpu / partitions
+        print(f"| {module} | {cost.wall:.1f} | {cost.cpu:.1f} | {each:.2f} |", flush=True)
+    if len(costs) > 1:
+        ours, trivial = costs[OURS], costs[TRIVIAL]
+        wall, cpu = ours.wall / trivial.wall, ours.cpu / trivial.cpu
+        print(f"| ratio | {wall:.2f} | {cpu:.2f} | |", flush=True)
+
+
+def _backfill(module: str, partitions: int, environment: Mapping[str, str]) -> Cost:
+    folder = BENCH / module
+    with _instance(folder) as instance:
+        instance.add_dynamic_partitions("retailer", RETAILERS)
+        with _daemon(module, folder, environment) as daemon:
+            backfill = _launched(module, _keys(partitions), folder, environment)
+            before, began = _tree_cpu(daemon), time.monotonic()
+            _wait(lambda: _has_ended(instance, backfill))
+            cost = Cost(time.monotonic() - began, _tree_cpu(daemon) - before)
+        statuses = [run.status for run in instance.get_runs()]
+        if statuses != [dg.DagsterRunStatus.SUCCESS] * partitions:
+            raise SystemExit(f"{module}: the runs ended as {statuses}; see {folder}")
+    return cost
+
+
+def _has_ended(instance: dg.DagsterInstance, backfill: str) -> bool:
+    found = instance.get_backfill(backfill)
+    return found is not None and found.status.value.startswith("COMPLETED")
+
+
+@contextmanager
+def _instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+    folder.mkdir()
+    shutil.copy(project_root() / "dagster.yaml", folder)
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        yield instance
+
+
+@contextmanager
+def _daemon(module: str, folder: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
+    """Dagster's daemon, when it has loaded the code location."""
+    with (folder / "daemon.log").open("w") as log:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("dagster-daemon"), "run", "-m", module],
+            env={**environment, "DAGSTER_HOME": str(folder)},
+            cwd=project_root(),
+            stdout=log,
+            stderr=log,
+        )
+    daemon = psutil.Process(process.pid)
+    try:
+        _wait(lambda: len(daemon.children()) > 0)
+        time.sleep(_SETTLE_S)
+        yield daemon
+    finally:
+        tree = [daemon, *daemon.children(recursive=True)]
+        process.send_signal(signal.SIGINT)
+        _, left = psutil.wait_procs(tree, timeout=20)
+        for straggler in left:
+            straggler.kill()
+        process.wait()
+
+
+def _launched(
+    module: str, keys: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> str:
+    variables = {
+        "backfill": {
+            "assetSelection": [{"path": [name]} for name in ASSETS[module]],
+            "partitionNames": list(keys),
+        }
+    }
+    answered = folder / "launched.json"
+    subprocess.run(
+        [
+            Path(sys.executable).with_name("dagster-graphql"),
+            *("-m", module, "-t", _LAUNCH, "-v", json.dumps(variables), "-o", answered),
+        ],
+        env={**environment, "DAGSTER_HOME": str(folder)},
+        cwd=project_root(),
+        check=True,
+        capture_output=True,
+    )
+    answer = json.loads(answered.read_text())["data"]["launchPartitionBackfill"]
+    return str(answer["backfillId"])
+
+
+def _tree_cpu(root: psutil.Process) -> float:
+    """CPU seconds of a process, of all below it that live, and of all that those waited for."""
+    total = 0.0
+    for process in [root, *root.children(recursive=True)]:
+        times = process.cpu_times()
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _wait(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not there():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"waited {_PATIENCE_S} s in vain; see the logs in {BENCH}")
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()
