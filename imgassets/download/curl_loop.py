@@ -39,14 +39,14 @@ class Transfer:
     def __init__(self, curl: pycurl.Curl) -> None:
         self.curl = curl
         self.error: tuple[int, str] | None = None
-        self._aborted = False
+        self._broken: Exception | None = None
         self._ended = threading.Lock()
         self._ended.acquire()
 
-    def end(self, error: tuple[int, str] | None, *, aborted: bool = False) -> None:
-        """Wake the thread that waits."""
+    def end(self, error: tuple[int, str] | None, broken: Exception | None = None) -> None:
+        """Wake the thread that waits; it raises `broken`, if there is one."""
         self.error = error
-        self._aborted = aborted
+        self._broken = broken
         self._ended.release()
 
     def wait(self) -> None:
@@ -54,10 +54,11 @@ class Transfer:
 
         Raises:
             AbortedError: the loop was stopped.
+            RuntimeError: the loop ended by a bug.
         """
         self._ended.acquire()
-        if self._aborted:
-            raise AbortedError
+        if self._broken is not None:
+            raise self._broken
 
 
 class Loop:
@@ -67,10 +68,13 @@ class Loop:
         self._lock = threading.Lock()
         self._inbox: deque[Transfer] = deque()
         self._stopped = False
+        self._bug: str | None = None
         self._idle = False
         self._running: dict[pycurl.Curl, Transfer] = {}
         self._due: float | None = None
         self._multi = pycurl.CurlMulti()
+        # A connection that breaks takes one request with it, in HTTP/2 too.
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_NOTHING)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._selector = selectors.DefaultSelector()
@@ -85,10 +89,11 @@ class Loop:
 
         Raises:
             AbortedError: the loop is stopped.
+            RuntimeError: the loop ended by a bug.
         """
         with self._lock:
             if self._stopped:
-                raise AbortedError
+                raise self._refusal()
             self._inbox.append(transfer)
             if not self._started:
                 self._started = True
@@ -117,6 +122,9 @@ class Loop:
         self._button.close()
         return True
 
+    def _refusal(self) -> Exception:
+        return AbortedError() if self._bug is None else RuntimeError(self._bug)
+
     def _ring(self) -> None:
         with contextlib.suppress(OSError):
             self._button.send(b"\0")
@@ -127,13 +135,14 @@ class Loop:
                 self._begin()
                 self._move(self._wait())
                 self._end()
-        finally:
-            with self._lock:
-                self._stopped = True
-            left = [*self._running.values(), *self._inbox]
-            for transfer in left:
-                transfer.end(None, aborted=True)
-            for curl in self._running:
+        except Exception as error:  # noqa: BLE001  (or the threads would wait for ever)
+            self._bug = f"the loop of libcurl broke: {type(error).__name__}: {error}"
+        with self._lock:
+            self._stopped = True
+        for transfer in [*self._running.values(), *self._inbox]:
+            transfer.end(None, self._refusal())
+        for curl in self._running:
+            with contextlib.suppress(pycurl.error):
                 self._multi.remove_handle(curl)
 
     def _begin(self) -> None:

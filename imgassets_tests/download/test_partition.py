@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from imgassets.download import inspection, journal
+from imgassets.download.curl_loop import Loop
 from imgassets.download.partition import CancelledError, collect, plan, shard_rows
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
 from imgassets.storage import Folder, StorageError, read_table
@@ -227,6 +228,23 @@ def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
     assert [row.outcome for row in rows] == [Outcome.OK, Outcome.FAILED]
     assert "KeyError" in str(rows[1].error)
     assert any("Traceback" in line and "oops" in line for line in partition.log)
+
+
+def test_a_bug_in_the_loop_of_libcurl_hangs_nothing_and_is_told_in_every_row(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = Loop._end
+
+    def buggy(loop: Loop) -> None:
+        if server.hits["/2.jpg"]:
+            raise KeyError("oops")
+        end(loop)
+
+    monkeypatch.setattr(Loop, "_end", buggy)
+    partition = Partition(Folder(str(tmp_path))).with_settings(client="curl", threads=1)
+    rows = partition.run(*[server.add(f"/{n}.jpg", JPEG) for n in range(4)])
+    assert [str(row.outcome) for row in rows] == ["ok", "ok", "failed", "failed"]
+    assert "the loop of libcurl broke: KeyError: 'oops'" in str(rows[-1].error)
 
 
 def test_connections_are_kept_alive(partition: Partition, server: Server) -> None:
