@@ -89,7 +89,7 @@ def run_demo() -> bool:
     data = load_settings().data_root
     console.print(
         f"\nThe pictures: {data}/processed_images/date=.../retailer=.../images/\n"
-        "Before and after on one sheet: contact_sheet.jpg beside them\n"
+        "Before and after: contact_sheet.jpg, and review/ at full size, beside them\n"
         "In the Dagster UI: [bold]make ui[/]\n"
         "With Dagster's command line, first:\n"
         f"  export {VARIABLE}={os.environ[VARIABLE]} {CONFIG_VARIABLE}=config/demo.yaml",
