@@ -1,9 +1,7 @@
 """How fast pictures are fetched, beside the peers: `python -m benchmarks.download --rounds 3`.
 
 Each program runs as a process of its own, in turn, several rounds; medians count. CPU is that of
-the process and its children, start-up included. Everything lies in `.imgassets/bench`, but the
-files written lie in memory where the system has such a folder: what a disk and a virtual machine's
-fresh memory cost differs from minute to minute, by more than the programs do.
+the process and its children, start-up included.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Programs that are measured: each a process of its own; CPU includes children and start-up.
 
 Here lives running and measuring one, and the environments of the peers. Everything lies in
-`.imgassets/bench`, but what programs write lies in memory where the system has such a folder: what
-a disk and a virtual machine's fresh memory cost differs from minute to minute, by more than the
-programs do. What is compared with what is in the modules that measure.
+`.imgassets/bench`, but what programs write can lie in memory: `IMGASSETS_BENCH_OUT=/dev/shm`. What
+is compared with what is in the modules that measure.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from benchmarks import catalogue
 from imgassets.settings import home
 
 BENCH = home() / "bench"
-_MEMORY = Path("/dev/shm")  # noqa: S108  (removed at the end)
-OUT = (_MEMORY if _MEMORY.is_dir() else BENCH) / "imgassets-bench"
+OUT = Path(os.environ.get("IMGASSETS_BENCH_OUT", BENCH)) / "imgassets-bench"
 LOG = BENCH / "log.txt"
 LOOPS = Path(__file__).parent / "loops"
 THREADS = 32
