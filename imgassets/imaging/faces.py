@@ -16,12 +16,11 @@ import numpy as np
 
 from imgassets.imaging.models import ModelError, ensure_config
 from imgassets.imaging.picture import Box, Pixels
+from imgassets.imaging.yunet import Network
 from imgassets.settings import FaceSettings
 
-_NMS_THRESHOLD = 0.3  # opencv_zoo's default for YuNet
-_TOP_K = 5000  # likewise
-
-_LEAST = 16  # pixels: a part narrower than that holds no face, and YuNet answers nonsense
+_LEAST = 16  # pixels: a part narrower than that holds no face
+_SAME = 0.3  # overlap (intersection over union) from which two boxes are of one face
 
 # YuNet's two looks. Scores and heights (of boxes, in pixels that the network sees) were chosen on
 # benchmarks/quality, with other seeds than those that are reported.
@@ -119,7 +118,7 @@ class _Window:
 
 
 class YuNet:
-    """OpenCV's YuNet (Wu et al., Machine Intelligence Research 2023; opencv_zoo's 2023mar).
+    """Looks with YuNet (see `yunet`).
 
     A picture is looked at in the scale in which its longer side has `first_side`, for all that is
     only faintly like a face; then closely at these places, in the scale of `detect_side`. The cost
@@ -130,17 +129,8 @@ class YuNet:
         self._side, self._min_score = settings.detect_side, settings.min_score
         self._first_side = min(settings.first_side or self._side, self._side)
         self._twice = self._first_side < self._side
-        least = min(self._min_score, _FAINT) if self._twice else self._min_score
-        try:
-            self._wide, self._close = (
-                cv2.FaceDetectorYN.create(str(model), "", size, score, _NMS_THRESHOLD, _TOP_K)
-                for size, score in (((320, 320), least), ((_CLOSE, _CLOSE), self._min_score))
-            )
-        except cv2.error as error:
-            raise ModelError(
-                f"the face model {model} cannot be loaded: {error.err}; "
-                f"set faces.model_source to a {settings.model} model"
-            ) from None
+        self._least = min(self._min_score, _FAINT) if self._twice else self._min_score
+        self._network = Network(model)
 
     def find(self, pixels: Pixels) -> list[Face]:
         """See `FaceDetector`."""
@@ -165,8 +155,7 @@ class YuNet:
         if min(size) < _LEAST:
             return []
         part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
-        self._wide.setInputSize(size)
-        found = _found(self._wide, _resized(part, size))
+        found = self._found(_resized(part, size), self._least)
         return [_moved(f, box.width / size[0], box.height / size[1], box.x, box.y) for f in found]
 
     def _closely(
@@ -216,11 +205,15 @@ class YuNet:
         seen = np.zeros((_CLOSE, _CLOSE, 3), np.uint8)
         seen[: size[1], : size[0]] = _resized(part, size)
         across, down = part.shape[1] / size[0], part.shape[0] / size[1]
-        found = _found(self._close, seen)
+        found = self._found(seen, self._min_score)
         if found and not sure:
-            mirrored = _found(self._close, np.ascontiguousarray(seen[:, ::-1]))
+            mirrored = self._found(seen[:, ::-1], self._min_score)
             found = [face for face in found if any(_mirrors(face, other) for other in mirrored)]
         return [_moved(face, across, down, left, top) for face in found]
+
+    def _found(self, pixels: Pixels, min_score: float) -> list[Face]:
+        found = self._network.find(pixels, min_score).tolist()
+        return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in found]
 
 
 def _shrunk(pixels: Pixels, factor: int) -> Pixels:
@@ -236,14 +229,6 @@ def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         return pixels
     how = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
-
-
-def _found(network: cv2.FaceDetectorYN, pixels: Pixels) -> list[Face]:
-    _, found = network.detect(pixels)
-    if found is None:
-        return []
-    rows = np.asarray(found, np.float64).tolist()
-    return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in rows]
 
 
 def _moved(face: Face, across: float, down: float, x: float = 0, y: float = 0) -> Face:
@@ -272,7 +257,7 @@ def _mirrors(face: Face, other: Face) -> bool:
 def _distinct(faces: list[Face]) -> list[Face]:
     """Without those that are another one, seen twice."""
     boxes = [(face.x, face.y, face.width, face.height) for face in faces]
-    kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, _NMS_THRESHOLD)
+    kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, _SAME)
     return [faces[place] for place in kept]
 
 

@@ -1,0 +1,41 @@
+"""The network gives what OpenCV's own reading of the same file gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from imgassets.imaging.models import ModelError
+from imgassets.imaging.yunet import Network
+
+
+@pytest.mark.parametrize("side", [96, 250, 384, 640])
+@pytest.mark.parametrize("name", ["portrait_a", "portrait_b", "portrait_c", "astronaut"])
+def test_the_faces_are_those_of_opencv(
+    model: Path, photos: dict[str, bytes], name: str, side: int
+) -> None:
+    picture = cv2.imdecode(np.frombuffer(photos[name], np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    scale = side / max(picture.shape[:2])
+    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    theirs = cv2.FaceDetectorYN.create(str(model), "", picture.shape[1::-1], 0.5, 0.3, 5000)
+    _, expected = theirs.detect(picture)
+    found = Network(model).find(np.asarray(picture, np.uint8), 0.5)
+    assert expected is not None
+    np.testing.assert_allclose(found[:, :14], expected[:, :14], atol=0.05)
+    np.testing.assert_allclose(found[:, 14], expected[:, 14], atol=1e-4)
+
+
+def test_a_plain_picture_has_none(model: Path) -> None:
+    found = Network(model).find(np.full((70, 50, 3), 200, np.uint8), 0.5)
+    assert found.shape == (0, 15)
+
+
+def test_another_network_is_told(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    other.write_bytes(model.read_bytes().replace(b"kps_32", b"kps_64"))
+    with pytest.raises(ModelError, match="other outputs"):
+        Network(other)
