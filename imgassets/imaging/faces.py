@@ -41,7 +41,7 @@ _HEIGHTS = (32, 40)  # faces are shown at least and at most so high, if they are
 
 _BUSY_SIDE = 160  # pixels of the picture in which plain parts are told from others
 _BUSY = 8  # levels from one such pixel to the next
-_BUSY_MARGIN = 8  # of these pixels: detectors want to see around a face
+_BUSY_MARGIN = 4  # of these pixels: detectors want to see around a face; 8 found no more
 
 
 @dataclass(frozen=True, slots=True)
