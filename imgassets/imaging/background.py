@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from imgassets.imaging.outline import Mask, Outline, Plane, around, faint, lines, trace
 from imgassets.imaging.picture import Box, Pixels
@@ -34,10 +33,11 @@ _RELAXED = (1.0, 0.6, 0.36)
 _STRICT = 1.5
 _CLOSE = 0.045  # of the longer side: a margin so narrow may be a product that fades at the edge
 
-# Fainter traces beyond the box are followed so far, over gaps of so many rows or columns (at half
-# the size), where there are so many more in a row than farther out, and so many times the chance
-# deviation of that number. From so many rows on it is "farther out".
-_FOLLOWED, _GAP, _MORE, _DEVIATIONS = 12, 2, 2, 4.0
+# Fainter traces beyond a side of the box are followed over so many rows (of pixels at half the
+# size: three of JPEG's blocks), ending at so many without them. A row has them if there are more in
+# it than is usual farther out, by two and so many times that number's chance deviation. Farther out
+# is from the one of these rows to the other.
+_FOLLOWED, _GAP, _MORE, _DEVIATIONS = 12, 2, 2, 3.0
 _FARTHER, _FARTHEST = 10, 40
 
 # A wall has a grain of its own from so much above the faintest edge on. What is smoother by that
@@ -101,18 +101,19 @@ def _with_faint(box: Box, outline: Outline, relaxed: float) -> Box:
     """The box, its sides moved outwards as far as a faint outline goes on in any map."""
     left, top = box.x // 2, box.y // 2
     right, bottom = -(-(box.x + box.width) // 2), -(-(box.y + box.height) // 2)
-    before, after = (0, 0), (0, 0)
+    moved = [0, 0, 0, 0]
     for seen in faint(outline, relaxed):
-        counts = _counts(seen[top:bottom], 0), _counts(seen[:, left:right], 1)
-        parts = counts[0][:left], counts[1][:top], counts[0][right:], counts[1][bottom:]
-        b=(_followed(parts[0][::-1]),_followed(parts[1][::-1])); a=(_followed(parts[2]),_followed(parts[3]))
-        before=(max(before[0],b[0]),max(before[1],b[1])); after=(max(after[0],a[0]),max(after[1],a[1]))
-    f=lambda v: max(0,HX*v-HY)
-    x=max(0,box.x-f(before[0]));y=max(0,box.y-f(before[1]))
-    X=min(outline.size[0],box.x+box.width+f(after[0])); Y=min(outline.size[1],box.y+box.height+f(after[1]))
-    return Box(x,y,X-x,Y-y)
+        columns, rows = _counts(seen[top:bottom], 0), _counts(seen[:, left:right], 1)
+        outwards = columns[:left][::-1], rows[:top][::-1], columns[right:], rows[bottom:]
+        moved = [max(so_far, _followed(c)) for so_far, c in zip(moved, outwards, strict=True)]
+    # A slope reaches a pixel beyond what makes it.
+    by = [max(0, 2 * rows - 1) for rows in moved]
+    x, y = max(0, box.x - by[0]), max(0, box.y - by[1])
+    end = min(outline.size[0], box.x + box.width + by[2])
+    foot = min(outline.size[1], box.y + box.height + by[3])
+    return Box(x, y, end - x, foot - y)
 
-HX,HY=2,0
+
 def _counts(seen: Mask, axis: int) -> list[int]:
     """How many pixels are seen in each column (axis 0) or row (axis 1)."""
     sums = cv2.reduce(seen.view(np.uint8), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S)

@@ -31,12 +31,14 @@ Plane: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
 _Slopes: TypeAlias = NDArray[np.int16]
 
-_UNIT = 32.0  # of a slope of one level a pixel in 8 bits; from 8 levels on none is told from another
+_UNIT = (
+    32.0  # of a slope of one level a pixel in 8 bits; from 8 levels on none is told from another
+)
 _SOBEL = 128.0  # what Sobel's filter of five pixels gives for it
 _STEEPEST = 254  # a floor is at most this, so that the steepest slopes always exceed it
 
-# The least slope of an edge, levels a pixel: below it rounding and JPEG make edges of their own; and
-# how many times the median slope along the sides it must be. At the full size, and at half.
+# The least slope of an edge, levels a pixel: below it rounding and JPEG make edges of their own.
+# And how many times the median slope along the sides it must be. At the full size, and at half.
 _FINE_FAINTEST, _FINE_OVER_GRAIN = 1.2, 3.5
 _FAINTEST, _OVER_GRAIN = 0.8, 3.0
 _STRIP = 0.03  # of the shorter side: where the background's grain is measured
@@ -49,17 +51,18 @@ _NARROW = 5  # pixels at half the size; a slope that fills a square of that side
 # and 16 for colour, which is stored at half size.
 _RIPPLES, _COLOUR_RIPPLES = (0.1, 9), (0.35, 17)
 
-# The least length of a line (the longer side of its box), pixels at half the size, in the map of the
-# full size and in those of half; and the same of one with as many pixels that are `_STRONG` times as
-# steep as need be: the links of a chain, a dotted strap.
+# The least length of a line (the longer side of its box), pixels at half the size; and the same of
+# one with as many pixels that are `_STRONG` times as steep as need be: the links of a chain, a
+# dotted strap. In the map of the full size, and in those of half.
 _FINE_LINE, _LINE = (7, 5), (14, 7)
 _STRONG = 3.0
 
 # By so many pixels a slope reaches beyond the edge that makes it: at the full size, and at half.
 _HALO, _HALF_HALO = 1, 2
 
-_FAINT = 0.6  # of an edge's least slope: a trace of an outline that fades
-_FAINT_RIPPLES = 0.5  # of the ripples' share: a pale hem just beyond a dark stripe is as faint
+# Of what an edge must exceed, by the grain, by shadows, by ripples: a trace of an outline that
+# fades, that lies in a shadow, of a pale hem just beyond a dark stripe.
+_FAINT, _FAINT_BROAD, _FAINT_RIPPLES = 0.6, 0.8, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +144,20 @@ def lines(outline: Outline, relaxed: float) -> Box | None:
     light, colour = outline.coarse
     coarse = _edges(light, relaxed) | _edges(colour, relaxed)
     return around(
-        _box_of_lines(_edges(outline.fine, relaxed), _FINE_LINE, (outline.fine,), _HALO, outline),
-        _box_of_lines(coarse, _LINE, outline.coarse, _HALF_HALO, outline),
+        _box_of_lines(_edges(outline.fine, relaxed), _FINE_LINE, (outline.fine,), _HALO),
+        _box_of_lines(coarse, _LINE, outline.coarse, _HALF_HALO),
     )
 
-FB=1.
+
 def faint(outline: Outline, relaxed: float) -> tuple[Mask, ...]:
     """Where each map has what may be an outline too faint, or too broken, for `lines`."""
     return tuple(
-        _exceeding(part, _rounded(part.broad,FB), _rounded(part.ripples, _FAINT_RIPPLES), relaxed * _FAINT)
+        _exceeding(
+            part,
+            _rounded(part.broad, _FAINT_BROAD),
+            _rounded(part.ripples, _FAINT_RIPPLES),
+            relaxed * _FAINT,
+        )
         for part in (outline.fine, *outline.coarse)
     )
 
@@ -196,7 +204,7 @@ def _coarse(slopes: _Slopes, ripples: tuple[float, int]) -> _Map:
         _rounded(slopes, share * _UNIT / _SOBEL), np.ones((reach, reach), np.uint8)
     )
     threshold = max(_FAINTEST * _UNIT, _OVER_GRAIN * _grain(eight_bit))
-    return _Map(eight_bit, threshold, _rounded(broad, _STEEPER), _plane(strongest))
+    return _Map(eight_bit, threshold, _capped(_rounded(broad, _STEEPER)), _capped(strongest))
 
 
 def _grain(slopes: Plane) -> float:
@@ -207,8 +215,12 @@ def _grain(slopes: Plane) -> float:
     strip = max(2, round(_STRIP * min(slopes.shape)))
     # Every second pixel is enough.
     sides = (slopes[:strip], slopes[-strip:], slopes[:, :strip], slopes[:, -strip:])
-    medians = [np.partition(side[::2], side[::2].size // 2, axis=None)[side[::2].size // 2] for side in sides]
-    return float(sorted(medians)[1])
+    return sorted(_median(side[::2]) for side in sides)[1]
+
+
+def _median(slopes: Plane) -> float:
+    middle = slopes.size // 2
+    return float(np.partition(slopes, middle, axis=None)[middle])
 
 
 def _edges(part: _Map, relaxed: float) -> Mask:
@@ -216,13 +228,16 @@ def _edges(part: _Map, relaxed: float) -> Mask:
 
 
 def _exceeding(part: _Map, broad: Plane, ripples: Plane, relaxed: float) -> Mask:
-    floor = np.maximum(broad, ripples)
-    np.maximum(floor, np.uint8(min(_STEEPEST, part.threshold * relaxed)), out=floor)
-    return part.slopes > np.minimum(floor, np.uint8(_STEEPEST), out=floor)
+    least = np.uint8(min(_STEEPEST, part.threshold * relaxed))
+    return part.slopes > np.maximum(np.maximum(broad, ripples), least)
+
+
+def _capped(floor: cv2.typing.MatLike) -> Plane:
+    return np.minimum(_plane(floor), np.uint8(_STEEPEST))
 
 
 def _box_of_lines(
-    edges: Mask, least: tuple[int, int], maps: tuple[_Map, ...], halo: int, outline: Outline
+    edges: Mask, least: tuple[int, int], maps: tuple[_Map, ...], halo: int
 ) -> Box | None:
     """The box of all lines that are long enough, in pixels of the full size.
 
@@ -231,14 +246,11 @@ def _box_of_lines(
         least: length of a line, and of a strong one.
         maps: that the edges are of.
         halo: by so many pixels the box is smaller, since slopes reach beyond what makes them.
-        outline: of the picture.
     """
     height, width = edges.shape
     left, top, right, bottom = width, height, 0, 0
     # Contours from outside cost a tenth of labelled parts; what lies within others needs no box.
-    contours, _ = cv2.findContours(
-        edges.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
+    contours, _ = cv2.findContours(edges.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     for contour in contours:
         x, y, across, down = cv2.boundingRect(contour)
         if left <= x and top <= y and x + across <= right and y + down <= bottom:
