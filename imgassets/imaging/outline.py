@@ -12,8 +12,8 @@ An edge is what is
 - narrow: the slopes of shadows and gradients are as steep some pixels further,
 - and not the ripples that JPEG leaves beside a much stronger edge.
 
-The constants were chosen on `benchmarks/quality`, by what they cut off and leave there, on other
-seeds than those that are reported.
+The constants were chosen on `benchmarks/quality`, by what they cut off and leave there; its README
+says on which seeds.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _HALO, _HALF_HALO = 1, 2
 
 # Of what an edge must exceed, by the grain, by shadows, by ripples: a trace of an outline that
 # fades, that lies in a shadow, of a pale hem just beyond a dark stripe.
-_FAINT, _FAINT_BROAD, _FAINT_RIPPLES = 0.6, 0.8, 0.5
+_FAINT, _FAINT_BROAD, _FAINT_RIPPLES = 0.6, 0.9, 0.5
 
 
 @dataclass(frozen=True, slots=True)
