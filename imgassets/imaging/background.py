@@ -39,8 +39,8 @@ _CLOSE = 0.045  # of the longer side: a margin so narrow may be a product that f
 _GAP, _MORE, _DEVIATIONS = 2, 2, 3.0
 
 # Pixels that are kept beyond every side of the box on a rough wall, where faint traces drown: a
-# product whose stripes are of the wall's brightness lost 2.0 %, and loses 1.2 %.
-_ROUGH_MARGIN = 4
+# product whose stripes are of the wall's brightness lost 2.0 %, and loses 1.4 %.
+_ROUGH_MARGIN = 3
 
 # A wall has a grain of its own from so much above the faintest edge on. What is smoother by that
 # share, on average over three by three cells of so many pixels, is no wall.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from imgassets.imaging.picture import Box, Pixels
 from imgassets.imaging.trim import Trim, find
@@ -183,6 +183,45 @@ def test_an_outline_no_steeper_than_the_walls_grain_leaves_the_picture_as_it_is(
 def test_a_margin_of_a_few_pixels_is_kept() -> None:
     found = find(_scene(200, 60, Box(90, 0, 120, 412)), SETTINGS)
     assert found.box.y + found.box.height == 420
+
+
+def test_a_side_of_an_outline_that_fades_is_followed() -> None:
+    # A pale dress whose one side runs outwards, from plain to hardly seen.
+    pixels = np.full((420, 300), 245, np.float32)
+    cv2.fillPoly(pixels, [np.array([(110, 60), (190, 60), (190, 360), (50, 360)])], 215)
+    cv2.fillPoly(pixels, [np.array([(110, 60), (150, 60), (150, 360), (50, 360)])], 242.8)
+    found = find(_with_grain(pixels), SETTINGS)
+    assert found.box.x <= 52
+    assert found.box.x >= 35
+
+
+def test_a_pale_stripe_beyond_a_dark_one_is_kept() -> None:
+    pixels = np.full((420, 300), 247, np.float32)
+    for top in range(110, 300, 18):
+        pixels[top : top + 9, 90:210] = 170
+        pixels[top + 9 : top + 14, 90:210] = 243
+    found = find(_with_grain(pixels), SETTINGS)
+    assert _holds(found, Box(90, 110, 120, 194), slack=6)
+
+
+def test_a_faint_wall_all_around_is_not_followed() -> None:
+    noise = np.random.default_rng(8).normal(0, 1.6, (420, 300)).astype(np.float32)
+    pixels = 200 + cv2.GaussianBlur(noise, (3, 3), 0)
+    pixels[110:310, 90:210] = 60
+    assert _holds(find(_with_grain(pixels), SETTINGS), SHIRT, slack=4)
+
+
+def test_more_is_kept_on_a_rough_wall() -> None:
+    box = find(_on_plaster(60, SHIRT), SETTINGS).box
+    assert SHIRT.x - box.x >= 3
+    assert SHIRT.y - box.y >= 3
+
+
+def _with_grain(grey: NDArray[np.float32]) -> Pixels:
+    """A camera's grain, and JPEG."""
+    grain = np.random.default_rng(5).normal(0, 0.4, grey.shape)
+    rounded = np.clip(np.rint(grey + grain), 0, 255).astype(np.uint8)
+    return _served(np.repeat(rounded[:, :, None], 3, axis=2))
 
 
 def _served(pixels: Pixels) -> Pixels:
