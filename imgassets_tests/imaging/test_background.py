@@ -204,7 +204,7 @@ def test_a_pale_stripe_beyond_a_dark_one_is_kept() -> None:
 
 def test_a_faint_wall_all_around_is_not_followed() -> None:
     noise = np.random.default_rng(8).normal(0, 1.6, (420, 300)).astype(np.float32)
-    pixels = 200 + cv2.GaussianBlur(noise, (3, 3), 0)
+    pixels = np.asarray(200 + cv2.GaussianBlur(noise, (3, 3), 0), np.float32)
     pixels[110:310, 90:210] = 60
     assert _holds(find(_with_grain(pixels), SETTINGS), SHIRT, slack=4)
 
