@@ -3,7 +3,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from imgassets.imaging.picture import Box, Pixels
 from imgassets.imaging.trim import Trim, find
@@ -183,6 +183,43 @@ def test_an_outline_no_steeper_than_the_walls_grain_leaves_the_picture_as_it_is(
 def test_a_margin_of_a_few_pixels_is_kept() -> None:
     found = find(_scene(200, 60, Box(90, 0, 120, 412)), SETTINGS)
     assert found.box.y + found.box.height == 420
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_a_pale_chain_that_nearly_vanishes_at_one_side_is_kept(width: int) -> None:
+    pixels = np.full((420, 300), 245, np.float32)
+    cv2.ellipse(pixels, (150, 210), (100, 100), 0, 40, 320, 215, width)
+    cv2.ellipse(pixels, (150, 210), (100, 100), 0, -40, 40, 243.2, width)
+    assert _holds(find(_with_grain(pixels), SETTINGS), Box(50, 110, 201, 201), slack=5)
+
+
+def test_a_pale_stripe_beyond_a_dark_one_is_kept() -> None:
+    pixels = np.full((420, 300), 247, np.float32)
+    for top in range(110, 300, 18):
+        pixels[top : top + 9, 90:210] = 170
+        pixels[top + 9 : top + 14, 90:210] = 243
+    found = find(_with_grain(pixels), SETTINGS)
+    assert _holds(found, Box(90, 110, 120, 194), slack=6)
+
+
+def test_a_faint_wall_all_around_is_not_followed() -> None:
+    noise = np.random.default_rng(8).normal(0, 1.6, (420, 300)).astype(np.float32)
+    pixels = np.asarray(200 + cv2.GaussianBlur(noise, (3, 3), 0), np.float32)
+    pixels[110:310, 90:210] = 60
+    assert _holds(find(_with_grain(pixels), SETTINGS), SHIRT, slack=4)
+
+
+def test_more_is_kept_on_a_rough_wall() -> None:
+    box = find(_on_plaster(60, SHIRT), SETTINGS).box
+    assert SHIRT.x - box.x >= 3
+    assert SHIRT.y - box.y >= 3
+
+
+def _with_grain(grey: NDArray[np.float32]) -> Pixels:
+    """A camera's grain, and JPEG."""
+    grain = np.random.default_rng(5).normal(0, 0.4, grey.shape)
+    rounded = np.clip(np.rint(grey + grain), 0, 255).astype(np.uint8)
+    return _served(np.repeat(rounded[:, :, None], 3, axis=2))
 
 
 def _served(pixels: Pixels) -> Pixels:
