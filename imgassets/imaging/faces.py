@@ -27,7 +27,7 @@ _SAME = 0.3  # overlap (intersection over union) from which two boxes are of one
 # benchmarks/quality, with other seeds than those that are reported.
 _NEAR = 1.1  # a whole factor may give so many times `first_side`, or a part of it
 _LITTLE = 0.8
-_SMALLER = 0.92  # the first look may be made smaller by so much, if that saves the network work
+_SMALLER = 0.88  # the first look may be made smaller by so much, if that saves the network work
 _SHARE = 0.3  # of the picture's area: what is smaller is looked at as if it were so large
 _FAINT = 0.05  # the lowest of the scores below
 # The score from which a place is looked at closely, by the height that the face seems to have: of

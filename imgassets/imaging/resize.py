@@ -8,7 +8,9 @@ import numpy as np
 from imgassets.imaging.picture import Picture, Pixels
 from imgassets.settings import ResizeSettings
 
-_TWO_STEPS = 0.65
+# Shares of the size: from the one on, and up to the other, OpenCV's area filter is not the closest
+# to the ideal, or hardly.
+_LINEAR, _TWO_STEPS = 0.87, 0.68
 
 
 def resize(picture: Picture, settings: ResizeSettings) -> Picture:
@@ -42,18 +44,23 @@ def _scaled(picture: Picture, width: int, height: int, *, enlarge: bool) -> Pict
 def shrunk(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Shrink by the area filter: the mean of all pixels that a new one stands for.
 
-    So there is no moire in woven cloth. Between half the size and `_TWO_STEPS`, where most pictures
-    of a catalogue come to once they are decoded at a half, the mean is that of two by two places
-    between pixels, by linear interpolation. On photographs shrunk to 0.6 that differs from OpenCV's
-    exact filter by 0.25 levels on average and is 2 % less sharp, at two fifths of the time; closer
-    to the full size it would be softer than that.
+    So there is no moire in woven cloth. OpenCV's takes longest where it is needed most; in two
+    ranges there is a way as close to what an ideal filter (Lanczos) makes, at a fifth or two fifths
+    of the time:
+
+    - just below the full size, linear interpolation (photographs: 1.4 levels off, both ways);
+    - above half the size, the mean of two by two places between pixels, by linear interpolation
+      (at 0.6: 1.5 levels off, both ways, and 2 % less sharp; fine weaves are nearer to the ideal).
 
     Args:
         pixels: height x width x 3, uint8.
         size: the new width and height, pixels; no larger.
     """
     shares = size[0] / pixels.shape[1], size[1] / pixels.shape[0]
-    if min(shares) > 0.5 and max(shares) <= _TWO_STEPS:
+    how = cv2.INTER_AREA
+    if min(shares) >= _LINEAR:
+        how = cv2.INTER_LINEAR
+    elif min(shares) > 0.5 and max(shares) <= _TWO_STEPS:
         twice = 2 * size[0], 2 * size[1]
         pixels = np.asarray(cv2.resize(pixels, twice, interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
