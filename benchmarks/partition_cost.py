@@ -6,11 +6,11 @@
     python -m benchmarks.partition_cost backfill --partitions 10
 
 `imports`: fresh interpreters, in turn. `run`: one run of the real assets in a fresh interpreter,
-step by step. `backfill`: through Dagster's daemon with the project's `dagster.yaml`, as a person
-launches it, of the real assets and of `benchmarks.trivial`; of the latter also as Dagster itself
-starts runs, which is what is to be compared with. CPU is that of the daemon, its code server and
-all runs with their children, from the launch to the end of the last run. MongoDB and
-the pictures' server are outside of it, and of what stands before the launch (their own start, and
+and one forked from the warm server, step by step. `backfill`: through Dagster's daemon with the
+project's `dagster.yaml`, as a person launches it, of the real assets and of `benchmarks.trivial`;
+of the latter also as Dagster itself starts runs ("stock"). CPU is that of the daemon, its servers
+and all runs with their children, from the launch to the end of the last run. MongoDB and the
+pictures' server are outside of it, and so is what stands before the launch (their own start, and
 the daemon's). Everything lies in `.imgassets/bench/partition`.
 """
 
@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dagster as dg
@@ -43,6 +44,7 @@ from pymongo import MongoClient
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import CatalogueServer
 from imgassets.settings import home, project_root
+from imgassets.warm.client import WarmServer
 
 BENCH = home() / "bench" / "partition"
 FIRST_DAY = dt.date(2026, 1, 1)
@@ -103,7 +105,7 @@ def main() -> None:
         _imports(options.rounds)
     with ExitStack() as stack:
         if options.part != "imports":
-            environment = stack.enter_context(_sources(max(2, options.partitions)))
+            environment = stack.enter_context(_sources(max(3, options.partitions)))
         if options.part in (None, "run"):
             _run(environment)
         if options.part in (None, "backfill"):
@@ -215,17 +217,13 @@ def _run(environment: Mapping[str, str]) -> None:
     with _instance(folder) as instance:
         instance.add_dynamic_partitions("retailer", RETAILERS)
     known = {**environment, "DAGSTER_HOME": str(folder)}
-    first, second = _keys(2)
+    first, second, third = _keys(3)
     program = ("-m", "benchmarks.one_run")
     for module, job in JOBS.items():
-        done = subprocess.run(
-            [sys.executable, *program, module, job, first],
-            env=known,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        print(done.stdout, flush=True)
+        print("fresh:", flush=True)
+        subprocess.run([sys.executable, *program, module, job, first], env=known, check=True)
+        print("forked:", flush=True)
+        _forked("benchmarks.one_run", [module, job, third], known)
     # Once more, since telling the time of each import takes time.
     told = subprocess.run(
         [sys.executable, "-X", "importtime", *program, OURS, JOBS[OURS], second],
@@ -241,6 +239,18 @@ def _run(environment: Mapping[str, str]) -> None:
         if name.strip() in HEAVY:
             print(f"| {name.strip()} | {int(taken) / 1e6:.2f} |", flush=True)
     shutil.rmtree(BENCH / "data")
+
+
+def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a program as runs are started."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    server, ended = WarmServer(), Event()
+    server.start(module, arguments, lambda _: ended.set())
+    ended.wait()
+    server.close()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def _backfills(partitions: int, environment: Mapping[str, str], only: str | None) -> None:

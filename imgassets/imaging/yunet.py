@@ -9,15 +9,19 @@ than 5.9 for 256x384 pixels on one core (AMD EPYC; ONNX Runtime 1.32, OpenCV 4.1
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.picture import Pixels
+
+# Or ONNX Runtime tells Microsoft about each process and network, from 1.29 on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 # opencv_zoo's file says that its input is 640 pixels square, which OpenCV overlooks and ONNX
 # Runtime holds to. Of these two dimensions (field 1, 3 bytes: dim_value 640) names are made

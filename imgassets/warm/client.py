@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
@@ -128,8 +128,7 @@ class Link:
         module: str,
         arguments: Sequence[str],
         *,
-        environment: Mapping[str, str] | None = None,
-        path: Sequence[str] | None = None,
+        like_this: bool = False,
         descriptors: Sequence[int] = (),
         ended: Callable[[int | None], None],
     ) -> ProcessMark:
@@ -138,9 +137,9 @@ class Link:
         Args:
             module: its name.
             arguments: of the program.
-            environment: of the process, instead of that of the server.
-            path: its `sys.path`, likewise.
-            descriptors: its standard input and output, likewise.
+            like_this: with the environment, folder and `sys.path` of this process as they are now,
+                not those that the server was started with.
+            descriptors: its standard input, output and error, likewise.
             ended: as there.
 
         Raises:
@@ -149,8 +148,7 @@ class Link:
         request = {
             "module": module,
             "arguments": [*arguments],
-            "environment": environment and dict(environment),
-            "path": path and [*path],
+            "like": (dict(os.environ), str(Path.cwd()), [*sys.path]) if like_this else None,
             "descriptors": len(descriptors),
         }
         asked: Future[int] = Future()

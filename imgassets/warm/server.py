@@ -162,21 +162,20 @@ def _received(client: Connection[Any, Any], count: int) -> list[int]:
 def _become(
     module: str,
     arguments: list[str],
-    environment: dict[str, str] | None,
-    path: list[str] | None,
+    like: tuple[dict[str, str], str, list[str]] | None,
     descriptors: list[int],
 ) -> None:
     """Be a fresh interpreter that runs a module."""
     os.setsid()
-    for descriptor, standard in zip(descriptors, (0, 1), strict=False):
+    for descriptor, standard in zip(descriptors, (0, 1, 2), strict=False):
         os.dup2(descriptor, standard)
         os.close(descriptor)
-    if environment is not None:
-        mine = os.environ[VARIABLE]
+    if like is not None:
+        environment, folder, sys.path[:] = like
+        environment[VARIABLE] = os.environ[VARIABLE]
         os.environ.clear()
-        os.environ.update(environment, **{VARIABLE: mine})
-    if path is not None:
-        sys.path[:] = path
+        os.environ.update(environment)
+        os.chdir(folder)
     # Or all processes would draw the same numbers. (Python's own `random` sees to it itself.)
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
