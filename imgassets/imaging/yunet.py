@@ -9,7 +9,9 @@ than 5.9 for 256x384 pixels on one core (AMD EPYC; ONNX Runtime 1.32, OpenCV 4.1
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -98,6 +100,24 @@ class Network:
         scores = faces[:, -1].tolist()
         kept = cv2.dnn.NMSBoxes(boxes, scores, min_score, _NMS_THRESHOLD, 1.0, _TOP_K)
         return faces[np.asarray(kept, np.intp).reshape(-1)]
+
+
+_loading = threading.Lock()
+
+
+def shared_network(model: Path) -> Network:
+    """The network of a file, loaded once for all detectors and threads of this process.
+
+    Raises:
+        ModelError: the file is no such network.
+    """
+    with _loading:
+        return _loaded(model, model.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(model: Path, changed: int) -> Network:  # noqa: ARG001  (a file that changed is another)
+    return Network(model)
 
 
 def _read(
