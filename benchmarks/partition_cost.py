@@ -246,7 +246,7 @@ def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str
     before = dict(os.environ)
     os.environ.update(environment)
     server, ended = WarmServer(), Event()
-    server.start(module, arguments, lambda _: ended.set())
+    server.start(module, arguments, ready=lambda _: None, ended=lambda _: ended.set())
     ended.wait()
     server.close()
     os.environ.clear()

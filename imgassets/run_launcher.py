@@ -17,7 +17,6 @@ https://docs.dagster.io/deployment/execution/run-monitoring
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -93,25 +92,30 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
             super().launch_run(context)
             return
         try:
-            mark = self._forked(self._server, run)
+            self._fork(self._server, run)
         except WarmError as error:
             logging.getLogger(__name__).warning(
                 f"run {run.run_id} is started in Dagster's own way, which takes longer: {error}"
             )
             super().launch_run(context)
-            return
-        # The number of the run, since a run that is done again inherits the tags of the first.
-        told = json.dumps({"run": run.run_id, "process": mark.dump()})
-        self._instance.add_run_tags(run.run_id, {PROCESS_TAG: told})
 
-    def _forked(self, warm: WarmServer, run: DagsterRun) -> ProcessMark:
+    def _fork(self, warm: WarmServer, run: DagsterRun) -> None:
         origin = run.job_code_origin
         if origin is None:
             raise WarmError("it does not say where its code is")
         arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
         # Before them stands the program, which is `dagster`.
         command = [*arguments.get_command_args()][-3:]
-        return warm.start("dagster", command, partial(self._has_ended, run.run_id))
+        warm.start(
+            "dagster",
+            command,
+            ready=partial(self._note, run.run_id),
+            ended=partial(self._has_ended, run.run_id),
+        )
+
+    def _note(self, run_id: str, mark: ProcessMark) -> None:
+        # With the run's id, since a run that is done again inherits the tags of the first.
+        self._instance.add_run_tags(run_id, {PROCESS_TAG: f"{run_id} {mark.dump()}"})
 
     def _has_ended(self, run_id: str, status: int | None) -> None:
         """Mark a run as failed whose process did not end by itself."""
@@ -188,8 +192,8 @@ def _is_of_this_interpreter(run: DagsterRun) -> bool:
 
 def _mark(run: DagsterRun) -> ProcessMark | None:
     """The process that was forked for a run."""
-    told = json.loads(run.tags.get(PROCESS_TAG, "{}"))
-    return ProcessMark.load(told["process"]) if told.get("run") == run.run_id else None
+    run_id, _, told = run.tags.get(PROCESS_TAG, "").partition(" ")
+    return ProcessMark.load(told) if run_id == run.run_id else None
 
 
 def _lives(pid: int, moment: float) -> bool:

@@ -40,20 +40,27 @@ class WarmServer:
         self._seen: object = None
 
     def start(
-        self, module: str, arguments: Sequence[str], ended: Callable[[int | None], None]
-    ) -> ProcessMark:
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        ready: Callable[[ProcessMark], None],
+        ended: Callable[[int | None], None],
+    ) -> None:
         """Start `python -m MODULE ARGUMENTS`, which goes on when this process ends.
 
         Args:
             module: its name.
             arguments: of the program.
+            ready: called when the process is there, and before the program begins; what it raises
+                is passed on, and there is no program.
             ended: called in another thread when it has ended, with its exit code (the negative
                 number of a signal that killed it); with none where the server was gone before.
 
         Raises:
             WarmError: it cannot be started.
         """
-        return self._current().start(module, arguments, ended=ended)
+        self._current().start(module, arguments, ready=ready, ended=ended)
 
     def close(self) -> None:
         """End the server. What it started goes on."""
@@ -130,8 +137,9 @@ class Link:
         *,
         like_this: bool = False,
         descriptors: Sequence[int] = (),
+        ready: Callable[[ProcessMark], None],
         ended: Callable[[int | None], None],
-    ) -> ProcessMark:
+    ) -> None:
         """As `WarmServer.start`.
 
         Args:
@@ -140,6 +148,7 @@ class Link:
             like_this: with the environment, folder and `sys.path` of this process as they are now,
                 not those that the server was started with.
             descriptors: its standard input, output and error, likewise.
+            ready: as there.
             ended: as there.
 
         Raises:
@@ -158,7 +167,7 @@ class Link:
                     raise WarmError("the warm server is gone")
                 number = next(self._numbers)
                 self._asked[number], self._ended[number] = asked, ended
-                self._connection.send({"number": number, **request})
+                self._connection.send(("fork", number, request))
                 if descriptors:
                     socket.send_fds(self._socket, [b"\0"], descriptors)
             pid = asked.result(_PATIENCE_S)
@@ -168,10 +177,18 @@ class Link:
             raise WarmError(f"the warm server did not answer within {_PATIENCE_S} s") from None
         except OSError as error:
             raise WarmError(f"the warm server is gone: {error}") from None
-        mark = ProcessMark.of(pid)
-        if mark is None:
-            raise WarmError(f"the process {pid} ended at once; it may have said why in this log")
-        return mark
+        go = False
+        try:
+            mark = ProcessMark.of(pid)
+            if mark is None:
+                raise WarmError(f"the process {pid} was killed before it began")
+            ready(mark)
+            go = True
+        finally:
+            with self._sending, suppress(OSError):
+                if not go:
+                    self._ended.pop(number, None)
+                self._connection.send(("go", number, {"go": go}))
 
     def close(self) -> None:
         """Hang up: a server of this process's own ends."""
@@ -189,8 +206,8 @@ class Link:
                     del self._ended[number]
                     refusal = WarmError(f"the warm server refuses: {what}")
                     self._asked.pop(number).set_exception(refusal)
-                else:
-                    self._ended.pop(number)(what)
+                elif (ended := self._ended.pop(number, None)) is not None:
+                    ended(what)
         with self._sending:
             self.broken = True
             self._connection.close()

@@ -83,13 +83,15 @@ class _Forked:
         self.stdin: BinaryIO = os.fdopen(ours, "wb")
         ours, its_output = os.pipe()
         self.stdout: BinaryIO = os.fdopen(ours, "rb")
+        self._mark: Future[ProcessMark] = Future()
         self._status: Future[int | None] = Future()
         try:
-            self._mark: ProcessMark = link.start(
+            link.start(
                 module,
                 [],
                 like_this=True,
                 descriptors=(its_input, its_output, 2),
+                ready=self._mark.set_result,
                 ended=self._status.set_result,
             )
         except client.WarmError:
@@ -101,10 +103,10 @@ class _Forked:
             os.close(its_output)
 
     def kill(self) -> None:
-        self._mark.send(signal.SIGKILL)
+        self._mark.result().send(signal.SIGKILL)
 
     def wait(self) -> int | None:
         status = self._status.result()
-        while status is None and self._mark.lives:  # the server has gone before it
+        while status is None and self._mark.result().lives:  # the server has gone before it
             time.sleep(_POLL_S)
         return status

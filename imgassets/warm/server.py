@@ -6,8 +6,9 @@ code as it stands on the disk at that moment. It opens nothing and starts nothin
 threads cannot be forked safely, and it refuses where it has come to have some. It ends when the one
 who started it ends; what it forked goes on.
 
-A forked process becomes what a fresh `python -m MODULE ARGUMENTS` would be, in a session of its
-own, with the environment, folder and paths of the one who started the server.
+A forked process waits until the one who asked for it has noted which it is. It then becomes what a
+fresh `python -m MODULE ARGUMENTS` would be, in a session of its own, with the environment, folder
+and paths of the one who started the server.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class _Server:
         self._clients = {owner}
         # By a descriptor that is ready when the process has ended: its number, for whom, for what.
         self._forked: dict[int, tuple[int, Connection[Any, Any], int]] = {}
+        # Those that wait, by for whom and for what: what they are told on whether to go.
+        self._waiting: dict[tuple[Connection[Any, Any], int], Connection[Any, Any]] = {}
 
     def serve(self) -> dict[str, Any]:
         """Answer until the owner is gone; returns in forked processes alone."""
@@ -125,12 +128,14 @@ class _Server:
                     self._tell_end(ready)
                     continue
                 try:
-                    request = ready.recv()
-                    descriptors = _received(ready, request.pop("descriptors"))
+                    kind, number, request = ready.recv()
+                    descriptors = _received(ready, request.pop("descriptors", 0))
                 except (EOFError, OSError):
                     self._forget(ready)
                     continue
-                if self._fork(ready, request.pop("number")):
+                if kind == "go":
+                    _send(self._waiting.pop((ready, number)), request["go"])
+                elif self._fork(ready, number):
                     return {**request, "descriptors": descriptors}
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -139,19 +144,27 @@ class _Server:
         """Whether this is the forked process."""
         threads = len([*Path("/proc/self/task").iterdir()])
         if threads > 1:
-            _tell(client, "refused", number, f"it has {threads} threads, and cannot be forked")
+            told = f"it has {threads} threads, and cannot be forked safely"
+            _send(client, ("refused", number, told))
             return False
         here, there = Pipe()
         if child := os.fork():
             there.close()
             self._clients.add(here)
+            self._waiting[client, number] = here
             self._forked[os.pidfd_open(child)] = (child, client, number)
-            _tell(client, "forked", number, child)
+            _send(client, ("forked", number, child))
             return False
         for connection in (here, *self._clients):
             connection.close()
         for descriptor in self._forked:
             os.close(descriptor)
+        try:
+            go = there.recv()
+        except EOFError:
+            go = False
+        if not go:
+            os._exit(0)
         kept = os.dup(there.fileno())
         os.environ[VARIABLE] = f"{os.getpid()}:{kept}"
         return True
@@ -160,18 +173,21 @@ class _Server:
         child, client, number = self._forked.pop(descriptor)
         os.close(descriptor)
         _, status = os.waitpid(child, 0)
-        _tell(client, "ended", number, os.waitstatus_to_exitcode(status))
+        _send(client, ("ended", number, os.waitstatus_to_exitcode(status)))
 
     def _forget(self, client: Connection[Any, Any]) -> None:
         if client is self._owner:
             os._exit(0)
+        for whom, number in [*self._waiting]:
+            if whom is client:
+                _send(self._waiting.pop((whom, number)), message=False)
         self._clients.discard(client)
         client.close()
 
 
-def _tell(client: Connection[Any, Any], kind: str, number: int, what: object) -> None:
+def _send(client: Connection[Any, Any], message: object) -> None:
     with contextlib.suppress(OSError):  # it is gone
-        client.send((kind, number, what))
+        client.send(message)
 
 
 def _received(client: Connection[Any, Any], count: int) -> list[int]:
