@@ -119,12 +119,18 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
 
     def _has_ended(self, run_id: str, status: int | None) -> None:
         """Mark a run as failed whose process did not end by itself."""
-        if not status or not self.has_instance:
+        if status == 0 or not self.has_instance:
             return
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return
-        how = signal.strsignal(-status) if status < 0 else f"status {status}"
+        if status is None:
+            mark = _mark(run)
+            if mark is None or mark.lives:
+                return  # it goes on without the server
+            how = "unknown"
+        else:
+            how = str(signal.strsignal(-status)) if status < 0 else f"status {status}"
         self._instance.report_run_failed(run, f"The run's process ended: {how}.")
 
     def terminate(self, run_id: str) -> bool:
