@@ -15,6 +15,7 @@ import pytest
 
 from imgassets.settings import project_root
 from imgassets.warm.client import WarmServer
+from imgassets.warm.processes import ProcessMark
 from imgassets_tests.warm.conftest import PATIENCE, Started
 
 ASKS = "imgassets_tests.warm.asks"
@@ -32,7 +33,7 @@ def found(folder: Path) -> dict[str, Any]:
     assert said["variable"] == "changed"
     assert "/a/folder/of/a/user" in said["path"]
     assert "said by hello" in (folder / "errors").read_text()
-    assert not psutil.pid_exists(said["pid"])
+    assert ProcessMark.of(said["pid"]) is None
     return said
 
 
