@@ -118,7 +118,7 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
         self._instance.add_run_tags(run_id, {PROCESS_TAG: f"{run_id} {mark.dump()}"})
 
     def _has_ended(self, run_id: str, status: int | None) -> None:
-        """Mark a run as failed whose process did not end by itself."""
+        """Mark a run whose process ended before it could say how the run ended."""
         if status == 0 or not self.has_instance:
             return
         run = self._instance.get_run_by_id(run_id)
@@ -131,7 +131,11 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
             how = "unknown"
         else:
             how = str(signal.strsignal(-status)) if status < 0 else f"status {status}"
-        self._instance.report_run_failed(run, f"The run's process ended: {how}.")
+        told = f"The run's process ended: {how}."
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceled(run, told)
+        else:
+            self._instance.report_run_failed(run, told)
 
     def terminate(self, run_id: str) -> bool:
         """Interrupt a run, which then ends as canceled and keeps what it has.
