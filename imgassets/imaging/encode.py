@@ -13,9 +13,8 @@ from PIL import Image
 from imgassets.imaging.picture import Pixels
 from imgassets.settings import EncodeSettings
 
+_JPEG = b"\xff\xd8\xff"
 _SUFFIXES = {
-    "JPEG": "jpg",
-    "MPO": "jpg",
     "PNG": "png",
     "WEBP": "webp",
     "GIF": "gif",
@@ -52,6 +51,8 @@ def encode(pixels: Pixels, settings: EncodeSettings, served: bytes) -> bytes:
 
 def suffix(file: bytes) -> str:
     """The usual suffix of a picture file's name, without a dot, judged by its bytes."""
+    if file.startswith(_JPEG):
+        return "jpg"
     with Image.open(io.BytesIO(file)) as image:
         return _SUFFIXES.get(str(image.format), str(image.format).lower())
 

@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +26,7 @@ import cv2
 from imgassets.imaging.encode import suffix
 from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.models import ModelError
-from imgassets.imaging.pipeline import process_picture
+from imgassets.imaging.pipeline import PictureRecord, process_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, StorageError
@@ -141,7 +141,7 @@ class _Worker:
             path=path,
             bytes=size,
             sha256=sha256,
-            **asdict(record),
+            **{name: getattr(record, name) for name in PictureRecord.__slots__},
         )
 
 

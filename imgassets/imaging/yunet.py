@@ -9,9 +9,10 @@ than 5.9 for 256x384 pixels on one core (AMD EPYC; ONNX Runtime 1.32, OpenCV 4.1
 
 from __future__ import annotations
 
-import functools
+import math
 import os
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -32,11 +33,16 @@ _SQUARE = b"\n\x03\x08\x80\x05\n\x03\x08\x80\x05"
 _ANY = b"\n\x03\x12\x01h\n\x03\x12\x01w"
 
 _STRIDES = (8, 16, 32)  # pixels between two places of the network's three grids
-_DIVISOR = 32
+DIVISOR = 32  # sides are padded to a multiple of this
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default, as is the next
 _TOP_K = 5000
 _MARKS = 5
 _ERRORS_ONLY = 3  # or it would say for each size that the outputs are not those of 640 pixels
+
+
+def padded_area(width: int, height: int) -> int:
+    """What the network looks at, in pixels, to find the faces of a picture of that size."""
+    return math.prod(-(-side // DIVISOR) * DIVISOR for side in (width, height))
 
 
 class Network:
@@ -79,26 +85,31 @@ class Network:
             first, each face once.
         """
         height, width = pixels.shape[:2]
-        down, across = -(-height // _DIVISOR), -(-width // _DIVISOR)
-        padded = np.zeros((down * _DIVISOR, across * _DIVISOR, 3), np.uint8)
-        padded[:height, :width] = pixels
+        down, across = (-(-side // DIVISOR) * DIVISOR for side in (height, width))
+        padded = pixels
+        if (down, across) != (height, width):
+            padded = np.zeros((down, across, 3), np.uint8)
+            padded[:height, :width] = pixels
         given = self._session.run(self._outputs, {self._input: cv2.dnn.blobFromImage(padded)})
         scales = len(_STRIDES)
-        found = [
-            _read(outputs, stride, across * _DIVISOR // stride, min_score)
-            for stride, *outputs in zip(
-                _STRIDES,
-                *(given[n : n + scales] for n in range(0, 4 * scales, scales)),
-                strict=True,
-            )
-        ]
-        faces = np.concatenate(found)
-        if len(faces) == 0:
-            return faces
+        is_face, is_object, boxes, marks = (
+            np.concatenate(given[n : n + scales], axis=1)[0] for n in range(0, 4 * scales, scales)
+        )
+        score = np.clip(is_face[:, 0], 0, 1) * np.clip(is_object[:, 0], 0, 1)
+        places = np.flatnonzero(score >= min_score**2)
+        if places.size == 0:
+            return np.empty((0, 4 + 2 * _MARKS + 1), np.float32)
+        corner, stride = (known[places] for known in _grids(across, down))
+        size = np.exp(boxes[places, 2:]) * stride
+        left_top = corner + boxes[places, :2] * stride - size / 2
+        landmarks = marks[places] * stride + np.tile(corner, _MARKS)
+        faces = np.concatenate(
+            (left_top, size, landmarks, np.sqrt(score[places, None])), axis=1, dtype=np.float32
+        )
         # Whole pixels, as OpenCV compares them.
-        boxes = faces[:, :4].astype(np.int32).tolist()
+        whole = faces[:, :4].astype(np.int32).tolist()
         scores = faces[:, -1].tolist()
-        kept = cv2.dnn.NMSBoxes(boxes, scores, min_score, _NMS_THRESHOLD, 1.0, _TOP_K)
+        kept = cv2.dnn.NMSBoxes(whole, scores, min_score, _NMS_THRESHOLD, 1.0, _TOP_K)
         return faces[np.asarray(kept, np.intp).reshape(-1)]
 
 
@@ -115,24 +126,26 @@ def shared_network(model: Path) -> Network:
         return _loaded(model, model.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def _loaded(model: Path, changed: int) -> Network:  # noqa: ARG001  (a file that changed is another)
     return Network(model)
 
 
-def _read(
-    outputs: list[NDArray[np.float32]], stride: int, columns: int, min_score: float
-) -> NDArray[np.float32]:
-    """The candidates of one grid, in the form of `Network.find`."""
-    is_face, is_object, boxes, marks = (output[0] for output in outputs)
-    score = np.sqrt(np.clip(is_face[:, 0], 0, 1) * np.clip(is_object[:, 0], 0, 1))
-    places = np.flatnonzero(score >= min_score)
-    corner = np.stack((places % columns, places // columns), axis=1)
-    size = np.exp(boxes[places, 2:]) * stride
-    middle = (corner + boxes[places, :2]) * stride
-    landmarks = (marks[places] + np.tile(corner, _MARKS)) * stride
-    return np.concatenate(
-        (middle - size / 2, size, landmarks, score[places, None]), axis=1, dtype=np.float32
+@lru_cache(256)
+def _grids(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The places that the outputs speak of, all grids one after the other.
+
+    Returns:
+        n x 2: left and top of the place, pixels; n x 1: its stride.
+    """
+    corners, strides = [], []
+    for stride in _STRIDES:
+        down, across = np.mgrid[0:height:stride, 0:width:stride].reshape(2, -1)
+        corners.append(np.stack((across, down), axis=1))
+        strides.append(np.full((across.size, 1), stride))
+    return (
+        np.concatenate(corners, dtype=np.float32),
+        np.concatenate(strides, dtype=np.float32),
     )
 
 

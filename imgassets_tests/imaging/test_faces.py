@@ -97,6 +97,15 @@ def test_a_small_face_beside_a_large_one_is_found(
     assert large.height > 180
 
 
+@pytest.mark.parametrize(("x", "y"), [(400, 300), (30, 1200)])
+def test_a_tiny_face_in_a_plain_picture_is_found(
+    photos: dict[str, bytes], detector: FaceDetector, x: int, y: int
+) -> None:
+    # Its face is 114 pixels high there, and 2 % of the picture's height here.
+    (face,) = detector.find(_canvas(_pixels(photos, "astronaut"), x, y, 32 / 114))
+    assert 20 < face.height < 45
+
+
 def test_a_pattern_holds_no_face(detector: FaceDetector) -> None:
     assert [face for seed in range(5) for face in detector.find(_cloth(seed))] == []
 

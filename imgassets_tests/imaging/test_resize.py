@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
+from imgassets.imaging.decode import decode
 from imgassets.imaging.picture import Box, Picture
-from imgassets.imaging.resize import resize
-from imgassets.settings import ResizeSettings
+from imgassets.imaging.resize import resize, shrunk
+from imgassets.settings import DecodeSettings, ResizeSettings
 
 
 def _picture(width: int, height: int, value: int = 50) -> Picture:
@@ -42,6 +44,32 @@ def test_fine_stripes_become_their_mean_and_no_pattern() -> None:
     assert made.pixels.std() < 40  # nearest neighbour gives 100
     quarter = resize(Picture(stripes, (900, 900)), ResizeSettings(max_side=450))
     assert (quarter.pixels == 100).all()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.52, 0.6, 0.64, 0.9])
+@pytest.mark.parametrize("name", ["portrait_a", "astronaut"])
+def test_a_photograph_shrinks_as_by_the_exact_area_filter(
+    photos: dict[str, bytes], name: str, share: float
+) -> None:
+    pixels = decode(photos[name], DecodeSettings()).pixels
+    size = round(pixels.shape[1] * share), round(pixels.shape[0] * share)
+    exact = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    made = shrunk(pixels, size)
+    assert np.abs(made.astype(int) - exact).mean() < 0.5
+    assert _sharpness(made) > 0.95 * _sharpness(exact)
+
+
+@pytest.mark.parametrize("share", [0.52, 0.6, 0.64])
+def test_the_finest_cloth_gives_no_more_moire_than_by_the_exact_area_filter(share: float) -> None:
+    weave = np.zeros((900, 900, 3), np.uint8)
+    weave[::2], weave[:, ::2] = 200, 150
+    size = round(900 * share), round(900 * share)
+    exact = cv2.resize(weave, size, interpolation=cv2.INTER_AREA)
+    assert shrunk(weave, size).std() <= exact.std() + 0.5
+
+
+def _sharpness(pixels: cv2.typing.MatLike) -> float:
+    return float(cv2.Laplacian(pixels, cv2.CV_32F).std())
 
 
 def test_an_exact_size_is_padded_evenly_in_the_colour() -> None:
