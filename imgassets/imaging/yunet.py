@@ -123,12 +123,10 @@ def shared_network(model: Path) -> Network:
         ModelError: the file is no such network.
     """
     with _loading:
-        return _loaded(model, model.stat().st_mtime_ns)
+        return _loaded(model)
 
 
-@lru_cache(maxsize=2)
-def _loaded(model: Path, changed: int) -> Network:  # noqa: ARG001  (a file that changed is another)
-    return Network(model)
+_loaded = lru_cache(maxsize=2)(Network)
 
 
 @lru_cache(256)
