@@ -225,15 +225,14 @@ def _run(environment: Mapping[str, str]) -> None:
         print("forked:", flush=True)
         _forked("benchmarks.one_run", [module, job, third], known)
     # Once more, since telling the time of each import takes time.
-    told = subprocess.run(
+    subprocess.run(
         [sys.executable, "-X", "importtime", *program, OURS, JOBS[OURS], second],
         env=known,
         check=True,
         capture_output=True,
-        text=True,
     )
     print("| imported by it | s |\n|---|---|")
-    for line in told.stderr.splitlines():
+    for line in (folder / "one_run.log").read_text().splitlines():
         _, _, rest = line.partition("import time:")
         taken, name = ([*rest.split("|"), "", ""])[1:3]
         if name.strip() in HEAVY:
