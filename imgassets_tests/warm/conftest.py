@@ -3,8 +3,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
+from imgassets.warm import server as program
 from imgassets.warm.client import WarmServer
 from imgassets.warm.processes import ProcessMark
 
@@ -30,6 +32,12 @@ class Started:
     def wait(self) -> int | None:
         assert self._over.wait(PATIENCE)
         return self.status
+
+
+def servers(owner: int | None = None) -> list[psutil.Process]:
+    """The warm servers of a process."""
+    children = psutil.Process(owner).children()
+    return [child for child in children if program.__file__ in child.cmdline()]
 
 
 @pytest.fixture

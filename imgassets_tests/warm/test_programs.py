@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from imgassets.settings import project_root
 from imgassets.warm.client import WarmServer
 from imgassets.warm.processes import ProcessMark
-from imgassets_tests.warm.conftest import PATIENCE, Started
+from imgassets_tests.warm.conftest import PATIENCE, Started, servers
 
 ASKS = "imgassets_tests.warm.asks"
 
@@ -41,7 +40,7 @@ def test_it_is_forked_by_the_server_that_forked_this_process(
     server: WarmServer, tmp_path: Path
 ) -> None:
     asking = Started(server, ASKS, str(tmp_path), "with")
-    (process,) = psutil.Process().children()
+    (process,) = servers()
     assert asking.wait() == 0
     said = found(tmp_path)
     assert said["parent"] == process.pid

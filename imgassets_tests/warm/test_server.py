@@ -18,10 +18,9 @@ import psutil
 import pytest
 
 from imgassets.settings import project_root
-from imgassets.warm import server as program
 from imgassets.warm.client import WarmError, WarmServer
 from imgassets.warm.processes import ProcessMark
-from imgassets_tests.warm.conftest import PATIENCE, Started
+from imgassets_tests.warm.conftest import PATIENCE, Started, servers
 
 SURROUNDINGS = "imgassets_tests.warm.surroundings"
 
@@ -31,12 +30,6 @@ def wait_for(found: Callable[[], object]) -> None:
     while not found():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def servers(owner: int | None = None) -> list[psutil.Process]:
-    """The warm servers of a process."""
-    children = psutil.Process(owner).children()
-    return [child for child in children if program.__file__ in child.cmdline()]
 
 
 def seen(server: WarmServer, file: Path) -> dict[str, Any]:
