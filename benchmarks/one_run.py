@@ -1,8 +1,9 @@
-"""One run of a code location's assets in a fresh interpreter: where its CPU goes.
+"""One run of a code location's assets in a process of its own: where its CPU goes.
 
 `partition_cost` starts it as `python -m benchmarks.one_run MODULE JOB PARTITION_KEY`, with a
-DAGSTER_HOME that knows the retailer. CPU is that of the process, and of children when they have
-ended; it is sampled, and read at the times of Dagster's events.
+DAGSTER_HOME that knows the retailer; afresh, or forked from the warm server. CPU is that of the
+process, and of children when they have ended; it is sampled, and read at the times of Dagster's
+events.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
+
+import psutil
+
+from imgassets.warm.client import inherited
 
 _EVERY_S = 0.002
 
@@ -22,6 +28,10 @@ class _Clock:
     """CPU seconds of this process and its children, at any time since the start."""
 
     def __init__(self) -> None:
+        # Where this is forked, so is the imaging process, as a child of the server.
+        server = psutil.Process(os.getppid()) if inherited() else None
+        self._others = (lambda: _of_children(server)) if server else lambda: 0.0
+        self._before = self._others()
         self._moments: list[float] = []
         self._cpu: list[float] = []
         self._ended = threading.Event()
@@ -42,8 +52,14 @@ class _Clock:
         while not self._ended.wait(_EVERY_S):
             children = os.times()
             spent = time.process_time() + children.children_user + children.children_system
+            spent += self._others() - self._before
             self._moments.append(time.time())
             self._cpu.append(spent)
+
+
+def _of_children(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.children_user + times.children_system)
 
 
 class _Collector:
@@ -63,6 +79,8 @@ class _Collector:
 def main() -> None:
     """Run the partition and print the table."""
     module, job_name, partition = sys.argv[1:]
+    with (Path(os.environ["DAGSTER_HOME"]) / "one_run.log").open("a") as log:
+        os.dup2(log.fileno(), sys.stderr.fileno())  # what Dagster logs
     clock, collector = _Clock(), _Collector()
     gc.callbacks.append(collector)
     spans = [("interpreter", time.time())]

@@ -6,10 +6,11 @@
     python -m benchmarks.partition_cost backfill --partitions 10
 
 `imports`: fresh interpreters, in turn. `run`: one run of the real assets in a fresh interpreter,
-step by step. `backfill`: through Dagster's daemon with the project's `dagster.yaml`, as a person
-launches it, of the real assets and of `benchmarks.trivial`. CPU is that of the daemon, its code
-server and all runs with their children, from the launch to the end of the last run. MongoDB and
-the pictures' server are outside of it, and of what stands before the launch (their own start, and
+and one forked from the warm server, step by step. `backfill`: through Dagster's daemon with the
+project's `dagster.yaml`, as a person launches it, of the real assets and of `benchmarks.trivial`;
+of the latter also as Dagster itself starts runs ("stock"). CPU is that of the daemon, its servers
+and all runs with their children, from the launch to the end of the last run. MongoDB and the
+pictures' server are outside of it, and so is what stands before the launch (their own start, and
 the daemon's). Everything lies in `.imgassets/bench/partition`.
 """
 
@@ -30,6 +31,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dagster as dg
@@ -42,12 +44,15 @@ from pymongo import MongoClient
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import CatalogueServer
 from imgassets.settings import home, project_root
+from imgassets.warm.client import WarmServer
 
 BENCH = home() / "bench" / "partition"
 FIRST_DAY = dt.date(2026, 1, 1)
 RETAILERS = [f"shop-{number}" for number in range(10)]
 PICTURES = 20
 OURS, TRIVIAL = "imgassets.definitions", "benchmarks.trivial"
+# What is backfilled, by whose launcher.
+BACKFILLS = {"stock": TRIVIAL, "trivial": TRIVIAL, "ours": OURS}
 ASSETS = {OURS: ["url_list", "raw_images", "processed_images"], TRIVIAL: ["nothing"]}
 JOBS = {TRIVIAL: "__ASSET_JOB", OURS: "catalogue_job"}
 HEAVY = (
@@ -90,13 +95,17 @@ def main() -> None:
     parser.add_argument("part", choices=parts, nargs="?", help="one part of it")
     parser.add_argument("--rounds", type=int, default=9, help="of imports")
     parser.add_argument("--partitions", type=int, default=100, help="of the backfills")
-    parser.add_argument("--only", choices=ASSETS, help="one of the backfills")
+    parser.add_argument(
+        "--only",
+        choices=BACKFILLS,
+        help="one of the backfills: trivial with Dagster's launcher, trivial with ours, ours",
+    )
     options = parser.parse_args()
     if options.part in (None, "imports"):
         _imports(options.rounds)
     with ExitStack() as stack:
         if options.part != "imports":
-            environment = stack.enter_context(_sources(max(2, options.partitions)))
+            environment = stack.enter_context(_sources(max(3, options.partitions)))
         if options.part in (None, "run"):
             _run(environment)
         if options.part in (None, "backfill"):
@@ -208,27 +217,22 @@ def _run(environment: Mapping[str, str]) -> None:
     with _instance(folder) as instance:
         instance.add_dynamic_partitions("retailer", RETAILERS)
     known = {**environment, "DAGSTER_HOME": str(folder)}
-    first, second = _keys(2)
+    first, second, third = _keys(3)
     program = ("-m", "benchmarks.one_run")
     for module, job in JOBS.items():
-        done = subprocess.run(
-            [sys.executable, *program, module, job, first],
-            env=known,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        print(done.stdout, flush=True)
+        print("fresh:", flush=True)
+        subprocess.run([sys.executable, *program, module, job, first], env=known, check=True)
+        print("forked:", flush=True)
+        _forked("benchmarks.one_run", [module, job, third], known)
     # Once more, since telling the time of each import takes time.
-    told = subprocess.run(
+    subprocess.run(
         [sys.executable, "-X", "importtime", *program, OURS, JOBS[OURS], second],
         env=known,
         check=True,
         capture_output=True,
-        text=True,
     )
     print("| imported by it | s |\n|---|---|")
-    for line in told.stderr.splitlines():
+    for line in (folder / "one_run.log").read_text().splitlines():
         _, _, rest = line.partition("import time:")
         taken, name = ([*rest.split("|"), "", ""])[1:3]
         if name.strip() in HEAVY:
@@ -236,24 +240,38 @@ def _run(environment: Mapping[str, str]) -> None:
     shutil.rmtree(BENCH / "data")
 
 
+def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a program as runs are started."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    server, ended = WarmServer(), Event()
+    server.start(module, arguments, ready=lambda _: None, ended=lambda _: ended.set())
+    ended.wait()
+    server.close()
+    os.environ.clear()
+    os.environ.update(before)
+
+
 def _backfills(partitions: int, environment: Mapping[str, str], only: str | None) -> None:
     print(
         f"| backfill of {partitions} partitions | wall s | CPU s | CPU s each |\n|---|---|---|---|"
     )
     costs = {}
-    for module in [only] if only else [TRIVIAL, OURS]:
-        cost = costs[module] = _backfill(module, partitions, environment)
+    for name in [only] if only else BACKFILLS:
+        cost = costs[name] = _backfill(name, partitions, environment)
         each = cost.cpu / partitions
-        print(f"| {module} | {cost.wall:.1f} | {cost.cpu:.1f} | {each:.2f} |", flush=True)
-    if len(costs) > 1:
-        ours, trivial = costs[OURS], costs[TRIVIAL]
-        wall, cpu = ours.wall / trivial.wall, ours.cpu / trivial.cpu
-        print(f"| ratio | {wall:.2f} | {cpu:.2f} | |", flush=True)
+        print(f"| {name} | {cost.wall:.1f} | {cost.cpu:.1f} | {each:.2f} |", flush=True)
+    for name in [] if only else ["stock", "trivial"]:
+        wall, cpu = (
+            costs["ours"].wall / costs[name].wall,
+            costs["ours"].cpu / costs[name].cpu,
+        )
+        print(f"| ours / {name} | {wall:.2f} | {cpu:.2f} | |", flush=True)
 
 
-def _backfill(module: str, partitions: int, environment: Mapping[str, str]) -> Cost:
-    folder = BENCH / module
-    with _instance(folder) as instance:
+def _backfill(name: str, partitions: int, environment: Mapping[str, str]) -> Cost:
+    folder, module = BENCH / name, BACKFILLS[name]
+    with _instance(folder, stock=name == "stock") as instance:
         instance.add_dynamic_partitions("retailer", RETAILERS)
         with _daemon(module, folder, environment) as daemon:
             backfill = _launched(module, _keys(partitions), folder, environment)
@@ -262,7 +280,7 @@ def _backfill(module: str, partitions: int, environment: Mapping[str, str]) -> C
             cost = Cost(time.monotonic() - began, _tree_cpu(daemon) - before)
         statuses = [run.status for run in instance.get_runs()]
         if statuses != [dg.DagsterRunStatus.SUCCESS] * partitions:
-            raise SystemExit(f"{module}: the runs ended as {statuses}; see {folder}")
+            raise SystemExit(f"{name}: the runs ended as {statuses}; see {folder}")
     return cost
 
 
@@ -272,9 +290,12 @@ def _has_ended(instance: dg.DagsterInstance, backfill: str) -> bool:
 
 
 @contextmanager
-def _instance(folder: Path) -> Iterator[dg.DagsterInstance]:
+def _instance(folder: Path, *, stock: bool = False) -> Iterator[dg.DagsterInstance]:
+    options = yaml.safe_load((project_root() / "dagster.yaml").read_text())
+    if stock:
+        del options["run_launcher"]
     folder.mkdir()
-    shutil.copy(project_root() / "dagster.yaml", folder)
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(options))
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         yield instance
 

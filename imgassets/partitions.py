@@ -45,7 +45,9 @@ def partition_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionConte
     Raises:
         dagster.Failure: the run has a range of partitions; one run handles one.
     """
-    return only_partition(context.partition_keys)
+    # `partition_keys` asks the database whether the retailer is known, as Dagster has before.
+    keys = [context.partition_key] if context.has_partition_key else context.partition_keys
+    return only_partition(keys)
 
 
 def only_partition(keys: Sequence[str]) -> Partition:

@@ -1,29 +1,53 @@
 """Starts runs, and knows whether the process of a run is still there.
 
-Here lives the one question that Dagster's own `DefaultRunLauncher` does not answer. A run's process
-that dies alone is seen by the code server that started it. Where both end at once (the machine went
-off, the container was replaced), nobody would ever say so: the run would stay "started", hold its
-retailer's slot, and let no other run of that retailer begin. `run_monitoring` asks this launcher,
-marks such a run as failed, and it is retried. `dagster.yaml` names it.
+Here live the two things that Dagster's own `DefaultRunLauncher` does not do; `dagster.yaml` names
+this one.
+
+Dagster starts a fresh interpreter for every run, which imports a second of Dagster and a second of
+what the assets need before it does anything. Here a run is forked from `warm.server`, which has
+all of it imported, and is then what `dagster api execute_run` is, as launchers for containers start
+it. Where that cannot be done, Dagster's own way is taken.
+
+A run's process that dies alone is seen by the server that forked it, and the run is marked as
+failed. Where both end at once (the machine went off, the container was replaced), nobody would
+ever say so: the run would stay "started", hold its retailer's slot, and let no other run of that
+retailer begin. `run_monitoring` asks this launcher, marks such a run as failed, and it is retried.
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psutil
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+
+# Dagster has no public names for what a launcher is given and answers.
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClassData
+
+from imgassets.warm import server
+from imgassets.warm.client import WarmError, WarmServer
+from imgassets.warm.processes import ProcessMark
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
+
+# The page hides tags of that beginning.
+PROCESS_TAG = ".dagster/imgassets_process"
 
 _STARTED = "Started process for run"
 # The process exists before it tells its number; a clock that is set moves what psutil calculates.
 _CLOCK_SECONDS = 60
 # Dagster's code server starts runs by Python's multiprocessing, which names itself so.
-_MULTIPROCESSING = "multiprocessing"
+_PROGRAMS = ("multiprocessing", server.__file__)
 
 
 class WatchingRunLauncher(dg.DefaultRunLauncher):
@@ -33,6 +57,106 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
     it is, as long as the code location is a module or a file in `workspace.yaml`.
     """
 
+    def __init__(
+        self, inst_data: ConfigurableClassData | None = None, *, warm: bool = True
+    ) -> None:
+        super().__init__(inst_data)
+        self._server = WarmServer() if warm else None
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Options under `run_launcher: config:` in `dagster.yaml`."""
+        return {
+            "warm": dg.Field(
+                bool, default_value=True, description="fork runs from a process that is warm"
+            )
+        }
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> WatchingRunLauncher:
+        """The launcher with these options."""
+        return cls(inst_data, **config_value)
+
+    def dispose(self) -> None:
+        """End the warm server; its runs go on."""
+        if self._server is not None:
+            self._server.close()
+        super().dispose()
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start a run's process."""
+        run = context.dagster_run
+        if self._server is None or not _is_of_this_interpreter(run):
+            super().launch_run(context)
+            return
+        try:
+            self._fork(self._server, run)
+        except WarmError as error:
+            logging.getLogger(__name__).warning(
+                f"run {run.run_id} is started in Dagster's own way, which takes longer: {error}"
+            )
+            super().launch_run(context)
+
+    def _fork(self, warm: WarmServer, run: DagsterRun) -> None:
+        origin = run.job_code_origin
+        if origin is None:
+            raise WarmError("it does not say where its code is")
+        arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
+        # Before them stands the program, which is `dagster`.
+        command = [*arguments.get_command_args()][-3:]
+        warm.start(
+            "dagster",
+            command,
+            ready=partial(self._note, run.run_id),
+            ended=partial(self._has_ended, run.run_id),
+        )
+
+    def _note(self, run_id: str, mark: ProcessMark) -> None:
+        # With the run's id, since a run that is done again inherits the tags of the first.
+        self._instance.add_run_tags(run_id, {PROCESS_TAG: f"{run_id} {mark.dump()}"})
+
+    def _has_ended(self, run_id: str, status: int | None) -> None:
+        """Mark a run whose process ended before it could say how the run ended."""
+        if status == 0 or not self.has_instance:
+            return
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return
+        if status is None:
+            mark = _mark(run)
+            if mark is None or mark.lives:
+                return  # it goes on without the server
+            how = "unknown"
+        else:
+            how = str(signal.strsignal(-status)) if status < 0 else f"status {status}"
+        told = f"The run's process ended: {how}."
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceled(run, told)
+        else:
+            self._instance.report_run_failed(run, told)
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt a run, which then ends as canceled and keeps what it has.
+
+        Returns:
+            Whether its process was there.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        mark = None if run is None else _mark(run)
+        if run is None or mark is None:
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
+        if run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        if mark.send(signal.SIGINT):
+            return True
+        self._instance.report_engine_event(
+            f"Its process {mark.pid} is not on this machine, or has gone.", run, cls=type(self)
+        )
+        return False
+
     @property
     def supports_check_run_worker_health(self) -> bool:
         """Whether run monitoring may ask."""
@@ -40,11 +164,17 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the process of a started run is there."""
-        told = self._told(run.run_id)
-        if told is None:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has told of no process")
-        pid, moment = told
-        if _lives(pid, moment):
+        mark = _mark(run)
+        if mark is not None:
+            pid, lives = mark.pid, mark.lives
+        else:
+            told = self._told(run.run_id)
+            if told is None:
+                return CheckRunHealthResult(
+                    WorkerStatus.NOT_FOUND, "the run has told of no process"
+                )
+            pid, lives = told[0], _lives(*told)
+        if lives:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"its process {pid} has gone")
 
@@ -58,6 +188,24 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
         return None
 
 
+def _is_of_this_interpreter(run: DagsterRun) -> bool:
+    """Whether its code can be loaded here: in no server of the user's, with no other Python."""
+    remote, code = run.remote_job_origin, run.job_code_origin
+    if remote is None or code is None:
+        return False
+    location = remote.repository_origin.code_location_origin
+    return (
+        not isinstance(location, GrpcServerCodeLocationOrigin)
+        and code.executable_path == sys.executable
+    )
+
+
+def _mark(run: DagsterRun) -> ProcessMark | None:
+    """The process that was forked for a run."""
+    run_id, _, told = run.tags.get(PROCESS_TAG, "").partition(" ")
+    return ProcessMark.load(told) if run_id == run.run_id else None
+
+
 def _lives(pid: int, moment: float) -> bool:
     """Whether this process exists, is a run and began before that moment.
 
@@ -68,4 +216,5 @@ def _lives(pid: int, moment: float) -> bool:
         began, command = process.create_time(), process.cmdline()  # a zombie has none
     except psutil.Error:
         return False
-    return began < moment + _CLOCK_SECONDS and any(_MULTIPROCESSING in word for word in command)
+    is_run = any(program in word for word in command for program in _PROGRAMS)
+    return is_run and began < moment + _CLOCK_SECONDS

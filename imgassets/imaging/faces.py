@@ -17,7 +17,7 @@ import numpy as np
 
 from imgassets.imaging.models import ModelError, ensure_config
 from imgassets.imaging.picture import Box, Pixels
-from imgassets.imaging.yunet import DIVISOR, Network, padded_area
+from imgassets.imaging.yunet import DIVISOR, padded_area, shared_network
 from imgassets.settings import FaceSettings
 
 _LEAST = 16  # pixels: a part narrower than that holds no face
@@ -137,7 +137,7 @@ class YuNet:
         self._first_side = min(settings.first_side or self._side, self._side)
         self._twice = self._first_side < self._side
         self._least = min(self._min_score, _FAINT) if self._twice else self._min_score
-        self._network = Network(model)
+        self._network = shared_network(model)
 
     def find(self, pixels: Pixels) -> list[Face]:
         """See `FaceDetector`."""

@@ -8,12 +8,9 @@ one start, and two threads in it are 1.8 times as fast as one (benchmarks/imagin
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -21,9 +18,9 @@ from dataclasses import replace
 
 from imgassets.imaging.worker import Job, row_without_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.warm.programs import Program, start
 
 _POLL_S = 0.2  # how soon a cancelled run notices
-_KEPT_BYTES = str(1 << 28)
 _AHEAD = 64  # answers that wait for us; a worker that is faster waits in turn
 
 
@@ -38,7 +35,7 @@ class WorkerError(Exception):
 class _Died(Exception):  # noqa: N818
     """The worker is gone, with these pictures under way."""
 
-    def __init__(self, under_way: list[str], status: int) -> None:
+    def __init__(self, under_way: list[str], status: int | None) -> None:
         super().__init__(_told(status))
         self.under_way = under_way
 
@@ -103,7 +100,7 @@ def _by_one_worker(
     cancelled: threading.Event,
     idle: Callable[[], None],
 ) -> Iterator[ProcessedRow]:
-    process = _started()
+    process = start("imgassets.imaging.worker")
     answers: queue.Queue[tuple[str, object]] = queue.Queue(_AHEAD)
     stopped = threading.Event()
     feeder = threading.Thread(target=_feed, args=(process, job, batch), daemon=True)
@@ -140,29 +137,12 @@ def _by_one_worker(
         reader.join()
         feeder.join()
         for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()
 
 
-def _started() -> subprocess.Popen[bytes]:
-    # The same modules as here, wherever a launcher found them: also steps of the user's own.
-    paths = os.pathsep.join(path for path in sys.path if path)
-    # Pictures of many sizes come and go: glibc would hand their memory back to the system after
-    # each, and ask for it again, zeroed, for the next; detection alone takes 1.6 times as long.
-    keep = {"MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES, "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES}
-    return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-m", "imgassets.imaging.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**keep, **os.environ, "PYTHONPATH": paths},
-    )
-
-
-def _feed(process: subprocess.Popen[bytes], job: Job, batch: Sequence[RawRow]) -> None:
+def _feed(process: Program, job: Job, batch: Sequence[RawRow]) -> None:
     """Hand out the pictures; the pipe holds few, so that little is handed out in vain."""
-    if process.stdin is None:
-        return
     with suppress(BrokenPipeError, ValueError):
         pickle.dump(job, process.stdin)
         for raw in batch:
@@ -171,7 +151,7 @@ def _feed(process: subprocess.Popen[bytes], job: Job, batch: Sequence[RawRow]) -
 
 
 def _read(
-    process: subprocess.Popen[bytes],
+    process: Program,
     answers: queue.Queue[tuple[str, object]],
     stopped: threading.Event,
 ) -> None:
@@ -179,7 +159,7 @@ def _read(
     answer: tuple[str, object] = ("", None)
     while answer[0] not in ("end", "died"):
         try:
-            answer = pickle.load(process.stdout)  # type: ignore[arg-type]  # noqa: S301
+            answer = pickle.load(process.stdout)  # noqa: S301
         except (EOFError, pickle.UnpicklingError, OSError):
             answer = ("died", None)
         while not stopped.is_set():
@@ -192,7 +172,9 @@ def _read(
             return
 
 
-def _told(status: int) -> str:
+def _told(status: int | None) -> str:
+    if status is None:
+        return "has gone"
     if status < 0:
         with suppress(ValueError):
             return f"was killed by {signal.Signals(-status).name}"

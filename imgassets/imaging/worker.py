@@ -8,12 +8,15 @@ starts it, and finds out which picture it was, is `isolation`.
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import hashlib
 import os
 import pickle
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +30,10 @@ from imgassets.imaging.pipeline import PictureRecord, process_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, StorageError
+
+# Options of `mallopt`, and the variables that they can be set by as well.
+_MALLOPT = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
+_KEPT_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +145,23 @@ class _Worker:
         )
 
 
+def _keep_memory() -> None:
+    """Keep what pictures leave free, where the C library is glibc.
+
+    Pictures of many sizes come and go: their memory would be handed back to the system after each,
+    and asked for again, zeroed, for the next; detection alone takes 1.6 times as long.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, variable in _MALLOPT.items():
+            if variable not in os.environ:
+                mallopt(option, _KEPT_BYTES)
+
+
 def main() -> None:
     """Serve the process that started this one."""
+    faulthandler.enable()
+    _keep_memory()
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

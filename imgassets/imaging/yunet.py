@@ -10,16 +10,21 @@ than 5.9 for 256x384 pixels on one core (AMD EPYC; ONNX Runtime 1.32, OpenCV 4.1
 from __future__ import annotations
 
 import math
+import os
+import threading
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.picture import Pixels
+
+# Or ONNX Runtime tells Microsoft about each process and network, from 1.29 on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 # opencv_zoo's file says that its input is 640 pixels square, which OpenCV overlooks and ONNX
 # Runtime holds to. Of these two dimensions (field 1, 3 bytes: dim_value 640) names are made
@@ -106,6 +111,22 @@ class Network:
         scores = faces[:, -1].tolist()
         kept = cv2.dnn.NMSBoxes(whole, scores, min_score, _NMS_THRESHOLD, 1.0, _TOP_K)
         return faces[np.asarray(kept, np.intp).reshape(-1)]
+
+
+_loading = threading.Lock()
+
+
+def shared_network(model: Path) -> Network:
+    """The network of a file, loaded once for all detectors and threads of this process.
+
+    Raises:
+        ModelError: the file is no such network.
+    """
+    with _loading:
+        return _loaded(model)
+
+
+_loaded = lru_cache(maxsize=2)(Network)
 
 
 @lru_cache(256)

@@ -1,0 +1,1 @@
+"""The warm server, with real processes."""

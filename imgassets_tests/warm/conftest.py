@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from imgassets.warm import server as program
+from imgassets.warm.client import WarmServer
+from imgassets.warm.processes import ProcessMark
+
+# The first program waits for all imports, beside other work on two cores.
+PATIENCE = 120
+
+
+class Started:
+    """A program that a server was asked for."""
+
+    def __init__(self, server: WarmServer, module: str, *arguments: str) -> None:
+        self._over = threading.Event()
+        self.status: int | None = None
+        server.start(module, arguments, ready=self._note, ended=self._end)
+
+    def _note(self, mark: ProcessMark) -> None:
+        self.mark = mark
+
+    def _end(self, status: int | None) -> None:
+        self.status = status
+        self._over.set()
+
+    def wait(self) -> int | None:
+        assert self._over.wait(PATIENCE)
+        return self.status
+
+
+def servers(owner: int | None = None) -> list[psutil.Process]:
+    """The warm servers of a process."""
+    children = psutil.Process(owner).children()
+    return [child for child in children if program.__file__ in child.cmdline()]
+
+
+@pytest.fixture
+def server() -> Iterator[WarmServer]:
+    server = WarmServer()
+    yield server
+    server.close()

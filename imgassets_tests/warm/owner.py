@@ -1,0 +1,24 @@
+"""A program that has a warm server, starts something by it, and waits to be ended."""
+
+import sys
+import time
+from pathlib import Path
+
+from imgassets.warm.client import WarmServer
+from imgassets.warm.processes import ProcessMark
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+
+    def note(mark: ProcessMark) -> None:
+        out.with_suffix(".new").write_text(mark.dump())
+
+    server = WarmServer()
+    server.start("imgassets_tests.warm.ends", ["sleep"], ready=note, ended=lambda _: None)
+    out.with_suffix(".new").rename(out)
+    time.sleep(300)
+
+
+if __name__ == "__main__":
+    main()
