@@ -66,7 +66,8 @@ class Face:
 def busy_part(pixels: Pixels) -> Box | None:
     """The part of a picture that may hold a face: all that is not plain, and a margin.
 
-    Plain is what has no edge at about a sixth of a detector's scale: paper, walls, soft shadows.
+    Plain is what has no edge of brightness at about a sixth of a detector's scale: paper, walls,
+    soft shadows.
     The features of a face of 3 % of the picture's height are far above that.
 
     Returns:
@@ -77,11 +78,11 @@ def busy_part(pixels: Pixels) -> Box | None:
     rows, columns = height // factor, width // factor
     if rows < 2 or columns < 2:
         return None
-    small = _shrunk(pixels, factor)
+    small = cv2.cvtColor(_shrunk(pixels, factor), cv2.COLOR_BGR2GRAY)
     across = cv2.reduce(cv2.absdiff(small[:, 1:], small[:, :-1]), 0, cv2.REDUCE_MAX)
     down = cv2.reduce(cv2.absdiff(small[1:], small[:-1]), 1, cv2.REDUCE_MAX)
-    busy_columns = np.flatnonzero((across > _BUSY).any(axis=2))
-    busy_rows = np.flatnonzero((down > _BUSY).any(axis=2))
+    busy_columns = np.flatnonzero(np.asarray(across) > _BUSY)
+    busy_rows = np.flatnonzero(np.asarray(down) > _BUSY)
     if not busy_columns.size or not busy_rows.size:
         return None
     margin = _BUSY_MARGIN + 1

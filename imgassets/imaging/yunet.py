@@ -86,11 +86,10 @@ class Network:
         """
         height, width = pixels.shape[:2]
         down, across = (-(-side // DIVISOR) * DIVISOR for side in (height, width))
-        padded = pixels
-        if (down, across) != (height, width):
-            padded = np.zeros((down, across, 3), np.uint8)
-            padded[:height, :width] = pixels
-        given = self._session.run(self._outputs, {self._input: cv2.dnn.blobFromImage(padded)})
+        planes = np.zeros((1, 3, down, across), np.float32)
+        for plane, channel in zip(planes[0], cv2.split(pixels), strict=True):
+            plane[:height, :width] = channel
+        given = self._session.run(self._outputs, {self._input: planes})
         scales = len(_STRIDES)
         is_face, is_object, boxes, marks = (
             np.concatenate(given[n : n + scales], axis=1)[0] for n in range(0, 4 * scales, scales)
