@@ -117,11 +117,13 @@ def _by_one_worker(
                 kind, what = answers.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
-            if kind == "row" and isinstance(what, ProcessedRow):
-                under_way.remove(what.key)
-                yield what
-            elif kind == "started":
-                under_way.append(str(what))
+            if kind == "row" and isinstance(what, tuple):
+                row, started = what
+                if started is not None:
+                    under_way.append(started)
+                if row is not None:
+                    under_way.remove(row.key)
+                    yield row
             elif kind == "log":
                 log(str(what))
             elif kind == "error" and isinstance(what, Exception):

@@ -1,9 +1,9 @@
 """The process that works on pictures: `python -m imgassets.imaging.worker`.
 
 Here lives what happens in it: threads take pictures from standard input, one after the other, and
-say on standard output (pickled tuples) which picture they start, and its row when it is done. It is
-a process of its own so that a detector or decoder that crashes takes it down and not the run; who
-starts it, and finds out which picture it was, is `isolation`.
+say on standard output (pickled tuples) the row of a picture that is done, and which one they start.
+It is a process of its own so that a detector or decoder that crashes takes it down and not the run;
+who starts it, and finds out which picture it was, is `isolation`.
 """
 
 from __future__ import annotations
@@ -94,9 +94,12 @@ class _Worker:
     def _work(self) -> None:
         try:
             detector = load_detector(self._job.model, self._job.settings.faces)
-            while (raw := self._take()) is not None:
-                self._tell("started", raw.key)
-                self._tell("row", self._processed(raw, detector))
+            row, raw = None, self._take()
+            while raw is not None:
+                # One message for both: each wakes the run, which then takes a core from us.
+                self._tell("row", (row, raw.key))
+                row, raw = self._processed(raw, detector), self._take()
+            self._tell("row", (row, None))
         except (ModelError, StorageError) as error:
             self._tell("error", error)
 
@@ -110,8 +113,11 @@ class _Worker:
 
     def _tell(self, kind: str, what: object) -> None:
         with self._telling:
-            pickle.dump((kind, what), self._answers)
-            self._answers.flush()
+            try:
+                pickle.dump((kind, what), self._answers)
+                self._answers.flush()
+            except BrokenPipeError:
+                os._exit(1)  # the run was killed: nobody is left to tell, nor to read a traceback
 
     def _processed(self, raw: RawRow, detector: FaceDetector) -> ProcessedRow:
         job = self._job

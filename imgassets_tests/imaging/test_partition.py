@@ -190,13 +190,18 @@ def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -
         "partition.process_partition(rows, Folder(root + '/raw'), Folder(root + '/processed'),\n"
         "    RetailerSettings(), Path(model), threads=2, log=print, cancelled=threading.Event())\n"
     )
-    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     # A part counts when it has its name: a file that is being written begins with a dot.
     while all(name.startswith(".") for name in (filled.folder / JOURNAL).sizes()):
         assert run.poll() is None
         time.sleep(0.01)
     run.kill()
-    run.wait()
+    # Its imaging process has the same standard error, and ends without a word.
+    assert run.communicate(timeout=20)[1] == b""
     assert "manifest.parquet" not in filled.folder.sizes()
     rows = filled.run()
     assert all(row.outcome == Outcome.OK for row in rows)
