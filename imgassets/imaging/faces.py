@@ -14,6 +14,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from imgassets.imaging.models import ModelError, ensure_config
 from imgassets.imaging.picture import Box, Pixels
@@ -26,13 +27,13 @@ _SAME = 0.3  # overlap (intersection over union) from which two boxes are of one
 # YuNet's two looks. Scores and heights (of boxes, in pixels that the network sees) were chosen on
 # benchmarks/quality, with other seeds than those that are reported.
 _NEAR = 1.1  # a whole factor may give so many times `first_side`, or a part of it
-_LITTLE = 0.8
+_LITTLE = 0.8  # a picture that is made smaller by less than that is resized in the quicker way
 _SMALLER = 0.88  # the first look may be made smaller by so much, if that saves the network work
 _SHARE = 0.3  # of the picture's area: what is smaller is looked at as if it were so large
 _FAINT = 0.05  # the lowest of the scores below
 # The score from which a place is looked at closely, by the height that the face seems to have: of
 # 746 faces none scored less, and of what a pattern has for faces a quarter scores as much.
-_FROM = ((8, 0.15), (10, _FAINT), (20, 0.4), (28, 0.5))
+_HEIGHTS_SEEN, _LEAST_SCORES = (8, 10, 20, 28), (1.0, 0.15, _FAINT, 0.4, 0.5)
 _LARGE = 28  # large faces are seen well at first: clear ones are taken as seen
 _MOST = 4  # places in a picture: more, in a pattern, found no further face
 _SURE = 0.2  # what was fainter at first has to be found in the mirror, too
@@ -181,8 +182,12 @@ class YuNet:
         if min(size) < _LEAST:
             return []
         part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
-        found = self._found(_resized(part, size), self._least)
-        return [_moved(f, box.width / size[0], box.height / size[1], box.x, box.y) for f in found]
+        found = self._network.find(_resized(part, size), self._least)
+        if self._twice:
+            which = np.searchsorted(_HEIGHTS_SEEN, found[:, 3], side="right")
+            found = found[found[:, -1] >= np.take(_LEAST_SCORES, which)]
+        across, down = box.width / size[0], box.height / size[1]
+        return [_moved(face, across, down, box.x, box.y) for face in _faces(found)]
 
     def _closely(
         self, pixels: Pixels, faint: list[Face], small: Pixels, factor: int, seen: float
@@ -203,8 +208,6 @@ class YuNet:
             height = face.height * seen
             if height >= _LARGE and face.score >= self._min_score:
                 faces.append(face)
-                continue
-            if face.score < _worth_a_look(height):
                 continue
             closer = min(max(scale, _HEIGHTS[0] / face.height), _HEIGHTS[1] / face.height)
             window = _Window(face.x + face.width / 2, face.y + face.height / 2, closer)
@@ -231,20 +234,19 @@ class YuNet:
         seen = np.zeros((_CLOSE, _CLOSE, 3), np.uint8)
         seen[: size[1], : size[0]] = _resized(part, size)
         across, down = part.shape[1] / size[0], part.shape[0] / size[1]
-        found = self._found(seen, self._min_score)
+        found = self._found(seen)
         if found and not sure:
-            mirrored = self._found(seen[:, ::-1], self._min_score)
+            mirrored = self._found(seen[:, ::-1])
             found = [face for face in found if any(_mirrors(face, other) for other in mirrored)]
         return [_moved(face, across, down, left, top) for face in found]
 
-    def _found(self, pixels: Pixels, min_score: float) -> list[Face]:
-        found = self._network.find(pixels, min_score).tolist()
-        return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in found]
+    def _found(self, pixels: Pixels) -> list[Face]:
+        return _faces(self._network.find(pixels, self._min_score))
 
 
-def _worth_a_look(height: float) -> float:
-    """The score that a face of that height must have at first, to be looked at closely."""
-    return next((score for least, score in reversed(_FROM) if height >= least), 1.0)
+def _faces(found: NDArray[np.float32]) -> list[Face]:
+    """What the network found; see `yunet.Network.find`."""
+    return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in found.tolist()]
 
 
 def _saving(width: int, height: int) -> float:
