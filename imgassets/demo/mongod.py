@@ -222,7 +222,7 @@ class EmbeddedMongo:
                 how(process)
         # Not psutil's wait: in a container nobody may collect the dead, and it waits for that.
         deadline = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < deadline and any(map(self._port_served_by, processes)):
+        while time.monotonic() < deadline and not all(map(_has_ended, processes)):
             time.sleep(_POLL_SECONDS)
 
     def _settled_server(self) -> _Server | None:
@@ -390,6 +390,20 @@ def _configure(client: MongoClient[dict[str, Any]], address: str) -> None:
         config["members"][0]["host"] = address
         config["version"] += 1
         client.admin.command("replSetReconfig", config, force=True)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Whether a process holds nothing any more, its port least of all.
+
+    Its command line is gone before its port is; and where nobody collects the dead, it is a zombie
+    when its first thread has ended, though another may hold the port yet.
+    """
+    try:
+        if not process.is_running():
+            return True
+        return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+    except psutil.NoSuchProcess:  # also what macOS says of a zombie's threads
+        return True
 
 
 def _is_free(port: int) -> bool:

@@ -219,6 +219,15 @@ def test_stop_ends_its_own_server_alone_and_the_next_call_brings_it_back(
     assert ids(uri) == [1]
 
 
+def test_stopping_waits_for_the_end_of_a_process_whose_command_line_is_gone_already(
+    tmp_path: Path,
+) -> None:
+    # As that of a process that is ending, this one's command line names no port.
+    process = psutil.Popen(["sleep", "0.5"])
+    EmbeddedMongo(tmp_path)._end([psutil.Process(process.pid)], lambda _: None)
+    assert process.poll() == 0
+
+
 def test_what_never_ran_cannot_be_stopped_and_leaves_no_folder(server: EmbeddedMongo) -> None:
     assert not server.stop()
     assert server.status().pid is None
