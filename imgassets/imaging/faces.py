@@ -34,7 +34,9 @@ _FAINT = 0.05  # the lowest of the scores below
 # The score from which a place is looked at closely, by the height that the face seems to have: of
 # 746 faces none scored less, and of what a pattern has for faces a quarter scores as much.
 _HEIGHTS_SEEN, _LEAST_SCORES = (8, 10, 20, 28), (1.0, 0.15, _FAINT, 0.4, 0.5)
-_LARGE = 28  # large faces are seen well at first: clear ones are taken as seen
+# Large faces are seen well at first: clear ones, as all of 349 were, are taken as seen. A torso may
+# be taken for a face of up to 0.80; at the second look it is none.
+_LARGE, _CLEAR = 28, 0.84
 _MOST = 4  # places in a picture: more, in a pattern, found no further face
 _SURE = 0.2  # what was fainter at first has to be found in the mirror, too
 _CLOSE = 96  # side of what is looked at closely
@@ -206,7 +208,7 @@ class YuNet:
         windows: list[_Window] = []
         for face in sorted(faint, key=lambda face: face.score, reverse=True):
             height = face.height * seen
-            if height >= _LARGE and face.score >= self._min_score:
+            if height >= _LARGE and face.score >= max(_CLEAR, self._min_score):
                 faces.append(face)
                 continue
             closer = min(max(scale, _HEIGHTS[0] / face.height), _HEIGHTS[1] / face.height)

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from imgassets.imaging.decode import decode
 from imgassets.imaging.faces import FaceDetector, busy_part, load_detector
@@ -104,6 +105,25 @@ def test_a_tiny_face_in_a_plain_picture_is_found(
     # Its face is 114 pixels high there, and 2 % of the picture's height here.
     (face,) = detector.find(_canvas(_pixels(photos, "astronaut"), x, y, 32 / 114))
     assert 20 < face.height < 45
+
+
+def test_a_large_face_that_is_not_clear_at_first_must_be_found_at_the_second_look(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[int, ...]] = []
+
+    class Network:
+        """Takes a torso for a face of 0.80 at first, as YuNet did."""
+
+        def find(self, pixels: Pixels, _: float) -> NDArray[np.float32]:
+            looks.append(pixels.shape[:2])
+            torso = [20.0, 30, 100, 150, *[50.0] * 10, 0.80]
+            return np.array([torso] if len(looks) == 1 else [], np.float32).reshape(-1, 15)
+
+    detector = load_detector(model, FaceSettings())
+    monkeypatch.setattr(detector, "_network", Network())
+    assert detector.find(_cloth(1)) == []
+    assert looks[1:] == [(96, 96)]
 
 
 def test_a_pattern_holds_no_face(detector: FaceDetector) -> None:
