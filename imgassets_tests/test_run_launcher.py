@@ -208,13 +208,20 @@ def test_a_run_outlives_the_one_who_launched_it(home: Path, tmp_path: Path) -> N
         run = Launched(launching, tmp_path).began()
         pid = run.pid
     children = psutil.Process().children
-    run.wait(lambda: not any(server.__file__ in child.cmdline() for child in children()))
+    run.wait(lambda: not any(map(_is_server, children())))
     with dg.DagsterInstance.from_config(str(home)) as instance:
         run.instance = instance
         assert run.health == "RUNNING"
         (tmp_path / "go").touch()
         assert run.ended() is dg.DagsterRunStatus.SUCCESS
         run.wait(lambda: not _there(pid))
+
+
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        return server.__file__ in process.cmdline()
+    except psutil.Error:  # it has just ended
+        return False
 
 
 def _there(pid: int) -> bool:
