@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -36,8 +37,12 @@ class Started:
 
 def servers(owner: int | None = None) -> list[psutil.Process]:
     """The warm servers of a process."""
-    children = psutil.Process(owner).children()
-    return [child for child in children if program.__file__ in child.cmdline()]
+    found = []
+    for child in psutil.Process(owner).children():
+        with suppress(psutil.Error):  # it has just ended
+            if program.__file__ in child.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.fixture
