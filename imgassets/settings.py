@@ -260,7 +260,7 @@ class FaceSettings(Section):
         704, ge=64, le=4096, description="pictures are looked at in this size (longer side, pixels)"
     )
     # At 384, what is found closely is what one look at 704 finds (benchmarks/quality), at a third
-    # of the cost; at 320 a third of the faces of 3 % of the height are missed.
+    # of the cost; at 320 two in five faces of 3 % of the height are missed on patterned cloth.
     first_side: int | None = Field(
         384,
         ge=64,
