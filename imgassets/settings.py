@@ -49,7 +49,8 @@ class SettingsError(Exception):
 class Section(BaseModel):
     """A group of options: unknown keys and later changes are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when first used: a process that is handed settings never builds them.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -90,7 +91,7 @@ class SourceSettings(Section):
     query: dict[str, Any] = Field(
         default_factory=dict, description="an extra MongoDB filter, for example {in_stock: true}"
     )
-    fields: SourceFields = SourceFields()
+    fields: SourceFields = Field(default_factory=SourceFields)
     csv_path: str | None = Field(
         None, description="the CSV file: url[,retailer][,date][,product_id], or url,save_path"
     )
@@ -442,8 +443,8 @@ class CheckSettings(Section):
     residual_sample: int = Field(
         50, ge=0, description="processed pictures that are looked at a second time"
     )
-    drift: DriftSettings = DriftSettings()
-    severity: SeveritySettings = SeveritySettings()
+    drift: DriftSettings = Field(default_factory=DriftSettings)
+    severity: SeveritySettings = Field(default_factory=SeveritySettings)
     max_age_days: int = Field(
         3, ge=0, description="a retailer whose newest document is older (days) is late"
     )
@@ -492,15 +493,15 @@ class SensorSettings(Section):
 class RetailerSettings(Section):
     """The options that hold for one retailer, overrides applied."""
 
-    download: DownloadSettings = DownloadSettings()
-    decode: DecodeSettings = DecodeSettings()
-    process: ProcessSettings = ProcessSettings()
-    faces: FaceSettings = FaceSettings()
-    resize: ResizeSettings = ResizeSettings()
-    trim: TrimSettings = TrimSettings()
-    encode: EncodeSettings = EncodeSettings()
-    checks: CheckSettings = CheckSettings()
-    review: ReviewSettings = ReviewSettings()
+    download: DownloadSettings = Field(default_factory=DownloadSettings)
+    decode: DecodeSettings = Field(default_factory=DecodeSettings)
+    process: ProcessSettings = Field(default_factory=ProcessSettings)
+    faces: FaceSettings = Field(default_factory=FaceSettings)
+    resize: ResizeSettings = Field(default_factory=ResizeSettings)
+    trim: TrimSettings = Field(default_factory=TrimSettings)
+    encode: EncodeSettings = Field(default_factory=EncodeSettings)
+    checks: CheckSettings = Field(default_factory=CheckSettings)
+    review: ReviewSettings = Field(default_factory=ReviewSettings)
 
 
 class Settings(RetailerSettings):
@@ -516,8 +517,8 @@ class Settings(RetailerSettings):
         (),
         description="whom the UI names as owners of the assets: [team:data, someone@example.com]",
     )
-    source: SourceSettings = SourceSettings()
-    sensor: SensorSettings = SensorSettings()
+    source: SourceSettings = Field(default_factory=SourceSettings)
+    sensor: SensorSettings = Field(default_factory=SensorSettings)
     retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(
         default_factory=dict,
         description=(

@@ -8,20 +8,26 @@ one start, and two threads in it are 1.8 times as fast as one (benchmarks/imagin
 
 from __future__ import annotations
 
+import os
 import pickle
-import queue
+import selectors
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import BinaryIO
 
-from imgassets.imaging.worker import Job, row_without_picture
+from imgassets.imaging.job import LENGTH_BYTES, Job, row_without_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.warm.programs import Program, start
 
 _POLL_S = 0.2  # how soon a cancelled run notices
-_AHEAD = 64  # answers that wait for us; a worker that is faster waits in turn
+# Answers wait in the pipe for so long, that this process takes no core from the worker for each.
+# About a hundred have room there; a worker that is faster waits in turn.
+_GATHER_S = 0.03
+_PIPE_BYTES = 1 << 16
 
 
 class Cancelled(Exception):  # noqa: N818  (a person's wish, not a fault)
@@ -101,22 +107,13 @@ def _by_one_worker(
     idle: Callable[[], None],
 ) -> Iterator[ProcessedRow]:
     process = start("imgassets.imaging.worker")
-    answers: queue.Queue[tuple[str, object]] = queue.Queue(_AHEAD)
-    stopped = threading.Event()
     feeder = threading.Thread(target=_feed, args=(process, job, batch), daemon=True)
-    reader = threading.Thread(target=_read, args=(process, answers, stopped), daemon=True)
     feeder.start()
-    reader.start()
     under_way: list[str] = []
     try:
-        while True:
+        for kind, what in _answers(process.stdout):
             if cancelled.is_set():
                 raise Cancelled("the run was cancelled; what was done is kept")
-            idle()
-            try:
-                kind, what = answers.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
             if kind == "row" and isinstance(what, tuple):
                 row, started = what
                 if started is not None:
@@ -130,13 +127,11 @@ def _by_one_worker(
                 raise what
             elif kind == "end":
                 return
-            elif kind == "died":
-                raise _Died(under_way, process.wait())
+            idle()
+        raise _Died(under_way, process.wait())
     finally:
-        stopped.set()
         process.kill()
         process.wait()
-        reader.join()
         feeder.join()
         for pipe in (process.stdin, process.stdout):
             with suppress(BrokenPipeError):
@@ -152,26 +147,32 @@ def _feed(process: Program, job: Job, batch: Sequence[RawRow]) -> None:
         process.stdin.close()
 
 
-def _read(
-    process: Program,
-    answers: queue.Queue[tuple[str, object]],
-    stopped: threading.Event,
-) -> None:
-    """Pass on what the worker says, until it ends or dies, or nobody listens."""
-    answer: tuple[str, object] = ("", None)
-    while answer[0] not in ("end", "died"):
-        try:
-            answer = pickle.load(process.stdout)  # noqa: S301
-        except (EOFError, pickle.UnpicklingError, OSError):
-            answer = ("died", None)
-        while not stopped.is_set():
-            try:
-                answers.put(answer, timeout=_POLL_S)
-                break
-            except queue.Full:
+def _answers(stream: BinaryIO) -> Iterator[tuple[str, object]]:
+    """What the worker says until it ends or dies, and `idle` where it says nothing for a while."""
+    held = bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            if not selector.select(_POLL_S):
+                yield "idle", None
                 continue
-        if stopped.is_set():
+            time.sleep(_GATHER_S)
+            data = os.read(stream.fileno(), _PIPE_BYTES)
+            if not data:
+                return
+            held += data
+            yield from _whole(held)
+
+
+def _whole(held: bytearray) -> Iterator[tuple[str, object]]:
+    """Take the answers that are there as a whole from what was read."""
+    while len(held) >= LENGTH_BYTES:
+        end = LENGTH_BYTES + int.from_bytes(held[:LENGTH_BYTES])
+        if len(held) < end:
             return
+        answer: tuple[str, object] = pickle.loads(held[LENGTH_BYTES:end])  # noqa: S301
+        del held[:end]
+        yield answer
 
 
 def _told(status: int | None) -> str:

@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgassets.imaging.isolation import Cancelled, processed
-from imgassets.imaging.pipeline import settings_hash
-from imgassets.imaging.worker import Job, row_without_picture
+from imgassets.imaging.job import Job, row_without_picture, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_table

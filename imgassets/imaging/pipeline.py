@@ -6,26 +6,19 @@ threads and storage are in `partition`; what the steps do is in their modules.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from imgassets.imaging.decode import NotAnImage, TooManyPixels, Unreadable, decode
 from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import Face, FaceDetector
-from imgassets.imaging.models import model_sha256
 from imgassets.imaging.picture import Box, Picture
 from imgassets.imaging.removal import Removal, chin, remove
 from imgassets.imaging.resize import resize
-from imgassets.imaging.steps import run_own_step, source_hash
+from imgassets.imaging.steps import run_own_step
 from imgassets.imaging.trim import find
 from imgassets.manifests import Outcome
-from imgassets.settings import STEPS, RetailerSettings
-
-# To be raised by whoever changes what comes out of a step for equal input and settings, so that
-# pictures are made anew.
-VERSION = 4
+from imgassets.settings import RetailerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,26 +43,6 @@ class PictureRecord:
     trim_threshold: float | None = None
     trim_ratio: float | None = None
     kept_box: list[int] | None = None
-
-
-def settings_hash(settings: RetailerSettings) -> str:
-    """A short hash of all that a picture depends on but its own bytes: settings, model, version.
-
-    Raises:
-        StepError: a step of the user's own cannot be imported.
-    """
-    parts = settings.model_dump(
-        mode="json",
-        include={"decode", "process", "faces", "resize", "trim", "encode"},
-        exclude={
-            "process": {"keep_raw"},
-            "faces": {"model_source", "model_config_source", "model_sha256"},
-        },
-    )
-    parts["model"] = model_sha256(settings.faces)
-    parts["own"] = [source_hash(step) for step in settings.process.steps if step not in STEPS]
-    text = json.dumps({"version": VERSION, **parts}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def process_picture(

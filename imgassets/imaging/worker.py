@@ -1,9 +1,9 @@
 """The process that works on pictures: `python -m imgassets.imaging.worker`.
 
 Here lives what happens in it: threads take pictures from standard input, one after the other, and
-say on standard output (pickled tuples) the row of a picture that is done, and which one they start.
-It is a process of its own so that a detector or decoder that crashes takes it down and not the run;
-who starts it, and finds out which picture it was, is `isolation`.
+say on standard output (pickled tuples, each after its length) the row of a picture that is done,
+and which one they start. It is a process of its own so that a detector or decoder that crashes
+takes it down and not the run; who starts it, and finds out which picture it was, is `isolation`.
 """
 
 from __future__ import annotations
@@ -17,57 +17,21 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 
 from imgassets.imaging.encode import suffix
 from imgassets.imaging.faces import FaceDetector, load_detector
+from imgassets.imaging.job import LENGTH_BYTES, Job, row_without_picture
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.pipeline import PictureRecord, process_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.settings import RetailerSettings
-from imgassets.storage import IMAGES, Folder, StorageError
+from imgassets.storage import IMAGES, StorageError
 
 # Options of `mallopt`, and the variables that they can be set by as well.
 _MALLOPT = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
 _KEPT_BYTES = 1 << 28
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is common to all pictures of a worker.
-
-    Attributes:
-        raw_folder: that the paths of raw rows are relative to.
-        folder: of the pictures to make.
-        settings: of the retailer.
-        hash: of these settings.
-        model: the detector's file.
-        threads: pictures worked on at the same time.
-    """
-
-    raw_folder: Folder
-    folder: Folder
-    settings: RetailerSettings
-    hash: str
-    model: Path
-    threads: int
-
-
-def row_without_picture(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
-    """The row of a picture that was not made."""
-    return ProcessedRow(
-        key=raw.key,
-        url=raw.url,
-        product_id=raw.product_id,
-        raw_sha256=raw.sha256,
-        outcome=outcome,
-        error=error,
-        settings_hash=hash_,
-    )
 
 
 class _Worker:
@@ -112,9 +76,10 @@ class _Worker:
         return raw
 
     def _tell(self, kind: str, what: object) -> None:
+        answer = pickle.dumps((kind, what))
         with self._telling:
             try:
-                pickle.dump((kind, what), self._answers)
+                self._answers.write(len(answer).to_bytes(LENGTH_BYTES) + answer)
                 self._answers.flush()
             except BrokenPipeError:
                 os._exit(1)  # the run was killed: nobody is left to tell, nor to read a traceback
@@ -174,6 +139,8 @@ def main() -> None:
     tasks = sys.stdin.buffer
     job: Job = pickle.load(tasks)  # noqa: S301  (our own parent's)
     _Worker(job, tasks, answers).run()
+    sys.stdout.flush()
+    os._exit(0)  # nothing is left to do, and an interpreter's own end takes 0.1 s
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from imgassets.imaging.faces import FaceDetector
+from imgassets.imaging.job import settings_hash
 from imgassets.imaging.picture import Pixels
-from imgassets.imaging.pipeline import process_picture, settings_hash
+from imgassets.imaging.pipeline import process_picture
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from imgassets.imaging.faces import FaceDetector
+from imgassets.imaging.job import settings_hash
 from imgassets.imaging.picture import Pixels
-from imgassets.imaging.pipeline import process_picture, settings_hash
+from imgassets.imaging.pipeline import process_picture
 from imgassets.imaging.steps import StepError
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
