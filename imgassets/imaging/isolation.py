@@ -1,9 +1,11 @@
-"""Work on pictures in a process that may crash.
+"""Work on pictures in processes that may crash.
 
-Here lives starting `worker`, and finding the picture that took one down: those that were under way
-are done again one at a time, so that the culprit is alone when the next worker dies. It becomes an
-outcome; all others are done as if nothing had been. A worker has all threads: one process costs
-one start, and two threads in it are 1.8 times as fast as one (benchmarks/imaging_speed).
+Here lives starting `worker`s, handing pictures out, and finding the one that took a worker down. A
+worker has one picture at a time, so that it is the first that was handed out and not answered for.
+It is tried once more when all others are done, alone: it may have been killed for the memory that
+others took. The second time it becomes an outcome.
+
+Processes and not threads: a sixth of the work holds Python's lock, which six threads keep busy.
 """
 
 from __future__ import annotations
@@ -14,19 +16,19 @@ import selectors
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import BinaryIO
+from dataclasses import dataclass
 
 from imgassets.imaging.job import LENGTH_BYTES, Job, row_without_picture
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.warm.programs import Program, start
+from imgassets.warm.programs import start
 
 _POLL_S = 0.2  # how soon a cancelled run notices
-# Answers wait in the pipe for so long, that this process takes no core from the worker for each.
-# About a hundred have room there; a worker that is faster waits in turn.
-_GATHER_S = 0.03
+# Answers wait in their pipes for so long, that this process takes no core from the workers for
+# each; meanwhile they have these pictures to do. Both pipes hold that many rows without blocking.
+_GATHER_S, _AHEAD = 0.01, 6
 _PIPE_BYTES = 1 << 16
 
 
@@ -38,17 +40,80 @@ class WorkerError(Exception):
     """No worker can be started; the message says why."""
 
 
-class _Died(Exception):  # noqa: N818
-    """The worker is gone, with these pictures under way."""
+class _Worker:
+    """One process, and the pictures that it was given and has not answered for.
 
-    def __init__(self, under_way: list[str], status: int | None) -> None:
-        super().__init__(_told(status))
-        self.under_way = under_way
+    Attributes:
+        given: the first is the one that it is at.
+        ready: whether it has started well.
+        gone: whether it has ended.
+        stdout: where it answers.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.given: deque[RawRow] = deque()
+        self.ready = self.gone = False
+        self._held = bytearray()
+        self._process = start("imgassets.imaging.worker")
+        self.stdout = self._process.stdout
+        self._send(job)
+
+    def give(self, raw: RawRow) -> None:
+        """Hand out one more picture."""
+        self.given.append(raw)
+        self._send(raw)
+
+    def rows(self, log: Callable[[str], None]) -> Iterator[ProcessedRow]:
+        """The rows that have come.
+
+        Raises:
+            ModelError: it cannot load the model.
+            StorageError: it cannot read or write.
+        """
+        for kind, what in self._answers():
+            if kind == "ready":
+                self.ready = True
+            elif kind == "log":
+                log(str(what))
+            elif isinstance(what, ProcessedRow):
+                self.given.popleft()
+                yield what
+            elif isinstance(what, Exception):
+                raise what
+
+    def _answers(self) -> Iterator[tuple[str, object]]:
+        data = os.read(self.stdout.fileno(), _PIPE_BYTES)
+        self.gone = not data
+        held = self._held
+        held += data
+        while len(held) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(held[:LENGTH_BYTES])
+            if len(held) < end:
+                return
+            answer: tuple[str, object] = pickle.loads(held[LENGTH_BYTES:end])  # noqa: S301
+            del held[:end]
+            yield answer
+
+    def end(self) -> int | None:
+        """End it, if it is there; its status."""
+        self._process.kill()
+        status = self._process.wait()
+        for pipe in (self._process.stdin, self.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()
+        return status
+
+    def _send(self, what: Job | RawRow) -> None:
+        # Where it has gone, its other pipe says so.
+        with suppress(BrokenPipeError):
+            pickle.dump(what, self._process.stdin)
+            self._process.stdin.flush()
 
 
 def processed(
     tasks: Sequence[RawRow],
     job: Job,
+    processes: int,
     *,
     log: Callable[[str], None],
     cancelled: threading.Event,
@@ -59,6 +124,7 @@ def processed(
     Args:
         tasks: pictures to make.
         job: what is common to them.
+        processes: at work at the same time.
         log: takes lines for a person.
         cancelled: once set, the work stops.
         idle: called several times a second.
@@ -69,110 +135,94 @@ def processed(
         StorageError: storage cannot be read or written.
         WorkerError: a worker dies before it takes up any picture.
     """
-    left = {raw.key: raw for raw in tasks}
-    suspects: list[str] = []
-    while left:
-        alone = bool(suspects)
-        batch = [left[key] for key in suspects] if alone else list(left.values())
-        using = replace(job, threads=1) if alone else job
-        try:
-            for row in _by_one_worker(batch, using, log=log, cancelled=cancelled, idle=idle):
-                del left[row.key]
-                yield row
-            suspects = []
-        except _Died as died:
-            suspects = [key for key in died.under_way if key in left]
-            if not suspects:
-                raise WorkerError(
-                    f"the imaging process {died} before it took up a picture; "
-                    "what it said stands in the log of this process"
-                ) from None
-            if len(suspects) == 1:
-                culprit = left.pop(suspects[0])
-                log(f"{culprit.key} ({culprit.url}) crashed the imaging process, which {died}")
-                yield row_without_picture(
-                    culprit, job.hash, Outcome.CRASHED, f"the imaging process {died} on it"
-                )
-                suspects = [raw.key for raw in batch if raw.key in left] if alone else []
-            else:
-                log(f"the imaging process {died}; trying its {len(suspects)} pictures one by one")
+    suspects: list[RawRow] = []
+    for result in _results(tasks, job, processes, log=log, cancelled=cancelled, idle=idle):
+        if isinstance(result, ProcessedRow):
+            yield result
+        else:
+            suspects.append(result.raw)
+            log(f"the imaging process {result.how} on {result.raw.key} ({result.raw.url})")
+    if suspects:
+        log(f"trying {len(suspects)} pictures again, one at a time")
+    for result in _results(suspects, job, 1, log=log, cancelled=cancelled, idle=idle):
+        if isinstance(result, ProcessedRow):
+            yield result
+        else:
+            error = f"the imaging process {result.how} on it"
+            yield row_without_picture(result.raw, job.hash, Outcome.CRASHED, error)
 
 
-def _by_one_worker(
-    batch: Sequence[RawRow],
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """A worker died, and how, on this picture."""
+
+    raw: RawRow
+    how: str
+
+
+def _results(
+    tasks: Sequence[RawRow],
     job: Job,
+    processes: int,
     *,
     log: Callable[[str], None],
     cancelled: threading.Event,
     idle: Callable[[], None],
-) -> Iterator[ProcessedRow]:
-    process = start("imgassets.imaging.worker")
-    feeder = threading.Thread(target=_feed, args=(process, job, batch), daemon=True)
-    feeder.start()
-    under_way: list[str] = []
-    try:
-        for kind, what in _answers(process.stdout):
-            if cancelled.is_set():
-                raise Cancelled("the run was cancelled; what was done is kept")
-            if kind == "row" and isinstance(what, tuple):
-                row, started = what
-                if started is not None:
-                    under_way.append(started)
-                if row is not None:
-                    under_way.remove(row.key)
-                    yield row
-            elif kind == "log":
-                log(str(what))
-            elif kind == "error" and isinstance(what, Exception):
-                raise what
-            elif kind == "end":
-                return
-            idle()
-        raise _Died(under_way, process.wait())
-    finally:
-        process.kill()
-        process.wait()
-        feeder.join()
-        for pipe in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _feed(process: Program, job: Job, batch: Sequence[RawRow]) -> None:
-    """Hand out the pictures; the pipe holds few, so that little is handed out in vain."""
-    with suppress(BrokenPipeError, ValueError):
-        pickle.dump(job, process.stdin)
-        for raw in batch:
-            pickle.dump(raw, process.stdin)
-        process.stdin.close()
-
-
-def _answers(stream: BinaryIO) -> Iterator[tuple[str, object]]:
-    """What the worker says until it ends or dies, and `idle` where it says nothing for a while."""
-    held = bytearray()
+) -> Iterator[ProcessedRow | _Death]:
+    """Each picture's row, or the death of the worker that was at it."""
+    waiting = deque(tasks)
+    workers: list[_Worker] = []
     with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while True:
-            if not selector.select(_POLL_S):
-                yield "idle", None
-                continue
-            time.sleep(_GATHER_S)
-            data = os.read(stream.fileno(), _PIPE_BYTES)
-            if not data:
-                return
-            held += data
-            yield from _whole(held)
+        try:
+            while waiting or any(worker.given for worker in workers):
+                for _ in range(min(processes - len(workers), len(waiting))):
+                    workers.append(_Worker(job))
+                    selector.register(workers[-1].stdout, selectors.EVENT_READ, workers[-1])
+                _hand_out(waiting, workers)
+                if cancelled.is_set():
+                    raise Cancelled("the run was cancelled; what was done is kept")
+                idle()
+                ready = selector.select(_POLL_S)
+                if ready:
+                    time.sleep(_GATHER_S)
+                for key, _ in ready:
+                    worker: _Worker = key.data
+                    yield from worker.rows(log)
+                    if worker.gone:
+                        workers.remove(worker)
+                        selector.unregister(worker.stdout)
+                        yield from _left_by(worker, waiting)
+        finally:
+            for worker in workers:
+                worker.end()
 
 
-def _whole(held: bytearray) -> Iterator[tuple[str, object]]:
-    """Take the answers that are there as a whole from what was read."""
-    while len(held) >= LENGTH_BYTES:
-        end = LENGTH_BYTES + int.from_bytes(held[:LENGTH_BYTES])
-        if len(held) < end:
-            return
-        answer: tuple[str, object] = pickle.loads(held[LENGTH_BYTES:end])  # noqa: S301
-        del held[:end]
-        yield answer
+def _hand_out(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:
+    """Give each worker some pictures ahead; towards the end fewer, so that none waits for one."""
+    for ahead in range(_AHEAD):
+        for worker in workers:
+            if len(worker.given) == ahead and len(waiting) >= ahead * len(workers):
+                if not waiting:
+                    return
+                worker.give(waiting.popleft())
+
+
+def _left_by(worker: _Worker, waiting: deque[RawRow]) -> Iterator[_Death]:
+    """What becomes of the pictures of a worker that died: others do all but that it was at.
+
+    Raises:
+        WorkerError: it was at none yet.
+    """
+    how = _told(worker.end())
+    if not worker.ready:
+        raise WorkerError(
+            f"the imaging process {how} before it took up a picture; "
+            "what it said stands in the log of this process"
+        )
+    given = list(worker.given)
+    waiting.extendleft(reversed(given[1:]))
+    for raw in given[:1]:
+        yield _Death(raw, how)
 
 
 def _told(status: int | None) -> str:

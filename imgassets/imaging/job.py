@@ -34,7 +34,6 @@ class Job:
         settings: of the retailer.
         hash: of these settings.
         model: the detector's file.
-        threads: pictures worked on at the same time.
     """
 
     raw_folder: Folder
@@ -42,7 +41,6 @@ class Job:
     settings: RetailerSettings
     hash: str
     model: Path
-    threads: int
 
 
 def row_without_picture(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:

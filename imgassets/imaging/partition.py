@@ -1,6 +1,6 @@
 """All pictures of a partition: what is to be done, what is kept, and continuing a run that stopped.
 
-Here lives keeping the work: manifest, journal, progress. The process and threads that do it are in
+Here lives keeping the work: manifest, journal, progress. The processes that do it are in
 `isolation` and `worker`, what is done to one picture is in `pipeline`.
 """
 
@@ -23,6 +23,7 @@ __all__ = ["JOURNAL", "Cancelled", "process_partition", "remove_raw"]
 
 JOURNAL = "_journal"
 _TRIED_AGAIN = (Outcome.FAILED, Outcome.CRASHED, Outcome.RAW_MISSING, Outcome.NO_RAW)
+_WORTH_A_PROCESS = 40  # pictures take as long as the start of the process
 _EVERY_S = 5.0  # a killed run loses at most this much work; a person sees a line this often
 
 
@@ -33,7 +34,7 @@ def process_partition(
     settings: RetailerSettings,
     model: Path,
     *,
-    threads: int | None = None,
+    processes: int | None = None,
     log: Callable[[str], None],
     cancelled: threading.Event,
 ) -> list[ProcessedRow]:
@@ -48,7 +49,8 @@ def process_partition(
         folder: where the manifest is written, and the pictures in `images/<key>.<suffix>`.
         settings: of the retailer.
         model: the detector's file.
-        threads: pictures worked on at the same time; as many as cores if none.
+        processes: that work on pictures at the same time; as many as cores if none, but no more
+            than are worth their start.
         log: takes a line for a person, every few seconds.
         cancelled: once set, the work stops.
 
@@ -62,7 +64,6 @@ def process_partition(
         StorageError: storage cannot be read or written.
         WorkerError: the process that does the work cannot be started.
     """
-    threads = threads or _cores()
     hash_ = settings_hash(settings)
     folder.remove_temporaries()
     (folder / IMAGES).remove_temporaries()
@@ -87,11 +88,12 @@ def process_partition(
         log(f"{kept} pictures are kept from an earlier run")
 
     if tasks:
-        job = Job(raw_folder, folder, settings, hash_, model, threads)
+        job = Job(raw_folder, folder, settings, hash_, model)
+        processes = processes or min(_cores(), -(-len(tasks) // _WORTH_A_PROCESS))
         progress = _Progress(len(tasks), log)
         try:
             for row in processed(
-                tasks, job, log=log, cancelled=cancelled, idle=journal.flush_if_due
+                tasks, job, processes, log=log, cancelled=cancelled, idle=journal.flush_if_due
             ):
                 rows[row.key] = _or_earlier(row, earlier.get(row.key), there)
                 journal.add(rows[row.key])

@@ -1,9 +1,9 @@
 """The process that works on pictures: `python -m imgassets.imaging.worker`.
 
-Here lives what happens in it: threads take pictures from standard input, one after the other, and
-say on standard output (pickled tuples, each after its length) the row of a picture that is done,
-and which one they start. It is a process of its own so that a detector or decoder that crashes
-takes it down and not the run; who starts it, and finds out which picture it was, is `isolation`.
+Here lives what happens in it: it takes pictures from standard input, one after the other, and says
+on standard output (pickled tuples, each after its length) the row of each that is done. It is a
+process of its own so that a detector or decoder that crashes takes it down and not the run; who
+starts it, and finds out which picture it was, is `isolation`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hashlib
 import os
 import pickle
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from typing import BinaryIO
@@ -34,86 +33,70 @@ _MALLOPT = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
 _KEPT_BYTES = 1 << 28
 
 
-class _Worker:
-    """Threads between standard input and standard output."""
+def _take(tasks: BinaryIO) -> RawRow | None:
+    try:
+        raw: RawRow = pickle.load(tasks)  # noqa: S301  (our own parent's)
+    except EOFError:
+        return None
+    return raw
 
-    def __init__(self, job: Job, tasks: BinaryIO, answers: BinaryIO) -> None:
-        self._job, self._tasks, self._answers = job, tasks, answers
-        self._taking, self._telling = threading.Lock(), threading.Lock()
 
-    def run(self) -> None:
-        """Work until standard input ends: the run wants no more, or is gone."""
-        # Our threads are the parallel ones: OpenCV's own would only compete with them.
-        cv2.setNumThreads(1)
-        threads = [
-            threading.Thread(target=self._work, name=f"imaging-{n}", daemon=True)
-            for n in range(self._job.threads)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self._tell("end", None)
+def _tell(answers: BinaryIO, kind: str, what: object) -> None:
+    answer = pickle.dumps((kind, what))
+    try:
+        answers.write(len(answer).to_bytes(LENGTH_BYTES) + answer)
+        answers.flush()
+    except BrokenPipeError:
+        os._exit(1)  # the run was killed: nobody is left to tell, nor to read a traceback
 
-    def _work(self) -> None:
-        try:
-            detector = load_detector(self._job.model, self._job.settings.faces)
-            row, raw = None, self._take()
-            while raw is not None:
-                # One message for both: each wakes the run, which then takes a core from us.
-                self._tell("row", (row, raw.key))
-                row, raw = self._processed(raw, detector), self._take()
-            self._tell("row", (row, None))
-        except (ModelError, StorageError) as error:
-            self._tell("error", error)
 
-    def _take(self) -> RawRow | None:
-        with self._taking:
-            try:
-                raw: RawRow = pickle.load(self._tasks)  # noqa: S301  (our own parent's)
-            except EOFError:
-                return None
-        return raw
+def _serve(job: Job, tasks: BinaryIO, answers: BinaryIO) -> None:
+    """Work until standard input ends: the run wants no more, or is gone."""
+    # The processes are the parallel ones: OpenCV's threads would only compete with them.
+    cv2.setNumThreads(1)
+    try:
+        detector = load_detector(job.model, job.settings.faces)
+        _tell(answers, "ready", None)
+        while (raw := _take(tasks)) is not None:
+            row, trouble = _processed(raw, job, detector)
+            if trouble is not None:
+                _tell(answers, "log", trouble)
+            _tell(answers, "row", row)
+    except (ModelError, StorageError) as error:
+        _tell(answers, "error", error)
 
-    def _tell(self, kind: str, what: object) -> None:
-        answer = pickle.dumps((kind, what))
-        with self._telling:
-            try:
-                self._answers.write(len(answer).to_bytes(LENGTH_BYTES) + answer)
-                self._answers.flush()
-            except BrokenPipeError:
-                os._exit(1)  # the run was killed: nobody is left to tell, nor to read a traceback
 
-    def _processed(self, raw: RawRow, detector: FaceDetector) -> ProcessedRow:
-        job = self._job
-        try:
-            data = job.raw_folder.read(str(raw.path))
-        except FileNotFoundError:
-            error = f"{raw.path} is gone; materialize raw_images of the partition again"
-            return row_without_picture(raw, job.hash, Outcome.RAW_MISSING, error)
-        try:
-            file, record = process_picture(data, job.settings, detector)
-        except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)
-            self._tell("log", f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}")
-            told = f"{type(error).__name__}: {error}"
-            return row_without_picture(raw, job.hash, Outcome.FAILED, told)
-        path = sha256 = size = None
-        if file is not None:
-            name = f"{raw.key}.{suffix(file)}"
-            (job.folder / IMAGES).write(name, file)
-            path, sha256 = f"{IMAGES}/{name}", hashlib.sha256(file).hexdigest()
-            size = len(file)
-        return ProcessedRow(
-            key=raw.key,
-            url=raw.url,
-            product_id=raw.product_id,
-            raw_sha256=raw.sha256,
-            settings_hash=job.hash,
-            path=path,
-            bytes=size,
-            sha256=sha256,
-            **{name: getattr(record, name) for name in PictureRecord.__slots__},
-        )
+def _processed(raw: RawRow, job: Job, detector: FaceDetector) -> tuple[ProcessedRow, str | None]:
+    """A picture's row, and what a person should read of its failure."""
+    try:
+        data = job.raw_folder.read(str(raw.path))
+    except FileNotFoundError:
+        error = f"{raw.path} is gone; materialize raw_images of the partition again"
+        return row_without_picture(raw, job.hash, Outcome.RAW_MISSING, error), None
+    try:
+        file, record = process_picture(data, job.settings, detector)
+    except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)
+        trouble = f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}"
+        told = f"{type(error).__name__}: {error}"
+        return row_without_picture(raw, job.hash, Outcome.FAILED, told), trouble
+    path = sha256 = size = None
+    if file is not None:
+        name = f"{raw.key}.{suffix(file)}"
+        (job.folder / IMAGES).write(name, file)
+        path, sha256 = f"{IMAGES}/{name}", hashlib.sha256(file).hexdigest()
+        size = len(file)
+    row = ProcessedRow(
+        key=raw.key,
+        url=raw.url,
+        product_id=raw.product_id,
+        raw_sha256=raw.sha256,
+        settings_hash=job.hash,
+        path=path,
+        bytes=size,
+        sha256=sha256,
+        **{name: getattr(record, name) for name in PictureRecord.__slots__},
+    )
+    return row, None
 
 
 def _keep_memory() -> None:
@@ -138,9 +121,7 @@ def main() -> None:
     os.dup2(2, 1)
     tasks = sys.stdin.buffer
     job: Job = pickle.load(tasks)  # noqa: S301  (our own parent's)
-    _Worker(job, tasks, answers).run()
-    sys.stdout.flush()
-    os._exit(0)  # nothing is left to do, and an interpreter's own end takes 0.1 s
+    _serve(job, tasks, answers)
 
 
 if __name__ == "__main__":

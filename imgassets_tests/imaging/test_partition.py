@@ -65,7 +65,7 @@ class Partition:
             self.folder,
             settings,
             self.model,
-            threads=2,
+            processes=2,
             log=log or self.lines.append,
             cancelled=self.cancelled,
         )
@@ -188,7 +188,8 @@ def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -
         "partition._EVERY_S = 0.2\n"
         "root = sys.argv[1]; rows, model = pickle.load(open(root + '/partition.pickle', 'rb'))\n"
         "partition.process_partition(rows, Folder(root + '/raw'), Folder(root + '/processed'),\n"
-        "    RetailerSettings(), Path(model), threads=2, log=print, cancelled=threading.Event())\n"
+        "    RetailerSettings(), Path(model), processes=2, log=print,\n"
+        "    cancelled=threading.Event())\n"
     )
     run = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -244,8 +245,8 @@ def test_a_crash_that_does_not_come_again_costs_no_picture(
     filled.rows.insert(2, filled.rows.pop())
     rows = filled.run(_own("crash_once"))
     assert (tmp_path / "crashed").exists()
-    # Where it was alone when it crashed, nothing can be said for it.
-    assert sum(row.outcome != Outcome.OK for row in rows) <= 1
+    assert all(row.outcome == Outcome.OK for row in rows)
+    assert any("was killed by SIGABRT on marked" in line for line in filled.lines)
 
 
 def test_a_worker_that_cannot_start_is_told(
