@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster._serdes import ConfigurableClassData
 
@@ -32,7 +33,9 @@ class Instance(dg.DagsterInstance):
         """What holds for all that `dagster.yaml` does not name."""
         defaults = dict(InstanceRef.config_defaults(base_dir))
         if os.environ.get(VARIABLE, "").strip():
-            defaults["storage"] = ConfigurableClassData(
-                "imgassets.postgres_storage", "PostgresStorage", "{}\n"
-            )
+            storage = "imgassets.postgres_storage", "PostgresStorage", "{}\n"
+        else:
+            files = yaml.safe_dump({"base_dir": base_dir})
+            storage = "imgassets.sqlite_storage", "SqliteStorage", files
+        defaults["storage"] = ConfigurableClassData(*storage)
         return defaults
