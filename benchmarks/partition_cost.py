@@ -8,7 +8,7 @@
 `imports`: fresh interpreters, in turn. `run`: one run of the real assets in a fresh interpreter,
 and one forked from the warm server, step by step. `backfill`: through Dagster's daemon with the
 project's `dagster.yaml`, as a person launches it, of the real assets and of `benchmarks.trivial`;
-of the latter also as Dagster itself starts runs ("stock"). CPU is that of the daemon, its servers
+of the latter also with Dagster's own launcher and storage ("stock"). CPU is that of the daemon, its servers
 and all runs with their children, from the launch to the end of the last run. MongoDB and the
 pictures' server are outside of it, and so is what stands before the launch (their own start, and
 the daemon's). Everything lies in `.imgassets/bench/partition`.
@@ -293,7 +293,7 @@ def _has_ended(instance: dg.DagsterInstance, backfill: str) -> bool:
 def _instance(folder: Path, *, stock: bool = False) -> Iterator[dg.DagsterInstance]:
     options = yaml.safe_load((project_root() / "dagster.yaml").read_text())
     if stock:
-        del options["run_launcher"]
+        del options["run_launcher"], options["instance_class"]
     folder.mkdir()
     (folder / "dagster.yaml").write_text(yaml.safe_dump(options))
     with dg.DagsterInstance.from_config(str(folder)) as instance:

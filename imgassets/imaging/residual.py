@@ -7,7 +7,7 @@ asset check's.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,10 @@ _LARGER_SIDE = 672
 _MIN_HEIGHT = 12
 
 # A face of that height in a picture of this side is 27 pixels high in the first look, which is what
-# the larger one is there for; in a smaller picture it would only find what does not count.
+# the larger one is there for. A smaller picture is enlarged no more than that, and not looked at
+# a third time: that would only find what does not count.
 _LARGER_FROM = 200
+_ROUNDED_TO = 32  # pixels; the network pads to them anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Residual:
 
 
 def faces_left(
-    pixels: Pixels, detector: FaceDetector, larger: FaceDetector, min_score: float
+    pixels: Pixels, detector: Callable[[int], FaceDetector], min_score: float
 ) -> list[Face]:
     """The faces that a second look finds: upright, upside down, and upright at a larger scale.
 
@@ -66,21 +68,22 @@ def faces_left(
 
     Args:
         pixels: the processed picture; height x width x 3, uint8, BGR.
-        detector: looks at the picture's own scale.
-        larger: one that looks at a larger scale.
+        detector: gives one that looks at a picture in a size (longer side, pixels).
         min_score: detections below it do not count.
 
     Returns:
         What the first look that finds something found; boxes as it saw them.
     """
+    longer = max(pixels.shape[:2])
+    side = min(_SIDE, -(-longer * _SIDE // (_LARGER_FROM * _ROUNDED_TO)) * _ROUNDED_TO)
     down = np.asarray(cv2.rotate(pixels, cv2.ROTATE_180), dtype=np.uint8)
-    looks = [(detector, pixels), (detector, down)]
-    if max(pixels.shape[:2]) > _LARGER_FROM:
-        looks.append((larger, pixels))
-    for eye, seen in looks:
+    looks = [(side, pixels), (side, down)]
+    if longer > _LARGER_FROM:
+        looks.append((_LARGER_SIDE, pixels))
+    for size, seen in looks:
         found = [
             face
-            for face in eye.find(seen)
+            for face in detector(size).find(seen)
             if face.score >= min_score and face.height >= _MIN_HEIGHT
         ]
         if found:
@@ -115,20 +118,20 @@ def check_residual(
     if settings.faces.action == "none" or "remove_face" not in settings.process.steps:
         return Residual(0, [], [])
     local = threading.local()
-    near, wide = (
-        settings.faces.model_copy(update={"detect_side": side, "first_side": None})
-        for side in (_SIDE, _LARGER_SIDE)
-    )
+
+    def detector(side: int) -> FaceDetector:
+        known: dict[int, FaceDetector] = local.__dict__.setdefault("known", {})
+        if side not in known:
+            looks = {"detect_side": side, "first_side": None}
+            known[side] = load_detector(model, settings.faces.model_copy(update=looks))
+        return known[side]
 
     def look(row: ProcessedRow) -> bool | None:
-        if not hasattr(local, "detectors"):
-            local.detectors = (load_detector(model, near), load_detector(model, wide))
-        detector, larger = local.detectors
         try:
             pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
         except (FileNotFoundError, Unreadable):
             return None
-        return bool(faces_left(pixels, detector, larger, settings.checks.residual_min_score))
+        return bool(faces_left(pixels, detector, settings.checks.residual_min_score))
 
     chosen = sample(rows, settings.checks.residual_sample)
     with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,9 +20,12 @@ def _pixels(data: bytes) -> Pixels:
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def larger(model: Path) -> FaceDetector:
-    return load_detector(model, FaceSettings(first_side=None, detect_side=1280))
+Eyes = Callable[[int], FaceDetector]
+
+
+@pytest.fixture
+def eyes(model: Path) -> Eyes:
+    return lambda side: load_detector(model, FaceSettings(first_side=None, detect_side=side))
 
 
 def _row(key: str, face_count: int | None, path: str | None = None) -> ProcessedRow:
@@ -38,39 +42,46 @@ def _row(key: str, face_count: int | None, path: str | None = None) -> Processed
 
 @pytest.mark.parametrize("name", ["portrait_a", "cutout_c", "astronaut"])
 def test_a_face_that_was_left_is_found_upright_and_upside_down(
-    photos: dict[str, bytes], detector: FaceDetector, larger: FaceDetector, name: str
+    photos: dict[str, bytes], eyes: Eyes, name: str
 ) -> None:
     pixels = _pixels(photos[name])
-    assert faces_left(pixels, detector, larger, 0.85)
-    assert faces_left(pixels[::-1, ::-1].copy(), detector, larger, 0.85)
+    assert faces_left(pixels, eyes, 0.85)
+    assert faces_left(pixels[::-1, ::-1].copy(), eyes, 0.85)
+
+
+def _with_small_face(photos: dict[str, bytes], height: int, width: int) -> Pixels:
+    """A face of 12 to 15 pixels on white."""
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    photo = _pixels(photos["cutout_c"])[200:]
+    small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)
+    part = canvas[height // 5 :, width // 14 :]
+    small = small[: part.shape[0], : part.shape[1]]
+    part[: small.shape[0], : small.shape[1]] = small
+    return canvas
 
 
 def test_a_small_face_is_found_at_the_larger_scale_alone(
-    photos: dict[str, bytes], model: Path
+    photos: dict[str, bytes], eyes: Eyes
 ) -> None:
-    near, wide = (
-        load_detector(model, FaceSettings(first_side=None, detect_side=side)) for side in (448, 672)
-    )
-    canvas = np.full((448, 320, 3), 255, np.uint8)
-    photo = _pixels(photos["cutout_c"])[200:]
-    small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)
-    canvas[100 : 100 + small.shape[0], 10 : 10 + small.shape[1]] = small
-    assert faces_left(canvas, near, near, 0.85) == []
-    (face,) = faces_left(canvas, near, wide, 0.85)
+    canvas = _with_small_face(photos, 448, 320)
+    assert faces_left(canvas, lambda side: eyes(min(side, 448)), 0.85) == []
+    (face,) = faces_left(canvas, eyes, 0.85)
     assert 12 <= face.height <= 15
 
 
+@pytest.mark.parametrize("height", [200, 160, 120, 100])
 def test_the_smallest_face_that_counts_is_found_in_a_thumbnail_without_a_larger_scale(
-    photos: dict[str, bytes], model: Path
+    photos: dict[str, bytes], eyes: Eyes, height: int
 ) -> None:
-    near = load_detector(model, FaceSettings(detect_side=448))
-    blind = load_detector(model, FaceSettings(detect_side=64))
-    canvas = np.full((200, 140, 3), 255, np.uint8)
-    photo = _pixels(photos["cutout_c"])[200:]
-    small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)[:150, :130]
-    canvas[40 : 40 + small.shape[0], 10 : 10 + small.shape[1]] = small
-    (face,) = faces_left(canvas, near, blind, 0.85)
+    sides: list[int] = []
+
+    def eye(side: int) -> FaceDetector:
+        sides.append(side)
+        return eyes(side)
+
+    (face,) = faces_left(_with_small_face(photos, height, height * 7 // 10), eye, 0.85)
     assert 12 <= face.height <= 15
+    assert max(sides) <= height * 2.25 + 31
 
 
 def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
