@@ -11,6 +11,7 @@ storage is used is in `dagster_instance`.
 from __future__ import annotations
 
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache, cached_property
@@ -31,6 +32,9 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
+
+# The database that all runs share, and that of the run at hand.
+_KEPT_OPEN = 2
 
 
 def _is_made(file: Path, *tables: str) -> bool:
@@ -67,6 +71,28 @@ class _EventLog(SqliteEventLogStorage):
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(self._file, timeout=SQLITE_BUSY_TIMEOUT_SECONDS)
 
+    @cached_property
+    def _kept(self) -> OrderedDict[str, sqlite3.Connection]:
+        return OrderedDict()
+
+    def _keep_open(self) -> None:
+        """Hold the database in use: whoever closes one last, SQLite has tidy up its files."""
+        if self._file in self._kept:
+            self._kept.move_to_end(self._file)
+            return
+        connection = sqlite3.connect(self._file, check_same_thread=False)
+        connection.execute("SELECT 1 FROM alembic_version").fetchall()  # from here on it is in use
+        self._kept[self._file] = connection
+        if len(self._kept) > _KEPT_OPEN:
+            self._kept.popitem(last=False)[1].close()
+
+    def dispose(self) -> None:
+        """See Dagster's own."""
+        with self._db_lock:
+            while self._kept:
+                self._kept.popitem()[1].close()
+        super().dispose()
+
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         # The lock is Dagster's, and held as long: one database is open at a time.
@@ -76,6 +102,7 @@ class _EventLog(SqliteEventLogStorage):
                 if not _is_made(Path(self._file)):
                     self._make()
                 self._initialized_dbs.add(shard)
+            self._keep_open()
             with self._engine.connect() as connection, connection.begin():
                 yield connection
 

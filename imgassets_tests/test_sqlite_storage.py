@@ -90,3 +90,14 @@ def test_a_database_that_another_process_writes_is_waited_for(tmp_path: Path) ->
         release.join()
         other.close()
         assert instance.get_run_by_id(run).status == dg.DagsterRunStatus.SUCCESS  # type: ignore[union-attr]
+
+
+def test_few_databases_are_held_open_and_none_after_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "history" / "runs"
+    with _instance(tmp_path, OURS) as instance:
+        runs = [_run(instance) for _ in range(3)]
+        assert {file.name for file in folder.glob("*.db-wal")} == {
+            "index.db-wal",
+            f"{runs[-1]}.db-wal",
+        }
+    assert list(folder.glob("*.db-*")) == []
