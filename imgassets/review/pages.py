@@ -14,13 +14,13 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from PIL import ImageFont
 
 from imgassets.manifests import ProcessedRow, RawRow
 from imgassets.review.contact_sheet import chosen, contact_sheet, shown
-from imgassets.review.drawing import INK, Layout, pair, sheet
+from imgassets.review.drawing import INK, Layout, Pair, pair, sheet
 from imgassets.review.plots import histograms
 from imgassets.storage import CONTACT_SHEET, Folder
 
@@ -37,7 +37,7 @@ _LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, lett
 _HEAD, _HEAD_SIZE = 40, 20
 _QUALITY = 80
 _PLOT_SCALE = 3
-_VERSION = 1  # to be raised by whoever changes what the files look like
+_VERSION = 2  # to be raised by whoever changes what the files look like
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
@@ -125,10 +125,12 @@ def _write_pages(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, start in enumerate(starts, 1):
             part = listed[start : start + PICTURES_A_PAGE]
-            pairs = pool.map(
-                lambda row: pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT), part
+            pairs = list(
+                pool.map(
+                    lambda row: pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT), part
+                )
             )
-            image, draw = sheet(list(pairs), _LAYOUT, _HEAD)
+            image, draw = sheet(pairs, _fitted(_LAYOUT, pairs), _HEAD)
             head = (
                 f"{title}   page {number} of {len(starts)}: pictures {start + 1} to "
                 f"{start + len(part)}, the most doubtful first; {_told(len(listed), there)}"
@@ -141,6 +143,13 @@ def _write_pages(
             (folder / REVIEW).write(name, file.getvalue())
             pages.append(Page(name, [row.key for row in part]))
     return pages
+
+
+def _fitted(layout: Layout, pairs: Sequence[Pair]) -> Layout:
+    """The layout with cells no higher than the pictures are."""
+    width, most = layout.cell
+    heights = [each.height for pair in pairs for each in (pair.before, pair.after) if each]
+    return replace(layout, cell=(width, min(most, max(heights, default=most))))
 
 
 def _told(listed: int, there: int) -> str:

@@ -130,6 +130,18 @@ def test_no_more_pages_than_asked_for_and_they_hold_the_doubtful_ones(tmp_path: 
     assert page.keys[0] == "doubtful"
 
 
+def test_a_page_of_small_pictures_is_no_higher_than_they_need(tmp_path: Path) -> None:
+    partition = Partition(tmp_path)
+    partition.write([_row("a")])
+    high = partition.page().height
+    partition.save(partition.raw, "served.jpg", (160, 240), (255, 255, 255))
+    partition.save(partition.made, "made.jpg", (93, 140), (20, 20, 200))
+    partition.write([_row("b")])
+    low = partition.page()
+    assert low.height == high - 450 + 240
+    assert _near(low, (20, 20, 200)) > 0.9 * 93 * 140
+
+
 def test_pages_of_an_earlier_run_go(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
     rows = [_row(f"plain-{n}", path=None) for n in range(PICTURES_A_PAGE + 1)]
