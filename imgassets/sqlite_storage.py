@@ -54,6 +54,13 @@ def _is_made(file: Path, *tables: str) -> bool:
         return False
 
 
+def _held_open(file: str | Path) -> sqlite3.Connection:
+    """A connection for nothing: whoever closes the last one has SQLite tidy up its files."""
+    connection = sqlite3.connect(file, check_same_thread=False)
+    connection.execute("SELECT 1 FROM alembic_version").fetchall()  # from here on it is in use
+    return connection
+
+
 @cache
 def _migrations() -> ScriptDirectory:
     return ScriptDirectory.from_config(get_alembic_config(sqlite_event_log.__file__))
@@ -76,13 +83,10 @@ class _EventLog(SqliteEventLogStorage):
         return OrderedDict()
 
     def _keep_open(self) -> None:
-        """Hold the database in use: whoever closes one last, SQLite has tidy up its files."""
         if self._file in self._kept:
             self._kept.move_to_end(self._file)
             return
-        connection = sqlite3.connect(self._file, check_same_thread=False)
-        connection.execute("SELECT 1 FROM alembic_version").fetchall()  # from here on it is in use
-        self._kept[self._file] = connection
+        self._kept[self._file] = _held_open(self._file)
         if len(self._kept) > _KEPT_OPEN:
             self._kept.popitem(last=False)[1].close()
 
@@ -130,11 +134,22 @@ class _Runs(SqliteRunStorage):
     def _engine(self) -> Engine:
         return create_engine(self._conn_string, poolclass=NullPool)
 
+    @cached_property
+    def _kept(self) -> sqlite3.Connection:
+        return _held_open(str(self._engine.url.database))
+
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """See Dagster's own."""
         with self._engine.connect() as connection, connection.begin():
             yield connection
+        self._kept  # noqa: B018  (from the first use on)
+
+    def dispose(self) -> None:
+        """See Dagster's own."""
+        if "_kept" in self.__dict__:
+            self._kept.close()
+        super().dispose()
 
 
 def _schedules(folder: Path) -> SqliteScheduleStorage:

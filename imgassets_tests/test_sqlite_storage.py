@@ -100,4 +100,5 @@ def test_few_databases_are_held_open_and_none_after_the_end(tmp_path: Path) -> N
             "index.db-wal",
             f"{runs[-1]}.db-wal",
         }
-    assert list(folder.glob("*.db-*")) == []
+        assert (tmp_path / "history" / "runs.db-wal").exists()
+    assert list((tmp_path / "history").rglob("*.db-*")) == []
