@@ -4,7 +4,7 @@ Here lives what a step is, and finding one. What the steps do is in `removal`, `
 their order and the record are in `pipeline`.
 
 A step of your own is a function from `Picture` to `Picture`, named in `process.steps` by its
-dotted path. It runs in several threads at once, and must not change a picture in place. With
+dotted path. It runs in several processes at once, and must not change a picture in place. With
 `picture.cut(box)` and `picture.scaled(pixels)` the manifest still knows what part of the served
 picture is shown::
 
