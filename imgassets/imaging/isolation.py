@@ -133,7 +133,7 @@ def processed(
         Cancelled: `cancelled` was set.
         ModelError: the model cannot be loaded.
         StorageError: storage cannot be read or written.
-        WorkerError: a worker dies before it takes up any picture.
+        WorkerError: the only worker, or the last, dies before it takes up any picture.
     """
     suspects: list[RawRow] = []
     for result in _results(tasks, job, processes, log=log, cancelled=cancelled, idle=idle):
@@ -188,10 +188,17 @@ def _results(
                 for key, _ in ready:
                     worker: _Worker = key.data
                     yield from worker.rows(log)
-                    if worker.gone:
-                        workers.remove(worker)
-                        selector.unregister(worker.stdout)
-                        yield from _left_by(worker, waiting)
+                    if not worker.gone:
+                        continue
+                    workers.remove(worker)
+                    selector.unregister(worker.stdout)
+                    how = _told(worker.end())
+                    if worker.given and worker.ready:
+                        yield _Death(worker.given.popleft(), how)
+                    waiting.extendleft(reversed(worker.given))
+                    if not worker.ready:
+                        processes -= 1
+                        _tell_of_start(how, processes, log)
         finally:
             for worker in workers:
                 worker.end()
@@ -207,22 +214,16 @@ def _hand_out(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:
                 worker.give(waiting.popleft())
 
 
-def _left_by(worker: _Worker, waiting: deque[RawRow]) -> Iterator[_Death]:
-    """What becomes of the pictures of a worker that died: others do all but that it was at.
+def _tell_of_start(how: str, left: int, log: Callable[[str], None]) -> None:
+    """Say that a worker died before it took up a picture; those that are left do its share.
 
     Raises:
-        WorkerError: it was at none yet.
+        WorkerError: none is left.
     """
-    how = _told(worker.end())
-    if not worker.ready:
-        raise WorkerError(
-            f"the imaging process {how} before it took up a picture; "
-            "what it said stands in the log of this process"
-        )
-    given = list(worker.given)
-    waiting.extendleft(reversed(given[1:]))
-    for raw in given[:1]:
-        yield _Death(raw, how)
+    told = f"an imaging process {how} before it took up a picture"
+    if not left:
+        raise WorkerError(f"{told}; what it said stands in the log of this process")
+    log(f"{told}; {left} {'is' if left == 1 else 'are'} left")
 
 
 def _told(status: int | None) -> str:

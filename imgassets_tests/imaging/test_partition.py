@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from imgassets.imaging import isolation
 from imgassets.imaging.isolation import WorkerError
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.partition import JOURNAL, Cancelled, process_partition, remove_raw
@@ -21,6 +22,7 @@ from imgassets.imaging.steps import StepError
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Folder, StorageError, read_table
+from imgassets.warm import programs
 from imgassets_tests.imaging.own_steps import MARK
 
 SETTINGS = RetailerSettings()
@@ -255,6 +257,25 @@ def test_a_worker_that_cannot_start_is_told(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(WorkerError, match="ended with status 1 before it took up a picture"):
         filled.run()
+
+
+def test_a_worker_that_cannot_start_beside_others_stops_none(
+    filled: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreters = iter(["/bin/false"])
+
+    def start(module: str) -> programs.Program:
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", next(interpreters, sys.executable))
+            return programs.start(module)
+
+    monkeypatch.setattr(isolation, "start", start)
+    rows = filled.run()
+    assert all(row.outcome == Outcome.OK for row in rows)
+    assert (
+        "an imaging process ended with status 1 before it took up a picture; 1 is left"
+        in filled.lines
+    )
 
 
 def test_a_step_that_cannot_be_imported_stops_before_any_picture(filled: Partition) -> None:
