@@ -124,6 +124,10 @@ class _EventLog(SqliteEventLogStorage):
 
 
 class _Runs(SqliteRunStorage):
+    def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(conn_string, inst_data)
+        self._kept = _held_open(str(self._engine.url.database))
+
     @classmethod
     def from_local(cls, base_dir: str, inst_data: ConfigurableClassData | None = None) -> _Runs:
         """See Dagster's own."""
@@ -131,26 +135,20 @@ class _Runs(SqliteRunStorage):
             return cls(create_db_conn_string(base_dir, "runs"), inst_data)
         return super().from_local(base_dir, inst_data)
 
+    def dispose(self) -> None:
+        """See Dagster's own."""
+        self._kept.close()
+        super().dispose()
+
     @cached_property
     def _engine(self) -> Engine:
         return create_engine(self._conn_string, poolclass=NullPool)
-
-    @cached_property
-    def _kept(self) -> sqlite3.Connection:
-        return _held_open(str(self._engine.url.database))
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """See Dagster's own."""
         with self._engine.connect() as connection, connection.begin():
             yield connection
-        self._kept  # noqa: B018  (from the first use on)
-
-    def dispose(self) -> None:
-        """See Dagster's own."""
-        if "_kept" in self.__dict__:
-            self._kept.close()
-        super().dispose()
 
 
 def _schedules(folder: Path) -> SqliteScheduleStorage:
