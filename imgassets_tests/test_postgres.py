@@ -90,7 +90,8 @@ def test_a_variable_alone_keeps_the_instance_in_postgres(
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
 def test_the_address_is_written_as_everywhere(scheme: str) -> None:
-    postgres_url = pytest.importorskip("imgassets.postgres_storage").postgres_url
+    from imgassets.postgres_storage import postgres_url
+
     rest = "user:p%40ss@db:5432/dagster?sslmode=require"
     assert postgres_url(f" {scheme}://{rest}\n") == f"postgresql+psycopg2://{rest}"
 

@@ -1,7 +1,7 @@
 """One picture through all steps: decode, the steps of the settings, encode.
 
 Here lives the way of one picture and what is recorded of it, as a pure function. Many pictures,
-threads and storage are in `partition`; what the steps do is in their modules.
+processes and storage are in `partition`; what the steps do is in their modules.
 """
 
 from __future__ import annotations
