@@ -125,12 +125,12 @@ def trace(pixels: Pixels) -> Outline:
     # Rounding both to 8 bits first costs less than the larger of them in 16.
     across, down = _derived(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
     slopes = _plane(cv2.max(_rounded(across, _UNIT / _SOBEL), _rounded(down, _UNIT / _SOBEL)))
-    steepest = cv2.dilate(slopes, np.ones((2, 2), np.uint8), anchor=(0, 0))
-    steepest = cv2.resize(steepest, half, interpolation=cv2.INTER_NEAREST)
+    steepest = np.maximum(slopes[::2], slopes[1::2])
+    steepest = np.maximum(steepest[:, ::2], steepest[:, 1::2])
     fine_threshold = max(_FINE_FAINTEST * _UNIT, _FINE_OVER_GRAIN * _grain(slopes))
     of_light, of_colour = _coarse(light, _RIPPLES), _coarse(colour, _COLOUR_RIPPLES)
     # A pixel is half as wide at the full size, and a broad slope half as steep in it.
-    fine = _Map(_plane(steepest), fine_threshold, of_light.broad // 2, of_light.ripples)
+    fine = _Map(steepest, fine_threshold, of_light.broad // 2, of_light.ripples)
     return Outline((width, height), slopes, fine, (of_light, of_colour))
 
 
