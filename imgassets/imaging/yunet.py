@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from imgassets.imaging.joined import HEADS, STRIDES, joined_file
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.picture import Pixels
 
@@ -26,18 +27,12 @@ from imgassets.imaging.picture import Pixels
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-# opencv_zoo's file says that its input is 640 pixels square, which OpenCV overlooks and ONNX
-# Runtime holds to. Of these two dimensions (field 1, 3 bytes: dim_value 640) names are made
-# (dim_param), so that any size will do; a file that has no such input is taken as it is.
-_SQUARE = b"\n\x03\x08\x80\x05\n\x03\x08\x80\x05"
-_ANY = b"\n\x03\x12\x01h\n\x03\x12\x01w"
-
-_STRIDES = (8, 16, 32)  # pixels between two places of the network's three grids
 DIVISOR = 32  # sides are padded to a multiple of this
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default, as is the next
 _TOP_K = 5000
 _MARKS = 5
-_ERRORS_ONLY = 3  # or it would say for each size that the outputs are not those of 640 pixels
+_CHANNELS = sum(HEADS.values())
+_CLOSE_TO_NONE = 1e-9
 
 
 def padded_area(width: int, height: int) -> int:
@@ -57,21 +52,14 @@ class Network:
     def __init__(self, model: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        names = [f"{kind}_{s}" for kind in ("cls", "obj", "bbox", "kps") for s in _STRIDES]
+        file = joined_file(model)
         try:
             self._session = onnxruntime.InferenceSession(
-                model.read_bytes().replace(_SQUARE, _ANY),
-                options,
-                providers=["CPUExecutionProvider"],
+                file, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001  (its errors have no class in common)
-            raise _unusable(model, str(error)) from None
+            raise ModelError(f"the face model {model} cannot be run: {error}") from None
         (self._input,) = (entry.name for entry in self._session.get_inputs())
-        self._outputs = names
-        known = {entry.name for entry in self._session.get_outputs()}
-        if not known.issuperset(names):
-            raise _unusable(model, "it has other outputs than YuNet's of 2023")
 
     def find(self, pixels: Pixels, min_score: float) -> NDArray[np.float32]:
         """What is like a face in a picture.
@@ -86,25 +74,23 @@ class Network:
         """
         height, width = pixels.shape[:2]
         down, across = (-(-side // DIVISOR) * DIVISOR for side in (height, width))
-        planes = np.zeros((1, 3, down, across), np.float32)
+        planes = np.empty((1, 3, down, across), np.float32)
+        planes[:, :, height:] = planes[:, :, :, width:] = 0
         for plane, channel in zip(planes[0], cv2.split(pixels), strict=True):
             plane[:height, :width] = channel
-        given = self._session.run(self._outputs, {self._input: planes})
-        scales = len(_STRIDES)
-        is_face, is_object, boxes, marks = (
-            np.concatenate(given[n : n + scales], axis=1)[0] for n in range(0, 4 * scales, scales)
-        )
-        score = np.clip(is_face[:, 0], 0, 1) * np.clip(is_object[:, 0], 0, 1)
-        places = np.flatnonzero(score >= min_score**2)
-        if places.size == 0:
-            return np.empty((0, 4 + 2 * _MARKS + 1), np.float32)
+        grids = self._session.run(None, {self._input: planes})
+        values = np.concatenate([grid.reshape(_CHANNELS, -1) for grid in grids], axis=1)
+        # Both shares of a score are at least its square.
+        places = np.flatnonzero(np.minimum(values[0], values[1]) >= _logit(min_score**2))
+        values = values[:, places].T
+        face, thing = 1 + np.exp(-values[:, :1]), 1 + np.exp(-values[:, 1:2])
+        score = 1 / np.sqrt(face * thing)
         corner, stride = (known[places] for known in _grids(across, down))
-        size = np.exp(boxes[places, 2:]) * stride
-        left_top = corner + boxes[places, :2] * stride - size / 2
-        landmarks = marks[places] * stride + np.tile(corner, _MARKS)
-        faces = np.concatenate(
-            (left_top, size, landmarks, np.sqrt(score[places, None])), axis=1, dtype=np.float32
-        )
+        size = np.exp(values[:, 4:6]) * stride
+        left_top = corner + values[:, 2:4] * stride - size / 2
+        marks = values[:, 6:].reshape(-1, _MARKS, 2) * stride[:, None] + corner[:, None]
+        landmarks = marks.reshape(-1, 2 * _MARKS)
+        faces = np.concatenate((left_top, size, landmarks, score), axis=1, dtype=np.float32)
         # Whole pixels, as OpenCV compares them.
         whole = faces[:, :4].astype(np.int32).tolist()
         scores = faces[:, -1].tolist()
@@ -128,6 +114,12 @@ def shared_network(model: Path) -> Network:
 _loaded = lru_cache(maxsize=2)(Network)
 
 
+def _logit(share: float) -> float:
+    """What the sigmoid makes that share of; finite, also for 0 and 1."""
+    share = min(max(share, _CLOSE_TO_NONE), 1 - _CLOSE_TO_NONE)
+    return math.log(share / (1 - share))
+
+
 @lru_cache(256)
 def _grids(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The places that the outputs speak of, all grids one after the other.
@@ -136,17 +128,11 @@ def _grids(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.flo
         n x 2: left and top of the place, pixels; n x 1: its stride.
     """
     corners, strides = [], []
-    for stride in _STRIDES:
+    for stride in STRIDES:
         down, across = np.mgrid[0:height:stride, 0:width:stride].reshape(2, -1)
         corners.append(np.stack((across, down), axis=1))
         strides.append(np.full((across.size, 1), stride))
     return (
         np.concatenate(corners, dtype=np.float32),
         np.concatenate(strides, dtype=np.float32),
-    )
-
-
-def _unusable(model: Path, why: str) -> ModelError:
-    return ModelError(
-        f"the face model {model} cannot be loaded: {why}; set faces.model_source to a yunet model"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import imgassets.imaging.joined
+from imgassets.imaging.joined import joined, joined_file
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.yunet import Network
 
@@ -34,8 +37,37 @@ def test_a_plain_picture_has_none(model: Path) -> None:
     assert found.shape == (0, 15)
 
 
-def test_another_network_is_told(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda file: file.replace(b"kps_32", b"kps_64"), "has no output kps_32"),
+        (lambda _: b"no network at all", "is no ONNX file"),
+    ],
+)
+def test_another_network_is_told(
+    model: Path, tmp_path: Path, change: Callable[[bytes], bytes], told: str
+) -> None:
     other = tmp_path / "other.onnx"
-    other.write_bytes(model.read_bytes().replace(b"kps_32", b"kps_64"))
-    with pytest.raises(ModelError, match="other outputs"):
+    other.write_bytes(change(model.read_bytes()))
+    with pytest.raises(ModelError, match=told):
         Network(other)
+
+
+def test_the_rewritten_file_is_kept_and_made_anew_if_it_is_damaged(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imgassets.imaging.joined, "models_folder", lambda: tmp_path / "models")
+    made = joined_file(model)
+    (kept,) = (tmp_path / "models").iterdir()
+    assert kept.read_bytes() == made
+    kept.write_bytes(made[:100])
+    assert joined_file(model) == made
+    assert kept.read_bytes() == made
+
+
+def test_where_nothing_can_be_kept_the_file_is_rewritten_all_the_same(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").write_text("no folder")
+    monkeypatch.setattr(imgassets.imaging.joined, "models_folder", lambda: tmp_path / "models")
+    assert joined_file(model) == joined(model.read_bytes())
