@@ -81,7 +81,12 @@ def joined(source: bytes) -> bytes:
     outputs = []
     for stride in STRIDES:
         heads = [_head(f"{kind}_{stride}", makers) for kind in HEADS]
-        (read,) = {pointwise.input[0] for pointwise, _ in heads}
+        read, *others = {pointwise.input[0] for pointwise, _ in heads}
+        named = [list(node.input[1:]) for head in heads for node in head]
+        if others or any(len(names) != 2 or not weights.keys() >= set(names) for names in named):
+            raise ValueError(
+                f"its heads of stride {stride} are not those of YuNet in 32-bit floats"
+            )
         for number, (side, groups) in enumerate(((1, 1), (3, sum(HEADS.values())))):
             made = f"heads_{stride}_{number}"
             given = [f"{made}_weights", f"{made}_biases"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 import imgassets.imaging.joined
@@ -37,11 +38,24 @@ def test_a_plain_picture_has_none(model: Path) -> None:
     assert found.shape == (0, 15)
 
 
+def _with_computed_weights(file: bytes) -> bytes:
+    """As in a quantized file, the weights are no constants but come out of a node."""
+    network = onnx.load_model_from_string(file)
+    name = "bbox_head.multi_level_obj.1.conv1.weight"
+    for node in network.graph.node:
+        if name in node.input:
+            node.input[list(node.input).index(name)] = "computed"
+    network.graph.node.insert(0, onnx.helper.make_node("Identity", [name], ["computed"]))
+    changed: bytes = network.SerializeToString()
+    return changed
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda file: file.replace(b"kps_32", b"kps_64"), "has no output kps_32"),
         (lambda _: b"no network at all", "is no ONNX file"),
+        (_with_computed_weights, "are not those of YuNet in 32-bit floats"),
     ],
 )
 def test_another_network_is_told(
