@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from imgassets import __version__
+from imgassets.configuration import load_settings
 from imgassets.database import embedded_mongo, mongodb_address
 from imgassets.demo.mongod import EmbeddedMongoError
-from imgassets.settings import SettingsError, load_settings
+from imgassets.settings import SettingsError
 
 
 def main() -> None:

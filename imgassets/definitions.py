@@ -23,11 +23,11 @@ from imgassets.assets.face_model import face_model
 from imgassets.assets.processed_images import processed_images
 from imgassets.assets.raw_images import raw_images
 from imgassets.assets.url_list import url_list
+from imgassets.configuration import load_settings
 from imgassets.freshness import every_retailer_delivers, product_documents
 from imgassets.jobs import catalogue_job, every_day, freshness, freshness_job, retry_failed
 from imgassets.resources import ManifestIOManager, MongoDBResource, SettingsResource
 from imgassets.sensors import failed_runs, new_documents
-from imgassets.settings import load_settings
 
 
 def build_defs(*, resources: Mapping[str, object] | None = None) -> dg.Definitions:

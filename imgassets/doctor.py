@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from imgassets.settings import Settings, SettingsError, load_settings, models_folder
+from imgassets.configuration import load_settings
+from imgassets.settings import Settings, SettingsError, models_folder
 
 Verdict = Literal["ok", "warning", "error"]
 

@@ -11,9 +11,9 @@ https://docs.dagster.io/guides/test/asset-checks
 import dagster as dg
 
 from imgassets.assets.showing import table, told_as_failure
+from imgassets.configuration import load_settings
 from imgassets.partitions import retailers
 from imgassets.resources import MongoDBResource, SettingsResource
-from imgassets.settings import load_settings
 
 product_documents = dg.AssetSpec(
     "product_documents",

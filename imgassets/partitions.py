@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import dagster as dg
 
-from imgassets.settings import load_settings
+from imgassets.configuration import load_settings
 
 retailers = dg.DynamicPartitionsDefinition(name="retailer")
 

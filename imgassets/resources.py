@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from imgassets.configuration import load_settings, with_overrides
 from imgassets.partitions import only_partition
-from imgassets.settings import Settings, SettingsError, load_settings, with_overrides
+from imgassets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from imgassets.configuration import load_settings
 from imgassets.jobs import catalogue_job
 from imgassets.partitions import Partition, retailers
 from imgassets.resources import MongoDBResource
-from imgassets.settings import load_settings
 
 if TYPE_CHECKING:
     from imgassets.sources.changes import Cursor, PartitionName, Touch

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pymongo import MongoClient
 
+from imgassets.configuration import load_settings
 from imgassets.demo.catalogue import build_catalogue
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.settings import load_settings
 from imgassets.storage import Storage, open_storage
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
+from imgassets.configuration import load_settings
 from imgassets.definitions import build_defs
-from imgassets.settings import load_settings
 
 GROUPS = {
     "product_documents": "source",

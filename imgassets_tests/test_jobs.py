@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgassets.configuration import load_settings
 from imgassets.definitions import build_defs
 from imgassets.jobs import every_day
-from imgassets.settings import load_settings
 from imgassets.sources.lateness import late_retailers
 from imgassets.sources.listing import Account, Survey, today
 from imgassets.storage import Storage

@@ -14,11 +14,12 @@ import pytest
 from imgassets.assets.processed_images import processed_images
 from imgassets.assets.raw_images import raw_images
 from imgassets.assets.url_list import url_list
+from imgassets.configuration import load_settings
 from imgassets.definitions import build_defs
 from imgassets.manifests import ProcessedRow, RawRow, to_table
 from imgassets.partitions import Partition, catalogue, partition_of
 from imgassets.resources import ManifestIOManager, MongoDBResource, SettingsResource
-from imgassets.settings import Settings, load_settings
+from imgassets.settings import Settings
 from imgassets.storage import Folder, Storage, write_table
 from imgassets_tests.rows import PARTITION, processed_row, raw_row
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from imgassets.configuration import load_settings
 from imgassets.definitions import build_defs
 from imgassets.doctor import examine
 from imgassets.resources import MongoDBResource
 from imgassets.sensors import new_documents
-from imgassets.settings import load_settings
 from imgassets.sources import mongodb
 from imgassets.storage import Storage
 from imgassets.webhook import failure_message

@@ -17,9 +17,9 @@ import pytest
 from bson import ObjectId
 from pymongo.database import Database
 
+from imgassets.configuration import load_settings
 from imgassets.resources import MongoDBResource
 from imgassets.sensors import failed_runs, new_documents
-from imgassets.settings import load_settings
 from imgassets.sources import mongo_changes, mongodb
 from imgassets.sources.listing import SourceError
 from imgassets.sources.mongo_changes import MongoChanges

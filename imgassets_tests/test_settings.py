@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imgassets.settings import (
-    Settings,
-    SettingsError,
-    as_yaml,
-    load_settings,
-    project_root,
-    with_overrides,
-)
+from imgassets.configuration import load_settings, with_overrides
+from imgassets.settings import Settings, SettingsError, as_yaml, project_root
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from typing import Any
 import dagster as dg
 
 from imgassets.assets.showing import counted, manifest_metadata, table, told_as_failure
+from imgassets.configuration import load_settings
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import MongoDBResource, SettingsResource
-from imgassets.settings import load_settings
 
 
 @dg.asset(

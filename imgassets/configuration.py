@@ -1,0 +1,161 @@
+"""Reading the settings: files and environment, in their order.
+
+`config/default.yaml`, then the file that `IMGASSETS_CONFIG` names, then environment variables
+(`IMGASSETS__DOWNLOAD__THREADS=64`), each overriding the one before. Here lives reading and checking
+them, and telling what is wrong and where it stands. The options themselves are in `settings`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from imgassets.settings import RetailerSettings, Settings, SettingsError, merged, project_root
+
+CONFIG_VARIABLE = "IMGASSETS_CONFIG"
+ENV_PREFIX = "IMGASSETS__"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@cache
+def load_settings() -> Settings:
+    """Read the settings of this process, once.
+
+    Raises:
+        SettingsError: a file cannot be read, or an option is unknown, of a wrong type or out of
+            range; all that is wrong is named at once, each with where it stands.
+    """
+    layers = [("environment", _from_environment())]
+    if named := os.environ.get(CONFIG_VARIABLE):
+        layers.append((named, _from_file(Path(named), f"{CONFIG_VARIABLE} names {named}, which")))
+    default = project_root() / "config" / "default.yaml"
+    if default.is_file():
+        layers.append(("config/default.yaml", _from_file(default, str(default))))
+
+    values: dict[str, Any] = {}
+    for _, layer in reversed(layers):
+        values = merged(values, layer)
+    return validated(values, layers)
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """These settings with some options changed, as a person does for one run.
+
+    Raises:
+        SettingsError: an override is wrong.
+    """
+    return validated(merged(settings.model_dump(), overrides), [("overrides", overrides)])
+
+
+def validated(
+    values: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]
+) -> Settings:
+    """Check values that were merged from named layers, the strongest layer first.
+
+    Raises:
+        SettingsError: names each wrong option and the layer that set it.
+    """
+    problems: list[str] = []
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_told(error, (), layers))) from None
+    for slug in settings.retailers:
+        try:
+            settings.for_retailer(slug)
+        except ValidationError as error:
+            problems += _told(error, ("retailers", slug), layers)
+    if settings.source.kind == "csv" and settings.source.csv_path is None:
+        problems.append("source.csv_path: is not set; source.kind csv needs the path of the file")
+    if settings.source.kind == "python" and settings.source.function is None:
+        problems.append("source.function: is not set; source.kind python needs its dotted path")
+    if problems:
+        raise SettingsError("\n".join(dict.fromkeys(problems)))
+    return settings
+
+
+def _from_environment() -> dict[str, Any]:
+    named = [name for name in os.environ if name.upper().startswith(ENV_PREFIX)]
+    for name in named:
+        option = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if name.startswith(ENV_PREFIX) and option not in Settings.model_fields:
+            raise SettingsError(
+                f"environment: {name}: there is no option {option!r}; "
+                f"allowed: {', '.join(Settings.model_fields)}"
+            )
+    if not named:
+        return {}
+    # Every run pays for what this module imports, and most set no such variable.
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+    class FromEnvironment(Settings, BaseSettings):
+        """Lets pydantic-settings find the environment variables of our options."""
+
+        model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    source = EnvSettingsSource(
+        FromEnvironment, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False
+    )
+    try:
+        return source()
+    except ValueError as error:  # pydantic-settings' own SettingsError, for JSON that is none
+        raise SettingsError(f"environment: {error}: {error.__cause__}") from None
+
+
+def _from_file(path: Path, name: str) -> dict[str, Any]:
+    try:
+        # The parser written in C takes a tenth of the time, which every run pays.
+        values = yaml.load(path.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  (both are safe)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{name} should hold keys and values, not a {type(values).__name__}")
+    return values
+
+
+def _told(
+    error: ValidationError,
+    prefix: tuple[str, ...],
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Iterator[str]:
+    for problem in error.errors():
+        path = (*prefix, *(str(part) for part in problem["loc"] if part != "[key]"))
+        where = f"{_layer_of(layers, path)}: {'.'.join(path)}"
+        if problem["type"] == "extra_forbidden":
+            yield f"{where}: there is no such option; allowed: {', '.join(_options_beside(path))}"
+        else:
+            allowed = problem["msg"].removeprefix("Value error, ")
+            yield f"{where}: got {problem['input']!r}; {allowed[0].lower()}{allowed[1:]}"
+
+
+def _layer_of(layers: Sequence[tuple[str, Mapping[str, Any]]], path: tuple[str, ...]) -> str:
+    for name, layer in layers:
+        value: object = layer
+        for part in path:
+            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+            if value is _ABSENT:
+                break
+        else:
+            return name
+    return "settings"
+
+
+_ABSENT = object()
+
+
+def _options_beside(path: tuple[str, ...]) -> list[str]:
+    parts = path[2:] if path[0] == "retailers" else path
+    model: type[BaseModel] = RetailerSettings if path[0] == "retailers" else Settings
+    for part in parts[:-1]:
+        model = model.model_fields[part].annotation  # type: ignore[assignment]
+    return list(model.model_fields)
