@@ -139,11 +139,12 @@ class Loop:
             self._bug = f"the loop of libcurl broke: {type(error).__name__}: {error}"
         with self._lock:
             self._stopped = True
-        for transfer in [*self._running.values(), *self._inbox]:
-            transfer.end(None, self._refusal())
+        # First, since a thread that wakes sets its handle up for the next request.
         for curl in self._running:
             with contextlib.suppress(pycurl.error):
                 self._multi.remove_handle(curl)
+        for transfer in [*self._running.values(), *self._inbox]:
+            transfer.end(None, self._refusal())
 
     def _begin(self) -> None:
         while self._inbox:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import pycurl  # type: ignore[import-untyped]
 import pytest
 
 from imgassets.download import inspection, journal
-from imgassets.download.curl_loop import Loop
+from imgassets.download.curl_loop import Loop, Transfer
 from imgassets.download.partition import CancelledError, collect, plan, shard_rows
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
 from imgassets.storage import Folder, StorageError, read_table
@@ -233,18 +236,29 @@ def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
 def test_a_bug_in_the_loop_of_libcurl_hangs_nothing_and_is_told_in_every_row(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end = Loop._end
+    end, wake = Loop._end, Transfer.end
+    multi: list[pycurl.CurlMulti] = []
+    still_added: list[Transfer] = []
 
     def buggy(loop: Loop) -> None:
+        multi[:] = [loop._multi]
         if server.hits["/2.jpg"]:
             raise KeyError("oops")
         end(loop)
 
+    def watched(transfer: Transfer, *how: Any) -> None:
+        with contextlib.suppress(pycurl.error):
+            multi[0].remove_handle(transfer.curl)
+            still_added.append(transfer)
+        wake(transfer, *how)
+
     monkeypatch.setattr(Loop, "_end", buggy)
+    monkeypatch.setattr(Transfer, "end", watched)
     partition = Partition(Folder(str(tmp_path))).with_settings(client="curl", threads=1)
     rows = partition.run(*[server.add(f"/{n}.jpg", JPEG) for n in range(4)])
     assert [str(row.outcome) for row in rows] == ["ok", "ok", "failed", "failed"]
     assert "the loop of libcurl broke: KeyError: 'oops'" in str(rows[-1].error)
+    assert not still_added, "the thread that wakes cannot set its handle up while it is removed"
 
 
 def test_connections_are_kept_alive(partition: Partition, server: Server) -> None:
