@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from imgassets.imaging.picture import Picture, Pixels
 from imgassets.settings import ResizeSettings
 
-# Shares of the size: from the one on, and up to the other, OpenCV's area filter is not the closest
-# to the ideal, or hardly.
-_LINEAR, _TWO_STEPS = 0.87, 0.68
+# From this share of the size on, linear interpolation needs no softening before it.
+_LINEAR = 0.87
+# What a neighbouring pixel adds, by how many pixels more than one a new one stands for: as much as
+# leaves a weave of single threads no more moire than the area filter does, at shares of 0.52 to
+# 0.86. Of that, the pixels next to the neighbours take back a quarter, which keeps edges sharp.
+_NEAR, _TAKEN_BACK = 0.27, 0.25
 
 
 def resize(picture: Picture, settings: ResizeSettings) -> Picture:
@@ -42,25 +46,31 @@ def _scaled(picture: Picture, width: int, height: int, *, enlarge: bool) -> Pict
 
 
 def shrunk(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Shrink by the area filter: the mean of all pixels that a new one stands for.
+    """Shrink by the area filter, the mean of all pixels that a new one stands for, or as well.
 
-    So there is no moire in woven cloth. OpenCV's takes longest where it is needed most; in two
-    ranges there is a way as close to what an ideal filter (Lanczos) makes, at a fifth or two fifths
-    of the time:
-
-    - just below the full size, linear interpolation (photographs: 1.4 levels off, both ways);
-    - above half the size, the mean of two by two places between pixels, by linear interpolation
-      (at 0.6: 1.5 levels off, both ways, and 2 % less sharp; fine weaves are nearer to the ideal).
+    So there is no moire in woven cloth. OpenCV's area filter takes longest where it is needed most:
+    above half the size. There pixels are softened first and then interpolated linearly, in 40 % of
+    the time and with no more moire. Photographs stay as sharp (at three quarters of the size 2 to
+    5 % less); to what an ideal filter (Lanczos) makes of them they are 15 to 23 % closer at 0.6,
+    and between 9 % closer and 7 % farther from 0.75 on. From 0.87 on they are interpolated alone
+    (1.4 levels off the ideal, both ways).
 
     Args:
         pixels: height x width x 3, uint8.
         size: the new width and height, pixels; no larger.
     """
     shares = size[0] / pixels.shape[1], size[1] / pixels.shape[0]
-    how = cv2.INTER_AREA
-    if min(shares) >= _LINEAR:
-        how = cv2.INTER_LINEAR
-    elif min(shares) > 0.5 and max(shares) <= _TWO_STEPS:
-        twice = 2 * size[0], 2 * size[1]
-        pixels = np.asarray(cv2.resize(pixels, twice, interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
+    if min(shares) <= 0.5:
+        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if min(shares) < _LINEAR:
+        across, down = _softening(shares[0]), _softening(shares[1])
+        soft = cv2.sepFilter2D(pixels, -1, across, down, borderType=cv2.BORDER_REPLICATE)
+        pixels = np.asarray(soft, np.uint8)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _softening(share: float) -> NDArray[np.float32]:
+    """Five weights along an axis; their sum is one."""
+    near = _NEAR * (1 / share - 1)
+    far = -_TAKEN_BACK * near
+    return np.array([far, near, 1 - 2 * near - 2 * far, near, far], np.float32)
