@@ -259,8 +259,8 @@ class FaceSettings(Section):
         ge=64,
         le=4096,
         description=(
-            "a first look at about this size (pixels), and at detect_side only where something may "
-            "be a face; null: detect_side everywhere (yunet only)"
+            "a first look at about this height (pixels), and at detect_side only where something "
+            "may be a face; null: detect_side everywhere (yunet only)"
         ),
     )
     # 0.08 leaves a little chin on one face in twelve, heads inclined by up to 20 degrees among

@@ -130,10 +130,10 @@ class _Window:
 class YuNet:
     """Looks with YuNet (see `yunet`).
 
-    A picture is looked at in the scale in which its longer side has `first_side`, for all that is
-    only faintly like a face; then closely at these places, in the scale of `detect_side`. The cost
-    goes with the area, and the places are few. Where all but a small part of the picture is plain,
-    the first look at that part is a closer one.
+    A picture is looked at in the scale in which its height is `first_side` (or, if it is very wide,
+    its width `detect_side`), for all that is only faintly like a face; then closely at these
+    places, in the scale of `detect_side`. The cost goes with the area, and the places are few.
+    Where all but a small part of the picture is plain, the first look at that part is a closer one.
     """
 
     def __init__(self, model: Path, settings: FaceSettings) -> None:
@@ -145,12 +145,12 @@ class YuNet:
 
     def find(self, pixels: Pixels) -> list[Face]:
         """See `FaceDetector`."""
-        longer = max(pixels.shape[:2])
         if not self._twice:
             box = busy_part(pixels)
-            return [] if box is None else self._all(pixels, box, self._side / longer)
+            scale = self._side / max(pixels.shape[:2])
+            return [] if box is None else self._all(pixels, box, scale)
         # By a whole factor first, since the area filter is then ten times as fast.
-        factor = max(1, round(longer / self._first_side))
+        factor = max(1, round(1 / self._whole_scale(pixels)))
         small = _shrunk(pixels, factor)
         box = busy_part(small)
         if box is None:
@@ -163,14 +163,19 @@ class YuNet:
             faint = self._all(pixels, box, scale / factor)
         return self._closely(pixels, faint, small, factor, scale / factor)
 
+    def _whole_scale(self, pixels: Pixels) -> float:
+        """In what scale the whole of a picture is looked at first."""
+        height, width = int(pixels.shape[0]), int(pixels.shape[1])
+        return min(self._first_side / height, self._side / max(height, width))
+
     def _first_scale(self, box: Box, small: Pixels) -> float:
         """In what scale a part of the shrunk picture is looked at first.
 
-        That of `first_side`, about; but what is a small part of the picture can be looked at more
+        That of the whole, about; but what is a small part of the picture can be looked at more
         closely for the same cost.
         """
         width, height = int(small.shape[1]), int(small.shape[0])
-        scale = self._first_side / max(height, width)
+        scale = self._whole_scale(small)
         if 1 / _NEAR < scale < _NEAR:
             scale = 1.0
         larger = math.sqrt(_SHARE * width * height / box.area)

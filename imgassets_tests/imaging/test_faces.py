@@ -85,6 +85,17 @@ def test_a_small_face_that_the_first_look_hardly_sees_is_found(
     assert abs(face.y + face.height - same.y - same.height) < 6
 
 
+@pytest.mark.parametrize(("x", "y"), [(100, 100), (700, 500), (1290, 700)])
+def test_a_small_face_in_a_wide_picture_is_found(
+    photos: dict[str, bytes], detector: FaceDetector, x: int, y: int
+) -> None:
+    canvas = np.ascontiguousarray(np.rot90(_cloth(7)))
+    _with_face(_pixels(photos, "portrait_c")[:, 250:480], canvas, x, y, 45)  # 4.5 % of its height
+    (face,) = detector.find(canvas)
+    assert 30 < face.height < 60
+    assert x < face.x < x + 45
+
+
 def test_a_small_face_beside_a_large_one_is_found(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
