@@ -27,12 +27,13 @@ import cv2
 
 from benchmarks import catalogue, programs
 from benchmarks.programs import BENCH, LOG, LOOPS, OUT, Result
+from imgassets.folders import models_folder
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.models import ensure_model
 from imgassets.imaging.partition import process_partition
 from imgassets.imaging.pipeline import process_picture
 from imgassets.manifests import Outcome, RawRow
-from imgassets.settings import RetailerSettings, models_folder
+from imgassets.settings import RetailerSettings
 from imgassets.storage import Folder
 
 SERVED = BENCH / "served"

@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd  # noqa: F401  (pyarrow does, at its first array: start-up, no work)
 
 from imgassets.download.partition import collect, download_shard, plan, shard_rows
+from imgassets.folders import models_folder
 from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes
-from imgassets.settings import DownloadSettings, RetailerSettings, models_folder
+from imgassets.settings import DownloadSettings, RetailerSettings
 from imgassets.storage import Folder
 
 

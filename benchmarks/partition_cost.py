@@ -43,7 +43,7 @@ from pymongo import MongoClient
 
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import CatalogueServer
-from imgassets.settings import home, project_root
+from imgassets.folders import home, project_root
 from imgassets.warm.client import WarmServer
 
 BENCH = home() / "bench" / "partition"

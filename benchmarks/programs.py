@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import catalogue
-from imgassets.settings import home
+from imgassets.folders import home
 
 BENCH = home() / "bench"
 OUT = Path(os.environ.get("IMGASSETS_BENCH_OUT", BENCH)) / "imgassets-bench"

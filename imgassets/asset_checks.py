@@ -19,9 +19,9 @@ import dagster as dg
 from imgassets.assets.processed_images import processed_images
 from imgassets.assets.raw_images import raw_images
 from imgassets.assets.showing import rounded
+from imgassets.folders import models_folder
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
-from imgassets.settings import models_folder
 
 if TYPE_CHECKING:
     from imgassets.checks.evidence import Evidence

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from imgassets.settings import RetailerSettings, Settings, SettingsError, merged, project_root
+from imgassets.folders import project_root
+from imgassets.settings import RetailerSettings, Settings, SettingsError, merged
 
 CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"

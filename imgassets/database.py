@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.settings import home
+from imgassets.folders import home
 
 VARIABLE = "MONGODB_URI"
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imgassets.configuration import load_settings
-from imgassets.settings import Settings, SettingsError, models_folder
+from imgassets.folders import models_folder
+from imgassets.settings import Settings, SettingsError
 
 Verdict = Literal["ok", "warning", "error"]
 

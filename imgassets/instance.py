@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgassets.settings import home, project_root
+from imgassets.folders import home, project_root
 
 if TYPE_CHECKING:
     import dagster as dg

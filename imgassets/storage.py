@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgassets.settings import Settings, project_root
+from imgassets.folders import project_root
+from imgassets.settings import Settings
 
 if TYPE_CHECKING:
     from upath import UPath

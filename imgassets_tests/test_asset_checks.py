@@ -22,8 +22,9 @@ import imgassets.assets.processed_images as processed_module
 from imgassets.asset_checks import CHECKS
 from imgassets.configuration import load_settings
 from imgassets.definitions import build_defs
+from imgassets.folders import project_root
 from imgassets.manifests import Outcome, ProcessedRow, from_table
-from imgassets.settings import SeveritySettings, project_root
+from imgassets.settings import SeveritySettings
 from imgassets.storage import IMAGES, Storage, read_table
 from imgassets_tests.arranged import Arranged
 from imgassets_tests.rows import PARTITION, processed_row, raw_row, url_row

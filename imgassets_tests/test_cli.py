@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pymongo.database import Database
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 Command = Callable[..., subprocess.CompletedProcess[str]]

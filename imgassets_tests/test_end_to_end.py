@@ -23,9 +23,10 @@ from pymongo.database import Database
 
 from imgassets.demo.catalogue import Kind, documents, expected
 from imgassets.demo.server import CatalogueServer
+from imgassets.folders import project_root
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.models import ensure_model
-from imgassets.settings import Settings, project_root
+from imgassets.settings import Settings
 
 ALL = "url_list,face_model,raw_images,processed_images"
 PARTITION = "2026-01-02|zara"

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 
 FILE = project_root() / "dagster.yaml"
 

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 
 URLS = "url,retailer,date\nhttp://127.0.0.1:9/1.jpg,Zara,2026-01-02\n"
 

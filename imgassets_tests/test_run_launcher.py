@@ -29,8 +29,8 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from imgassets.folders import project_root
 from imgassets.run_launcher import PROCESS_TAG, WatchingRunLauncher
-from imgassets.settings import project_root
 from imgassets.warm import server
 from imgassets.warm.processes import ProcessMark
 from imgassets_tests.warm import jobs

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from imgassets.configuration import load_settings, with_overrides
-from imgassets.settings import Settings, SettingsError, as_yaml, project_root
+from imgassets.folders import project_root
+from imgassets.settings import Settings, SettingsError, as_yaml
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from imgassets.settings import Settings, project_root
+from imgassets.folders import project_root
+from imgassets.settings import Settings
 from imgassets.storage import (
     IMAGES,
     MANIFEST,

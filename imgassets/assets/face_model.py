@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from imgassets.assets.showing import told_as_failure
+from imgassets.folders import models_folder
 from imgassets.resources import SettingsResource
-from imgassets.settings import models_folder
 
 
 @dg.asset(group_name="images", kinds={"onnx"})

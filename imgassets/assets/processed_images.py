@@ -16,9 +16,9 @@ from imgassets.assets.showing import (
     table,
     told_as_failure,
 )
+from imgassets.folders import models_folder
 from imgassets.partitions import catalogue, partition_of
 from imgassets.resources import SettingsResource
-from imgassets.settings import models_folder
 
 if TYPE_CHECKING:
     from imgassets.manifests import ProcessedRow

@@ -32,8 +32,8 @@ from imgassets.database import VARIABLE as MONGODB_VARIABLE
 from imgassets.database import mongodb_address
 from imgassets.demo.catalogue import build_catalogue, documents
 from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer, ServerError
+from imgassets.folders import home, project_root
 from imgassets.instance import VARIABLE, open_instance, prepare_dagster_home
-from imgassets.settings import home, project_root
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imgassets.folders import models_folder
 from imgassets.imaging.models import ModelError
-from imgassets.settings import models_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

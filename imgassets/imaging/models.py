@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from imgassets.settings import FaceSettings, project_root
+from imgassets.folders import project_root
+from imgassets.settings import FaceSettings
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from upath import UPath
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 from imgassets.sources.listing import (
     Account,
     Listing,

@@ -9,8 +9,8 @@ import pytest
 
 from imgassets.definitions import build_defs
 from imgassets.demo.server import CatalogueServer
+from imgassets.folders import project_root
 from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, UrlRow, from_table, to_table
-from imgassets.settings import project_root
 from imgassets.storage import Storage, read_table, write_table
 from imgassets_tests.rows import PARTITION, url_row
 

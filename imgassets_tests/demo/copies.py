@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 
 
 @contextmanager

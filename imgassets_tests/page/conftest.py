@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 from imgassets_tests.demo.copies import project_copy
 from imgassets_tests.page.demo import Demo
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 from imgassets.warm.client import WarmServer
 from imgassets.warm.processes import ProcessMark
 from imgassets_tests.warm.conftest import PATIENCE, Started, servers

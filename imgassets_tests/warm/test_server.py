@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from imgassets.settings import project_root
+from imgassets.folders import project_root
 from imgassets.warm.client import WarmError, WarmServer
 from imgassets.warm.processes import ProcessMark
 from imgassets_tests.warm.conftest import PATIENCE, Started, servers
