@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
 
-.PHONY: demo ui test screenshots lint format constraints clean
+.PHONY: demo ui test mutants screenshots lint format constraints clean
 
 demo: .venv/installed  ## send a sample catalogue through the assets
 	$(BIN)/imgassets demo
@@ -24,6 +24,9 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+mutants: .venv/installed  ## put faults into modules and see whether the tests catch them
+	$(BIN)/python -m benchmarks.mutants $(MODULES)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,208 @@
+"""Mutation testing: how many small faults, put into a module on purpose, its nearest tests catch.
+
+    make mutants                                   # all modules: about an hour on two cores
+    make mutants MODULES="imaging/faces manifests"
+
+mutmut makes the mutants and runs the tests; each module is worked on in a copy of this checkout
+below `.imgassets/mutants`. This script chooses the tests, takes the mutants out of the count that
+no test can catch (`equivalent_mutants.toml`, each with its reason), and prints the score of each
+module and the mutants that survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgassets.folders import home, project_root
+
+_IMAGING = "imgassets_tests/imaging"
+_DOWNLOAD = "imgassets_tests/download"
+_SOURCES = "imgassets_tests/sources"
+_EXCHANGES = tuple(
+    f"{_DOWNLOAD}/test_{name}.py"
+    for name in ("exchange", "politeness", "server_behaviour", "guards", "identity", "incremental")
+)
+_PARTITIONS = tuple(
+    f"{_DOWNLOAD}/test_{name}.py" for name in ("partition", "incremental", "adoption", "state")
+)
+NEAREST: Mapping[str, Sequence[str]] = {
+    "imaging/pipeline": (f"{_IMAGING}/test_pipeline.py", f"{_IMAGING}/test_steps.py"),
+    "imaging/removal": (f"{_IMAGING}/test_removal.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/faces": (f"{_IMAGING}/test_faces.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/trim": (f"{_IMAGING}/test_trim.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/background": (f"{_IMAGING}/test_background.py", f"{_IMAGING}/test_trim.py"),
+    "imaging/decode": (f"{_IMAGING}/test_decode.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/picture": (f"{_IMAGING}/test_picture.py", f"{_IMAGING}/test_pipeline.py"),
+    "download/schedule": (f"{_DOWNLOAD}/test_schedule.py", *_EXCHANGES),
+    "download/exchange": _EXCHANGES,
+    "download/partition": _PARTITIONS,
+    "download/state": _PARTITIONS,
+    "download/robots": (f"{_DOWNLOAD}/test_robots.py", f"{_DOWNLOAD}/test_politeness.py"),
+    "download/addresses": (f"{_DOWNLOAD}/test_guards.py",),
+    "download/urls": (f"{_DOWNLOAD}/test_urls.py",),
+    "sources/listing": (f"{_SOURCES}/test_listing.py", f"{_SOURCES}/test_table.py"),
+    "sources/mongodb": (f"{_SOURCES}/test_mongodb.py",),
+    "manifests": ("imgassets_tests/test_manifests.py",),
+    "storage": ("imgassets_tests/test_storage.py",),
+    "settings": ("imgassets_tests/test_settings.py",),
+    "configuration": ("imgassets_tests/test_settings.py",),
+}
+"""The test modules that a fault of a module should be caught by."""
+
+_CAUGHT = {"killed", "timeout", "segfault", "suspicious"}
+_FOLDERS = ("imgassets", "imgassets_tests", "benchmarks", "config")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mutant that no test caught.
+
+    Attributes:
+        function: the function or method that was changed.
+        line: what the changed line reads, without indentation.
+        diff: the change.
+    """
+
+    function: str
+    line: str
+    diff: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What became of a module's mutants."""
+
+    mutants: int
+    equivalent: int
+    survived: list[Mutant]
+
+    @property
+    def share(self) -> float:
+        """Mutants caught / those that can be caught."""
+        able = self.mutants - self.equivalent
+        return (able - len(self.survived)) / able if able else 1.0
+
+
+def measure(module: str, *, again: bool, processes: int) -> Score:
+    """Run a module's mutants.
+
+    Args:
+        module: a key of `NEAREST`.
+        again: whether to run only those that survived last time, with the tests as they are now.
+        processes: tests that run side by side.
+
+    Raises:
+        subprocess.CalledProcessError: mutmut ended with an error; the tests must pass unchanged.
+    """
+    folder = home() / "mutants" / module.replace("/", "-")
+    names: list[str] = []
+    if again and folder.exists():
+        names = [name for name, status in _results(folder).items() if status not in _CAUGHT]
+        # Which test reaches which function is found out again.
+        (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
+        if not names:
+            return _score(module, folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    _prepare(module, folder)
+    _mutmut(folder, "run", "--max-children", str(processes), *names, show=True)
+    return _score(module, folder)
+
+
+def _prepare(module: str, folder: Path) -> None:
+    for name in _FOLDERS:
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(project_root() / name, folder / name, dirs_exist_ok=True, ignore=ignore)
+    for file in project_root().iterdir():
+        if file.is_file() and file.suffix in (".toml", ".yaml", ".md"):
+            shutil.copy2(file, folder)
+    tests = [path for path in NEAREST[module] if (project_root() / path).exists()]
+    others = [path.name for path in folder.iterdir() if path.name not in ("imgassets", "mutants")]
+    with (folder / "pyproject.toml").open("a") as config:
+        config.write(
+            f"\n[tool.mutmut]\nsource_paths = ['imgassets']\n"
+            f"only_mutate = ['imgassets/{module}.py']\n"
+            f"also_copy = {others}\n"
+            f"pytest_add_cli_args_test_selection = {tests}\n"
+            "use_git_change_detection = false\n"
+        )
+
+
+def _mutmut(folder: Path, *arguments: str, show: bool = False) -> str:
+    command = [str(Path(sys.executable).with_name("mutmut")), *arguments]
+    output = None if show else subprocess.PIPE
+    done = subprocess.run(command, cwd=folder, check=True, stdout=output, text=True)
+    return done.stdout or ""
+
+
+def _results(folder: Path) -> dict[str, str]:
+    lines = _mutmut(folder, "results", "--all", "true").splitlines()
+    return dict(line.strip().rsplit(": ", 1) for line in lines if ": " in line)
+
+
+def _score(module: str, folder: Path) -> Score:
+    results = _results(folder)
+    left = [name for name, status in results.items() if status not in _CAUGHT]
+    known = _equivalents()[module]
+    survived = [mutant for mutant in _mutants(folder, left) if mutant not in known]
+    return Score(len(results), len(left) - len(survived), survived)
+
+
+def _mutants(folder: Path, names: Sequence[str]) -> Iterator[Mutant]:
+    for name in names:
+        diff = _mutmut(folder, "show", name)
+        added = re.findall(r"^\+(?!\+\+ )\s*(.*)$", diff, flags=re.MULTILINE)
+        function = re.sub(r"^xǁ|^x_|__mutmut_\d+$", "", name.rsplit(".", 1)[-1]).replace("ǁ", ".")
+        yield Mutant(function, " ".join(added), diff)
+
+
+class _Known:
+    """The equivalent mutants of a module."""
+
+    def __init__(self, mutants: Sequence[Mapping[str, str]]) -> None:
+        self._mutants = {(mutant["function"], mutant["line"]) for mutant in mutants}
+
+    def __contains__(self, mutant: Mutant) -> bool:
+        return (mutant.function, mutant.line) in self._mutants
+
+
+def _equivalents() -> defaultdict[str, _Known]:
+    path = Path(__file__).with_name("equivalent_mutants.toml")
+    found = tomllib.loads(path.read_text("utf-8"))
+    known = {module: _Known(mutants) for module, mutants in found.items()}
+    return defaultdict(lambda: _Known([]), known)
+
+
+def main() -> None:
+    """Measure the modules that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", default=list(NEAREST), help=f"of {list(NEAREST)}")
+    parser.add_argument("--again", action="store_true", help="only those that survived last time")
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.modules) - set(NEAREST):
+        parser.error(f"no such modules: {', '.join(sorted(unknown))}; there are {list(NEAREST)}")
+    rows = []
+    for module in arguments.modules:
+        score = measure(module, again=arguments.again, processes=arguments.processes)
+        for mutant in score.survived:
+            print(f"\n{module}: {mutant.function}\n{mutant.diff}")
+        rows.append(
+            f"| {module} | {score.mutants} | {score.equivalent} "
+            f"| {len(score.survived)} | {score.share:.1%} |"
+        )
+    print("\n| module | mutants | equivalent | survived | caught |\n|---|---|---|---|---|")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
