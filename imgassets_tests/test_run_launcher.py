@@ -65,7 +65,7 @@ def _job() -> None:
 def test_a_run_is_found_while_its_process_lives_and_no_longer(
     instance: dg.DagsterInstance,
 ) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    process = multiprocessing.get_context("spawn").Process(target=signal.pause)
     process.start()
     assert process.pid is not None
     assert verdict(instance, process.pid) is WorkerStatus.RUNNING

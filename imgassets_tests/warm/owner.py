@@ -1,7 +1,7 @@
 """A program that has a warm server, starts something by it, and waits to be ended."""
 
+import signal
 import sys
-import time
 from pathlib import Path
 
 from imgassets.warm.client import WarmServer
@@ -15,9 +15,9 @@ def main() -> None:
         out.with_suffix(".new").write_text(mark.dump())
 
     server = WarmServer()
-    server.start("imgassets_tests.warm.ends", ["sleep"], ready=note, ended=lambda _: None)
+    server.start("imgassets_tests.warm.ends", ["wait"], ready=note, ended=lambda _: None)
     out.with_suffix(".new").rename(out)
-    time.sleep(300)
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import json
 import os
+import signal
 import sys
-import time
 
 if __name__ == "__main__":
     line = sys.stdin.readline().strip()
@@ -18,4 +18,4 @@ if __name__ == "__main__":
     sys.stderr.flush()
     sys.stdout.write(f"{json.dumps(found)}\n")
     sys.stdout.flush()
-    time.sleep(300)
+    signal.pause()

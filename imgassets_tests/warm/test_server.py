@@ -93,13 +93,13 @@ def test_a_changed_environment_or_folder_is_that_of_the_next_process(
 def test_the_end_of_a_program_is_told_and_nothing_is_left_of_it(server: WarmServer) -> None:
     assert Started(server, "imgassets_tests.warm.ends", "3").wait() == 3
     assert Started(server, "imgassets_tests.warm.ends", "raise").wait() == 1
-    sleeper = Started(server, "imgassets_tests.warm.ends", "sleep")
-    assert sleeper.mark.lives
-    assert sleeper.mark.send(signal.SIGKILL)
-    assert sleeper.wait() == -signal.SIGKILL
-    assert not sleeper.mark.lives
-    assert not sleeper.mark.send(signal.SIGKILL)
-    assert not psutil.pid_exists(sleeper.mark.pid)
+    waiting = Started(server, "imgassets_tests.warm.ends", "wait")
+    assert waiting.mark.lives
+    assert waiting.mark.send(signal.SIGKILL)
+    assert waiting.wait() == -signal.SIGKILL
+    assert not waiting.mark.lives
+    assert not waiting.mark.send(signal.SIGKILL)
+    assert not psutil.pid_exists(waiting.mark.pid)
 
 
 def test_what_cannot_be_noted_is_not_started(server: WarmServer, tmp_path: Path) -> None:
@@ -121,14 +121,16 @@ def test_what_cannot_be_noted_is_not_started(server: WarmServer, tmp_path: Path)
 
 
 def test_a_server_that_was_killed_is_started_anew_and_its_programs_go_on(
-    server: WarmServer,
+    server: WarmServer, tmp_path: Path
 ) -> None:
-    first = Started(server, "imgassets_tests.warm.ends", "sleep")
+    first = Started(server, "imgassets_tests.warm.ends", "wait", str(tmp_path / "began"))
+    # A program that the server has not released yet ends with it.
+    wait_for((tmp_path / "began").exists)
     (process,) = servers()
     process.kill()
     assert first.wait() is None
     wait_for(lambda: not servers())
-    second = Started(server, "imgassets_tests.warm.ends", "sleep")
+    second = Started(server, "imgassets_tests.warm.ends", "wait")
     for started in (first, second):
         assert started.mark.lives
         started.mark.send(signal.SIGKILL)
