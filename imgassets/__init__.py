@@ -1,13 +1,45 @@
 """Turns product documents in MongoDB into clean image datasets, with Dagster.
 
-Nothing lives here but the version: import what you need from its module.
+    from imgassets import Settings, build_defs
+
+    defs = build_defs(Settings(data_root="s3://my-bucket/images"), key_prefix="fashion")
+
+The public names are imported when they are first used: `import imgassets` alone imports neither
+Dagster nor OpenCV.
 """
 
+from __future__ import annotations
 
-def __getattr__(name: str) -> str:
-    """Look the version up when it is asked for: every run would pay for it (20 ms)."""
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-    return version("imgassets")
+if TYPE_CHECKING:
+    from imgassets.defs.build import build_defs
+    from imgassets.defs.component import CatalogueComponent
+    from imgassets.settings import Settings
+
+    __version__: str
+
+__all__ = ["CatalogueComponent", "Settings", "__version__", "build_defs"]
+
+_MODULES = {
+    "CatalogueComponent": "imgassets.defs.component",
+    "Settings": "imgassets.settings",
+    "build_defs": "imgassets.defs.build",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("imgassets")
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """All names, those that are not imported yet included: `dg` looks for components here."""
+    return sorted({*globals(), *__all__})

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from imgassets import __version__
 from imgassets.configuration import load_settings
-from imgassets.database import embedded_mongo, mongodb_address
-from imgassets.demo.mongod import EmbeddedMongoError
+from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
+from imgassets.folders import home
 from imgassets.settings import SettingsError
+from imgassets.sources.opening import mongodb_address, open_source
 
 
 def main() -> None:
@@ -40,14 +41,14 @@ def sync() -> None:
     """
     with _told():
         settings = load_settings()
-        from imgassets.instance import open_instance
+        from imgassets.defs.instance import open_instance
+        from imgassets.defs.partitions import RETAILERS
+        from imgassets.defs.sync import register_retailers
         from imgassets.sources.listing import conflict
-        from imgassets.sources.opening import open_source
-        from imgassets.sync import register_retailers
 
         survey = open_source(settings, mongodb_address).survey()
         with open_instance() as instance:
-            synced = register_retailers(survey, instance)
+            synced = register_retailers(survey, instance, RETAILERS)
 
     table = Table("retailer", "partition", "first day", "last day", "days", "documents", "")
     for slug, name in sorted(survey.names.items()):
@@ -106,29 +107,33 @@ def demo(*, ui: bool, port: int) -> None:
 
 @cli.group()
 def db() -> None:
-    """The embedded MongoDB, which serves where MONGODB_URI is not set."""
+    """An embedded MongoDB for trying things out; it has no passwords."""
 
 
 @db.command()
 def start() -> None:
-    """Start it, if it is not running, and print its address."""
+    """Start it, if it is not running, and print the address to export."""
     with _told():
-        click.echo(embedded_mongo().ensure_running())
+        click.echo(f"export MONGODB_URI='{_embedded_mongo().ensure_running()}'")
 
 
 @db.command()
 def stop() -> None:
     """Stop it; its data stay."""
     with _told():
-        click.echo("stopped" if embedded_mongo().stop() else "was not running")
+        click.echo("stopped" if _embedded_mongo().stop() else "was not running")
 
 
 @db.command()
 def status() -> None:
     """Say whether it runs, and where."""
     with _told():
-        state = embedded_mongo().status()
+        state = _embedded_mongo().status()
         click.echo(f"running at {state.uri}, process {state.pid}" if state.uri else "not running")
+
+
+def _embedded_mongo() -> EmbeddedMongo:
+    return EmbeddedMongo(home() / "mongodb")
 
 
 @contextmanager

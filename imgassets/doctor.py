@@ -47,7 +47,6 @@ def examine(mongodb_uri: Callable[[], str]) -> Iterator[Finding]:
 
 
 def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Finding]:
-    from imgassets.demo.mongod import EmbeddedMongoError
     from imgassets.sources.listing import SourceError, conflict
     from imgassets.sources.mongodb import MongoSource, masked
     from imgassets.sources.opening import open_source
@@ -61,7 +60,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Find
     try:
         source = open_source(settings, address)
         survey = source.survey()
-    except (SourceError, EmbeddedMongoError) as error:
+    except SourceError as error:
         yield Finding("source", "error", str(error))
         return
     place = settings.source.csv_path or settings.source.function or ""

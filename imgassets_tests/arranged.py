@@ -7,8 +7,8 @@ from typing import Any
 
 from imgassets.checks.evidence import Evidence
 from imgassets.configuration import with_overrides
+from imgassets.defs.partitions import Partition
 from imgassets.manifests import ProcessedRow, RawRow, UrlRow, to_table
-from imgassets.partitions import Partition
 from imgassets.settings import Settings
 from imgassets.storage import IMAGES, Folder, Storage, write_table
 from imgassets_tests.rows import FILE, PARTITION

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from imgassets.defs.partitions import Partition
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, UrlRow
-from imgassets.partitions import Partition
 
 PARTITION = Partition("2026-01-31", "zara")
 FILE = b"four"

@@ -169,7 +169,7 @@ def test_doctor_tells_a_storage_and_a_model_that_cannot_be_used(
 
 
 def test_dagster_home_need_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imgassets.instance import prepare_dagster_home
+    from imgassets.defs.instance import prepare_dagster_home
 
     monkeypatch.setenv("DAGSTER_HOME", "")
     folder = prepare_dagster_home(tmp_path / "home")

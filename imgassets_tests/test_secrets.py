@@ -15,13 +15,12 @@ import dagster as dg
 import pytest
 
 from imgassets.configuration import load_settings
-from imgassets.definitions import build_defs
+from imgassets.defs.resources import MongoDBResource
+from imgassets.defs.webhook import failure_message
 from imgassets.doctor import examine
-from imgassets.resources import MongoDBResource
-from imgassets.sensors import new_documents
 from imgassets.sources import mongodb
 from imgassets.storage import Storage
-from imgassets.webhook import failure_message
+from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION
 
 # A right address whose server is away; a right address with a wrong password; and passwords that
@@ -79,7 +78,7 @@ def test_neither_a_failed_run_nor_its_message_holds_the_password(
 ) -> None:
     assert address
     result = (
-        build_defs()
+        project_defs()
         .resolve_job_def("catalogue_job")
         .execute_in_process(instance=instance, partition_key=PARTITION.key, raise_on_error=False)
     )
@@ -101,9 +100,14 @@ def test_no_tick_of_the_sensor_holds_the_password(
 ) -> None:
     assert address
     with dg.build_sensor_context(
-        instance=instance, resources={"mongodb": MongoDBResource()}
+        instance=instance, resources={"imgassets_mongodb": MongoDBResource()}
     ) as context:
-        data = new_documents.evaluate_tick(context)
+        data = (
+            project_defs()
+            .get_repository_def()
+            .get_sensor_def("new_documents")
+            .evaluate_tick(context)
+        )
     assert_quiet(f"{data.skip_message} {caplog.text}", "MONGODB_URI", "refused")
 
 

@@ -28,18 +28,18 @@ from rich.progress import (
 from rich.table import Table
 
 from imgassets.configuration import CONFIG_VARIABLE, load_settings
-from imgassets.database import VARIABLE as MONGODB_VARIABLE
-from imgassets.database import mongodb_address
+from imgassets.defs.instance import VARIABLE, open_instance, prepare_dagster_home
 from imgassets.demo.catalogue import build_catalogue, documents
+from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer, ServerError
 from imgassets.folders import home, project_root
-from imgassets.instance import VARIABLE, open_instance, prepare_dagster_home
+from imgassets.sources.opening import MONGODB_VARIABLE, mongodb_address, open_source
 
 if TYPE_CHECKING:
     import dagster as dg
     import pyarrow as pa
 
-    from imgassets.partitions import Partition
+    from imgassets.defs.partitions import Partition
 
 
 def demo_folder() -> Path:
@@ -49,7 +49,6 @@ def demo_folder() -> Path:
 
 def use_demo_state() -> None:
     """Point this process, and those that it starts, to the demo's settings and state."""
-    os.environ.pop(MONGODB_VARIABLE, None)
     os.environ.pop(VARIABLE, None)
     os.environ[CONFIG_VARIABLE] = str(project_root() / "config" / "demo.yaml")
     prepare_dagster_home(demo_folder() / "dagster_home")
@@ -93,7 +92,9 @@ def run_demo() -> bool:
         "Before and after: contact_sheet.jpg, and review/ at full size, beside them\n"
         "In the Dagster UI: [bold]make ui[/]\n"
         "With Dagster's command line, first:\n"
-        f"  export {VARIABLE}={os.environ[VARIABLE]} {CONFIG_VARIABLE}=config/demo.yaml",
+        f"  export {VARIABLE}='{os.environ[VARIABLE]}' "
+        f"{CONFIG_VARIABLE}='{os.environ[CONFIG_VARIABLE]}' "
+        f"{MONGODB_VARIABLE}='{os.environ[MONGODB_VARIABLE]}'",
         soft_wrap=True,
     )
     return good
@@ -153,7 +154,8 @@ def _insert_documents(address: str) -> None:
 
     from imgassets.sources.mongodb import MongoSource
 
-    uri = mongodb_address()
+    # For this process and those that it starts: runs, and the UI's.
+    uri = os.environ[MONGODB_VARIABLE] = EmbeddedMongo(home() / "mongodb").ensure_running()
     settings = load_settings()
     source = settings.source
     with MongoClient[dict[str, object]](uri) as client:
@@ -164,13 +166,12 @@ def _insert_documents(address: str) -> None:
 
 
 def _register() -> tuple[list[Partition], dg.DagsterInstance]:
-    from imgassets.partitions import Partition
-    from imgassets.sources.opening import open_source
-    from imgassets.sync import register_retailers
+    from imgassets.defs.partitions import RETAILERS, Partition
+    from imgassets.defs.sync import register_retailers
 
     survey = open_source(load_settings(), mongodb_address).survey()
     instance = open_instance()
-    register_retailers(survey, instance)
+    register_retailers(survey, instance, RETAILERS)
     return sorted(Partition(day, slug) for slug, day in survey.documents), instance
 
 

@@ -1,11 +1,14 @@
-"""Which source the settings mean. Nothing else lives here."""
+"""Opens the source that the settings name, and reads MongoDB's address from the environment."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from imgassets.settings import Settings
-from imgassets.sources.listing import Source
+from imgassets.sources.listing import Source, SourceError
+
+MONGODB_VARIABLE = "MONGODB_URI"
 
 
 def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
@@ -31,3 +34,19 @@ def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
             from imgassets.sources.table import TableSource, function_records
 
             return TableSource(function_records(str(settings.source.function)), settings.start_date)
+
+
+def mongodb_address() -> str:
+    """The address in `MONGODB_URI`; it holds a password, so it is not a setting.
+
+    Raises:
+        SourceError: the variable is not set.
+    """
+    address = os.environ.get(MONGODB_VARIABLE, "").strip()
+    if not address:
+        raise SourceError(
+            f"{MONGODB_VARIABLE} is not set; set it to the address of your MongoDB, for example "
+            "mongodb://user:password@host:27017/ (`imgassets db start` starts one for trying out, "
+            "and prints the address to export)"
+        )
+    return address

@@ -11,8 +11,8 @@ import pytest
 
 from imgassets.checks.evidence import Evidence
 from imgassets.checks.figures import download_success_rate, face_removal, trim_ratios
+from imgassets.defs.partitions import Partition
 from imgassets.manifests import Outcome, ProcessedRow
-from imgassets.partitions import Partition
 from imgassets.storage import MANIFEST, Storage, write_table
 from imgassets_tests.arranged import Arranged
 from imgassets_tests.rows import PARTITION, processed_row, raw_row

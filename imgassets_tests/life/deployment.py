@@ -27,8 +27,8 @@ import yaml
 from PIL import Image
 from pymongo.collection import Collection
 
+from imgassets.defs.partitions import Partition
 from imgassets.folders import project_root
-from imgassets.partitions import Partition
 from imgassets_tests.download.server import Answer, Handler, Server
 
 T = TypeVar("T")

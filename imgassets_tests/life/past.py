@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from imgassets.partitions import Partition
+from imgassets.defs.partitions import Partition
 from imgassets_tests.life.deployment import Shop
 
 SHOPS = ("north", "south")

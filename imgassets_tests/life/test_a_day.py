@@ -9,7 +9,7 @@ import cv2
 import dagster as dg
 import pytest
 
-from imgassets.partitions import Partition
+from imgassets.defs.partitions import Partition
 from imgassets.sources.listing import today
 from imgassets_tests.life.deployment import Deployment, Shop, wait_for
 

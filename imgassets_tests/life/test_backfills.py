@@ -7,7 +7,7 @@ from itertools import pairwise
 import dagster as dg
 import pytest
 
-from imgassets.partitions import Partition
+from imgassets.defs.partitions import Partition
 from imgassets_tests.life import past
 from imgassets_tests.life.deployment import WORKSPACE, Deployment, Shop, wait_for
 

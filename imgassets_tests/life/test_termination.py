@@ -8,7 +8,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
-from imgassets.partitions import Partition
+from imgassets.defs.partitions import Partition
 from imgassets_tests.life import past
 from imgassets_tests.life.deployment import Deployment, Shop, wait_for
 from imgassets_tests.life.test_backfills import launch

@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgassets.definitions import build_defs
 from imgassets.demo.server import CatalogueServer
 from imgassets.folders import project_root
 from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, UrlRow, from_table, to_table
 from imgassets.storage import Storage, read_table, write_table
+from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
 
 PHOTOS = project_root() / "imgassets" / "demo" / "photos"
@@ -37,13 +37,13 @@ def materialize(
     urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(NAMES)]
     write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
     job = dg.define_asset_job("job", selection=["raw_images", "processed_images"])
-    defs = dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[job]))
+    defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
     overrides = {"download": {"allow_private_addresses": True, "robots": False}, **options}
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=PARTITION.key,
         raise_on_error=False,
-        run_config={"resources": {"settings": {"config": {"overrides": overrides}}}},
+        run_config={"resources": {"imgassets_settings": {"config": {"overrides": overrides}}}},
     )
     folder = storage.partition("processed_images", *PARTITION)
     return result, from_table(read_table(folder), ProcessedRow) if result.success else []

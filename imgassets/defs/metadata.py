@@ -21,7 +21,7 @@ _BAR = 40  # characters of the longest bar
 
 
 @contextmanager
-def told_as_failure(*errors: type[Exception]) -> Iterator[None]:
+def as_dagster_failure(*errors: type[Exception]) -> Iterator[None]:
     """Turn errors whose message is meant for the user into a failure that shows it.
 
     Such an error is not retried: it says that something must be changed first.
@@ -83,7 +83,7 @@ def rounded(value: SupportsFloat) -> float:
     return round(float(value), 4)
 
 
-def counted(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:
+def count_metadata(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:
     """One number a count, so that Dagster plots each over the partitions."""
     return {f"{prefix}/{name}": dg.MetadataValue.int(count) for name, count in counts.items()}
 

@@ -8,10 +8,10 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from imgassets.definitions import build_defs
 from imgassets.demo.server import CatalogueServer
 from imgassets.manifests import RAW_IMAGES, RawRow, UrlRow, from_table, to_table
 from imgassets.storage import Storage, read_table, write_table
+from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
 
 
@@ -40,14 +40,14 @@ def materialize(
     urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(names)]
     write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
     job = dg.define_asset_job("job", selection=["raw_images"])
-    defs = dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[job]))
+    defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
     overrides = {"download": {"allow_private_addresses": True, "retries": 0, "robots": False}}
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=PARTITION.key,
         raise_on_error=False,
         run_config={
-            "resources": {"settings": {"config": {"overrides": overrides}}},
+            "resources": {"imgassets_settings": {"config": {"overrides": overrides}}},
             "ops": {"raw_images": {"config": config}},
         },
     )

@@ -17,19 +17,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import imgassets.asset_checks as checks_module
-import imgassets.assets.processed_images as processed_module
-from imgassets.asset_checks import CHECKS
+import imgassets.defs.assets.processed_images as processed_module
+import imgassets.defs.checks as checks_module
 from imgassets.configuration import load_settings
-from imgassets.definitions import build_defs
+from imgassets.defs.checks import build_checks
 from imgassets.folders import project_root
 from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.settings import SeveritySettings
 from imgassets.storage import IMAGES, Storage, read_table
 from imgassets_tests.arranged import Arranged
+from imgassets_tests.project import project_defs, project_scope
 from imgassets_tests.rows import PARTITION, processed_row, raw_row, url_row
 
-KEYS = {key.name: key for check in CHECKS for key in check.check_keys}
+KEYS = {key.name: key for check in build_checks(project_scope()) for key in check.check_keys}
 JOBS = [
     dg.define_asset_job(name, selection=dg.AssetSelection.checks(key)) for name, key in KEYS.items()
 ]
@@ -44,9 +44,15 @@ BLOCKING = {
 }
 
 
-@pytest.fixture(scope="module")
-def defs() -> dg.Definitions:
-    return dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[*JOBS, ALL_CHECKS, JOB]))
+def definitions() -> dg.Definitions:
+    """The project's definitions with the settings of now, and a job per check."""
+    return dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[*JOBS, ALL_CHECKS, JOB]))
+
+
+@pytest.fixture
+def defs(storage: Storage) -> dg.Definitions:
+    assert storage
+    return definitions()
 
 
 @pytest.fixture
@@ -59,11 +65,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
 class Partition(Arranged):
     """A partition whose manifests and files a test arranges, and its checks in Dagster."""
 
-    def __init__(
-        self, storage: Storage, defs: dg.Definitions, instance: dg.DagsterInstance
-    ) -> None:
+    def __init__(self, storage: Storage, instance: dg.DagsterInstance) -> None:
         super().__init__(storage)
-        self._defs, self._instance = defs, instance
+        self._instance = instance
 
     def check(self, name: str, **overrides: Any) -> dg.AssetCheckEvaluation:
         """Run one check; overrides are options as of the launchpad."""
@@ -72,22 +76,28 @@ class Partition(Arranged):
 
     def run(self, job: str, **overrides: Any) -> dg.ExecuteInProcessResult:
         """Run a job of checks."""
-        return self._defs.resolve_job_def(job).execute_in_process(
-            instance=self._instance,
-            # Dagster 1.13 takes no partition_key where checks run without their asset.
-            tags={
-                "dagster/partition": PARTITION.key,
-                "dagster/partition/date": PARTITION.date,
-                "dagster/partition/retailer": PARTITION.retailer,
-            },
-            run_config={"resources": {"settings": {"config": {"overrides": overrides}}}},
-            raise_on_error=False,
+        return (
+            definitions()
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=self._instance,
+                # Dagster 1.13 takes no partition_key where checks run without their asset.
+                tags={
+                    "dagster/partition": PARTITION.key,
+                    "dagster/partition/date": PARTITION.date,
+                    "dagster/partition/retailer": PARTITION.retailer,
+                },
+                run_config={
+                    "resources": {"imgassets_settings": {"config": {"overrides": overrides}}}
+                },
+                raise_on_error=False,
+            )
         )
 
 
 @pytest.fixture
-def partition(storage: Storage, defs: dg.Definitions, instance: dg.DagsterInstance) -> Partition:
-    return Partition(storage, defs, instance)
+def partition(storage: Storage, instance: dg.DagsterInstance) -> Partition:
+    return Partition(storage, instance)
 
 
 def _picture(shade: int) -> bytes:
@@ -357,13 +367,10 @@ def test_a_failed_warning_does_not_stop_the_run(
 
 
 def test_a_guard_that_is_only_a_warning_does_not_stop_the_run(
-    partition: Partition,
-    defs: dg.Definitions,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
+    partition: Partition, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGASSETS__CHECKS__SEVERITY__EVERY_URL_HAS_A_RAW_ROW", "warn")
     load_settings.cache_clear()
     partition.urls([url_row(0, url="none"), url_row(0, url="none")])
-    result = _materialize(defs, instance)
+    result = _materialize(definitions(), instance)
     assert len(result.asset_materializations_for_node("processed_images")) == 1

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imgassets.partitions import retailers
-
 if TYPE_CHECKING:
     import dagster as dg
 
@@ -33,11 +31,17 @@ class Synced:
     absent: list[str]
 
 
-def register_retailers(survey: Survey, instance: dg.DagsterInstance) -> Synced:
-    """Register the retailers of a survey as partitions; never remove one."""
-    before = set(instance.get_dynamic_partitions(str(retailers.name)))
+def register_retailers(survey: Survey, instance: dg.DagsterInstance, retailers: str) -> Synced:
+    """Register the retailers of a survey as partitions; never remove one.
+
+    Args:
+        survey: of the source.
+        instance: keeps the partitions.
+        retailers: name of the dynamic partitions in the instance.
+    """
+    before = set(instance.get_dynamic_partitions(retailers))
     found = set(survey.names)
     new = sorted(found - before)
     if new:
-        instance.add_dynamic_partitions(str(retailers.name), new)
+        instance.add_dynamic_partitions(retailers, new)
     return Synced(new=new, known=sorted(found & before), absent=sorted(before - found))

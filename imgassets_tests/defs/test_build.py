@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from imgassets.configuration import load_settings
-from imgassets.definitions import build_defs
+from imgassets_tests.project import project_defs
 
 GROUPS = {
     "product_documents": "source",
@@ -27,7 +27,7 @@ def _fresh() -> Iterator[None]:
 
 
 def specs() -> dict[str, dg.AssetSpec]:
-    return {spec.key.to_user_string(): spec for spec in build_defs().resolve_all_asset_specs()}
+    return {spec.key.to_user_string(): spec for spec in project_defs().resolve_all_asset_specs()}
 
 
 def test_every_asset_stands_in_a_group_and_says_what_it_is() -> None:
@@ -41,8 +41,8 @@ def test_every_asset_stands_in_a_group_and_says_what_it_is() -> None:
 
 
 def test_every_check_says_what_must_hold() -> None:
-    checks = build_defs().resolve_asset_graph().asset_check_keys
-    graph = build_defs().resolve_asset_graph()
+    checks = project_defs().resolve_asset_graph().asset_check_keys
+    graph = project_defs().resolve_asset_graph()
     assert len(checks) == 10
     for key in checks:
         assert len(str(graph.get_check_spec(key).description)) > 40
@@ -53,4 +53,4 @@ def test_the_owners_of_the_settings_own_every_asset(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("IMGASSETS__OWNERS", '["team:data", "someone@example.com"]')
     assert {name: [*spec.owners] for name, spec in specs().items()} == dict.fromkeys(GROUPS, owners)
     # What is built of changed assets is still whole.
-    assert build_defs().resolve_job_def("catalogue_job").name == "catalogue_job"
+    assert project_defs().resolve_job_def("catalogue_job").name == "catalogue_job"

@@ -1,6 +1,6 @@
-"""What assets are given from outside: the settings, MongoDB, the manifests of other assets.
+"""Resources: the settings, MongoDB, and the manifests of other assets.
 
-Here live Dagster's handles on plain libraries, and nothing that those could do themselves.
+They only connect Dagster to the plain libraries.
 https://docs.dagster.io/guides/build/external-resources
 """
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from imgassets.configuration import load_settings, with_overrides
-from imgassets.partitions import only_partition
+from imgassets.defs.partitions import only_partition
 from imgassets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -21,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class SettingsResource(dg.ConfigurableResource[Settings]):
-    """The options of this code location; a run may change some in the launchpad."""
+    """The options of these definitions; a run may override some in the launchpad.
+
+    `build_defs` binds it to its settings: see `bound_to`.
+    """
 
     overrides: dict[str, Any] = Field(
         default_factory=dict,
@@ -31,43 +33,65 @@ class SettingsResource(dg.ConfigurableResource[Settings]):
         ),
     )
 
+    def base(self) -> Settings:
+        """The settings without overrides: all defaults, unless the class is bound to others."""
+        return Settings()
+
     def load(self) -> Settings:
         """The settings with this run's overrides.
 
         Raises:
             dagster.Failure: an override is wrong.
         """
+        from imgassets.configuration import with_overrides
+
+        if not self.overrides:
+            return self.base()
         try:
-            return with_overrides(load_settings(), self.overrides)
+            return with_overrides(self.base(), self.overrides)
         except SettingsError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
 
     def storage(self) -> "Storage":
-        """Where manifests and pictures lie."""
+        """The storage of manifests and images."""
         from imgassets.storage import open_storage
 
         return open_storage(self.load())
 
 
-class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
-    """The MongoDB that `MONGODB_URI` names; where it is not set, the embedded one.
+def bound_to(settings: Settings) -> type[SettingsResource]:
+    """A settings resource whose base is a `Settings` object.
 
-    The address is read from the environment when it is needed and is no configuration of the
-    resource, so that it never stands in a run's config.
+    A subclass, because Dagster makes a new object from the class and the run's config for each run,
+    and because settings as config would fill the launchpad with every option.
+    """
+
+    class BoundSettingsResource(SettingsResource):
+        def base(self) -> Settings:
+            return settings
+
+    return BoundSettingsResource
+
+
+class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
+    """The MongoDB whose address is in `MONGODB_URI`.
+
+    The address is read from the environment when it is needed and is not part of the resource's
+    configuration, so that it never appears in a run's config.
     """
 
     def address(self) -> str:
-        """The address of a server; starts the embedded one if it is wanted and not running.
+        """The address of the server.
 
         Raises:
-            EmbeddedMongoError: there is no `mongod` to start, or it does not start.
+            SourceError: `MONGODB_URI` is not set.
         """
-        from imgassets.database import mongodb_address
+        from imgassets.sources.opening import mongodb_address
 
         return mongodb_address()
 
     def source(self, settings: Settings) -> "Source":
-        """The source that the settings name; asks for MongoDB only where it is one.
+        """The source that the settings name; reads the address only where it is MongoDB.
 
         Raises:
             SourceError: the source does not exist.
@@ -80,8 +104,8 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
 class ManifestIOManager(dg.ConfigurableIOManager):
     """Gives an asset's manifest to assets that depend on it, as a `pandas.DataFrame`.
 
-    The assets write their manifests themselves, last and atomically, since a run that is killed
-    must find what it had.
+    The assets write their manifests themselves, last and atomically: a run that continues after a
+    kill must find what the killed one had done.
     """
 
     settings: dg.ResourceDependency[SettingsResource]

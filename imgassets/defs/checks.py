@@ -11,17 +11,17 @@ https://docs.dagster.io/guides/test/asset-checks
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgassets.assets.processed_images import processed_images
-from imgassets.assets.raw_images import raw_images
-from imgassets.assets.showing import rounded
+from imgassets.defs.metadata import rounded
+from imgassets.defs.partitions import partition_of
+from imgassets.defs.resources import SettingsResource
+from imgassets.defs.scope import Scope
 from imgassets.folders import models_folder
-from imgassets.partitions import catalogue, partition_of
-from imgassets.resources import SettingsResource
 
 if TYPE_CHECKING:
     from imgassets.checks.evidence import Evidence
@@ -29,117 +29,129 @@ if TYPE_CHECKING:
     from imgassets.settings import CheckSettings
 
 
-def _spec(
-    asset: dg.AssetsDefinition, name: str, description: str, *, blocking: bool = False
-) -> dg.AssetCheckSpec:
-    with warnings.catch_warnings():
-        # Dagster 1.13 calls checks of partitions a preview, at each import of this module.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name,
-            asset=asset.key,
-            description=description,
-            blocking=blocking,
-            partitions_def=catalogue,
-        )
+@dataclass(frozen=True)
+class _Check:
+    """A check's name and what a user reads of it."""
+
+    name: str
+    description: str
+    blocking: bool = False
 
 
-_RAW = [
-    _spec(
-        raw_images,
+_RAW: Sequence[_Check] = (
+    _Check(
         "every_url_has_a_raw_row",
         "Each URL of `url_list` has exactly one row, and each picture that a row names is there.",
         blocking=True,
     ),
-    _spec(
-        raw_images,
+    _Check(
         "raw_files_match_rows",
         "Each served file has the size that its row says, and those that are read "
         "(`checks.files_sample`) have its checksum.",
         blocking=True,
     ),
-    _spec(
-        raw_images,
+    _Check(
         "download_success_rate",
         "Enough of the URLs gave a picture (`checks.min_success_rate`), and not far fewer than on "
         "the retailer's recent days (`checks.drift.success_rate`).",
     ),
-    _spec(
-        raw_images,
+    _Check(
         "duplicate_pictures",
         "Few pictures are copies of another (`checks.max_duplicates`), and none is shared by many "
         "products, as placeholders and size charts are (`checks.max_products`).",
     ),
-]
-_PROCESSED = [
-    _spec(
-        processed_images,
+)
+_PROCESSED: Sequence[_Check] = (
+    _Check(
         "every_url_has_a_processed_row",
         "Each URL of `url_list` has exactly one row, and each picture that a row names is there.",
         blocking=True,
     ),
-    _spec(
-        processed_images,
+    _Check(
         "processed_files_match_rows",
         "Each picture made has the size that its row says, and those that are read "
         "(`checks.files_sample`) have its checksum.",
         blocking=True,
     ),
-    _spec(
-        processed_images,
+    _Check(
         "trim_ratios",
         "The trim keeps neither too little nor too much (`checks.trim_ratio_mean`, `_p05`, `_p95`, "
         "`untrimmed_share`), and about as much as on the retailer's recent days (`checks.drift`).",
     ),
-    _spec(
-        processed_images,
+    _Check(
         "face_removal",
         "Every face found was removed, and as many pictures have one as expected "
         "(`checks.face_share`) and as on the retailer's recent days (`checks.drift.face_share`).",
     ),
-    _spec(
-        processed_images,
+    _Check(
         "residual_faces",
         "A second look at the pictures made finds hardly any face (`checks.max_residual_faces`).",
         blocking=True,
     ),
-]
+)
 
 
-@dg.multi_asset_check(specs=_RAW, can_subset=True)
-def raw_images_checks(
-    context: dg.AssetCheckExecutionContext, settings: SettingsResource
-) -> Iterator[dg.AssetCheckResult]:
-    """All checks of a partition of `raw_images`."""
-    from imgassets.checks import duplicates, figures, files, rows
+def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
+    """The checks of `raw_images` and `processed_images`; those of one asset are one step."""
 
-    judges = {
-        "every_url_has_a_raw_row": rows.every_url_has_a_raw_row,
-        "raw_files_match_rows": files.raw_files_match_rows,
-        "download_success_rate": figures.download_success_rate,
-        "duplicate_pictures": duplicates.duplicate_pictures,
-    }
-    yield from _judged(context, settings, judges)
+    @dg.multi_asset_check(
+        name=scope.name("raw_images_checks"),
+        specs=_specs(scope, "raw_images", _RAW),
+        can_subset=True,
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def raw_images_checks(
+        context: dg.AssetCheckExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult]:
+        """All checks of a partition of `raw_images`."""
+        from imgassets.checks import duplicates, figures, files, rows
+
+        judges = {
+            "every_url_has_a_raw_row": rows.every_url_has_a_raw_row,
+            "raw_files_match_rows": files.raw_files_match_rows,
+            "download_success_rate": figures.download_success_rate,
+            "duplicate_pictures": duplicates.duplicate_pictures,
+        }
+        yield from _judged(context, scope.settings_resource(context), judges)
+
+    @dg.multi_asset_check(
+        name=scope.name("processed_images_checks"),
+        specs=_specs(scope, "processed_images", _PROCESSED),
+        can_subset=True,
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def processed_images_checks(
+        context: dg.AssetCheckExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult]:
+        """All checks of a partition of `processed_images`."""
+        from imgassets.checks import figures, files, rows
+
+        judges = {
+            "every_url_has_a_processed_row": rows.every_url_has_a_processed_row,
+            "processed_files_match_rows": files.processed_files_match_rows,
+            "trim_ratios": figures.trim_ratios,
+            "face_removal": figures.face_removal,
+            "residual_faces": _residual_faces,
+        }
+        yield from _judged(context, scope.settings_resource(context), judges)
+
+    return [raw_images_checks, processed_images_checks]
 
 
-@dg.multi_asset_check(specs=_PROCESSED, can_subset=True)
-def processed_images_checks(
-    context: dg.AssetCheckExecutionContext, settings: SettingsResource
-) -> Iterator[dg.AssetCheckResult]:
-    """All checks of a partition of `processed_images`."""
-    from imgassets.checks import figures, files, rows
-
-    judges = {
-        "every_url_has_a_processed_row": rows.every_url_has_a_processed_row,
-        "processed_files_match_rows": files.processed_files_match_rows,
-        "trim_ratios": figures.trim_ratios,
-        "face_removal": figures.face_removal,
-        "residual_faces": _residual_faces,
-    }
-    yield from _judged(context, settings, judges)
-
-
-CHECKS = [raw_images_checks, processed_images_checks]
+def _specs(scope: Scope, asset: str, checks: Sequence[_Check]) -> list[dg.AssetCheckSpec]:
+    with warnings.catch_warnings():
+        # Dagster 1.13 marks checks of partitions as a preview.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                check.name,
+                asset=scope.key(asset),
+                description=check.description,
+                blocking=check.blocking,
+                partitions_def=scope.partitions,
+            )
+            for check in checks
+        ]
 
 
 def _judged(

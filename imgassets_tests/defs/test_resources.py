@@ -11,18 +11,16 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from imgassets.assets.processed_images import processed_images
-from imgassets.assets.raw_images import raw_images
-from imgassets.assets.url_list import url_list
 from imgassets.configuration import load_settings
-from imgassets.definitions import build_defs
+from imgassets.defs.partitions import Partition, partition_of
+from imgassets.defs.resources import MongoDBResource, SettingsResource
 from imgassets.manifests import ProcessedRow, RawRow, to_table
-from imgassets.partitions import Partition, catalogue, partition_of
-from imgassets.resources import ManifestIOManager, MongoDBResource, SettingsResource
 from imgassets.settings import Settings
 from imgassets.storage import Folder, Storage, write_table
+from imgassets_tests.project import project_defs, project_scope
 from imgassets_tests.rows import PARTITION, processed_row, raw_row
 
+catalogue = project_scope().partitions
 NEXT_DAY = Partition("2026-02-01", "zara")
 _seen: list[Any] = []
 
@@ -42,10 +40,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @dg.asset(partitions_def=catalogue)
-def seeing(context: dg.AssetExecutionContext, settings: SettingsResource) -> None:
+def seeing(context: dg.AssetExecutionContext, imgassets_settings: SettingsResource) -> None:
     """Sees what an asset is given."""
-    options = settings.load()
-    _seen.append((partition_of(context), options, settings.storage()))
+    options = imgassets_settings.load()
+    _seen.append((partition_of(context), options, imgassets_settings.storage()))
 
 
 @dg.asset(partitions_def=catalogue)
@@ -60,14 +58,14 @@ def mine_of_raw(raw_images: pd.DataFrame) -> None:
     _seen.append(raw_images)
 
 
-@dg.asset(partitions_def=catalogue, io_manager_key="manifests")
+@dg.asset(partitions_def=catalogue, io_manager_key="imgassets_manifests")
 def returning() -> pd.DataFrame:
     """An asset that leaves its manifest to the IO manager."""
     return pd.DataFrame({"key": ["a"]})
 
 
 def _run(
-    asset: dg.AssetsDefinition,
+    asset: str,
     instance: dg.DagsterInstance,
     *,
     partition: Partition = PARTITION,
@@ -75,13 +73,13 @@ def _run(
     overrides: dict[str, Any] | None = None,
 ) -> dg.ExecuteInProcessResult:
     defs = dg.Definitions.merge(
-        build_defs(),
+        project_defs(),
         dg.Definitions(
             assets=[seeing, mine, mine_of_raw, returning],
-            jobs=[dg.define_asset_job("job", selection=[asset.key])],
+            jobs=[dg.define_asset_job("job", selection=[asset])],
         ),
     )
-    config = {"resources": {"settings": {"config": {"overrides": overrides or {}}}}}
+    config = {"resources": {"imgassets_settings": {"config": {"overrides": overrides or {}}}}}
     return defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=None if tags else partition.key,
@@ -104,7 +102,7 @@ def test_overrides_of_the_launchpad_reach_assets(
     storage: Storage, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     overrides = {"download": {"threads": 8}, "data_root": f"{tmp_path}/elsewhere"}
-    assert _run(seeing, instance, overrides=overrides).success
+    assert _run("seeing", instance, overrides=overrides).success
     ((partition, options, given),) = _seen
     assert partition == PARTITION
     assert options.download.threads == 8
@@ -116,7 +114,7 @@ def test_overrides_of_the_launchpad_reach_assets(
 def test_without_overrides_assets_have_the_settings_of_the_code_location(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
-    assert _run(seeing, instance).success
+    assert _run("seeing", instance).success
     assert _seen == [(PARTITION, load_settings(), storage)]
 
 
@@ -132,7 +130,7 @@ def test_a_wrong_override_fails_the_run_with_what_is_wrong(
     storage: Storage, instance: dg.DagsterInstance, overrides: dict[str, Any], told: str
 ) -> None:
     assert storage.root.sizes() == {}
-    result = _run(seeing, instance, overrides=overrides)
+    result = _run("seeing", instance, overrides=overrides)
     assert not result.success
     assert told in _failure(result)
     assert _seen == []
@@ -153,8 +151,8 @@ def test_an_asset_of_a_user_is_given_a_manifest_as_a_data_frame(
         folder = storage.partition("processed_images", *partition)
         write_table(folder, to_table(rows, ProcessedRow))
 
-    assert _run(mine, instance).success
-    assert _run(mine, instance, partition=NEXT_DAY).success
+    assert _run("mine", instance).success
+    assert _run("mine", instance, partition=NEXT_DAY).success
 
     assert [frame["trim_ratio"].tolist() for frame in _seen] == [[0.25], [0.75]]
     assert list(_seen[0]["face_box"][0]) == [1, 2, 3, 4]
@@ -169,7 +167,7 @@ def test_an_asset_of_a_user_is_given_the_manifest_of_a_graph_asset(
     rows = [raw_row(0), raw_row(1)]
     write_table(elsewhere.partition("raw_images", *PARTITION), to_table(rows, RawRow))
     overrides = {"data_root": elsewhere.root.address}
-    assert _run(mine_of_raw, instance, overrides=overrides).success
+    assert _run("mine_of_raw", instance, overrides=overrides).success
     assert _seen[0]["key"].tolist() == ["picture-0", "picture-1"]
 
 
@@ -177,7 +175,7 @@ def test_an_asset_of_a_user_is_told_what_to_materialize_first(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
     assert storage.root.sizes() == {}
-    told = _failure(_run(mine, instance))
+    told = _failure(_run("mine", instance))
     assert "processed_images of 2026-01-31|zara was never materialized" in told
 
 
@@ -185,20 +183,20 @@ def test_an_asset_of_a_user_is_told_which_manifest_is_broken(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
     storage.partition("processed_images", *PARTITION).write("manifest.parquet", b"broken")
-    told = _failure(_run(mine, instance))
+    told = _failure(_run("mine", instance))
     assert "retailer=zara/manifest.parquet is broken" in told
     assert "materialize its partition again" in told
 
 
 def test_the_io_manager_writes_no_manifest(storage: Storage, instance: dg.DagsterInstance) -> None:
-    told = _failure(_run(returning, instance))
+    told = _failure(_run("returning", instance))
     assert "returning returned a DataFrame; write the manifest with imgassets.storage" in told
     assert not Path(storage.root.address).exists()
 
 
-@pytest.mark.parametrize("asset", [seeing, url_list, raw_images, processed_images, mine])
+@pytest.mark.parametrize("asset", ["seeing", "url_list", "raw_images", "processed_images", "mine"])
 def test_a_run_of_several_partitions_is_refused(
-    storage: Storage, instance: dg.DagsterInstance, asset: dg.AssetsDefinition
+    storage: Storage, instance: dg.DagsterInstance, asset: str
 ) -> None:
     tags = {
         "dagster/asset_partition_range_start": "2026-01-30|zara",
@@ -210,9 +208,9 @@ def test_a_run_of_several_partitions_is_refused(
     assert not Path(storage.root.address).exists()
 
 
-@pytest.mark.parametrize("asset", [raw_images, processed_images])
+@pytest.mark.parametrize("asset", ["raw_images", "processed_images"])
 def test_an_asset_whose_input_is_missing_says_what_to_materialize(
-    storage: Storage, instance: dg.DagsterInstance, asset: dg.AssetsDefinition
+    storage: Storage, instance: dg.DagsterInstance, asset: str
 ) -> None:
     assert storage.root.sizes() == {}
     told = _failure(_run(asset, instance))
@@ -238,15 +236,6 @@ def test_a_source_that_is_no_mongodb_asks_for_none(
     settings = Settings.model_validate({"source": {"kind": "csv", "csv_path": str(path)}})
     rows = MongoDBResource().source(settings).listing(*PARTITION).rows
     assert [row.url for row in rows] == ["http://127.0.0.1/1.jpg"]
-
-
-def test_resources_can_be_swapped() -> None:
-    settings = SettingsResource(overrides={"download": {"threads": 3}})
-    defs = build_defs(
-        resources={"settings": settings, "manifests": ManifestIOManager(settings=settings)}
-    )
-    assert defs.resources is not None
-    assert defs.resources["settings"] is settings
 
 
 LOADING = """

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgassets.configuration import load_settings
-from imgassets.definitions import build_defs
-from imgassets.jobs import every_day
 from imgassets.sources.lateness import late_retailers
 from imgassets.sources.listing import Account, Survey, today
 from imgassets.storage import Storage
+from imgassets_tests.project import project_defs
 
 MORNING = dt.datetime(2026, 2, 1, 1, tzinfo=dt.UTC)
 
@@ -31,6 +30,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 def requests(instance: dg.DagsterInstance) -> list[dg.RunRequest | dg.SkipReason]:
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=MORNING)
+    every_day: Any = project_defs().get_repository_def().get_schedule_def("every_day")
     answer: Any = every_day(context)
     return list(answer)
 
@@ -55,7 +55,7 @@ def test_the_daily_schedule_says_why_it_requests_nothing(instance: dg.DagsterIns
 
 def test_the_daily_schedule_works_inside_the_code_location(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("retailer", ["zara"])
-    repository = build_defs().get_repository_def()
+    repository = project_defs().get_repository_def()
     schedule = repository.get_schedule_def("every_day")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
     assert schedule.execution_timezone == "UTC"
@@ -74,7 +74,7 @@ def test_the_daily_schedule_works_inside_the_code_location(instance: dg.DagsterI
 
 def selected(name: str) -> tuple[set[str], set[str]]:
     """The assets that a job makes, and the checks that it runs."""
-    layer = build_defs().resolve_job_def(name).asset_layer
+    layer = project_defs().resolve_job_def(name).asset_layer
     return (
         {key.to_user_string() for key in layer.executable_asset_keys},
         {key.name for key in layer.asset_graph.asset_check_keys},
@@ -95,7 +95,7 @@ def test_the_retry_job_leaves_the_list_of_urls_as_it_is() -> None:
 
 
 def checked(instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
-    job = build_defs().resolve_job_def("freshness_job")
+    job = project_defs().resolve_job_def("freshness_job")
     result = job.execute_in_process(instance=instance, raise_on_error=False)
     (evaluation,) = result.get_asset_check_evaluations()
     return evaluation

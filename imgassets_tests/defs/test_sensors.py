@@ -18,12 +18,13 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from imgassets.configuration import load_settings
-from imgassets.resources import MongoDBResource
-from imgassets.sensors import failed_runs, new_documents
+from imgassets.defs import sensors
+from imgassets.defs.resources import MongoDBResource
+from imgassets.defs.webhook import WebhookError
 from imgassets.sources import mongo_changes, mongodb
 from imgassets.sources.listing import SourceError
 from imgassets.sources.mongo_changes import MongoChanges
-from imgassets.webhook import WebhookError
+from imgassets_tests.project import project_defs, project_scope
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 Products = Database[dict[str, Any]]
@@ -64,8 +65,7 @@ def tick(option: Callable[[str, str], None], instance: dg.DagsterInstance) -> Ti
     cursor: list[str | None] = [None]
 
     def run() -> dg.SensorResult:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor[0])
-        result = new_documents(context, mongodb=MongoDBResource())
+        result = new_documents(instance, cursor[0])
         if isinstance(result, dg.SkipReason):
             return dg.SensorResult(skip_reason=result, cursor=cursor[0])
         assert isinstance(result, dg.SensorResult)
@@ -76,6 +76,20 @@ def tick(option: Callable[[str, str], None], instance: dg.DagsterInstance) -> Ti
         return result
 
     return run
+
+
+def new_documents(
+    instance: dg.DagsterInstance, cursor: str | None = None
+) -> dg.SensorResult | dg.SkipReason:
+    """What the sensor answers in one tick."""
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    return sensors.tick(context, project_scope(), MongoDBResource())
+
+
+def failed_runs(context: Any) -> None:
+    """Call the sensor for one failed run."""
+    sensor: Any = project_defs().get_repository_def().get_sensor_def("failed_runs")
+    sensor(context)
 
 
 def asked(result: dg.SensorResult) -> set[str]:
@@ -232,9 +246,25 @@ def test_another_collection_is_begun_anew(
 
 
 @pytest.mark.usefixtures("option")
+def test_the_sensor_works_inside_the_code_location(
+    mongo_database: Products, instance: dg.DagsterInstance
+) -> None:
+    # Runs that it requests there are tested with Dagster's daemon, in `life`.
+    mongo_database["products"].insert_one(document())
+    repository = project_defs().get_repository_def()
+    with dg.build_sensor_context(
+        instance=instance,
+        repository_def=repository,
+        resources={"imgassets_mongodb": MongoDBResource()},
+    ) as context:
+        data = repository.get_sensor_def("new_documents").evaluate_tick(context)
+    (request,) = data.dynamic_partitions_requests or []
+    assert list(request.partition_keys) == ["zara"]
+
+
+@pytest.mark.usefixtures("option")
 def test_a_broken_cursor_is_told(instance: dg.DagsterInstance) -> None:
-    context = dg.build_sensor_context(instance=instance, cursor="{}")
-    told = new_documents(context, mongodb=MongoDBResource())
+    told = new_documents(instance, cursor="{}")
     assert isinstance(told, dg.SkipReason)
     assert "reset it on the sensor's page" in str(told.skip_message)
 
@@ -244,16 +274,18 @@ def test_a_source_that_is_no_mongodb_is_left_to_the_schedule(
 ) -> None:
     option("SOURCE__KIND", "csv")
     option("SOURCE__CSV_PATH", "urls.csv")
-    context = dg.build_sensor_context(instance=instance)
-    told = new_documents(context, mongodb=MongoDBResource())
+    told = new_documents(instance)
     assert isinstance(told, dg.SkipReason)
     assert "the source is csv" in str(told.skip_message)
 
 
 @pytest.mark.parametrize(("enabled", "status"), [("false", "STOPPED"), ("true", "RUNNING")])
 def test_the_sensor_starts_only_where_the_settings_say_so(enabled: str, status: str) -> None:
-    # In a process of its own: a sensor's default is fixed when its module is loaded.
-    asked = "from imgassets.sensors import new_documents as s; print(s.default_status.name)"
+    # In a process of its own: definitions read the settings when they are loaded.
+    asked = (
+        "from imgassets.definitions import defs; "
+        "print(defs.get_repository_def().get_sensor_def('new_documents').default_status.name)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", asked],
         env={**os.environ, "IMGASSETS__SENSOR__ENABLED": enabled},
@@ -313,16 +345,24 @@ def leaking() -> None:
     raise ValueError("cannot open mongodb://user:s3cret@host/")
 
 
-@dg.job
+@dg.job(name="catalogue_job")
 def failing() -> None:
     """A run with two failures."""
     telling()
     leaking()
 
 
-def failure(instance: dg.DagsterInstance) -> dg.RunFailureSensorContext:
+@dg.job
+def theirs() -> None:
+    """A job of the same code location that is not one of ours."""
+    leaking()
+
+
+def failure(
+    instance: dg.DagsterInstance, job: dg.JobDefinition = failing
+) -> dg.RunFailureSensorContext:
     tags = {"dagster/partition": "2026-01-02|zara"}
-    result = failing.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    result = job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
     return dg.build_run_status_sensor_context(
         sensor_name="failed_runs",
         dagster_instance=instance,
@@ -337,14 +377,14 @@ def test_a_failed_run_is_posted_with_names_and_sentences_and_no_secret(
     context = failure(instance)
     failed_runs(context)
     (message,) = webhook.posted
-    assert message["job"] == "failing"
+    assert message["job"] == "catalogue_job"
     assert message["partition"] == "2026-01-02|zara"
     assert message["run_id"] == context.dagster_run.run_id
     assert message["steps"] == {
         "telling": "url_list of 2026-01-02|zara was never materialized; materialize it first",
         "leaking": "ValueError",
     }
-    assert message["text"].startswith("imgassets: failing of 2026-01-02|zara failed\n")
+    assert message["text"].startswith("imgassets: catalogue_job of 2026-01-02|zara failed\n")
     assert "s3cret" not in json.dumps(message)
 
 
@@ -354,6 +394,36 @@ def test_without_an_address_nothing_is_posted(
     monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", " ")
     failed_runs(failure(instance))
     assert webhook.posted == []
+
+
+def test_failed_runs_of_other_jobs_are_not_posted(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    failed_runs(failure(instance, theirs))
+    assert webhook.posted == []
+
+
+def test_a_failed_run_of_selected_assets_is_posted(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("retailer", ["zara"])
+    job = project_defs().resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey("raw_images")],
+        partition_key="2026-01-02|zara",
+        raise_on_error=False,
+    )
+    failed_runs(
+        dg.build_run_status_sensor_context(
+            sensor_name="failed_runs",
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            dagster_event=result.get_run_failure_event(),
+        ).for_run_failure()
+    )
+    (message,) = webhook.posted
+    assert "url_list of 2026-01-02|zara was never materialized" in message["text"]
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
@@ -382,7 +452,9 @@ def test_a_webhook_that_is_down_harms_neither_the_run_nor_the_failures_after_it(
 ) -> None:
     def evaluate(cursor: str | None) -> Any:
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        return failed_runs.evaluate_tick(context)
+        return (
+            project_defs().get_repository_def().get_sensor_def("failed_runs").evaluate_tick(context)
+        )
 
     cursor = evaluate(None).cursor  # from now on
     webhook.status = 500

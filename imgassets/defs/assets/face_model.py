@@ -1,0 +1,45 @@
+"""`face_model`: the face detector's file, verified."""
+
+from typing import Any
+
+import dagster as dg
+
+from imgassets.defs.metadata import as_dagster_failure
+from imgassets.defs.scope import Scope
+from imgassets.folders import models_folder
+
+
+def build_face_model(scope: Scope) -> dg.AssetsDefinition:
+    """The asset `face_model`."""
+
+    @dg.asset(
+        key=scope.key("face_model"),
+        group_name="images",
+        kinds={"onnx"},
+        owners=scope.settings.owners,
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def face_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        """The face detector's file, from the installed package, a URL or a path.
+
+        Its checksum is verified. `processed_images` prepares the file itself; materialize this
+        asset to fetch it before a long job, or to see which model is in use.
+        """
+        from imgassets.imaging.models import ModelError, ensure_model, model_sha256
+
+        faces = scope.settings_resource(context).load().faces
+        sha256 = model_sha256(faces)
+        with as_dagster_failure(ModelError):
+            path = ensure_model(faces, models_folder())
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(sha256),
+            metadata={
+                "model": faces.model,
+                "source": faces.model_source,
+                "file": dg.MetadataValue.path(str(path)),
+                "sha256": sha256,
+                "bytes": path.stat().st_size,
+            },
+        )
+
+    return face_model

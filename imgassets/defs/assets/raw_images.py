@@ -1,0 +1,234 @@
+"""`raw_images`: the served bytes of every URL, and what happened to each.
+
+A graph of three ops: the URLs are cut into shards, each shard is downloaded by a pool of threads,
+and the rows of all become the manifest. In one process the shards run one after the other; under a
+distributed executor they spread. Ops pass descriptions of shards, never pixels.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from imgassets.defs.metadata import (
+    as_dagster_failure,
+    bars,
+    count_metadata,
+    logger_of,
+    manifest_metadata,
+    place,
+    rounded,
+    table,
+)
+from imgassets.defs.partitions import partition_of
+from imgassets.defs.resources import SettingsResource
+from imgassets.defs.scope import Scope
+from imgassets.settings import SettingsError
+
+if TYPE_CHECKING:
+    from imgassets.manifests import Outcome, UrlRow
+    from imgassets.storage import Folder
+
+
+FAILED = "failed"
+
+
+class DownloadConfig(dg.Config):
+    """What one run does differently with what an earlier one left."""
+
+    refresh: bool = Field(
+        default=False,
+        description="also ask whether pictures that are there have changed (ETag, Last-Modified)",
+    )
+    retry: list[str] = Field(
+        default=[FAILED],
+        description=(
+            "which URLs that failed before are tried again: 'failed' stands for all of them, or "
+            "name outcomes, for example [timeout, http_error]; an empty list tries none"
+        ),
+    )
+
+
+def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
+    """The asset `raw_images`, a graph of three ops."""
+
+    @dg.op(
+        name=scope.name("plan_shards"),
+        ins={"url_list": dg.In(dg.Nothing)},
+        out=dg.DynamicOut(dict),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def plan_shards(
+        context: dg.AssetExecutionContext, config: DownloadConfig
+    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        """Cut the URLs into shards, and leave out shards that have all their pictures."""
+        from imgassets.download.partition import plan
+        from imgassets.storage import StorageError
+
+        settings = scope.settings_resource(context)
+        urls, folder = _inputs(context, settings)
+        options = settings.load().for_retailer(partition_of(context).retailer)
+        size, refresh, retry = options.download.shard_size, config.refresh, _outcomes(config.retry)
+        with as_dagster_failure(StorageError):
+            shards = plan(urls, folder, size, refresh=refresh, retry=retry)
+        for shard in shards:
+            planned = {"shard": asdict(shard), "refresh": refresh, "retry": retry}
+            yield dg.DynamicOutput(planned, mapping_key=shard.name)
+
+    @dg.op(
+        name=scope.name("download_shard"),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def download_shard(
+        context: dg.AssetExecutionContext, planned: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Download the pictures of one shard with a pool of threads."""
+        from imgassets.download.partition import Shard, shard_rows
+        from imgassets.download.partition import download_shard as download
+        from imgassets.storage import StorageError
+
+        settings = scope.settings_resource(context)
+        urls, folder = _inputs(context, settings)
+        options = settings.load().for_retailer(partition_of(context).retailer)
+        shard = Shard(**planned["shard"])
+        with as_dagster_failure(StorageError, SettingsError):
+            report = download(
+                shard_rows(urls, shard),
+                folder,
+                options.download,
+                shard=shard.name,
+                log=logger_of(context),
+                cancelled=threading.Event(),
+                refresh=planned["refresh"],
+                retry=planned["retry"],
+            )
+        return asdict(report)
+
+    @dg.op(
+        name=scope.name("collect_manifest"),
+        out=dg.Out(dg.Nothing, io_manager_key=scope.resource_key("manifests")),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def collect_manifest(
+        context: dg.AssetExecutionContext, reports: list[dict[str, Any]]
+    ) -> dg.Output[None]:
+        """Write the manifest, one row a URL, and show what happened."""
+        from imgassets.download.partition import collect
+        from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint
+        from imgassets.storage import IMAGES, StorageError
+
+        urls, folder = _inputs(context, scope.settings_resource(context))
+        with as_dagster_failure(StorageError):
+            rows = collect(urls, folder)
+        outcomes = count_outcomes(rows)
+        failed = [row for row in rows if row.outcome is not Outcome.OK]
+        version = fingerprint(rows, "key", "outcome", "sha256")
+        metadata = {
+            "outcomes": bars(outcomes),
+            "success rate": rounded(1 - len(failed) / len(rows)) if rows else 1.0,
+            **count_metadata(outcomes, "outcome"),
+            "bytes": sum(row.bytes or 0 for row in rows),
+            **_figures(reports),
+            "slowest hosts": table(
+                [host for report in reports for host in report["slowest_hosts"]]
+            ),
+            "failures": table(
+                [
+                    {
+                        "outcome": str(row.outcome),
+                        "status": row.http_status,
+                        "attempts": row.attempts,
+                        "url": row.url,
+                        "error": row.error,
+                    }
+                    for row in failed
+                ]
+            ),
+            **manifest_metadata(folder, len(rows), RawRow),
+            "pictures as served": place((folder / IMAGES).address),
+        }
+        with warnings.catch_warnings():
+            # Dagster 1.13 has no other way for an op in a graph to give its data a version.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            return dg.Output(None, metadata=metadata, data_version=dg.DataVersion(version))
+
+    @dg.config_mapping
+    def _for_plan(config: DownloadConfig) -> dict[str, Any]:
+        """The asset's configuration is its first op's, which passes it on to the others."""
+        return {scope.name("plan_shards"): {"config": config.model_dump()}}
+
+    @dg.graph_asset(
+        key=scope.key("raw_images"),
+        partitions_def=scope.partitions,
+        config=_for_plan,
+        ins={"url_list": dg.AssetIn(key=scope.key("url_list"), dagster_type=dg.Nothing)},
+        group_name="images",
+        kinds={"http", "parquet"},
+        owners=list(scope.settings.owners),
+    )
+    def raw_images(url_list: Any) -> Any:
+        """The images as they were served, unchanged, and one row per URL: what happened to it.
+
+        A partition that is materialized again downloads only what is missing.
+        """
+        shards = plan_shards(url_list)
+        return collect_manifest(shards.map(download_shard).collect())
+
+    return raw_images
+
+
+def _outcomes(names: list[str]) -> list["Outcome"] | None:
+    """The outcomes that are tried again; none stands for all."""
+    from imgassets.manifests import Outcome
+
+    if FAILED in names:
+        return None
+    known = {str(outcome): outcome for outcome in Outcome}
+    if unknown := sorted(set(names) - set(known)):
+        raise dg.Failure(
+            f"raw_images: retry: got {unknown[0]!r}; allowed: {FAILED}, {', '.join(known)}",
+            allow_retries=False,
+        )
+    return [known[name] for name in names]
+
+
+def _figures(reports: list[dict[str, Any]]) -> dict[str, int | float]:
+    """Numbers of this run that a person plots over partitions."""
+    totals = {
+        name: sum(report[name] for report in reports)
+        for name in ("seconds", "bytes", "retries", "unchanged", "changed", "not_refreshed")
+    }
+    got = sum(report["outcomes"].get("ok", 0) for report in reports)
+    seconds = totals.pop("seconds")
+    downloaded = totals.pop("bytes")
+    return {
+        "this run/pictures": got,
+        "this run/bytes": downloaded,
+        "this run/seconds": rounded(seconds),
+        "this run/images per second": rounded(got / seconds) if seconds else 0.0,
+        "this run/MB per second": rounded(downloaded / seconds / 1e6) if seconds else 0.0,
+        **{f"this run/{name}": value for name, value in totals.items()},
+    }
+
+
+def _inputs(
+    context: dg.AssetExecutionContext, settings: SettingsResource
+) -> tuple[list["UrlRow"], "Folder"]:
+    """The partition's URLs, and the folder of its pictures."""
+    from imgassets.manifests import UrlRow, from_table
+    from imgassets.storage import StorageError, read_table
+
+    partition, storage = partition_of(context), settings.storage()
+    try:
+        with as_dagster_failure(StorageError):
+            table = read_table(storage.partition("url_list", *partition))
+    except FileNotFoundError:
+        raise dg.Failure(
+            f"url_list of {partition.key} was never materialized; materialize it first",
+            allow_retries=False,
+        ) from None
+    return from_table(table, UrlRow), storage.partition("raw_images", *partition)

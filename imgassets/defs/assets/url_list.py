@@ -1,0 +1,65 @@
+"""`url_list`: one row per image URL of a partition's product documents."""
+
+from typing import Any
+
+import dagster as dg
+
+from imgassets.defs.metadata import as_dagster_failure, count_metadata, manifest_metadata, table
+from imgassets.defs.partitions import partition_of
+from imgassets.defs.scope import Scope
+
+
+def build_url_list(scope: Scope) -> dg.AssetsDefinition:
+    """The asset `url_list`."""
+
+    @dg.asset(
+        key=scope.key("url_list"),
+        partitions_def=scope.partitions,
+        deps=[scope.key("product_documents")],
+        group_name="images",
+        kinds={scope.settings.source.kind, "parquet"},
+        owners=scope.settings.owners,
+        io_manager_key=scope.resource_key("manifests"),
+        required_resource_keys=scope.resource_keys("settings", "mongodb"),
+    )
+    def url_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        """The image URLs of the retailer's product documents of that day, one row each.
+
+        Reads MongoDB, a CSV file or a function of your own (`source` in the settings). Documents
+        that give no row, and URLs that are listed twice, are counted and shown with examples.
+        """
+        from imgassets.manifests import UrlRow, fingerprint, to_table
+        from imgassets.sources.listing import SourceError
+        from imgassets.storage import StorageError, open_storage, write_table
+
+        partition = partition_of(context)
+        options = scope.settings_resource(context).load()
+        folder = open_storage(options).partition("url_list", *partition)
+        with as_dagster_failure(SourceError, StorageError):
+            listing = scope.mongodb_resource(context).source(options).listing(*partition)
+            write_table(folder, to_table(listing.rows, UrlRow))
+
+        account = listing.account
+        if not listing.documents:
+            context.log.warning(
+                f"The source has no document of {partition.retailer} dated {partition.date} "
+                "(UTC); the partition is empty."
+            )
+        context.log.info(f"{len(listing.rows)} URLs in {listing.documents} documents")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(fingerprint(listing.rows, "key", "url")),
+            metadata={
+                "documents": listing.documents,
+                "urls": len(listing.rows),
+                **count_metadata({str(k): n for k, n in account.counts.items()}, "odd"),
+                "odd documents": table(
+                    [
+                        {"what": str(oddity), "document": document, "detail": detail}
+                        for oddity, document, detail in account.examples
+                    ]
+                ),
+                **manifest_metadata(folder, len(listing.rows), UrlRow),
+            },
+        )
+
+    return url_list

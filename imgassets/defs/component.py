@@ -1,0 +1,48 @@
+"""A Dagster component: the definitions of one catalogue, described in YAML.
+
+https://docs.dagster.io/guides/build/components
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+
+class CatalogueComponent(dg.Component, dg.Model, dg.Resolvable):
+    """Product documents to clean image datasets: assets, checks, jobs, schedules and sensors.
+
+    ```yaml
+    type: imgassets.CatalogueComponent
+    attributes:
+      key_prefix: fashion
+      settings:
+        data_root: s3://my-bucket/images
+        source: {database: catalogue, collection: products}
+    ```
+
+    The address of MongoDB is a secret and is read from `MONGODB_URI`.
+    """
+
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="options, as in the settings reference of imgassets"
+    )
+    key_prefix: str | list[str] = Field(
+        default_factory=list,
+        description="prefix of asset keys, and of the names of jobs, sensors and resources",
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The definitions; see `imgassets.build_defs`.
+
+        Raises:
+            SettingsError: an option is unknown, of a wrong type or out of range.
+        """
+        del context
+        from imgassets.configuration import validated
+        from imgassets.defs.build import build_defs
+
+        settings = validated(self.settings, [("settings", self.settings)])
+        return build_defs(settings, key_prefix=self.key_prefix)

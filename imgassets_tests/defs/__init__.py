@@ -1,0 +1,1 @@
+"""The Dagster definitions: real runs on an ephemeral instance."""

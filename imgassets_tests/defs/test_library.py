@@ -1,0 +1,265 @@
+"""imgassets as a library: its definitions beside a user's own, with other settings and names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from imgassets import CatalogueComponent, Settings, build_defs
+from imgassets.defs.resources import ManifestIOManager, MongoDBResource, SettingsResource
+from imgassets.settings import SettingsError
+
+DAY = "2026-01-02"
+SELECTED = ("url_list", "raw_images", "processed_images")
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def catalogue(folder: Path, name: str, urls: int) -> Settings:
+    """Settings of a catalogue in a CSV file, whose images no server has."""
+    lines = [f"http://127.0.0.1:9/{n}.jpg,{name},{DAY}" for n in range(urls)]
+    (folder / f"{name}.csv").write_text("\n".join(["url,retailer,date", *lines]))
+    return Settings.model_validate(
+        {
+            "data_root": str(folder / f"data-{name}"),
+            "source": {"kind": "csv", "csv_path": str(folder / f"{name}.csv")},
+            "download": {"retries": 0, "robots": False, "allow_private_addresses": True},
+            "checks": {"severity": {"download_success_rate": "warn"}},
+        }
+    )
+
+
+def run(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    retailer: str,
+    config: dict[str, Any] | None = None,
+) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        partition_key=dg.MultiPartitionKey({"date": DAY, "retailer": retailer}),
+        run_config=config or {},
+    )
+
+
+def rows(folder: Path, name: str) -> int:
+    path = folder / f"data-{name}/raw_images/date={DAY}/retailer={name}/manifest.parquet"
+    return len(pd.read_parquet(path, engine="pyarrow", partitioning=None))
+
+
+class Theirs(dg.ConfigurableResource[Any]):
+    """A resource of the user's own, under the name that our settings have for us."""
+
+    word: str = "theirs"
+
+
+@dg.asset(key=["theirs", "raw_images"])
+def their_raw_images(settings: Theirs) -> dg.MaterializeResult[Any]:
+    """An asset with the name of one of ours."""
+    return dg.MaterializeResult(metadata={"word": settings.word})
+
+
+def test_definitions_merge_into_a_location_with_its_own_executor_resource_and_asset_names(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    ours = build_defs(catalogue(tmp_path, "zara", 2), key_prefix="fashion")
+    theirs = dg.Definitions(
+        assets=[their_raw_images],
+        resources={"settings": Theirs()},
+        executor=dg.in_process_executor,
+        jobs=[dg.define_asset_job("their_job", selection=[their_raw_images])],
+    )
+    defs = dg.Definitions.merge(theirs, ours)
+    dg.Definitions.validate_loadable(defs)
+    instance.add_dynamic_partitions("fashion_retailer", ["zara"])
+
+    result = run(defs, instance, "fashion_catalogue_job", "zara")
+    assert result.success
+    assert rows(tmp_path, "zara") == 2
+    made = {event.asset_key for event in result.get_asset_materialization_events()}
+    assert made == {dg.AssetKey(["fashion", asset]) for asset in SELECTED}
+    assert len(result.get_asset_check_evaluations()) == 9
+
+    own = defs.resolve_job_def("their_job").execute_in_process(instance=instance)
+    (event,) = own.get_asset_materialization_events()
+    assert event.materialization.metadata["word"].value == "theirs"
+
+
+def test_two_catalogues_run_side_by_side_in_one_location(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    defs = dg.Definitions.merge(
+        build_defs(catalogue(tmp_path, "zara", 2), key_prefix="eu"),
+        build_defs(catalogue(tmp_path, "asos", 3), key_prefix=["us", "outlet"]),
+    )
+    dg.Definitions.validate_loadable(defs)
+    instance.add_dynamic_partitions("eu_retailer", ["zara"])
+    instance.add_dynamic_partitions("us_outlet_retailer", ["asos"])
+    assert run(defs, instance, "eu_catalogue_job", "zara").success
+    assert run(defs, instance, "us_outlet_catalogue_job", "asos").success
+    assert (rows(tmp_path, "zara"), rows(tmp_path, "asos")) == (2, 3)
+    # All jobs of both; `__ASSET_JOB` is Dagster's own.
+    names = {job.name for job in defs.get_repository_def().get_all_jobs()} - {"__ASSET_JOB"}
+    jobs = ("catalogue_job", "freshness_job", "retry_failed")
+    assert names == {f"{prefix}_{job}" for prefix in ("eu", "us_outlet") for job in jobs}
+
+
+def test_every_name_carries_the_prefix() -> None:
+    defs = build_defs(Settings(), key_prefix="eu")
+    repository = defs.get_repository_def()
+    named = [
+        *(job.name for job in repository.get_all_jobs() if job.name != "__ASSET_JOB"),
+        *(schedule.name for schedule in repository.schedule_defs),
+        *(sensor.name for sensor in repository.sensor_defs),
+        *(defs.resources or {}),
+    ]
+    assert len(named) == 10
+    assert all(name.startswith("eu_") for name in named)
+    assert {key.path[0] for key in repository.asset_graph.get_all_asset_keys()} == {"eu"}
+
+
+def test_definitions_leave_the_executor_to_the_location_unless_they_are_given_one() -> None:
+    assert build_defs(Settings()).executor is None
+    given = build_defs(Settings(), executor=dg.in_process_executor)
+    assert given.executor is dg.in_process_executor
+
+
+def test_what_depends_on_an_overridden_resource_is_rebuilt(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    elsewhere = SettingsResource(overrides={"data_root": str(tmp_path / "elsewhere")})
+    seen: list[int] = []
+
+    ours = build_defs(catalogue(tmp_path, "asos", 1), resources={"settings": elsewhere})
+    partitions = ours.get_assets_def("raw_images").partitions_def
+
+    @dg.asset(partitions_def=partitions)
+    def downstream(raw_images: pd.DataFrame) -> None:
+        seen.append(len(raw_images))
+
+    defs = dg.Definitions.merge(
+        ours,
+        dg.Definitions(
+            assets=[downstream], jobs=[dg.define_asset_job("both", ["raw_images", "downstream"])]
+        ),
+    )
+    instance.add_dynamic_partitions("retailer", ["asos"])
+    assert run(defs, instance, "catalogue_job", "asos").success
+    # The manifest that the downstream asset is given comes from the data root of the override.
+    assert run(defs, instance, "both", "asos").success
+    assert seen == [1]
+    assert (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "data-asos").exists()
+
+
+def test_overrides_of_a_resource_apply_to_the_settings_of_the_definitions(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    mine = SettingsResource(overrides={"data_root": str(tmp_path / "data-zara")})
+    settings = catalogue(tmp_path, "zara", 3).model_copy(update={"data_root": "/nowhere"})
+    defs = build_defs(settings, resources={"settings": mine})
+    instance.add_dynamic_partitions("retailer", ["zara"])
+    assert run(defs, instance, "catalogue_job", "zara").success
+    assert rows(tmp_path, "zara") == 3
+
+
+def test_mongodb_and_the_io_manager_can_be_replaced() -> None:
+    class TheirMongoDB(MongoDBResource):
+        pass
+
+    class TheirManifests(ManifestIOManager):
+        pass
+
+    mongodb = TheirMongoDB()
+    manifests = TheirManifests(settings=SettingsResource())
+    defs = build_defs(Settings(), resources={"mongodb": mongodb, "manifests": manifests})
+    dg.Definitions.validate_loadable(defs)
+    assert defs.resources is not None
+    assert defs.resources["imgassets_mongodb"] is mongodb
+    assert defs.resources["imgassets_manifests"] is manifests
+
+
+def test_a_resource_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="no resource 'setings' to replace; there are settings, "):
+        build_defs(Settings(), resources={"setings": SettingsResource()})
+
+
+def test_partitions_of_the_user_are_used(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    partitions = dg.MultiPartitionsDefinition(
+        {
+            "date": dg.DailyPartitionsDefinition(start_date="2025-01-01"),
+            "retailer": dg.DynamicPartitionsDefinition(name="shops"),
+        }
+    )
+    defs = build_defs(catalogue(tmp_path, "zara", 1), partitions=partitions)
+    instance.add_dynamic_partitions("shops", ["zara"])
+    assert run(defs, instance, "catalogue_job", "zara").success
+    assert defs.get_assets_def("url_list").partitions_def is partitions
+
+
+def test_partitions_with_other_dimensions_are_refused() -> None:
+    partitions = dg.MultiPartitionsDefinition(
+        {
+            "date": dg.DailyPartitionsDefinition(start_date="2025-01-01"),
+            "shop": dg.DynamicPartitionsDefinition(name="shops"),
+        }
+    )
+    with pytest.raises(ValueError, match="dimensions date \\(daily\\) and retailer"):
+        build_defs(Settings(), partitions=partitions)
+
+
+def test_the_component_builds_the_same_definitions(tmp_path: Path) -> None:
+    attributes = {"key_prefix": "fashion", "settings": {"source": {"kind": "csv", "csv_path": "a"}}}
+    component = CatalogueComponent.resolve_from_dict(attributes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        defs = component.build_defs(dg.ComponentTree.for_test().load_context)
+    dg.Definitions.validate_loadable(defs)
+    keys = defs.get_repository_def().asset_graph.get_all_asset_keys()
+    assert dg.AssetKey(["fashion", "raw_images"]) in keys
+    kinds = defs.get_assets_def(["fashion", "url_list"]).get_asset_spec().kinds
+    assert kinds == {"csv", "parquet"}
+
+
+def test_a_wrong_option_of_the_component_is_named() -> None:
+    component = CatalogueComponent(settings={"download": {"threads": 0}})
+    with pytest.raises(SettingsError, match=r"settings: download\.threads: got 0"):
+        component.build_defs(dg.ComponentTree.for_test().load_context)
+
+
+IMPORT = """
+import sys
+import imgassets
+print(sorted({"dagster", "cv2", "numpy", "pydantic"} & set(sys.modules)))
+from imgassets import Settings
+print(sorted({"dagster", "cv2"} & set(sys.modules)))
+print(imgassets.__version__)
+"""
+
+
+def test_importing_the_package_imports_neither_dagster_nor_opencv() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True, timeout=120
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["[]", "[]"]
+    assert lines[2][0].isdigit()
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+    import imgassets
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = imgassets.nothing
