@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from imgassets.warm.client import inherited
+from imgassets.launcher.client import inherited
 
 _EVERY_S = 0.002
 

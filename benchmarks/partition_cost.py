@@ -44,7 +44,7 @@ from pymongo import MongoClient
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import CatalogueServer
 from imgassets.folders import home, project_root
-from imgassets.warm.client import WarmServer
+from imgassets.launcher.client import ForkServer
 
 BENCH = home() / "bench" / "partition"
 FIRST_DAY = dt.date(2026, 1, 1)
@@ -244,7 +244,7 @@ def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str
     """Run a program as runs are started."""
     before = dict(os.environ)
     os.environ.update(environment)
-    server, ended = WarmServer(), Event()
+    server, ended = ForkServer(), Event()
     server.start(module, arguments, ready=lambda _: None, ended=lambda _: ended.set())
     ended.wait()
     server.close()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
+from dotenv import load_dotenv
 from rich.console import Console
 from rich.table import Table
 
@@ -18,12 +20,14 @@ from imgassets import __version__
 from imgassets.configuration import load_settings
 from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
 from imgassets.folders import home
+from imgassets.project import write_project
 from imgassets.settings import SettingsError
 from imgassets.sources.opening import mongodb_address, open_source
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; reads `.env` of the current folder, as Dagster does."""
+    load_dotenv(Path.cwd() / ".env")
     cli(prog_name="imgassets")
 
 
@@ -31,6 +35,24 @@ def main() -> None:
 @click.version_option(__version__)
 def cli() -> None:
     """Turn product documents in MongoDB into clean image datasets, with Dagster."""
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
+@click.option("--postgres", is_flag=True, help="Keep Dagster's runs and events in Postgres.")
+def init(folder: Path, *, postgres: bool) -> None:
+    """Write a project: settings, workspace.yaml, dagster.yaml and an example of .env.
+
+    Files that exist are left as they are.
+    """
+    for file in write_project(folder, postgres=postgres):
+        click.echo(f"{'wrote' if file.new else 'kept '} {file.path}")
+    click.echo(
+        "\nNext: edit config/imgassets.yaml, put MONGODB_URI into .env (see .env.example), then\n"
+        '  export DAGSTER_HOME="$PWD/.imgassets/dagster_home"\n'
+        "  imgassets doctor && imgassets sync\n"
+        "  dagster dev -w workspace.yaml"
+    )
 
 
 @cli.command()

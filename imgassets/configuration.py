@@ -1,14 +1,15 @@
-"""Reading the settings: files and environment, in their order.
+"""Reads and validates the settings: files, then environment variables.
 
-`config/default.yaml`, then the file that `IMGASSETS_CONFIG` names, then environment variables
-(`IMGASSETS__DOWNLOAD__THREADS=64`), each overriding the one before. Here lives reading and checking
-them, and telling what is wrong and where it stands. The options themselves are in `settings`.
+`config/default.yaml`, then the file that `IMGASSETS_CONFIG` names or else `config/imgassets.yaml`,
+then environment variables (`IMGASSETS__DOWNLOAD__THREADS=64`); each overrides the one before. An
+error names the option and where it is set. The options themselves are in `settings`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,40 @@ ENV_PREFIX = "IMGASSETS__"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+@dataclass(frozen=True)
+class SettingsFile:
+    """A file of settings.
+
+    Attributes:
+        path: of the file.
+        name: for messages about an option in it.
+        described: for messages about the file itself.
+    """
+
+    path: Path
+    name: str
+    described: str
+
+
+def settings_files() -> list[SettingsFile]:
+    """The files that `load_settings` reads, the strongest first.
+
+    The file that `IMGASSETS_CONFIG` names, or else `config/imgassets.yaml` of the project folder;
+    then `config/default.yaml`. Files of the project folder need not exist.
+    """
+    files: list[SettingsFile] = []
+    folder = project_root() / "config"
+    if named := os.environ.get(CONFIG_VARIABLE):
+        described = f"{CONFIG_VARIABLE} names {named}, which"
+        files.append(SettingsFile(Path(named), named, described))
+    names = ("default.yaml",) if named else ("imgassets.yaml", "default.yaml")
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            files.append(SettingsFile(path, f"config/{name}", str(path)))
+    return files
+
+
 @cache
 def load_settings() -> Settings:
     """Read the settings of this process, once.
@@ -33,12 +68,7 @@ def load_settings() -> Settings:
             range; all that is wrong is named at once, each with where it stands.
     """
     layers = [("environment", _from_environment())]
-    if named := os.environ.get(CONFIG_VARIABLE):
-        layers.append((named, _from_file(Path(named), f"{CONFIG_VARIABLE} names {named}, which")))
-    default = project_root() / "config" / "default.yaml"
-    if default.is_file():
-        layers.append(("config/default.yaml", _from_file(default, str(default))))
-
+    layers += [(file.name, _from_file(file.path, file.described)) for file in settings_files()]
     values: dict[str, Any] = {}
     for _, layer in reversed(layers):
         values = merged(values, layer)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from imgassets.configuration import load_settings
+from imgassets.configuration import load_settings, settings_files
 from imgassets.folders import models_folder
 from imgassets.settings import Settings, SettingsError
 
@@ -38,8 +38,8 @@ def examine(mongodb_uri: Callable[[], str]) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("settings", "error", str(error))
         return
-    chosen = os.environ.get("IMGASSETS_CONFIG")
-    yield Finding("settings", "ok", f"config/default.yaml{f' and {chosen}' if chosen else ''}")
+    files = " over ".join(str(file.path) for file in settings_files())
+    yield Finding("settings", "ok", files or "no file: all defaults, and environment variables")
     yield from _source(settings, mongodb_uri)
     yield _storage(settings)
     yield _model(settings)

@@ -1,7 +1,4 @@
-"""DAGSTER_HOME: the folder of the instance that our own commands use.
-
-Here lives how that folder is found and made, so that nobody must do it by hand.
-"""
+"""DAGSTER_HOME: finds and creates the folder of the Dagster instance that our commands use."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgassets.folders import home, project_root
+from imgassets.project import template
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -30,9 +28,12 @@ def prepare_dagster_home(default: Path | None = None) -> Path:
     folder = Path(named or default or home() / "dagster_home").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     ours, theirs = project_root() / "dagster.yaml", folder / "dagster.yaml"
-    if ours.is_file() and not theirs.exists():
-        # A link, so that a change of the project's file is a change of the instance.
-        theirs.symlink_to(ours)
+    if not theirs.exists():
+        if ours.is_file():
+            # A link, so that a change of the project's file is a change of the instance.
+            theirs.symlink_to(ours)
+        else:
+            theirs.write_text(template("dagster.yaml"), "utf-8")
     os.environ[VARIABLE] = str(folder)
     return folder
 

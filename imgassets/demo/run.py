@@ -50,7 +50,7 @@ def demo_folder() -> Path:
 def use_demo_state() -> None:
     """Point this process, and those that it starts, to the demo's settings and state."""
     os.environ.pop(VARIABLE, None)
-    os.environ[CONFIG_VARIABLE] = str(project_root() / "config" / "demo.yaml")
+    os.environ[CONFIG_VARIABLE] = str(Path(__file__).with_name("settings.yaml"))
     prepare_dagster_home(demo_folder() / "dagster_home")
 
 

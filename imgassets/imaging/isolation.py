@@ -22,8 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from imgassets.imaging.job import LENGTH_BYTES, Job, row_without_picture
+from imgassets.launcher.programs import start
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.warm.programs import start
 
 _POLL_S = 0.2  # how soon a cancelled run notices
 # Answers wait in their pipes for so long, that this process takes no core from the workers for

@@ -19,10 +19,10 @@ from imgassets.imaging.isolation import WorkerError
 from imgassets.imaging.models import ModelError
 from imgassets.imaging.partition import JOURNAL, Cancelled, process_partition, remove_raw
 from imgassets.imaging.steps import StepError
+from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Folder, StorageError, read_table
-from imgassets.warm import programs
 from imgassets_tests.imaging.own_steps import MARK
 
 SETTINGS = RetailerSettings()

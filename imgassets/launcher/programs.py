@@ -16,8 +16,8 @@ import time
 from concurrent.futures import Future
 from typing import BinaryIO, Protocol
 
-from imgassets.warm import client
-from imgassets.warm.processes import ProcessMark
+from imgassets.launcher import client
+from imgassets.launcher.processes import ProcessIdentity
 
 _POLL_S = 0.05
 # numpy's linear algebra, which no program here needs, starts threads that spin for 0.15 CPU s.
@@ -53,7 +53,7 @@ def start(module: str) -> Program:
     if link is not None:
         try:
             return _Forked(module, link)
-        except client.WarmError as error:
+        except client.ForkServerError as error:
             logging.getLogger(__name__).warning(f"{module} is started anew: {error}")
     return _Fresh(module)
 
@@ -85,7 +85,7 @@ class _Forked:
         self.stdin: BinaryIO = os.fdopen(ours, "wb")
         ours, its_output = os.pipe()
         self.stdout: BinaryIO = os.fdopen(ours, "rb")
-        self._mark: Future[ProcessMark] = Future()
+        self._mark: Future[ProcessIdentity] = Future()
         self._status: Future[int | None] = Future()
         try:
             link.start(
@@ -96,7 +96,7 @@ class _Forked:
                 ready=self._mark.set_result,
                 ended=self._status.set_result,
             )
-        except client.WarmError:
+        except client.ForkServerError:
             self.stdin.close()
             self.stdout.close()
             raise

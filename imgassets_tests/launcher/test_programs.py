@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from imgassets.folders import project_root
-from imgassets.warm.client import WarmServer
-from imgassets.warm.processes import ProcessMark
-from imgassets_tests.warm.conftest import PATIENCE, Started, servers
+from imgassets.launcher.client import ForkServer
+from imgassets.launcher.processes import ProcessIdentity
+from imgassets_tests.launcher.conftest import PATIENCE, Started, servers
 
-ASKS = "imgassets_tests.warm.asks"
+ASKS = "imgassets_tests.launcher.asks"
 
 
 def found(folder: Path) -> dict[str, Any]:
@@ -32,12 +32,12 @@ def found(folder: Path) -> dict[str, Any]:
     assert said["variable"] == "changed"
     assert "/a/folder/of/a/user" in said["path"]
     assert "said by hello" in (folder / "errors").read_text()
-    assert ProcessMark.of(said["pid"]) is None
+    assert ProcessIdentity.of(said["pid"]) is None
     return said
 
 
 def test_it_is_forked_by_the_server_that_forked_this_process(
-    server: WarmServer, tmp_path: Path
+    server: ForkServer, tmp_path: Path
 ) -> None:
     asking = Started(server, ASKS, str(tmp_path), "with")
     (process,) = servers()
@@ -55,21 +55,21 @@ def test_it_is_a_fresh_interpreter_elsewhere(tmp_path: Path) -> None:
 
 
 def test_it_is_a_fresh_interpreter_where_the_server_has_gone(
-    server: WarmServer, tmp_path: Path
+    server: ForkServer, tmp_path: Path
 ) -> None:
     Started(server, ASKS, str(tmp_path), "without")
     said = found(tmp_path)
     assert said["parent"] == said["ours"]
 
 
-def test_it_goes_on_where_the_server_goes(server: WarmServer, tmp_path: Path) -> None:
+def test_it_goes_on_where_the_server_goes(server: ForkServer, tmp_path: Path) -> None:
     Started(server, ASKS, str(tmp_path), "server dies")
     assert found(tmp_path)["status"] is None
 
 
 @pytest.mark.slow
 def test_pictures_that_crash_the_process_cost_as_little_where_it_is_forked(
-    server: WarmServer,
+    server: ForkServer,
 ) -> None:
     tests = project_root() / "imgassets_tests" / "imaging" / "test_partition.py"
     assert Started(server, "pytest", "-q", "-k", "crash", str(tests)).wait() == 0

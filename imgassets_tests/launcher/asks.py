@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from imgassets.warm import programs
+from imgassets.launcher import programs
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
         os.dup2(errors.fileno(), 2)
     if how == "without":
         os.kill(os.getppid(), signal.SIGKILL)
-    program = programs.start("imgassets_tests.warm.talks")
+    program = programs.start("imgassets_tests.launcher.talks")
     program.stdin.write(b"hello\n")
     program.stdin.flush()
     found = json.loads(program.stdout.readline())

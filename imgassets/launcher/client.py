@@ -1,8 +1,8 @@
-"""Asks a warm server to start programs.
+"""Client of the fork server: starts it, and asks it to start programs.
 
-Here lives starting the server, anew where it died or where what it was started with has changed,
-and asking it. What it does is in `server`. Where it cannot be used, `WarmError` says why, and the
-caller starts the program as if there were none.
+The server is started again when it has died, or when its environment, folder or libraries have
+changed. What it does is in `server`. Where it cannot be used, `ForkServerError` says why, and the
+caller starts the program without it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
-from imgassets.warm import server
-from imgassets.warm.processes import ProcessMark
+from imgassets.launcher import server
+from imgassets.launcher.processes import ProcessIdentity
 
 # The first answer comes when all is imported: two seconds, on a busy machine twenty.
 _PATIENCE_S = 120
 
 
-class WarmError(Exception):
+class ForkServerError(Exception):
     """No program could be started in this way; the message says why."""
 
 
-class WarmServer:
+class ForkServer:
     """A server of this process's own, which is started when it is first asked."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class WarmServer:
         module: str,
         arguments: Sequence[str],
         *,
-        ready: Callable[[ProcessMark], None],
+        ready: Callable[[ProcessIdentity], None],
         ended: Callable[[int | None], None],
     ) -> None:
         """Start `python -m MODULE ARGUMENTS`, which goes on when this process ends.
@@ -58,7 +58,7 @@ class WarmServer:
                 number of a signal that killed it); with none where the server was gone before.
 
         Raises:
-            WarmError: it cannot be started.
+            ForkServerError: it cannot be started.
         """
         self._current().start(module, arguments, ready=ready, ended=ended)
 
@@ -90,7 +90,7 @@ def _surroundings() -> object:
 
 def _started() -> tuple[Connection, subprocess.Popen[bytes]]:
     if sys.platform != "linux":
-        raise WarmError(f"processes are not forked on {sys.platform}")
+        raise ForkServerError(f"processes are not forked on {sys.platform}")
     ours, theirs = Pipe()
     with theirs:
         process = subprocess.Popen(  # noqa: S603  (this interpreter, and a file of ours)
@@ -128,7 +128,7 @@ class Link:
         self._numbers = itertools.count()
         self._asked: dict[int, Future[int]] = {}
         self._ended: dict[int, Callable[[int | None], None]] = {}
-        threading.Thread(target=self._listen, name="warm", daemon=True).start()
+        threading.Thread(target=self._listen, name="fork-server", daemon=True).start()
 
     def start(
         self,
@@ -137,10 +137,10 @@ class Link:
         *,
         like_this: bool = False,
         descriptors: Sequence[int] = (),
-        ready: Callable[[ProcessMark], None],
+        ready: Callable[[ProcessIdentity], None],
         ended: Callable[[int | None], None],
     ) -> None:
-        """As `WarmServer.start`.
+        """As `ForkServer.start`.
 
         Args:
             module: its name.
@@ -152,7 +152,7 @@ class Link:
             ended: as there.
 
         Raises:
-            WarmError: it cannot be started.
+            ForkServerError: it cannot be started.
         """
         request = {
             "module": module,
@@ -164,7 +164,7 @@ class Link:
         try:
             with self._sending:
                 if self.broken:
-                    raise WarmError("the warm server is gone")
+                    raise ForkServerError("the fork server is gone")
                 number = next(self._numbers)
                 self._asked[number], self._ended[number] = asked, ended
                 self._connection.send(("fork", number, request))
@@ -174,14 +174,16 @@ class Link:
         except TimeoutError:
             if self._process is not None:
                 self._process.kill()  # or it might start the program yet
-            raise WarmError(f"the warm server did not answer within {_PATIENCE_S} s") from None
+            raise ForkServerError(
+                f"the fork server did not answer within {_PATIENCE_S} s"
+            ) from None
         except OSError as error:
-            raise WarmError(f"the warm server is gone: {error}") from None
+            raise ForkServerError(f"the fork server is gone: {error}") from None
         go = False
         try:
-            mark = ProcessMark.of(pid)
+            mark = ProcessIdentity.of(pid)
             if mark is None:
-                raise WarmError(f"the process {pid} was killed before it began")
+                raise ForkServerError(f"the process {pid} was killed before it began")
             ready(mark)
             go = True
         finally:
@@ -204,7 +206,7 @@ class Link:
                     self._asked.pop(number).set_result(what)
                 elif kind == "refused":
                     del self._ended[number]
-                    refusal = WarmError(f"the warm server refuses: {what}")
+                    refusal = ForkServerError(f"the fork server refuses: {what}")
                     self._asked.pop(number).set_exception(refusal)
                 elif (ended := self._ended.pop(number, None)) is not None:
                     ended(what)
@@ -213,7 +215,7 @@ class Link:
             self._connection.close()
             self._socket.close()
         for asked in self._asked.values():
-            asked.set_exception(WarmError("the warm server is gone"))
+            asked.set_exception(ForkServerError("the fork server is gone"))
         for ended in self._ended.values():
             ended(None)
         if self._process is not None:

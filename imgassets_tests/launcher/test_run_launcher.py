@@ -30,10 +30,10 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from imgassets.folders import project_root
-from imgassets.run_launcher import PROCESS_TAG, WatchingRunLauncher
-from imgassets.warm import server
-from imgassets.warm.processes import ProcessMark
-from imgassets_tests.warm import jobs
+from imgassets.launcher import server
+from imgassets.launcher.processes import ProcessIdentity
+from imgassets.launcher.run_launcher import PROCESS_TAG, ForkingRunLauncher
+from imgassets_tests.launcher import jobs
 
 PATIENCE = 120
 
@@ -51,7 +51,7 @@ def verdict(instance: dg.DagsterInstance, pid: int | None) -> WorkerStatus:
         instance.report_engine_event(
             f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid)
         )
-    launcher = WatchingRunLauncher()
+    launcher = ForkingRunLauncher()
     launcher.register_instance(instance)
     assert launcher.supports_check_run_worker_health
     return launcher.check_run_worker_health(run).status
@@ -165,6 +165,8 @@ def test_a_run_is_forked_and_its_process_stands_in_its_tags(
     run = Launched(kept, tmp_path).began()
     assert run.pid in [p.pid for p in psutil.Process().children(recursive=True)]
     assert f'"pid": {run.pid},' in run.run.tags[PROCESS_TAG]
+    events = kept.all_logs(run.id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    assert [e.message for e in events if f"Forked process {run.pid} for this run" in e.message]
     assert run.health == "RUNNING"
     (tmp_path / "go").touch()
     assert run.ended() is dg.DagsterRunStatus.SUCCESS
@@ -225,7 +227,7 @@ def _is_server(process: psutil.Process) -> bool:
 
 
 def _there(pid: int) -> bool:
-    mark = ProcessMark.of(pid)
+    mark = ProcessIdentity.of(pid)
     return mark is not None and mark.lives
 
 
@@ -242,7 +244,7 @@ def test_a_process_that_took_a_runs_number_is_not_terminated(
     os.kill(run.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("options", [{"warm": False}, {}])
+@pytest.mark.parametrize("options", [{"fork": False}, {}])
 def test_dagsters_own_way_is_taken_where_nothing_can_be_forked(
     options: dict[str, Any],
     home: Path,
@@ -253,7 +255,7 @@ def test_dagsters_own_way_is_taken_where_nothing_can_be_forked(
     instance_options = yaml.safe_load((home / "dagster.yaml").read_text())
     instance_options["run_launcher"]["config"] = options
     (home / "dagster.yaml").write_text(yaml.safe_dump(instance_options))
-    monkeypatch.setattr("imgassets.warm.server.__file__", "/dev/null")
+    monkeypatch.setattr("imgassets.launcher.server.__file__", "/dev/null")
     with (
         dg.DagsterInstance.from_config(str(home)) as instance,
         caplog.at_level(logging.WARNING, "imgassets"),

@@ -7,9 +7,9 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from imgassets.warm import server as program
-from imgassets.warm.client import WarmServer
-from imgassets.warm.processes import ProcessMark
+from imgassets.launcher import server as program
+from imgassets.launcher.client import ForkServer
+from imgassets.launcher.processes import ProcessIdentity
 
 # The first program waits for all imports, beside other work on two cores.
 PATIENCE = 120
@@ -18,12 +18,12 @@ PATIENCE = 120
 class Started:
     """A program that a server was asked for."""
 
-    def __init__(self, server: WarmServer, module: str, *arguments: str) -> None:
+    def __init__(self, server: ForkServer, module: str, *arguments: str) -> None:
         self._over = threading.Event()
         self.status: int | None = None
         server.start(module, arguments, ready=self._note, ended=self._end)
 
-    def _note(self, mark: ProcessMark) -> None:
+    def _note(self, mark: ProcessIdentity) -> None:
         self.mark = mark
 
     def _end(self, status: int | None) -> None:
@@ -46,7 +46,7 @@ def servers(owner: int | None = None) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def server() -> Iterator[WarmServer]:
-    server = WarmServer()
+def server() -> Iterator[ForkServer]:
+    server = ForkServer()
     yield server
     server.close()

@@ -17,7 +17,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessMark:
+class ProcessIdentity:
     """What no other process has.
 
     Attributes:
@@ -31,7 +31,7 @@ class ProcessMark:
     boot: str
 
     @classmethod
-    def of(cls, pid: int) -> ProcessMark | None:
+    def of(cls, pid: int) -> ProcessIdentity | None:
         """The mark of a process; nothing where there is none, or where it has ended."""
         try:
             # The name of the program, in brackets, may have any character in it.
@@ -45,7 +45,7 @@ class ProcessMark:
     @property
     def lives(self) -> bool:
         """Whether this very process is there; not one that has ended and waits for its parent."""
-        return self == ProcessMark.of(self.pid)
+        return self == ProcessIdentity.of(self.pid)
 
     def send(self, signal_number: signal.Signals) -> bool:
         """Send a signal to this process, and to none that has taken its number.
@@ -73,6 +73,6 @@ class ProcessMark:
         return json.dumps(asdict(self))
 
     @classmethod
-    def load(cls, text: str) -> ProcessMark:
+    def load(cls, text: str) -> ProcessIdentity:
         """The mark that `dump` wrote."""
         return cls(**json.loads(text))

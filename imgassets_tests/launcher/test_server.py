@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -18,11 +19,12 @@ import psutil
 import pytest
 
 from imgassets.folders import project_root
-from imgassets.warm.client import WarmError, WarmServer
-from imgassets.warm.processes import ProcessMark
-from imgassets_tests.warm.conftest import PATIENCE, Started, servers
+from imgassets.launcher.client import ForkServer, ForkServerError
+from imgassets.launcher.processes import ProcessIdentity
+from imgassets.launcher.server import LIBRARIES
+from imgassets_tests.launcher.conftest import PATIENCE, Started, servers
 
-SURROUNDINGS = "imgassets_tests.warm.surroundings"
+SURROUNDINGS = "imgassets_tests.launcher.surroundings"
 
 
 def wait_for(found: Callable[[], object]) -> None:
@@ -32,7 +34,7 @@ def wait_for(found: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def seen(server: WarmServer, file: Path) -> dict[str, Any]:
+def seen(server: ForkServer, file: Path) -> dict[str, Any]:
     """What a forked process finds around it."""
     assert Started(server, SURROUNDINGS, str(file), "a b", "ü").wait() == 0
     found: dict[str, Any] = json.loads(file.read_text())
@@ -40,7 +42,7 @@ def seen(server: WarmServer, file: Path) -> dict[str, Any]:
 
 
 def test_a_forked_process_is_what_a_fresh_interpreter_is(
-    server: WarmServer, tmp_path: Path
+    server: ForkServer, tmp_path: Path
 ) -> None:
     forked, forked_again = (seen(server, tmp_path / name) for name in ("a", "b"))
     subprocess.run(
@@ -61,7 +63,7 @@ def test_a_forked_process_is_what_a_fresh_interpreter_is(
 
 
 def test_code_is_read_when_a_program_starts(
-    server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
@@ -77,7 +79,7 @@ def test_code_is_read_when_a_program_starts(
 
 
 def test_a_changed_environment_or_folder_is_that_of_the_next_process(
-    server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(project_root()))
@@ -90,10 +92,10 @@ def test_a_changed_environment_or_folder_is_that_of_the_next_process(
     wait_for(lambda: len(servers()) == 1)  # the first has ended
 
 
-def test_the_end_of_a_program_is_told_and_nothing_is_left_of_it(server: WarmServer) -> None:
-    assert Started(server, "imgassets_tests.warm.ends", "3").wait() == 3
-    assert Started(server, "imgassets_tests.warm.ends", "raise").wait() == 1
-    waiting = Started(server, "imgassets_tests.warm.ends", "wait")
+def test_the_end_of_a_program_is_told_and_nothing_is_left_of_it(server: ForkServer) -> None:
+    assert Started(server, "imgassets_tests.launcher.ends", "3").wait() == 3
+    assert Started(server, "imgassets_tests.launcher.ends", "raise").wait() == 1
+    waiting = Started(server, "imgassets_tests.launcher.ends", "wait")
     assert waiting.mark.lives
     assert waiting.mark.send(signal.SIGKILL)
     assert waiting.wait() == -signal.SIGKILL
@@ -102,10 +104,10 @@ def test_the_end_of_a_program_is_told_and_nothing_is_left_of_it(server: WarmServ
     assert not psutil.pid_exists(waiting.mark.pid)
 
 
-def test_what_cannot_be_noted_is_not_started(server: WarmServer, tmp_path: Path) -> None:
-    marks: list[ProcessMark] = []
+def test_what_cannot_be_noted_is_not_started(server: ForkServer, tmp_path: Path) -> None:
+    marks: list[ProcessIdentity] = []
 
-    def refuse(mark: ProcessMark) -> None:
+    def refuse(mark: ProcessIdentity) -> None:
         marks.append(mark)
         raise OSError("the database is gone")
 
@@ -121,16 +123,16 @@ def test_what_cannot_be_noted_is_not_started(server: WarmServer, tmp_path: Path)
 
 
 def test_a_server_that_was_killed_is_started_anew_and_its_programs_go_on(
-    server: WarmServer, tmp_path: Path
+    server: ForkServer, tmp_path: Path
 ) -> None:
-    first = Started(server, "imgassets_tests.warm.ends", "wait", str(tmp_path / "began"))
+    first = Started(server, "imgassets_tests.launcher.ends", "wait", str(tmp_path / "began"))
     # A program that the server has not released yet ends with it.
     wait_for((tmp_path / "began").exists)
     (process,) = servers()
     process.kill()
     assert first.wait() is None
     wait_for(lambda: not servers())
-    second = Started(server, "imgassets_tests.warm.ends", "wait")
+    second = Started(server, "imgassets_tests.launcher.ends", "wait")
     for started in (first, second):
         assert started.mark.lives
         started.mark.send(signal.SIGKILL)
@@ -142,9 +144,9 @@ def test_a_server_ends_with_its_owner_and_its_programs_go_on(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     out = tmp_path / "mark"
-    owner = subprocess.Popen([sys.executable, "-m", "imgassets_tests.warm.owner", out])
+    owner = subprocess.Popen([sys.executable, "-m", "imgassets_tests.launcher.owner", out])
     wait_for(out.exists)
-    mark = ProcessMark.load(out.read_text())
+    mark = ProcessIdentity.load(out.read_text())
     (server,) = servers(owner.pid)
     owner.send_signal(how)
     owner.wait(PATIENCE)
@@ -155,7 +157,7 @@ def test_a_server_ends_with_its_owner_and_its_programs_go_on(
 
 
 def test_a_server_with_threads_refuses(
-    server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "protego.py").write_text(
         textwrap.dedent("""
@@ -164,24 +166,30 @@ def test_a_server_with_threads_refuses(
         """)
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(WarmError, match="2 threads"):
-        Started(server, "imgassets_tests.warm.ends", "0")
+    with pytest.raises(ForkServerError, match="2 threads"):
+        Started(server, "imgassets_tests.launcher.ends", "0")
 
 
 def test_a_server_that_cannot_start_is_told(
-    server: WarmServer, monkeypatch: pytest.MonkeyPatch
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(WarmError, match="gone"):
-        Started(server, "imgassets_tests.warm.ends", "0")
+    with pytest.raises(ForkServerError, match="gone"):
+        Started(server, "imgassets_tests.launcher.ends", "0")
 
 
-def test_many_threads_ask_at_once(server: WarmServer) -> None:
+def test_every_module_that_the_server_imports_beforehand_exists() -> None:
+    # The server passes over one that is missing, and every run would import it instead.
+    for name in LIBRARIES:
+        assert importlib.util.find_spec(name) is not None, name
+
+
+def test_many_threads_ask_at_once(server: ForkServer) -> None:
     ended: list[int | None] = []
     threads = [
         threading.Thread(
             target=lambda n=n: ended.append(
-                Started(server, "imgassets_tests.warm.ends", str(n)).wait()
+                Started(server, "imgassets_tests.launcher.ends", str(n)).wait()
             )
         )
         for n in range(12)

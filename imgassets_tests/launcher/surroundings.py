@@ -16,7 +16,9 @@ def main() -> None:
     found = {
         "name": __name__,
         "arguments": arguments,
-        "environment": {k: v for k, v in os.environ.items() if not k.startswith("IMGASSETS_WARM")},
+        "environment": {
+            k: v for k, v in os.environ.items() if not k.startswith("IMGASSETS_FORK_SERVER")
+        },
         "folder": str(Path.cwd()),
         "path": sys.path,
         "interrupted": str(signal.getsignal(signal.SIGINT)).partition(" at ")[0],

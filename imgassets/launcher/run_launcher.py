@@ -33,9 +33,9 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClassData
 
-from imgassets.warm import server
-from imgassets.warm.client import WarmError, WarmServer
-from imgassets.warm.processes import ProcessMark
+from imgassets.launcher import server
+from imgassets.launcher.client import ForkServer, ForkServerError
+from imgassets.launcher.processes import ProcessIdentity
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
@@ -50,7 +50,7 @@ _CLOCK_SECONDS = 60
 _PROGRAMS = ("multiprocessing", server.__file__)
 
 
-class WatchingRunLauncher(dg.DefaultRunLauncher):
+class ForkingRunLauncher(dg.DefaultRunLauncher):
     """Starts a run as a process of this machine, and finds that process again.
 
     The daemon, which asks, must be on the machine (or in the container) that runs are started on;
@@ -58,24 +58,26 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
     """
 
     def __init__(
-        self, inst_data: ConfigurableClassData | None = None, *, warm: bool = True
+        self, inst_data: ConfigurableClassData | None = None, *, fork: bool = True
     ) -> None:
         super().__init__(inst_data)
-        self._server = WarmServer() if warm else None
+        self._server = ForkServer() if fork else None
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
         """Options under `run_launcher: config:` in `dagster.yaml`."""
         return {
-            "warm": dg.Field(
-                bool, default_value=True, description="fork runs from a process that is warm"
+            "fork": dg.Field(
+                bool,
+                default_value=True,
+                description="fork runs from a process that has imported their libraries",
             )
         }
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
-    ) -> WatchingRunLauncher:
+    ) -> ForkingRunLauncher:
         """The launcher with these options."""
         return cls(inst_data, **config_value)
 
@@ -93,29 +95,35 @@ class WatchingRunLauncher(dg.DefaultRunLauncher):
             return
         try:
             self._fork(self._server, run)
-        except WarmError as error:
+        except ForkServerError as error:
             logging.getLogger(__name__).warning(
                 f"run {run.run_id} is started in Dagster's own way, which takes longer: {error}"
             )
             super().launch_run(context)
 
-    def _fork(self, warm: WarmServer, run: DagsterRun) -> None:
+    def _fork(self, server: ForkServer, run: DagsterRun) -> None:
         origin = run.job_code_origin
         if origin is None:
-            raise WarmError("it does not say where its code is")
+            raise ForkServerError("it does not say where its code is")
         arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
         # Before them stands the program, which is `dagster`.
         command = [*arguments.get_command_args()][-3:]
-        warm.start(
+        server.start(
             "dagster",
             command,
-            ready=partial(self._note, run.run_id),
+            ready=partial(self._note, run),
             ended=partial(self._has_ended, run.run_id),
         )
 
-    def _note(self, run_id: str, mark: ProcessMark) -> None:
-        # With the run's id, since a run that is done again inherits the tags of the first.
-        self._instance.add_run_tags(run_id, {PROCESS_TAG: f"{run_id} {mark.dump()}"})
+    def _note(self, run: DagsterRun, process: ProcessIdentity) -> None:
+        # With the run's id: a run that is executed again inherits the tags of the first.
+        tag = f"{run.run_id} {process.dump()}"
+        self._instance.add_run_tags(run.run_id, {PROCESS_TAG: tag})
+        self._instance.report_engine_event(
+            f"Forked process {process.pid} for this run, with its libraries already imported.",
+            run,
+            cls=type(self),
+        )
 
     def _has_ended(self, run_id: str, status: int | None) -> None:
         """Mark a run whose process ended before it could say how the run ended."""
@@ -200,10 +208,10 @@ def _is_of_this_interpreter(run: DagsterRun) -> bool:
     )
 
 
-def _mark(run: DagsterRun) -> ProcessMark | None:
+def _mark(run: DagsterRun) -> ProcessIdentity | None:
     """The process that was forked for a run."""
     run_id, _, told = run.tags.get(PROCESS_TAG, "").partition(" ")
-    return ProcessMark.load(told) if run_id == run.run_id else None
+    return ProcessIdentity.load(told) if run_id == run.run_id else None
 
 
 def _lives(pid: int, moment: float) -> bool:

@@ -4,18 +4,18 @@ import signal
 import sys
 from pathlib import Path
 
-from imgassets.warm.client import WarmServer
-from imgassets.warm.processes import ProcessMark
+from imgassets.launcher.client import ForkServer
+from imgassets.launcher.processes import ProcessIdentity
 
 
 def main() -> None:
     out = Path(sys.argv[1])
 
-    def note(mark: ProcessMark) -> None:
+    def note(mark: ProcessIdentity) -> None:
         out.with_suffix(".new").write_text(mark.dump())
 
-    server = WarmServer()
-    server.start("imgassets_tests.warm.ends", ["wait"], ready=note, ended=lambda _: None)
+    server = ForkServer()
+    server.start("imgassets_tests.launcher.ends", ["wait"], ready=note, ended=lambda _: None)
     out.with_suffix(".new").rename(out)
     signal.pause()
 
