@@ -5,7 +5,8 @@ BIN := .venv/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
 
-.PHONY: demo ui test mutants screenshots lint format constraints clean
+SHELL := /bin/bash
+.PHONY: demo ui test package mutants screenshots lint format constraints clean
 
 demo: .venv/installed  ## send a sample catalogue through the assets
 	$(BIN)/imgassets demo
@@ -27,6 +28,18 @@ lint: .venv/installed
 
 mutants: .venv/installed  ## put faults into modules and see whether the tests catch them
 	$(BIN)/python -m benchmarks.mutants $(MODULES)
+
+# What a user of the package does, in an empty environment and an empty folder.
+PACKAGE := .imgassets/package
+package: .venv/installed  ## build the wheel, install it, and run its commands in an empty folder
+	rm -rf $(PACKAGE)
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(PACKAGE) .
+	$(PYTHON) -m venv $(PACKAGE)/venv
+	$(PACKAGE)/venv/bin/pip install --quiet --no-deps --require-hashes -r requirements/demo.txt
+	$(PACKAGE)/venv/bin/pip install --quiet --no-deps $(PACKAGE)/*.whl
+	mkdir $(PACKAGE)/project
+	cd $(PACKAGE)/project && PATH="$(CURDIR)/$(PACKAGE)/venv/bin:$$PATH" \
+	  bash -eu $(CURDIR)/.ci/package
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
