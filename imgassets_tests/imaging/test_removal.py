@@ -223,6 +223,15 @@ def test_the_cover_is_an_ellipse_a_third_larger_than_the_box(
     assert (made.action, made.rule, made.cut, made.removed) == (action, None, False, True)
 
 
+def test_pixels_whose_centres_lie_on_the_edge_of_the_ellipse_belong_to_it() -> None:
+    picture = _picture()
+    # The middle of pixel 113 is that of the ellipse, and its radius is 13 pixels.
+    made = remove(picture, [Face(103.5, 103.5, 20, 20, 0.9)], FaceSettings(action="blur"))
+    places = np.argwhere(_changed(picture, made.picture))
+    assert places.min(axis=0).tolist() == [100, 100]
+    assert places.max(axis=0).tolist() == [126, 126]
+
+
 @pytest.mark.parametrize("action", ["blur", "fill"])
 @pytest.mark.parametrize(
     ("x", "y"),
