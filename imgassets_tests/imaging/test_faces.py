@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import re
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -781,6 +786,130 @@ def test_a_face_that_is_seen_twice_counts_once_with_its_higher_score(
     faces, _ = looking(_noise(512, 512), rows)
     boxes = {0.95: box, 0.875: (200, 200)}
     assert _same(faces, [_found(*boxes[score], 60, 60, score) for score in scores])
+
+
+# Networks of one layer in the two formats of res10: of each channel, the means of seven bands of
+# 42 columns, one column apart. So an image says what seven numbers the network gives for a face.
+_CAFFE = """
+name: "bands" input: "data" input_dim: 1 input_dim: 3 input_dim: 300 input_dim: 300
+layer { name: "means" type: "Pooling" bottom: "data" top: "means" pooling_param {
+    pool: AVE kernel_h: 300 kernel_w: 42 stride_h: 300 stride_w: 43 } }
+"""
+_TENSORFLOW = """
+node { name: "data" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
+node { name: "means" op: "AvgPool" input: "data"
+    attr { key: "ksize" value { list { i: 1 i: 300 i: 42 i: 1 } } }
+    attr { key: "strides" value { list { i: 1 i: 300 i: 43 i: 1 } } }
+    attr { key: "padding" value { s: "VALID" } }
+    attr { key: "data_format" value { s: "NHWC" } } }
+"""
+# Without weights: a Caffe NetParameter with a name, a TensorFlow GraphDef with the input.
+_CAFFE_WEIGHTS = b"\x0a\x05bands"
+_TENSORFLOW_WEIGHTS = b"\x0a\x13\x0a\x04data\x12\x0bPlaceholder"
+
+
+def _bands(*channels: list[int]) -> Pixels:
+    """An image of 900x150 pixels that gives those numbers for blue, green and red."""
+    pixels = np.zeros((150, 900, 3), np.int64)
+    means = (104, 177, 123)
+    for channel, numbers in enumerate(channels):
+        for band, number in enumerate(numbers):
+            # The mean of three columns is the number, that in the middle is not.
+            columns = pixels[:, 129 * band :, channel][:, :126]
+            columns[:] = np.tile([number + 6, number - 3, number - 3], 42) + means[channel]
+    assert pixels.max() < 256
+    return pixels.astype(np.uint8)
+
+
+def _res10(folder: Path, model: str, config: str, **settings: Any) -> FaceDetector:
+    """A detector of one of the networks above."""
+    folder.mkdir(exist_ok=True)
+    weights = _TENSORFLOW_WEIGHTS if model.endswith(".pb") else _CAFFE_WEIGHTS
+    (folder / model).write_bytes(weights)
+    (folder / config).write_text(_TENSORFLOW if model.endswith(".pb") else _CAFFE)
+    sha256 = hashlib.sha256((folder / config).read_bytes()).hexdigest()
+    source = {"model_config_source": str(folder / config), "model_config_sha256": sha256}
+    faces = FaceSettings(model="res10", **(source | settings))
+    return load_detector(folder / model, faces)
+
+
+RES10 = pytest.mark.parametrize(
+    ("model", "config"), [("bands.caffemodel", "bands.prototxt"), ("bands.pb", "bands.pbtxt")]
+)
+
+
+@RES10
+def test_res10_gives_boxes_in_pixels_of_the_image(tmp_path: Path, model: str, config: str) -> None:
+    detector = _res10(tmp_path, model, config)
+    image = _bands([0, 1, 1, 1, 2, 4, 7], [0, 1, 0, 1, 2, 4, 7], [0, 1, 2, 0, -1, 1, 2])
+    first, second = detector.find(image)
+    assert _numbers([first]) == pytest.approx([900, 300, 2700, 750, 1], abs=0.01)
+    assert _numbers([second]) == pytest.approx([0, -150, 900, 450, 2], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "min_score", "counts"),
+    [
+        ([0, 1, 1, 1, 2, 4, 7], 0.9, True),
+        ([0, 1, 0, 1, 2, 4, 7], 0, True),
+        ([0, 1, -1, 1, 2, 4, 7], 0, False),
+        ([0, 1, 1, 1, 2, 1, 7], 0.5, False),
+        ([0, 1, 1, 1, 2, 0, 7], 0.5, False),
+        ([0, 1, 1, 1, 2, 4, 2], 0.5, False),
+        ([0, 1, 1, 1, 2, 4, 1], 0.5, False),
+    ],
+)
+def test_res10_gives_faces_with_a_score_and_an_area(
+    tmp_path: Path, numbers: list[int], min_score: float, counts: bool
+) -> None:
+    detector = _res10(tmp_path, "bands.caffemodel", "bands.prototxt", min_score=min_score)
+    nothing = [0, 0, -9, 0, 0, 0, 0]
+    assert len(detector.find(_bands(numbers, nothing, nothing))) == counts
+
+
+@RES10
+@pytest.mark.parametrize("broken", [0, 1])
+def test_files_that_are_no_res10_are_told_with_what_to_set(
+    tmp_path: Path, model: str, config: str, broken: int
+) -> None:
+    _res10(tmp_path, model, config)
+    (tmp_path / (model, config)[broken]).write_bytes(b"no network at all")
+    sha256 = hashlib.sha256((tmp_path / config).read_bytes()).hexdigest()
+    settings = FaceSettings(
+        model="res10", model_config_source=str(tmp_path / config), model_config_sha256=sha256
+    )
+    kind = "GraphDef" if model.endswith(".pb") else "NetParameter"
+    with pytest.raises(ModelError) as caught:
+        load_detector(tmp_path / model, settings)
+    assert re.fullmatch(
+        rf"the face model {tmp_path / model} with {tmp_path / config} cannot be loaded: "
+        rf".*{kind}.*; set faces\.model_source and faces\.model_config_source to a res10 model",
+        str(caught.value),
+    )
+
+
+def test_the_description_of_a_res10_from_an_address_is_kept_beside_the_model(
+    tmp_path: Path,
+) -> None:
+    shop = tmp_path / "shop"
+    _res10(shop, "bands.caffemodel", "bands.prototxt")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(shop)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}/bands.prototxt"
+        _res10(tmp_path / "models", "own.caffemodel", "other", model_config_source=address)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    kept = [path for path in (tmp_path / "models").iterdir() if path.name.endswith(".prototxt")]
+    assert [path.read_text() for path in kept] == [_CAFFE]
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:
