@@ -28,6 +28,13 @@ def left_half(picture: Picture) -> Picture:
     return picture.cut(Box(0, 0, picture.width // 2, picture.height))
 
 
+def lower_right_narrowed(picture: Picture) -> Picture:
+    """The lower right quarter at a half of its width and a fifth of its height."""
+    width, height = picture.width // 2, picture.height // 2
+    part = picture.cut(Box(picture.width - width, picture.height - height, width, height))
+    return part.scaled(part.pixels[::5, ::2])
+
+
 def fail_on_marked(picture: Picture) -> Picture:
     if _marked(picture):
         raise ZeroDivisionError("a bug")

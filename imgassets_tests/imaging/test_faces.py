@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import hashlib
+import re
+import threading
+from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from imgassets.imaging.decode import decode
-from imgassets.imaging.faces import FaceDetector, busy_part, load_detector
+from imgassets.imaging.faces import Face, FaceDetector, busy_part, load_detector
 from imgassets.imaging.models import ModelError, ensure_model
 from imgassets.imaging.picture import Box, Pixels
 from imgassets.settings import DecodeSettings, FaceSettings
@@ -173,8 +180,8 @@ def test_a_plain_picture_has_no_face(detector: FaceDetector) -> None:
 def test_tiny_pictures_pass(detector: FaceDetector, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     assert detector.find(pixels) == []
-    box = busy_part(pixels)
-    assert box is None or box.area <= Box(0, 0, size[1], size[0]).area
+    # None of these is two pixels wide and high where plain parts are told from others.
+    assert (busy_part(pixels) is None) == (size != (7, 3))
 
 
 def test_res10_finds_the_faces_of_portraits_and_none_below(
@@ -192,6 +199,717 @@ def test_res10_finds_the_faces_of_portraits_and_none_below(
         assert same.x < middle[0] < same.x + same.width
         assert same.y < middle[1] < same.y + same.height
     assert detector.find(_pixels(photos, "cutout_no_head")) == []
+
+
+class Network:
+    """Stands for the network: keeps what it is shown, and answers with the rows it was given."""
+
+    def __init__(self, *answers: list[list[float]]) -> None:
+        self.answers = iter(answers)
+        self.images: list[Pixels] = []
+        self.scores: list[float] = []
+
+    def find(self, pixels: Pixels, min_score: float) -> NDArray[np.float32]:
+        assert pixels.dtype == np.uint8
+        self.images.append(pixels.copy())
+        self.scores.append(min_score)
+        return np.array(next(self.answers, []), np.float32).reshape(-1, 15)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Width and height of the images that were shown."""
+        return [(image.shape[1], image.shape[0]) for image in self.images]
+
+
+Looking = Callable[..., tuple[list[Face], Network]]
+
+
+@pytest.fixture
+def looking(model: Path, monkeypatch: pytest.MonkeyPatch) -> Looking:
+    """Looks for faces in an image, with a network that gives those answers one after the other."""
+
+    def find(pixels: Pixels, *answers: list[list[float]], **settings: Any) -> Any:
+        sides = {"first_side": 256, "detect_side": 512}
+        network = Network(*answers)
+        yunet = load_detector(model, FaceSettings(**(sides | settings)))
+        monkeypatch.setattr(yunet, "_network", network)
+        return yunet.find(pixels), network
+
+    return find
+
+
+def _row(x: float, y: float, width: float, height: float, score: float = 0.5) -> list[float]:
+    """What the network gives for a face; landmarks are the corners of the box, and its middle."""
+    right, bottom = x + width, y + height
+    middle = (x + width / 2, y + height / 2)
+    return [x, y, width, height, x, y, right, y, *middle, x, bottom, right, bottom, score]
+
+
+def _found(x: float, y: float, width: float, height: float, score: float = 0.5) -> Face:
+    """The face that `_row` stands for."""
+    return Face(x, y, width, height, score, tuple(_row(x, y, width, height)[4:14]))
+
+
+def _numbers(faces: list[Face]) -> list[float]:
+    """All numbers of faces, to be compared with `pytest.approx`."""
+    return [
+        number
+        for face in faces
+        for number in (face.x, face.y, face.width, face.height, face.score, *face.landmarks)
+    ]
+
+
+def _same(found: list[Face], wanted: list[Face]) -> bool:
+    return _numbers(found) == pytest.approx(_numbers(wanted), abs=0.001)
+
+
+def _noise(width: int, height: int) -> Pixels:
+    """An image whose pixels all differ, without a plain part."""
+    return np.random.default_rng(9).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def _block(width: int, height: int, box: Box, tone: int = 40) -> Pixels:
+    """A plain image of 200 with a block of another tone."""
+    pixels = np.full((height, width, 3), 200, np.uint8)
+    pixels[box.y : box.y + box.height, box.x : box.x + box.width] = tone
+    return pixels
+
+
+def _shrunk(pixels: Pixels, width: int, height: int) -> Pixels:
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _interpolated(pixels: Pixels, width: int, height: int) -> Pixels:
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "busy"),
+    [
+        # Every pixel counts up to 319 pixels, then every second one, and so on. An edge belongs to
+        # the pixel before it; the margin is five pixels.
+        ((100, 80), Box(30, 20, 40, 30), Box(24, 14, 51, 41)),
+        ((319, 100), Box(30, 20, 40, 30), Box(24, 14, 51, 41)),
+        ((320, 100), Box(30, 20, 40, 30), Box(18, 8, 62, 52)),
+        ((100, 479), Box(30, 20, 40, 30), Box(18, 8, 62, 52)),
+        ((800, 1600), Box(300, 600, 200, 300), Box(240, 540, 310, 410)),
+        # The margin ends with the image.
+        ((100, 80), Box(3, 2, 90, 70), Box(0, 0, 98, 77)),
+        ((100, 80), Box(6, 6, 90, 70), Box(0, 0, 100, 80)),
+        ((100, 80), Box(7, 7, 90, 70), Box(1, 1, 99, 79)),
+        ((101, 83), Box(50, 40, 51, 43), Box(44, 34, 11, 11)),
+        ((2, 2), Box(0, 0, 1, 1), Box(0, 0, 2, 2)),
+        ((2, 30), Box(0, 0, 1, 9), Box(0, 3, 2, 11)),
+        ((30, 2), Box(0, 0, 9, 1), Box(3, 0, 11, 2)),
+        # A line of pixels, and stripes, which have no edge the other way.
+        ((1, 30), Box(0, 0, 1, 9), None),
+        ((30, 1), Box(0, 0, 9, 1), None),
+        ((100, 80), Box(0, 20, 100, 30), None),
+        ((100, 80), Box(30, 0, 40, 80), None),
+        ((100, 80), Box(0, 0, 100, 80), None),
+    ],
+)
+def test_the_busy_part_is_what_lies_between_edges_and_a_margin(
+    size: tuple[int, int], block: Box, busy: Box | None
+) -> None:
+    assert busy_part(_block(*size, block)) == busy
+
+
+@pytest.mark.parametrize(("tone", "plain"), [(200, True), (192, True), (208, True), (191, False)])
+def test_an_edge_is_more_than_eight_levels(tone: int, plain: bool) -> None:
+    assert (busy_part(_block(100, 80, Box(30, 20, 40, 30), tone)) is None) == plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"first_side": None, "min_score": 0.6}, 0.6),
+        ({"first_side": 512, "min_score": 0.6}, 0.6),
+        ({"first_side": 600, "min_score": 0.6}, 0.6),
+        ({"min_score": 0.6}, 0.05),
+        ({"min_score": 0.04}, 0.04),
+    ],
+)
+def test_the_first_look_asks_for_faint_faces_if_there_is_a_second(
+    looking: Looking, settings: dict[str, float], least: float
+) -> None:
+    _, network = looking(_noise(300, 512), **settings)
+    assert network.scores == [least]
+
+
+def test_without_a_first_look_the_busy_part_is_looked_at_in_the_size_of_the_settings(
+    looking: Looking,
+) -> None:
+    pixels = _block(640, 400, Box(100, 100, 200, 200))
+    answer = [_row(10, 20, 30, 40, 0.06)]
+    faces, network = looking(pixels, answer, first_side=None, detect_side=320)
+    np.testing.assert_array_equal(network.images[0], _shrunk(pixels[76:320, 76:320], 122, 122))
+    assert len(network.images) == 1
+    assert _same(faces, [_found(76 + 20, 76 + 40, 60, 80, 0.06)])
+
+
+def test_a_plain_image_is_not_shown_to_the_network(looking: Looking) -> None:
+    plain = np.full((300, 200, 3), 255, np.uint8)
+    for first_side in (None, 256):
+        faces, network = looking(plain, first_side=first_side)
+        assert (faces, network.images) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((64, 16), 1), ((64, 15), 0), ((16, 64), 1), ((15, 64), 0)],
+)
+def test_what_is_narrower_than_a_face_is_not_looked_at(
+    looking: Looking, size: tuple[int, int], shown: int
+) -> None:
+    _, network = looking(_noise(*size), first_side=None, detect_side=64)
+    assert len(network.images) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "shown"),
+    [
+        # The height becomes `first_side`; a whole factor may give up to a tenth more or less.
+        ((64, 64), (64, 128), (64, 64)),
+        ((58, 58), (64, 128), (64, 64)),
+        ((60, 60), (64, 128), (60, 60)),
+        ((70, 70), (64, 128), (64, 64)),
+        ((100, 80), (64, 128), (80, 64)),
+        ((50, 100), (64, 128), (32, 64)),
+        ((128, 128), (64, 128), (64, 64)),
+        ((150, 150), (64, 128), (64, 64)),
+        ((190, 190), (64, 128), (63, 63)),
+        # At a tenth the height becomes `first_side`, before the network is spared a row of cells.
+        ((60, 60), (66, 128), (64, 64)),
+        ((77, 77), (70, 128), (64, 64)),
+        # A very wide image becomes as wide as `detect_side`.
+        ((256, 64), (64, 128), (128, 32)),
+        ((1024, 64), (64, 128), (128, 8)),
+        ((512, 128), (64, 256), (256, 64)),
+        # A little smaller where that saves the network a row of cells: 72 is 32 * 2.25.
+        ((72, 64), (64, 128), (64, 57)),
+        ((73, 64), (64, 128), (73, 64)),
+        ((64, 65), (64, 128), (63, 64)),
+        ((100, 64), (64, 128), (96, 61)),
+        ((90, 70), (70, 128), (82, 64)),
+    ],
+)
+def test_the_first_look_is_in_the_scale_of_the_height(
+    looking: Looking,
+    size: tuple[int, int],
+    sides: tuple[int, int],
+    shown: tuple[int, int],
+) -> None:
+    _, network = looking(_noise(*size), first_side=sides[0], detect_side=sides[1])
+    if min(shown) < 16:
+        assert network.sizes == []
+    else:
+        assert network.sizes == [shown]
+
+
+def test_the_first_look_is_at_the_image_shrunk_by_a_whole_factor(looking: Looking) -> None:
+    pixels = _noise(513, 512)  # the last column is left out
+    _, network = looking(pixels)
+    assert len(network.images) == 1
+    np.testing.assert_array_equal(network.images[0], _shrunk(pixels[:, :512], 256, 256))
+
+
+def test_the_first_look_makes_the_shrunk_image_a_little_smaller_or_larger(looking: Looking) -> None:
+    # 600 is shrunk to 300 by a whole factor, and then to 256.
+    pixels = _noise(600, 600)
+    _, network = looking(pixels, detect_side=600)
+    wanted = _interpolated(_shrunk(pixels, 300, 300), 256, 256)
+    np.testing.assert_array_equal(network.images[0], wanted)
+    # 400 would be shrunk to 200 and enlarged again: the image itself is shrunk to 256.
+    pixels = _noise(400, 400)
+    _, network = looking(pixels)
+    np.testing.assert_array_equal(network.images[0], _shrunk(pixels, 256, 256))
+    # A smaller image is enlarged.
+    pixels = _noise(200, 200)
+    _, network = looking(pixels)
+    np.testing.assert_array_equal(network.images[0], _interpolated(pixels, 256, 256))
+
+
+def test_from_four_fifths_of_the_size_on_an_image_is_interpolated(looking: Looking) -> None:
+    for side, shrink in ((100, _interpolated), (101, _shrunk)):
+        pixels = _noise(side, side)
+        _, network = looking(pixels, first_side=None, detect_side=80)
+        np.testing.assert_array_equal(network.images[0], shrink(pixels, 80, 80))
+    # The width decides, which may be another share than the height by rounding.
+    pixels = _noise(20, 99)
+    _, network = looking(pixels, first_side=None, detect_side=78)
+    np.testing.assert_array_equal(network.images[0], _interpolated(pixels, 16, 78))
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "sides", "busy_and_shown"),
+    [
+        # 51x41 of 100x80 pixels: the scale is sqrt(0.3 * 8000 / 2091) of that of the whole, 0.8.
+        ((100, 80), Box(30, 20, 40, 30), (64, 128), ((51, 41), (44, 35))),
+        ((100, 80), Box(30, 20, 10, 10), (64, 128), ((21, 21), (27, 27))),
+        # At most in the scale of `detect_side`.
+        ((100, 80), Box(30, 20, 10, 10), (64, 100), ((21, 21), (21, 21))),
+        ((100, 80), Box(30, 20, 10, 10), (64, 90), ((21, 21), (19, 19))),
+        ((80, 90), Box(20, 30, 10, 10), (64, 80), ((21, 21), (19, 19))),
+        # 76x72 pixels are more than 0.3 of the area: they are only made a little smaller.
+        ((100, 80), Box(12, 2, 65, 65), (80, 128), ((76, 72), (68, 64))),
+        # Of 100x70 pixels 35x60 are exactly 0.3: no longer small.
+        ((100, 70), Box(10, 10, 24, 49), (70, 128), ((35, 60), (32, 55))),
+        ((100, 70), Box(10, 10, 23, 49), (70, 128), ((34, 60), (34, 61))),
+    ],
+)
+def test_a_small_busy_part_is_looked_at_in_a_larger_scale(
+    looking: Looking,
+    size: tuple[int, int],
+    block: Box,
+    sides: tuple[int, int],
+    busy_and_shown: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
+    pixels = _block(*size, block)
+    box = busy_part(pixels)
+    assert box is not None
+    _, network = looking(pixels, first_side=sides[0], detect_side=sides[1])
+    assert ((box.width, box.height), *network.sizes) == busy_and_shown
+
+
+def test_a_small_busy_part_of_a_large_image_is_cut_out_of_the_image_itself(
+    looking: Looking,
+) -> None:
+    pixels = _block(512, 512, Box(200, 200, 40, 40))
+    pixels[201:239, 201:239] = _noise(38, 38)
+    # 31 of 256 pixels, from 94 on, are shown in the scale of `detect_side`: as they are.
+    _, network = looking(pixels, [_row(20, 10, 12, 18, 0.9)])
+    np.testing.assert_array_equal(network.images[0], pixels[188:250, 188:250])
+    # The middle of the face is at 214, 207; it is shown so that its 18 pixels become 32.
+    wanted = _interpolated(pixels[180:234, 187:241], 96, 96)
+    np.testing.assert_array_equal(network.images[1], wanted)
+
+
+def _close_looks(looking: Looking, *rows: list[float], **settings: float) -> int:
+    """How often an image of 512x512 is looked at closely; boxes are of its half."""
+    _, network = looking(_noise(512, 512), list(rows), **settings)
+    assert set(network.sizes[1:]) <= {(96, 96)}
+    return len(network.images) - 1
+
+
+@pytest.mark.parametrize(
+    ("height", "score", "looks"),
+    [
+        (7.5, 0.999, 0),
+        (7.5, 1, 1),
+        (8, 0.16, 1),
+        (8, 0.14, 0),
+        (9.5, 0.16, 1),
+        (9.5, 0.14, 0),
+        (10, 0.051, 1),
+        (10, 0.049, 0),
+        (19.5, 0.051, 1),
+        (19.5, 0.049, 0),
+        (20, 0.41, 1),
+        (20, 0.39, 0),
+        (27.5, 0.41, 1),
+        (27.5, 0.39, 0),
+        (28, 0.5, 1),
+        (28, 0.499, 0),
+        (90, 0.5, 1),
+        (90, 0.499, 0),
+    ],
+)
+def test_a_place_is_looked_at_closely_from_a_score_on_that_goes_with_its_height(
+    looking: Looking, height: float, score: float, looks: int
+) -> None:
+    # The width of the face plays no part.
+    for width in (5, 40):
+        assert _close_looks(looking, _row(100, 100, width, height, score)) == looks
+
+
+def test_without_a_first_look_no_score_is_asked_for_beside_the_one_of_the_settings(
+    looking: Looking,
+) -> None:
+    rows = [_row(100, 100, 5, 7, 0.5), _row(200, 100, 20, 30, 0.45)]
+    faces, network = looking(_noise(256, 256), rows, first_side=None, detect_side=256)
+    assert len(network.images) == 1
+    assert _same(faces, [_found(100, 100, 5, 7, 0.5), _found(200, 100, 20, 30, 0.45)])
+
+
+@pytest.mark.parametrize(
+    ("height", "score", "min_score", "looks"),
+    [
+        (28, 0.85, 0.75, 0),
+        (27.5, 0.85, 0.75, 1),
+        (28, 0.83, 0.75, 1),
+        (28, 0.85, 0.875, 1),
+        (28, 0.875, 0.875, 0),
+        (100, 0.99, 0.75, 0),
+    ],
+)
+def test_a_large_clear_face_is_taken_as_it_was_seen_first(
+    looking: Looking, height: float, score: float, min_score: float, looks: int
+) -> None:
+    row = _row(10, 20, 30, height, score)
+    faces, network = looking(_noise(512, 512), [row], min_score=min_score)
+    assert len(network.images) - 1 == looks
+    assert _same(faces, [] if looks else [_found(20, 40, 60, 2 * height, score)])
+
+
+@pytest.mark.parametrize(
+    ("height", "side", "shrink"),
+    [
+        # In the scale of `detect_side`, here 1, the face is between 32 and 40 pixels high: 96
+        # pixels of the image are shown.
+        (16, 96, _interpolated),
+        (18, 96, _interpolated),
+        (20, 96, _interpolated),
+        # Otherwise in the scale that makes it 32 or 40.
+        (12, 72, _interpolated),
+        (10, 60, _interpolated),
+        (22, 106, _interpolated),
+        (30, 144, _shrunk),
+        (39, 187, _shrunk),
+    ],
+)
+def test_a_place_is_looked_at_so_that_the_face_is_32_to_40_pixels_high(
+    looking: Looking, height: float, side: int, shrink: Callable[[Pixels, int, int], Pixels]
+) -> None:
+    pixels = _noise(512, 512)
+    # Its middle is at 250, 170 in the image, and at half of that in the first look.
+    row = _row(125 - 6, 85 - height / 2, 12, height, 0.5)
+    faces, network = looking(pixels, [row], [_row(10, 20, 30, 40, 0.9)], min_score=0.6)
+    assert network.scores == [0.05, 0.6]
+    left, top = 250 - side // 2, 170 - side // 2
+    if side % 2:
+        left, top = round(250 - side / 2), round(170 - side / 2)
+    part = pixels[top : top + side, left : left + side]
+    np.testing.assert_array_equal(network.images[1], shrink(part, 96, 96))
+    share = side / 96
+    wanted = _found(left + 10 * share, top + 20 * share, 30 * share, 40 * share, 0.9)
+    assert _same(faces, [wanted])
+
+
+@pytest.mark.parametrize(
+    ("height", "side", "shrink"),
+    [(40, 96, _shrunk), (50, 120, _interpolated), (60, 144, _shrunk)],
+)
+def test_a_large_face_is_looked_at_in_the_shrunk_image(
+    looking: Looking, height: float, side: int, shrink: Callable[[Pixels, int, int], Pixels]
+) -> None:
+    pixels = _noise(512, 512)
+    row = _row(125 - 20, 85 - height / 2, 40, height, 0.7)
+    other = _row(175 - 20, 185 - height / 2, 40, height, 0.6)
+    close = _row(10, 20, 30, 40, 0.9)
+    faces, network = looking(pixels, [row, other], [close], [close])
+    half = _shrunk(pixels, 256, 256)
+    for image, x, y in zip(network.images[1:], (125, 175), (85, 185), strict=True):
+        top, left = min(y, 256 - side // 2) - side // 2, x - side // 2
+        part = half[top : top + side, left : left + side]
+        np.testing.assert_array_equal(image, shrink(part, 96, 96))
+    share = 2 * side / 96
+    lefts = 250 - side, 350 - side
+    tops = 170 - side, min(370, 512 - side) - side
+    wanted = [
+        _found(left + 10 * share, top + 20 * share, 30 * share, 40 * share, 0.9)
+        for left, top in zip(lefts, tops, strict=True)
+    ]
+    assert _same(faces, wanted)
+
+
+@pytest.mark.parametrize(
+    ("middle", "corner"),
+    [
+        ((10, 250), (0, 202)),
+        ((48, 48), (0, 0)),
+        ((49, 52), (1, 4)),
+        ((250, 10), (202, 0)),
+        ((500, 250), (416, 202)),
+        ((460, 461), (412, 413)),
+        ((250, 505), (202, 416)),
+    ],
+)
+def test_a_close_look_stays_within_the_image(
+    looking: Looking, middle: tuple[float, float], corner: tuple[int, int]
+) -> None:
+    pixels = _noise(512, 512)
+    row = _row(middle[0] / 2 - 6, middle[1] / 2 - 9, 12, 18)
+    faces, network = looking(pixels, [row], [_row(10, 20, 30, 40, 0.9)])
+    x, y = corner
+    np.testing.assert_array_equal(network.images[1], pixels[y : y + 96, x : x + 96])
+    assert _same(faces, [_found(x + 10, y + 20, 30, 40, 0.9)])
+
+
+def test_what_a_narrow_image_leaves_of_a_close_look_is_black(looking: Looking) -> None:
+    for width, height, row, corner in (
+        (60, 512, _row(10, 100, 9, 12), (0, 176)),  # in the first look, at a half
+        (512, 60, _row(200, 20, 18, 24), (173, 0)),  # which is as large as the image
+    ):
+        pixels = _noise(width, height)
+        faces, network = looking(pixels, [row], [_row(16, 32, 8, 4, 0.9)])
+        # 72 pixels become 96, and 60 become 80.
+        size = (80, 96) if height > width else (96, 80)
+        part = pixels[corner[1] :, corner[0] :][:72, :72]
+        seen = np.zeros((96, 96, 3), np.uint8)
+        seen[: size[1], : size[0]] = _interpolated(part, *size)
+        np.testing.assert_array_equal(network.images[1], seen)
+        assert _same(faces, [_found(corner[0] + 12, corner[1] + 24, 6, 3, 0.9)])
+
+
+@pytest.mark.parametrize(
+    ("away", "height", "looks"),
+    [
+        # A window of 96 pixels shows all faces whose middle is less than a quarter of it away.
+        ((11.5, 0), 18, 1),
+        ((-11.5, 0), 18, 1),
+        ((0, 11.5), 18, 1),
+        ((0, -11.5), 18, 1),
+        ((11.5, -11.5), 18, 1),
+        ((12, 0), 18, 2),
+        ((-12, 0), 18, 2),
+        ((0, 12), 18, 2),
+        ((0, -12), 18, 2),
+        ((12.5, 3), 18, 2),
+        ((40, 40), 18, 2),
+    ],
+)
+def test_places_beside_each_other_are_looked_at_once(
+    looking: Looking, away: tuple[float, float], height: float, looks: int
+) -> None:
+    first = _row(100, 100, 12, 18, 0.6)
+    second = _row(100 + away[0], 100 + away[1], 12, height, 0.5)
+    assert _close_looks(looking, first, second) == looks
+    assert _close_looks(looking, second, first) == looks
+
+
+@pytest.mark.parametrize(
+    ("height", "other", "looks"),
+    [(67.5, 40.5, 2), (67, 41, 1), (50, 79.5, 1), (50, 80, 2), (60, 60, 1), (60, 30, 2)],
+)
+def test_faces_of_another_height_are_looked_at_apart(
+    looking: Looking, height: float, other: float, looks: int
+) -> None:
+    # Both in the same place; the first has the higher score.
+    first = _row(100, 100 - height / 2, 12, height, 0.7)
+    second = _row(100, 100 - other / 2, 12, other, 0.6)
+    assert _close_looks(looking, first, second) == looks
+
+
+def test_four_places_are_looked_at_closely_those_with_the_highest_scores_first(
+    looking: Looking,
+) -> None:
+    pixels = _noise(512, 512)
+    places = {0.3: (30, 30), 0.7: (120, 30), 0.4: (210, 30), 0.6: (30, 120), 0.5: (120, 120)}
+    rows = [_row(x - 6, y - 9, 12, 18, score) for score, (x, y) in places.items()]
+    _, network = looking(pixels, rows)
+    wanted = [places[score] for score in (0.7, 0.6, 0.5, 0.4)]
+    assert len(network.images) == 5
+    for image, (x, y) in zip(network.images[1:], wanted, strict=True):
+        left, top = min(max(2 * x - 48, 0), 416), min(max(2 * y - 48, 0), 416)
+        np.testing.assert_array_equal(image, pixels[top : top + 96, left : left + 96])
+
+
+def test_a_large_clear_face_counts_beside_any_number_of_small_ones(looking: Looking) -> None:
+    small = [_row(x, y, 12, 18, 0.95) for x in (20, 120, 220) for y in (20, 100)]
+    faces, network = looking(_noise(512, 512), [*small, _row(100, 170, 50, 70, 0.9)])
+    assert len(network.images) == 5
+    assert _same(faces, [_found(200, 340, 100, 140, 0.9)])
+
+
+@pytest.mark.parametrize(
+    ("score", "found", "looks"), [(0.19, True, 2), (0.21, True, 1), (0.19, False, 1)]
+)
+def test_a_faint_face_is_looked_for_in_the_mirror_if_it_is_found(
+    looking: Looking, score: float, found: bool, looks: int
+) -> None:
+    close = [_row(30, 20, 30, 40, 0.9)] if found else []
+    _, network = looking(_noise(512, 512), [_row(100, 100, 12, 18, score)], close)
+    assert len(network.images) - 1 == looks
+    if looks == 2:
+        np.testing.assert_array_equal(network.images[2], network.images[1][:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "counts"),
+    [
+        # 96 pixels wide: what begins at 20 and is 30 wide begins at 46 in the mirror.
+        ([_row(46, 30, 30, 40)], True),
+        ([_row(55.5, 30, 30, 40)], True),
+        ([_row(36.5, 30, 30, 40)], True),
+        ([_row(46, 39.5, 30, 40)], True),
+        ([_row(46, 20.5, 30, 40)], True),
+        ([_row(56, 30, 30, 40)], False),
+        ([_row(36, 30, 30, 40)], False),
+        ([_row(46, 40, 30, 40)], False),
+        ([_row(46, 20, 30, 40)], False),
+        ([_row(20, 30, 30, 40)], False),
+        # The middle counts, and the height of the one that was found first.
+        ([_row(51, 40, 20, 20)], True),
+        ([_row(42, 32, 20, 20)], True),
+        ([_row(31, 10, 60, 80)], True),
+        ([_row(43, 10, 60, 80)], False),
+        # Any of several.
+        ([_row(0, 0, 30, 40), _row(46, 30, 30, 40)], True),
+        ([_row(0, 0, 30, 40), _row(60, 30, 30, 40)], False),
+        ([], False),
+    ],
+)
+def test_a_faint_face_counts_if_it_is_in_the_same_place_in_the_mirror(
+    looking: Looking, mirrored: list[list[float]], counts: bool
+) -> None:
+    first, close = [_row(100, 100, 12, 18, 0.1)], [_row(20, 30, 30, 40, 0.9)]
+    faces, _ = looking(_noise(512, 512), first, close, mirrored)
+    # The window begins at 212 - 48, 218 - 48.
+    assert _same(faces, [_found(164 + 20, 170 + 30, 30, 40, 0.9)] if counts else [])
+
+
+def test_each_face_of_a_window_is_looked_for_in_the_mirror(looking: Looking) -> None:
+    first = [_row(100, 100, 12, 18, 0.1)]
+    close = [_row(20, 30, 30, 40, 0.9), _row(60, 60, 20, 30, 0.8)]
+    faces, _ = looking(_noise(512, 512), first, close, [_row(16, 60, 20, 30, 0.8)])
+    assert _same(faces, [_found(164 + 60, 170 + 60, 20, 30, 0.8)])
+
+
+@pytest.mark.parametrize(
+    ("box", "scores"),
+    [
+        # Of boxes of 60x60, 33 of 87 pixels across belong to both, or 27 of 93: 0.38 and 0.29.
+        ((227, 200), [0.95]),
+        ((233, 200), [0.95, 0.875]),
+        ((200, 233), [0.95, 0.875]),
+        ((200, 227), [0.95]),
+        ((300, 300), [0.95, 0.875]),
+    ],
+)
+def test_a_face_that_is_seen_twice_counts_once_with_its_higher_score(
+    looking: Looking, box: tuple[int, int], scores: list[float]
+) -> None:
+    # Both are large and clear, so that the first look, at a half, is enough.
+    x, y = box
+    rows = [_row(100, 100, 30, 30, 0.875), _row(x / 2, y / 2, 30, 30, 0.95)]
+    faces, _ = looking(_noise(512, 512), rows)
+    boxes = {0.95: box, 0.875: (200, 200)}
+    assert _same(faces, [_found(*boxes[score], 60, 60, score) for score in scores])
+
+
+# Networks of one layer in the two formats of res10: of each channel, the means of seven bands of
+# 42 columns, one column apart. So an image says what seven numbers the network gives for a face.
+_CAFFE = """
+name: "bands" input: "data" input_dim: 1 input_dim: 3 input_dim: 300 input_dim: 300
+layer { name: "means" type: "Pooling" bottom: "data" top: "means" pooling_param {
+    pool: AVE kernel_h: 300 kernel_w: 42 stride_h: 300 stride_w: 43 } }
+"""
+_TENSORFLOW = """
+node { name: "data" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
+node { name: "means" op: "AvgPool" input: "data"
+    attr { key: "ksize" value { list { i: 1 i: 300 i: 42 i: 1 } } }
+    attr { key: "strides" value { list { i: 1 i: 300 i: 43 i: 1 } } }
+    attr { key: "padding" value { s: "VALID" } }
+    attr { key: "data_format" value { s: "NHWC" } } }
+"""
+# Without weights: a Caffe NetParameter with a name, a TensorFlow GraphDef with the input.
+_CAFFE_WEIGHTS = b"\x0a\x05bands"
+_TENSORFLOW_WEIGHTS = b"\x0a\x13\x0a\x04data\x12\x0bPlaceholder"
+
+
+def _bands(*channels: list[int]) -> Pixels:
+    """An image of 900x150 pixels that gives those numbers for blue, green and red."""
+    pixels = np.zeros((150, 900, 3), np.int64)
+    means = (104, 177, 123)
+    for channel, numbers in enumerate(channels):
+        for band, number in enumerate(numbers):
+            # The mean of three columns is the number, that in the middle is not.
+            columns = pixels[:, 129 * band :, channel][:, :126]
+            columns[:] = np.tile([number + 6, number - 3, number - 3], 42) + means[channel]
+    assert pixels.max() < 256
+    return pixels.astype(np.uint8)
+
+
+def _res10(folder: Path, model: str, config: str, **settings: Any) -> FaceDetector:
+    """A detector of one of the networks above."""
+    folder.mkdir(exist_ok=True)
+    weights = _TENSORFLOW_WEIGHTS if model.endswith(".pb") else _CAFFE_WEIGHTS
+    (folder / model).write_bytes(weights)
+    (folder / config).write_text(_TENSORFLOW if model.endswith(".pb") else _CAFFE)
+    sha256 = hashlib.sha256((folder / config).read_bytes()).hexdigest()
+    source = {"model_config_source": str(folder / config), "model_config_sha256": sha256}
+    faces = FaceSettings(model="res10", **(source | settings))
+    return load_detector(folder / model, faces)
+
+
+RES10 = pytest.mark.parametrize(
+    ("model", "config"), [("bands.caffemodel", "bands.prototxt"), ("bands.pb", "bands.pbtxt")]
+)
+
+
+@RES10
+def test_res10_gives_boxes_in_pixels_of_the_image(tmp_path: Path, model: str, config: str) -> None:
+    detector = _res10(tmp_path, model, config)
+    image = _bands([0, 1, 1, 1, 2, 4, 7], [0, 1, 0, 1, 2, 4, 7], [0, 1, 2, 0, -1, 1, 2])
+    first, second = detector.find(image)
+    assert _numbers([first]) == pytest.approx([900, 300, 2700, 750, 1], abs=0.01)
+    assert _numbers([second]) == pytest.approx([0, -150, 900, 450, 2], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "min_score", "counts"),
+    [
+        ([0, 1, 1, 1, 2, 4, 7], 0.9, True),
+        ([0, 1, 0, 1, 2, 4, 7], 0, True),
+        ([0, 1, -1, 1, 2, 4, 7], 0, False),
+        ([0, 1, 1, 1, 2, 1, 7], 0.5, False),
+        ([0, 1, 1, 1, 2, 0, 7], 0.5, False),
+        ([0, 1, 1, 1, 2, 4, 2], 0.5, False),
+        ([0, 1, 1, 1, 2, 4, 1], 0.5, False),
+    ],
+)
+def test_res10_gives_faces_with_a_score_and_an_area(
+    tmp_path: Path, numbers: list[int], min_score: float, counts: bool
+) -> None:
+    detector = _res10(tmp_path, "bands.caffemodel", "bands.prototxt", min_score=min_score)
+    nothing = [0, 0, -9, 0, 0, 0, 0]
+    assert len(detector.find(_bands(numbers, nothing, nothing))) == counts
+
+
+@RES10
+@pytest.mark.parametrize("broken", [0, 1])
+def test_files_that_are_no_res10_are_told_with_what_to_set(
+    tmp_path: Path, model: str, config: str, broken: int
+) -> None:
+    _res10(tmp_path, model, config)
+    (tmp_path / (model, config)[broken]).write_bytes(b"no network at all")
+    sha256 = hashlib.sha256((tmp_path / config).read_bytes()).hexdigest()
+    settings = FaceSettings(
+        model="res10", model_config_source=str(tmp_path / config), model_config_sha256=sha256
+    )
+    kind = "GraphDef" if model.endswith(".pb") else "NetParameter"
+    with pytest.raises(ModelError) as caught:
+        load_detector(tmp_path / model, settings)
+    assert re.fullmatch(
+        rf"the face model {tmp_path / model} with {tmp_path / config} cannot be loaded: "
+        rf".*{kind}.*; set faces\.model_source and faces\.model_config_source to a res10 model",
+        str(caught.value),
+    )
+
+
+def test_the_description_of_a_res10_from_an_address_is_kept_beside_the_model(
+    tmp_path: Path,
+) -> None:
+    shop = tmp_path / "shop"
+    _res10(shop, "bands.caffemodel", "bands.prototxt")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(shop)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_address[1]}/bands.prototxt"
+        _res10(tmp_path / "models", "own.caffemodel", "other", model_config_source=address)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    kept = [path for path in (tmp_path / "models").iterdir() if path.name.endswith(".prototxt")]
+    assert [path.read_text() for path in kept] == [_CAFFE]
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:

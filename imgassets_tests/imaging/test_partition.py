@@ -95,6 +95,7 @@ def _stamps(folder: Folder, rows: Sequence[ProcessedRow]) -> dict[str, int]:
 def test_every_raw_row_has_one_row_in_order_and_ok_ones_a_picture(filled: Partition) -> None:
     filled.add("not-loaded", None, Outcome.HTTP_ERROR)
     filled.add("broken", b"\xff\xd8\xff\xe0 no jpeg")
+    filled.add("no-image", b"<html>not here</html>")
     filled.add("gone", b"x")
     (filled.raw / "images").remove("gone.jpg")
     rows = filled.run()
@@ -103,13 +104,14 @@ def test_every_raw_row_has_one_row_in_order_and_ok_ones_a_picture(filled: Partit
     outcomes = {row.key: row.outcome for row in rows}
     assert outcomes["not-loaded"] == Outcome.NO_RAW
     assert outcomes["gone"] == Outcome.RAW_MISSING
-    assert outcomes["broken"] in (Outcome.CORRUPT, Outcome.NOT_AN_IMAGE)
-    for row in rows[:-3]:
+    assert outcomes["broken"] == Outcome.CORRUPT
+    assert outcomes["no-image"] == Outcome.NOT_AN_IMAGE
+    for row in rows[:-4]:
         assert row.outcome == Outcome.OK
         assert row.path == f"images/{row.key}.jpg"
         data = filled.folder.read(row.path)
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (row.sha256, row.bytes)
-    assert set((filled.folder / "images").sizes()) == {f"{row.key}.jpg" for row in rows[:-3]}
+    assert set((filled.folder / "images").sizes()) == {f"{row.key}.jpg" for row in rows[:-4]}
     assert (filled.folder / JOURNAL).sizes() == {}
 
 

@@ -8,14 +8,46 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgassets.imaging.faces import FaceDetector
+from imgassets.imaging.decode import decode
+from imgassets.imaging.encode import suffix
+from imgassets.imaging.faces import Face, FaceDetector
 from imgassets.imaging.job import settings_hash
 from imgassets.imaging.picture import Pixels
-from imgassets.imaging.pipeline import process_picture
+from imgassets.imaging.pipeline import PictureRecord, process_picture
+from imgassets.imaging.resize import resize
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
 SETTINGS = RetailerSettings()
+OWN = "imgassets_tests.imaging.own_steps"
+
+
+class Finds:
+    """A detector that finds the given faces in every image, and keeps the sizes it was shown."""
+
+    def __init__(self, *faces: Face) -> None:
+        self.faces = faces
+        self.sizes: list[tuple[int, int]] = []
+
+    def find(self, pixels: Pixels) -> list[Face]:
+        self.sizes.append((pixels.shape[1], pixels.shape[0]))
+        return list(self.faces)
+
+
+def _face(x: float, y: float, width: float, height: float, score: float = 0.9) -> Face:
+    """A face with five landmarks: the corners of its box, and its middle as the nose."""
+    right, bottom = x + width, y + height
+    nose = (x + width / 2, y + height / 2)
+    return Face(x, y, width, height, score, (x, y, right, y, *nose, x, bottom, right, bottom))
+
+
+def _noise(width: int, height: int) -> Pixels:
+    """An image whose pixels all differ, so that each way of shrinking it gives other ones."""
+    return np.random.default_rng(5).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def _png(pixels: Pixels) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def _with(**sections: dict[str, object]) -> RetailerSettings:
@@ -126,11 +158,13 @@ def test_what_is_no_picture_is_told(data: bytes, detector: FaceDetector) -> None
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])
 def test_grey_and_palette_pictures_pass(mode: str, product: Pixels, detector: FaceDetector) -> None:
-    image = io.BytesIO()
-    Image.fromarray(product[:, :, ::-1]).convert("L").convert(mode).save(image, "PNG")
-    file, record = process_picture(image.getvalue(), SETTINGS, detector)
+    image = Image.fromarray(product[:, :, ::-1]).convert("L").convert(mode)
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    settings = _with(process={"steps": ["remove_face"]}, encode={"format": "png"})
+    file, record = process_picture(data.getvalue(), settings, detector)
     assert record.outcome == Outcome.OK
-    assert _pixels(file).shape[2] == 3
+    np.testing.assert_array_equal(_pixels(file), np.asarray(image.convert("RGB"))[:, :, ::-1])
 
 
 def test_the_settings_hash_follows_what_changes_pixels_and_nothing_else() -> None:
@@ -145,3 +179,370 @@ def test_the_settings_hash_follows_what_changes_pixels_and_nothing_else() -> Non
         {"encode": {"quality": 80}},
     ):
         assert settings_hash(RetailerSettings.model_validate(changed)) != plain
+
+
+def test_a_picture_of_too_many_pixels_is_an_outcome_of_its_own(product: Pixels) -> None:
+    detector = Finds()
+    file, record = process_picture(_png(product), _with(decode={"max_pixels": 119_999}), detector)
+    assert file is None
+    assert record == PictureRecord(
+        outcome=Outcome.TOO_MANY_PIXELS,
+        error="300x400 pixels, more than 119,999 (decode.max_pixels)",
+    )
+    assert detector.sizes == []
+    _, record = process_picture(_png(product), _with(decode={"max_pixels": 120_000}), detector)
+    assert record.outcome == Outcome.OK
+
+
+def test_the_error_of_a_file_that_gives_no_picture_says_what_it_is() -> None:
+    _, record = process_picture(b"<html>", SETTINGS, Finds())
+    assert record == PictureRecord(outcome=Outcome.NOT_AN_IMAGE, error="no known picture format")
+    _, record = process_picture(_png(_noise(40, 40))[:2000], SETTINGS, Finds())
+    assert record.outcome == Outcome.CORRUPT
+    assert record.error is not None
+    assert "truncated" in record.error
+    assert record == PictureRecord(outcome=Outcome.CORRUPT, error=record.error)
+
+
+STEPS = ["remove_face", "resize"]
+SMALL: dict[str, object] = {"detect_side": 64, "first_side": None, "min_left": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "sections"),
+    [
+        # The detector needs 64 pixels of the longer side.
+        ((256, 512), 8, {}),
+        ((512, 256), 8, {}),
+        ((256, 511), 4, {}),
+        ((511, 256), 4, {}),
+        ((128, 256), 4, {}),
+        ((128, 255), 2, {}),
+        ((64, 128), 2, {}),
+        ((64, 127), 1, {}),
+        # The resize needs 32 pixels of the width, or of the height that a crop leaves.
+        ((255, 512), 8, {}),
+        ((255, 512), 4, {"resize": {"max_side": 33}}),
+        ((255, 512), 4, {"faces": SMALL | {"min_left": 0.49}}),
+        ((256, 512), 8, {"faces": SMALL | {"min_left": 0.49}}),
+        ((127, 512), 8, {"faces": SMALL | {"min_left": 0.6}}),
+        ((63, 256), 4, {}),
+        ((63, 256), 2, {"faces": SMALL | {"min_left": 0.3}}),
+        ((63, 256), 1, {"faces": SMALL | {"min_left": 0.2}}),
+        ((40, 512), 8, {"faces": SMALL | {"action": "blur", "min_left": 0.2}}),
+        ((40, 255), 2, {"faces": SMALL | {"action": "blur", "min_left": 0.2}}),
+        # A size has a width and a height of its own.
+        ((256, 520), 8, {"resize": {"size": [32, 200]}}),
+        ((255, 520), 4, {"resize": {"size": [32, 60]}}),
+        ((130, 520), 8, {"resize": {"size": [200, 32]}}),
+        ((130, 520), 4, {"resize": {"size": [200, 33]}}),
+        # Where no face is looked for, the detector needs nothing and no crop takes of the height.
+        ((40, 256), 8, {"faces": SMALL | {"action": "none"}}),
+        ((40, 255), 4, {"faces": SMALL | {"action": "none"}}),
+        ((40, 256), 8, {"process": {"steps": ["resize"]}}),
+        ((40, 256), 8, {"process": {"steps": ["resize", "remove_face"]}}),
+        ((256, 40), 8, {"process": {"steps": ["resize", "trim"]}, "trim": {"method": "none"}}),
+        # Nothing is left out where it is not known how much of the image reaches the resize.
+        ((256, 512), 1, {"process": {"steps": ["remove_face"]}}),
+        ((256, 512), 1, {"process": {"steps": []}}),
+        ((256, 512), 1, {"process": {"steps": ["trim", "resize"]}, "trim": {"method": "none"}}),
+        ((256, 512), 1, {"process": {"steps": ["remove_face", f"{OWN}.invert", "resize"]}}),
+        ((256, 512), 1, {"resize": {"max_side": None}}),
+    ],
+)
+def test_an_image_is_decoded_as_small_as_detector_and_resize_allow(
+    size: tuple[int, int],
+    factor: int,
+    sections: dict[str, dict[str, object]],
+    jpeg: Callable[[Pixels], bytes],
+) -> None:
+    given: dict[str, dict[str, object]] = {
+        "faces": SMALL,
+        "resize": {"max_side": 32},
+        "process": {"steps": STEPS},
+        "encode": {"format": "png"},
+    }
+    settings = _with(**(given | sections))
+    data = jpeg(_noise(*size))
+    file, record = process_picture(data, settings, Finds())
+    wanted = decode(data, settings.decode, lambda _width, _height: factor)
+    for step in settings.process.steps:
+        if step == "resize":
+            wanted = resize(wanted, settings.resize)
+        elif step.endswith("invert"):
+            wanted = wanted.scaled(255 - wanted.pixels)
+    np.testing.assert_array_equal(_pixels(file), wanted.pixels)
+    assert (record.width, record.height) == (wanted.width, wanted.height)
+    if settings.resize.size is None:
+        assert record.kept_box == [0, 0, *size]
+
+
+def test_the_face_of_an_image_decoded_at_a_quarter_is_recorded_in_served_pixels(
+    jpeg: Callable[[Pixels], bytes],
+) -> None:
+    # A quarter of 1001 is 251 pixels, each of which stands for 3.988 of the served image.
+    detector = Finds(_face(100, 50, 60, 80), _face(10, 20.4, 30.2, 40, 0.8))
+    settings = _with(
+        faces={"detect_side": 300, "margin": 0.1, "min_left": 0.2},
+        resize={"max_side": 60},
+        process={"steps": STEPS},
+    )
+    file, record = process_picture(jpeg(_noise(1001, 1600)), settings, detector)
+    assert detector.sizes == [(251, 400)]
+    assert record.face_boxes == [[399, 200, 239, 320], [40, 80, 120, 160]]
+    assert record.face_landmarks == [
+        [399, 200, 638, 200, 518, 360, 399, 520, 638, 520],
+        [40, 82, 160, 82, 100, 162, 40, 242, 160, 242],
+    ]
+    assert record.face_cut == 4 * 138
+    assert record.kept_box == [0, 552, 1001, 1600 - 552]
+    assert (record.width, record.height) == (57, 60)
+    assert _pixels(file).shape == (60, 57, 3)
+
+
+@pytest.mark.parametrize(("height", "outcome"), [(240, Outcome.OK), (244, Outcome.TOO_CLOSE)])
+def test_min_left_is_a_share_of_the_height_also_of_an_image_decoded_smaller(
+    height: float, outcome: Outcome, jpeg: Callable[[Pixels], bytes]
+) -> None:
+    detector = Finds(_face(10, 0, 50, height / 4))
+    settings = _with(
+        faces={"detect_side": 64, "margin": 0, "min_left": 0.4},
+        resize={"max_side": 32},
+        process={"steps": STEPS},
+    )
+    _, record = process_picture(jpeg(_noise(300, 400)), settings, detector)
+    assert detector.sizes == [(75, 100)]
+    assert record.outcome == outcome
+    assert record.face_cut == (240 if outcome == Outcome.OK else None)
+
+
+def test_a_margin_in_pixels_is_one_of_the_served_image_also_if_it_is_decoded_smaller(
+    jpeg: Callable[[Pixels], bytes],
+) -> None:
+    settings = _with(
+        faces={"detect_side": 64, "margin_pixels": 20},
+        resize={"max_side": 32},
+        process={"steps": STEPS},
+    )
+    _, record = process_picture(jpeg(_noise(300, 400)), settings, Finds(_face(10, 5, 10, 20)))
+    assert record.face_cut == 25 * 4 + 20
+
+
+def test_faces_found_after_other_steps_are_recorded_in_served_pixels() -> None:
+    # The part begins at 150, 200; its pixels stand for 2x5 of the served image.
+    settings = _with(
+        process={"steps": [f"{OWN}.lower_right_narrowed", "remove_face"]},
+        faces={"margin": 0},
+        encode={"format": "png"},
+    )
+    served = _noise(300, 400)
+    detector = Finds(_face(11, 5, 20, 10))
+    file, record = process_picture(_png(served), settings, detector)
+    assert detector.sizes == [(75, 40)]
+    assert record.face_box == [172, 225, 40, 50]
+    assert record.face_landmarks == [[172, 225, 212, 225, 192, 250, 172, 275, 212, 275]]
+    assert record.face_cut == 275
+    assert record.kept_box == [150, 275, 150, 125]
+    assert (record.width, record.height) == (75, 25)
+    np.testing.assert_array_equal(_pixels(file), served[275::5, 150::2])
+
+
+def _looked_at(detector: FaceDetector, **faces: object) -> tuple[bytes | None, PictureRecord]:
+    settings = _with(faces=faces, process={"steps": ["remove_face"]}, encode={"format": "png"})
+    return process_picture(_png(_noise(300, 400)), settings, detector)
+
+
+LONG, LOW, TINY = (
+    _face(10, 50, 60, 100, 0.81236),  # its box ends at 150, its chin is at 164
+    _face(100, 143, 30, 10, 0.93219),  # 153 and 154.4
+    _face(200, 20, 20, 20, 0.99999),  # 40 and 42.8
+)
+
+
+@pytest.mark.parametrize(
+    ("faces", "found", "order"),
+    [
+        ({}, [TINY, LOW, LONG], [LONG, LOW, TINY]),
+        ({}, [LONG, LOW, TINY], [LONG, LOW, TINY]),
+        ({"margin": 0}, [TINY, LONG, LOW], [LOW, LONG, TINY]),
+        ({"margin_pixels": 9}, [LONG, TINY, LOW], [LOW, LONG, TINY]),
+        ({"action": "fill", "margin": 0}, [LONG, TINY, LOW], [LOW, LONG, TINY]),
+    ],
+)
+def test_the_face_with_the_lowest_chin_is_recorded_first(
+    faces: dict[str, object], found: list[Face], order: list[Face]
+) -> None:
+    boxes = {LONG: [10, 50, 60, 100], LOW: [100, 143, 30, 10], TINY: [200, 20, 20, 20]}
+    scores = {LONG: 0.8124, LOW: 0.9322, TINY: 1.0}
+    _, record = _looked_at(Finds(*found), **faces)
+    assert record.face_count == 3
+    assert record.face_boxes == [boxes[face] for face in order]
+    assert record.face_scores == [scores[face] for face in order]
+    assert record.face_landmarks is not None
+    assert [marks[:2] for marks in record.face_landmarks] == [boxes[face][:2] for face in order]
+    assert record.face_box == boxes[order[0]]
+    assert record.face_score == scores[order[0]]
+
+
+def test_a_face_without_landmarks_is_recorded_with_none() -> None:
+    _, record = _looked_at(Finds(Face(10, 50, 60, 100, 0.9)))
+    assert record.face_box == [10, 50, 60, 100]
+    assert record.face_landmarks == [[]]
+
+
+def test_a_box_is_recorded_in_whole_pixels_also_beyond_the_image() -> None:
+    _, record = _looked_at(Finds(_face(-10.6, -4.4, 60.6, 100.4)))
+    assert record.face_box == [-11, -4, 61, 100]
+    assert record.face_landmarks == [[-11, -4, 50, -4, 20, 46, -11, 96, 50, 96]]
+
+
+TOO_LOW = _face(10, 310, 60, 70)
+
+
+@pytest.mark.parametrize(
+    ("found", "faces", "wanted"),
+    [
+        ([LONG], {}, ("crop", "lowest_chin", 164, True)),
+        ([LONG, TOO_LOW], {}, ("crop_and_blur", "lowest_that_fits", 164, True)),
+        ([LONG], {"action": "blur"}, ("blur", None, None, True)),
+        ([LONG], {"action": "pixelate"}, ("pixelate", None, None, True)),
+        ([LONG, LOW], {"action": "fill"}, ("fill", None, None, True)),
+    ],
+)
+def test_what_was_done_about_the_faces_is_recorded(
+    found: list[Face],
+    faces: dict[str, object],
+    wanted: tuple[str, str | None, int | None, bool],
+) -> None:
+    file, record = _looked_at(Finds(*found), **faces)
+    cut = wanted[2] or 0
+    assert (record.outcome, record.error) == (Outcome.OK, None)
+    assert (
+        record.face_action,
+        record.face_rule,
+        record.face_cut,
+        record.face_removed,
+    ) == wanted
+    assert record.face_count == len(found)
+    assert record.kept_box == [0, cut, 300, 400 - cut]
+    assert _pixels(file).shape == (400 - cut, 300, 3)
+
+
+@pytest.mark.parametrize(
+    ("too_close", "action", "removed"),
+    [("skip", "none", False), ("keep", "none", False), ("blur", "blur", True)],
+)
+def test_a_close_up_is_recorded_as_too_close(too_close: str, action: str, removed: bool) -> None:
+    file, record = _looked_at(Finds(TOO_LOW), too_close=too_close)
+    assert record.outcome == Outcome.TOO_CLOSE
+    assert record.error == "a cut below the chin leaves too little"
+    assert (record.face_action, record.face_rule) == (action, "too_close")
+    assert (record.face_cut, record.face_removed) == (None, removed)
+    assert record.face_box == [10, 310, 60, 70]
+    if too_close == "skip":
+        assert file is None
+        assert (record.width, record.height, record.kept_box) == (None, None, None)
+    else:
+        same = (_pixels(file) == _noise(300, 400)).all()
+        assert same == (too_close == "keep")
+        assert (record.width, record.height, record.kept_box) == (300, 400, [0, 0, 300, 400])
+
+
+def test_a_close_up_that_is_skipped_goes_through_no_further_step() -> None:
+    settings = _with(process={"steps": ["remove_face", f"{OWN}.nothing"]})
+    file, record = process_picture(_png(_noise(300, 400)), settings, Finds(TOO_LOW))
+    assert (file, record.outcome) == (None, Outcome.TOO_CLOSE)
+
+
+def test_an_image_without_a_face_has_no_face_in_its_record() -> None:
+    file, record = _looked_at(Finds())
+    assert record == PictureRecord(
+        outcome=Outcome.OK, width=300, height=400, face_count=0, kept_box=[0, 0, 300, 400]
+    )
+    np.testing.assert_array_equal(_pixels(file), _noise(300, 400))
+
+
+def test_an_image_that_is_not_looked_at_has_no_count_of_faces() -> None:
+    detector = Finds(LONG)
+    file, record = _looked_at(detector, action="none")
+    assert detector.sizes == []
+    assert record == PictureRecord(
+        outcome=Outcome.OK, width=300, height=400, kept_box=[0, 0, 300, 400]
+    )
+    np.testing.assert_array_equal(_pixels(file), _noise(300, 400))
+
+
+@pytest.mark.parametrize("format_", ["jpg", "png", "webp"])
+def test_the_format_as_served_stores_the_image_made_and_not_the_served_file(
+    format_: str,
+) -> None:
+    served = cv2.imencode(f".{format_}", _noise(300, 400))[1].tobytes()
+    settings = _with(
+        process={"steps": ["remove_face"]}, faces={"margin": 0}, encode={"format": "served"}
+    )
+    file, record = process_picture(served, settings, Finds(LONG))
+    assert file is not None
+    assert suffix(file) == format_
+    assert _pixels(file).shape == (250, 300, 3)
+    assert (record.width, record.height, record.face_removed) == (300, 250, True)
+
+
+def test_another_format_than_the_served_one_is_made_also_without_steps(
+    jpeg: Callable[[Pixels], bytes],
+) -> None:
+    settings = _with(process={"steps": []}, encode={"format": "png"})
+    file, _ = process_picture(jpeg(_noise(30, 40)), settings, Finds())
+    assert file is not None
+    assert suffix(file) == "png"
+
+
+def test_the_trim_keeps_its_box_of_the_image_as_it_is_at_that_step(product: Pixels) -> None:
+    settings = _with(
+        process={"steps": [f"{OWN}.left_half", "trim"]},
+        trim={"method": "variance", "blur": 1},
+        encode={"format": "png"},
+    )
+    # The left half is 150 pixels wide; the product begins at column 70.
+    file, record = process_picture(_png(product), settings, Finds())
+    assert record == PictureRecord(
+        outcome=Outcome.OK,
+        width=80,
+        height=160,
+        trim_box=[70, 90, 80, 160],
+        trim_threshold=250,
+        trim_ratio=80 * 160 / (150 * 400),
+        kept_box=[70, 90, 80, 160],
+    )
+    np.testing.assert_array_equal(_pixels(file), product[90:250, 70:150])
+
+
+def test_the_trim_of_a_cropped_image_is_recorded_beside_its_face(product: Pixels) -> None:
+    settings = _with(
+        process={"steps": ["remove_face", "trim"]},
+        faces={"margin": 0},
+        trim={"method": "variance", "blur": 1},
+        encode={"format": "png"},
+    )
+    file, record = process_picture(_png(product), settings, Finds(_face(80, 20, 40, 100)))
+    assert record.face_box == [80, 20, 40, 100]
+    assert (record.face_cut, record.face_removed) == (120, True)
+    assert record.trim_box == [70, 0, 100, 130]
+    assert record.trim_ratio == 100 * 130 / (300 * 280)
+    assert record.kept_box == [70, 120, 100, 130]
+    np.testing.assert_array_equal(_pixels(file), product[120:250, 70:170])
+
+
+def test_the_method_none_trims_and_records_nothing(product: Pixels) -> None:
+    settings = _with(process={"steps": ["trim"]}, trim={"method": "none"}, encode={"format": "png"})
+    file, record = process_picture(_png(product), settings, Finds())
+    assert record == PictureRecord(
+        outcome=Outcome.OK, width=300, height=400, kept_box=[0, 0, 300, 400]
+    )
+    np.testing.assert_array_equal(_pixels(file), product)
+
+
+def test_a_face_is_looked_for_in_the_image_that_the_steps_before_it_leave() -> None:
+    detector = Finds()
+    settings = _with(process={"steps": ["resize", "remove_face"]}, resize={"size": [30, 50]})
+    process_picture(_png(_noise(300, 400)), settings, detector)
+    assert detector.sizes == [(30, 50)]

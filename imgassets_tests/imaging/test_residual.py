@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imgassets.imaging.faces import FaceDetector, load_detector
+from imgassets.imaging.faces import Face, FaceDetector, load_detector
 from imgassets.imaging.picture import Pixels
 from imgassets.imaging.residual import check_residual, faces_left, sample
 from imgassets.manifests import Outcome, ProcessedRow
@@ -109,21 +109,103 @@ def test_pictures_that_are_gone_or_broken_are_named_and_stop_nothing(
     assert (found.looked_at, found.with_face) == (1, ["whole"])
 
 
-def test_nothing_is_looked_at_where_faces_may_stay(model: Path, tmp_path: Path) -> None:
-    rows = [_row("a", 1, "images/a.jpg")]
-    for sections in ({"faces": {"action": "none"}}, {"process": {"steps": ["trim"]}}):
-        settings = RetailerSettings.model_validate(sections)
-        found = check_residual(rows, Folder(str(tmp_path)), settings, model, threads=1)
-        assert (found.looked_at, found.share) == (0, 0)
+@pytest.mark.parametrize(
+    ("sections", "looked_at"),
+    [
+        ({}, 1),
+        ({"faces": {"action": "blur"}}, 1),
+        ({"process": {"steps": ["trim", "remove_face"]}}, 1),
+        ({"faces": {"action": "none"}}, 0),
+        ({"process": {"steps": ["trim"]}}, 0),
+        ({"checks": {"residual_sample": 0}}, 0),
+    ],
+)
+def test_nothing_is_looked_at_where_faces_may_stay(
+    photos: dict[str, bytes],
+    model: Path,
+    tmp_path: Path,
+    sections: dict[str, object],
+    looked_at: int,
+) -> None:
+    folder = Folder(str(tmp_path))
+    (folder / "images").write("a.jpg", photos["portrait_a"])
+    settings = RetailerSettings.model_validate(sections)
+    found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
+    assert (found.looked_at, found.share) == (looked_at, looked_at)
+    assert (found.with_face, found.unreadable) == (["a"] * looked_at, [])
+
+
+def test_a_face_below_the_score_of_the_settings_does_not_count(
+    photos: dict[str, bytes], model: Path, tmp_path: Path
+) -> None:
+    folder = Folder(str(tmp_path))
+    (folder / "images").write("a.jpg", photos["portrait_a"])
+    settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
+    found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
+    assert (found.looked_at, found.with_face, found.share) == (1, [], 0)
+
+
+class _Eyes:
+    """Detectors that keep what they are shown; that of one look gives faces."""
+
+    def __init__(self, look: int, *faces: Face) -> None:
+        self.look, self.faces = look, faces
+        self.sides: list[int] = []
+        self.images: list[Pixels] = []
+
+    def __call__(self, side: int) -> _Eyes:
+        self.sides.append(side)
+        return self
+
+    def find(self, pixels: Pixels) -> list[Face]:
+        self.images.append(pixels.copy())
+        return list(self.faces) if len(self.images) == self.look else []
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [
+        ((100, 70), [224, 224]),
+        ((20, 101), [256, 256]),
+        ((180, 100), [416, 416]),
+        ((200, 200), [448, 448]),
+        ((201, 100), [448, 448, 672]),
+        ((100, 2000), [448, 448, 672]),
+    ],
+)
+def test_an_image_is_looked_at_upright_upside_down_and_upright_again_if_it_is_large(
+    size: tuple[int, int], sides: list[int]
+) -> None:
+    pixels = np.random.default_rng(2).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    eyes = _Eyes(0)
+    assert faces_left(pixels, eyes, 0.85) == []
+    assert eyes.sides == sides
+    for seen, wanted in zip(eyes.images, [pixels, pixels[::-1, ::-1], pixels], strict=False):
+        np.testing.assert_array_equal(seen, wanted)
+
+
+@pytest.mark.parametrize("look", [1, 2, 3])
+def test_the_first_look_that_finds_a_face_is_the_last(look: int) -> None:
+    counts = [Face(1, 2, 30, 12, 0.85), Face(5, 5, 30, 40, 0.9)]
+    others = [Face(1, 2, 30, 11.9, 0.99), Face(1, 2, 30, 40, 0.84)]
+    pixels = np.zeros((400, 300, 3), np.uint8)
+    eyes = _Eyes(look, *others, *counts)
+    assert faces_left(pixels, eyes, 0.85) == counts
+    assert len(eyes.images) == look
+    eyes = _Eyes(look, *others)
+    assert faces_left(pixels, eyes, 0.85) == []
+    assert len(eyes.images) == 3
 
 
 def test_a_sample_takes_pictures_that_had_a_face_first_and_spreads() -> None:
     rows = [_row(f"{n}", int(n % 4 == 0), f"images/{n}.jpg") for n in range(100)]
-    assert all(row.face_count for row in sample(rows, 20))
+    assert [row.key for row in sample(rows, 5)] == ["0", "20", "40", "60", "80"]
+    assert [row.key for row in sample(rows, 25)] == [f"{n}" for n in range(0, 100, 4)]
     more = sample(rows, 40)
-    assert sum(bool(row.face_count) for row in more) == 25
-    assert len({row.key for row in more}) == 40
-    others = [int(row.key) for row in more if not row.face_count]
-    assert min(others) < 20
-    assert max(others) > 80
+    assert [row.key for row in more[:25]] == [f"{n}" for n in range(0, 100, 4)]
+    others = [f"{n}" for n in range(100) if n % 4]
+    assert [row.key for row in more[25:]] == others[::5]
+    assert sample(rows, 1000) == [row for row in rows if row.face_count] + [
+        row for row in rows if not row.face_count
+    ]
     assert sample(rows, 0) == []
