@@ -73,7 +73,7 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels, size = _decoded(image, data, settings, shrink)
-    except (TooManyPixels, NotAnImage):
+    except Unreadable:
         raise
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from None
