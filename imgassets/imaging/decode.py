@@ -134,7 +134,7 @@ def _on_background(image: Image.Image, profile: bytes | None, settings: DecodeSe
         return to_srgb(image, profile)
     rgba = image.convert("RGBA")
     # Grey profiles no longer fit the pixels, which are RGB by now.
-    fits = image.mode in ("RGBA", "RGBX", "RGBa", "P", "PA", "RGB")
+    fits = image.mode.startswith(("RGB", "P"))
     pixels = to_srgb(rgba.convert("RGB"), profile if fits else None)
     alpha = np.asarray(rgba.getchannel("A"))
     if alpha.min() == 255:
