@@ -363,8 +363,18 @@ def test_a_file_that_is_cut_off_is_unreadable(
 ) -> None:
     whole = _file(Image.open(io.BytesIO(photos["astronaut"])), format_)
     assert decode(whole, SETTINGS).pixels.shape == (512, 512, 3)
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable) as unreadable:
         decode(whole[: int(len(whole) * share)], SETTINGS)
+    # Of an AVIF that is cut off not even the format is recognised.
+    assert unreadable.type is (NotAnImage if format_ == "AVIF" else Unreadable)
+
+
+def test_an_error_of_any_kind_that_a_decoder_raises_says_that_the_file_is_unreadable() -> None:
+    data = _file(_scene(), "AVIF")
+    blank = data[: data.index(b"mdat") + 4].ljust(len(data), b"\0")
+    with pytest.raises(Unreadable, match=r"^RuntimeError: Failed to decode") as unreadable:
+        decode(blank, SETTINGS)
+    assert type(unreadable.value.__cause__) is RuntimeError
 
 
 @pytest.mark.parametrize("progressive", [False, True])
