@@ -72,7 +72,7 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     if min(height, width) < _LEAST:
         return None
     scale = min(1.0, _SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = max(2, round(width * scale)), max(2, round(height * scale))
     small = pixels if scale == 1 else _resized(pixels, size)
     outline = trace(small)
     rough = outline.roughness >= _ROUGH
