@@ -72,7 +72,7 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     if min(height, width) < _LEAST:
         return None
     scale = min(1.0, _SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = max(2, round(width * scale)), max(2, round(height * scale))
     small = pixels if scale == 1 else _resized(pixels, size)
     outline = trace(small)
     rough = outline.roughness >= _ROUGH
@@ -162,12 +162,11 @@ def _nearly_holds(box: Box | None, other: Box) -> bool:
     """Whether a box lacks no more than `_AGREE` pixels of another at any side."""
     if box is None:
         return False
-    whole = around(box, other) or other
     return (
-        box.x - whole.x <= _AGREE
-        and box.y - whole.y <= _AGREE
-        and whole.x + whole.width - box.x - box.width <= _AGREE
-        and whole.y + whole.height - box.y - box.height <= _AGREE
+        box.x - other.x <= _AGREE
+        and box.y - other.y <= _AGREE
+        and other.x + other.width - box.x - box.width <= _AGREE
+        and other.y + other.height - box.y - box.height <= _AGREE
     )
 
 

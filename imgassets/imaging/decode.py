@@ -73,7 +73,7 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
     try:
         with Image.open(io.BytesIO(data)) as image:
             pixels, size = _decoded(image, data, settings, shrink)
-    except (TooManyPixels, NotAnImage):
+    except Unreadable:
         raise
     except Image.DecompressionBombError as error:
         raise TooManyPixels(str(error)) from None
@@ -134,7 +134,7 @@ def _on_background(image: Image.Image, profile: bytes | None, settings: DecodeSe
         return to_srgb(image, profile)
     rgba = image.convert("RGBA")
     # Grey profiles no longer fit the pixels, which are RGB by now.
-    fits = image.mode in ("RGBA", "RGBX", "RGBa", "P", "PA", "RGB")
+    fits = image.mode.startswith(("RGB", "P"))
     pixels = to_srgb(rgba.convert("RGB"), profile if fits else None)
     alpha = np.asarray(rgba.getchannel("A"))
     if alpha.min() == 255:

@@ -8,9 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 
-from imgassets.imaging.decode import NotAnImage, TooManyPixels, Unreadable, decode
+from imgassets.imaging.decode import (
+    NotAnImage,
+    TooManyPixels,
+    Unreadable,
+    decode,
+    full_size,
+)
 from imgassets.imaging.picture import Pixels
 from imgassets.settings import DecodeSettings
 from imgassets_tests.imaging.icc import (
@@ -96,7 +103,19 @@ def test_every_exif_orientation_is_made_upright(format_: str, orientation: int) 
     stored = _scene() if orientation == 1 else _scene().transpose(undo[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert _away(_file(stored, format_, exif=exif), _scene()) < 5
+    data = _file(stored, format_, exif=exif)
+    assert _away(data, _scene()) < 5
+    picture = decode(data, SETTINGS)
+    assert picture.full == (120, 80)
+    assert (picture.scale_x, picture.scale_y) == (1, 1)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 274])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_an_orientation_that_does_not_exist_turns_nothing(format_: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert _away(_file(_scene(), format_, exif=exif), _scene()) < 4
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
@@ -167,6 +186,37 @@ def test_embedded_profiles_are_converted_to_srgb(
     assert np.abs(stored - expected).max() > 8
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "P", "PA", "RGB"])
+def test_the_profile_of_a_transparent_image_is_converted(mode: str) -> None:
+    profile = rgb_profile(ADOBE_RGB, 2.2)
+    opaque = Image.new("RGB", (16, 16), (120, 160, 90))
+    expected = _rgb(_file(opaque, "PNG", icc_profile=profile))[8, 8]
+    assert expected[0] < 110  # far from what is stored
+    image, format_ = opaque.convert("RGBA"), "PNG"
+    options: dict[str, Any] = {"icc_profile": profile}
+    image.paste((0, 0, 0, 0), (0, 0, 4, 16))
+    if mode == "RGB":
+        # One colour counts as transparent, as PNGs without an alpha channel say it.
+        image, options = image.convert("RGB"), options | {"transparency": (0, 0, 0)}
+    elif mode == "P":
+        image, options = image.convert("RGB").quantize(2), options | {"transparency": b"\xff\xff"}
+        options["transparency"] = bytes(255 * (image.getpixel((8, 8)) == entry) for entry in (0, 1))
+    elif mode == "PA":
+        image, format_ = image.convert("PA"), "TIFF"
+    made = _rgb(_file(image, format_, **options))
+    assert Image.open(io.BytesIO(_file(image, format_, **options))).mode == mode
+    assert tuple(made[8, 8]) == tuple(expected)
+    assert tuple(made[8, 2]) == (255, 255, 255)
+
+
+def test_a_colour_profile_of_a_transparent_grey_image_is_passed_over() -> None:
+    image = Image.new("LA", (16, 16), (100, 255))
+    image.paste((0, 0), (0, 0, 4, 16))
+    made = _rgb(_file(image, "PNG", icc_profile=rgb_profile(PROPHOTO, 1.0)))
+    assert tuple(made[8, 8]) == (100, 100, 100)
+    assert tuple(made[8, 2]) == (255, 255, 255)
+
+
 def test_an_srgb_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain = _file(_scene(), "PNG")
@@ -214,8 +264,31 @@ def test_transparency_shows_the_background(format_: str, background: tuple[int, 
 
 
 def test_half_transparent_pixels_are_mixed() -> None:
-    image = Image.new("RGBA", (8, 8), (200, 0, 0, 128))
-    assert np.abs(_rgb(_file(image, "PNG"))[4, 4] - (227, 127, 127)).max() <= 1
+    image = Image.new("RGBA", (5, 1))
+    for x, alpha in enumerate((0, 1, 128, 254, 255)):
+        image.putpixel((x, 0), (200, 0, 50, alpha))
+    made = decode(_file(image, "PNG"), DecodeSettings(background=(10, 201, 90)))
+    assert _is_pixels(made.pixels)
+    assert made.pixels[0, :, ::-1].tolist() == [
+        [10, 201, 90],
+        [11, 200, 90],
+        [105, 100, 70],  # 200 * 128 / 255 + 10 * 127 / 255 = 105.4, ...
+        [199, 1, 50],
+        [200, 0, 50],
+    ]
+
+
+def test_an_image_with_an_alpha_channel_may_be_opaque() -> None:
+    image = Image.new("RGBA", (8, 8), (200, 0, 50, 255))
+    assert (_rgb(_file(image, "PNG")) == (200, 0, 50)).all()
+
+
+def test_the_transparent_level_of_a_grey_png_shows_the_background() -> None:
+    image = Image.new("L", (8, 8), 100)
+    image.paste(40, (0, 0, 4, 8))
+    made = _rgb(_file(image, "PNG", transparency=40), DecodeSettings(background=(1, 2, 3)))
+    assert made[4, 2].tolist() == [1, 2, 3]
+    assert made[4, 6].tolist() == [100, 100, 100]
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "1", "LA"])
@@ -233,14 +306,47 @@ def test_a_palette_with_a_transparent_entry_shows_the_background() -> None:
     assert tuple(made[8, 4]) == (200, 100, 50)
 
 
-def test_sixteen_bit_pictures_keep_their_tones() -> None:
-    ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (16, 1))
-    grey = cv2.imencode(".png", ramp)[1].tobytes()
-    assert np.abs(_rgb(grey)[8, :, 0] - np.arange(256)).max() <= 1
-    colour = cv2.imencode(".png", np.dstack([ramp, ramp[:, ::-1], ramp // 2]))[1].tobytes()
-    made = _rgb(colour)
-    assert np.abs(made[8, :, 2] - np.arange(256)).max() <= 1
-    assert np.abs(made[8, :, 0] - np.arange(256) / 2).max() <= 1
+def _deep_ramp() -> NDArray[np.uint16]:
+    """All high bytes, each with a low byte that is far from it."""
+    high = np.arange(256, dtype=np.uint16)
+    return np.tile(high * 256 + (high + 128) % 256, (16, 1))
+
+
+@pytest.mark.parametrize(
+    ("format_", "mode", "type_"),
+    [
+        ("PNG", "I;16", "<u2"),
+        ("TIFF", "I;16", "<u2"),
+        ("TIFF", "I;16B", ">u2"),
+        ("TIFF", "I", "<i4"),
+        ("PPM", "I", "<i4"),
+    ],
+)
+def test_deep_grey_images_are_read_by_their_high_byte(format_: str, mode: str, type_: str) -> None:
+    data = _file(Image.fromarray(_deep_ramp().astype(type_)), format_)
+    assert Image.open(io.BytesIO(data)).mode == mode
+    assert (_rgb(data) == np.arange(256)[None, :, None]).all()
+
+
+def test_grey_levels_beyond_sixteen_bits_are_black_and_white() -> None:
+    levels = np.array([[-70_000, -1, 0, 255, 256, 65_535, 65_536, 2**31 - 1]], np.int32)
+    made = _rgb(_file(Image.fromarray(levels), "TIFF"))
+    assert made[0, :, 0].tolist() == [0, 0, 0, 0, 1, 255, 255, 255]
+
+
+def test_deep_colour_images_are_read_by_their_high_bytes() -> None:
+    ramp = _deep_ramp()
+    data = cv2.imencode(".png", np.dstack([ramp, ramp[:, ::-1], ramp // 2]))[1].tobytes()
+    made, levels = _rgb(data)[8], np.arange(256)
+    assert (made[:, 2] == levels).all()
+    assert (made[:, 1] == levels[::-1]).all()
+    assert (made[:, 0] == levels // 2).all()
+
+
+def test_pixels_of_floating_point_are_unreadable() -> None:
+    data = _file(Image.new("F", (8, 8), 0.5), "TIFF")
+    with pytest.raises(Unreadable, match=r"^floating-point pixels have no agreed range$"):
+        decode(data, SETTINGS)
 
 
 @pytest.mark.parametrize("format_", ["WEBP", "GIF", "PNG"])
@@ -257,8 +363,18 @@ def test_a_file_that_is_cut_off_is_unreadable(
 ) -> None:
     whole = _file(Image.open(io.BytesIO(photos["astronaut"])), format_)
     assert decode(whole, SETTINGS).pixels.shape == (512, 512, 3)
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable) as unreadable:
         decode(whole[: int(len(whole) * share)], SETTINGS)
+    # Of an AVIF that is cut off not even the format is recognised.
+    assert unreadable.type is (NotAnImage if format_ == "AVIF" else Unreadable)
+
+
+def test_an_error_of_any_kind_that_a_decoder_raises_says_that_the_file_is_unreadable() -> None:
+    data = _file(_scene(), "AVIF")
+    blank = data[: data.index(b"mdat") + 4].ljust(len(data), b"\0")
+    with pytest.raises(Unreadable, match=r"^RuntimeError: Failed to decode") as unreadable:
+        decode(blank, SETTINGS)
+    assert type(unreadable.value.__cause__) is RuntimeError
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -267,10 +383,9 @@ def test_a_jpeg_without_its_last_bytes_is_unreadable(
 ) -> None:
     image = Image.open(io.BytesIO(photos["astronaut"]))
     whole = _file(image, "JPEG", progressive=progressive)
-    with pytest.raises(Unreadable):
-        decode(whole[:-200], SETTINGS)
-    with pytest.raises(Unreadable):
-        decode(whole[:-200], SETTINGS, lambda _w, _h: 8)
+    for shrink in (full_size, lambda _w, _h: 8):
+        with pytest.raises(Unreadable, match=r"^ValueError: Premature end of JPEG file$"):
+            decode(whole[:-200], SETTINGS, shrink)
 
 
 def test_bytes_after_the_end_do_no_harm(photos: dict[str, bytes]) -> None:
@@ -278,10 +393,10 @@ def test_bytes_after_the_end_do_no_harm(photos: dict[str, bytes]) -> None:
     assert (_rgb(whole + b"\0" * 999) == _rgb(whole)).all()
 
 
-def test_a_png_with_a_wrong_checksum_is_unreadable() -> None:
+def test_a_png_with_damaged_data_is_unreadable() -> None:
     data = bytearray(_file(_scene(), "PNG"))
     data[data.index(b"IDAT") + 10] ^= 0xFF
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable, match=r"^OSError: broken data stream"):
         decode(bytes(data), SETTINGS)
 
 
@@ -289,18 +404,30 @@ def test_a_png_with_a_wrong_checksum_is_unreadable() -> None:
     "data", [b"", b"<!DOCTYPE html><html>", b"%PDF-1.7", b"\xff\xd8", b"\0" * 99]
 )
 def test_what_is_no_picture_is_told(data: bytes) -> None:
-    with pytest.raises(NotAnImage):
+    with pytest.raises(NotAnImage, match=r"^no known picture format$"):
         decode(data, SETTINGS)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_the_largest_size_of_the_settings_is_still_decoded(format_: str) -> None:
+    data = _file(_scene(), format_)
+    assert decode(data, DecodeSettings(max_pixels=9600)).full == (120, 80)
+    refused = r"^120x80 pixels, more than 9,599 \(decode\.max_pixels\)$"
+    with pytest.raises(TooManyPixels, match=refused):
+        decode(data, DecodeSettings(max_pixels=9599))
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", _crc(kind + data))
 
-    for width, height in ((20_000, 3_000), (60_000, 60_000)):
+    for width, height, refused in (
+        (20_000, 3_000, "^20000x3000 pixels, more than 50,000,000 "),
+        (60_000, 60_000, r"^Image size \(3600000000 pixels\) exceeds limit"),
+    ):
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-        with pytest.raises(TooManyPixels):
+        with pytest.raises(TooManyPixels, match=refused):
             decode(bomb, SETTINGS)
 
 
@@ -312,7 +439,21 @@ def _crc(data: bytes) -> int:
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_does_not_cost_the_picture() -> None:
-    data = _file(_scene(), "JPEG", quality=95, exif=b"Exif\0\0MM\0*\0\0\xff\xff broken")
+    for exif in (b"Exif\0\0MM\0*\0\0\xff\xff broken", b"Exif\0\0 no TIFF"):
+        assert _away(_file(_scene(), "JPEG", quality=95, exif=exif), _scene()) < 4
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_an_orientation_that_is_no_number_turns_nothing(format_: str) -> None:
+    # One entry: the orientation as a text of one letter.
+    exif = (
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
+        + struct.pack(">HHI", 0x0112, 2, 2)
+        + b"x\0\0\0"
+        + b"\0" * 4
+    )
+    data = _file(_scene(), format_, exif=exif)
+    assert Image.open(io.BytesIO(data)).getexif()[0x0112] == "x"
     assert _away(data, _scene()) < 4
 
 
@@ -330,9 +471,64 @@ def test_a_shrunk_jpeg_shows_the_same_in_its_place(factor: int) -> None:
     full, small = decode(data, SETTINGS), decode(data, SETTINGS, shrink)
     assert asked == [(303, 400)]
     assert small.pixels.shape == (-(-400 // factor), -(-303 // factor), 3)
+    assert small.full == full.full == (303, 400)
+    assert small.scale_x == 303 / small.width
+    assert small.scale_y == 400 / small.height
     assert small.served_box == full.served_box
     again = cv2.resize(small.pixels, (303, 400), interpolation=cv2.INTER_LINEAR)
     assert np.abs(again.astype(int) - full.pixels).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "expected"),
+    [
+        ((9, 9), 2, (5, 5)),
+        ((9, 9), 4, (3, 3)),
+        ((9, 9), 8, (2, 2)),
+        ((1, 400), 4, (1, 100)),
+        ((400, 1), 4, (100, 1)),
+        ((17, 9), 4, (5, 3)),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_sides_of_a_shrunk_jpeg_are_rounded_up(
+    mode: str, size: tuple[int, int], factor: int, expected: tuple[int, int]
+) -> None:
+    picture = decode(_file(Image.new(mode, size), "JPEG"), SETTINGS, lambda _w, _h: factor)
+    assert (picture.width, picture.height) == expected
+    assert picture.full == size
+
+
+def test_a_jpeg_of_several_images_gives_its_first_in_the_size_that_is_asked_for() -> None:
+    images = [_scene(), Image.new("RGB", (120, 80), (0, 0, 200))]
+    data = _file(images[0], "MPO", save_all=True, append_images=images[1:], quality=95)
+    assert Image.open(io.BytesIO(data)).format == "MPO"
+    assert _away(data, _scene()) < 4
+    assert decode(data, SETTINGS, lambda _w, _h: 2).pixels.shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_other_formats_than_jpeg_are_decoded_at_their_full_size(format_: str) -> None:
+    picture = decode(_file(_scene(), format_), SETTINGS, lambda _w, _h: 4)
+    assert picture.pixels.shape == (80, 120, 3)
+    assert picture.full == (120, 80)
+    assert (picture.scale_x, picture.scale_y) == (1, 1)
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_a_profile_is_converted_in_an_image_that_is_turned_and_shrunk(factor: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = _scene().transpose(Image.Transpose.ROTATE_90)
+    profile = rgb_profile(DISPLAY_P3, 2.2)
+    plain = _file(_scene(), "PNG", icc_profile=profile)
+    data = _file(stored, "JPEG", quality=95, exif=exif, icc_profile=profile)
+    picture = decode(data, SETTINGS, lambda _w, _h: factor)
+    assert picture.pixels.shape == (80 // factor, 120 // factor, 3)
+    expected = decode(plain, SETTINGS).pixels[::factor, ::factor].astype(int)
+    for y, x in ((20, 30), (20, 90), (60, 30), (60, 90)):
+        at = y // factor, x // factor
+        assert np.abs(picture.pixels[at] - expected[at]).max() <= 4
 
 
 def _is_pixels(pixels: Pixels) -> bool:
