@@ -337,6 +337,17 @@ def test_the_longest_rest_counts_and_the_last_does_not_shorten_it(
     assert run.times(1) == [max(rests[0], 1 + rests[1])]
 
 
+@pytest.mark.parametrize("rests", [(7, 2), (2, 7)])
+def test_the_longest_rest_counts_for_tasks_that_come_later(
+    start: Start, rests: tuple[float, float]
+) -> None:
+    run = start(TWO_AT_ONCE, *tasks(A, 2))
+    first, second = run.take(), run.take()
+    run.finish(first, signs=Signs(rest_s=rests[0]))
+    run.schedule.again(second, A, f"{A}/again", 0, Signs(rest_s=rests[1]))
+    assert run.taken(1) == [(7, f"{A}/again")]
+
+
 def test_a_rest_that_grows_while_a_host_waits_is_kept_whole(start: Start) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 4), *tasks(B, 1))
     first, second = run.take(), run.take()
@@ -434,14 +445,15 @@ def test_attempts_that_fail_count_as_well(start: Start) -> None:
     assert run.times(1) == [8]
 
 
-def test_after_a_rest_one_request_tries_the_host(start: Start) -> None:
+@pytest.mark.parametrize("answer", [OK, Signs(opened=False)])
+def test_after_a_rest_one_request_tries_the_host(start: Start, answer: Signs) -> None:
     run = start(BREAKER, *tasks(A, 20))
     known(run)
     run.one_by_one(DOWN, 3)
     probe = run.take()
     assert run.seconds == 8
     assert run.stuck
-    run.finish(probe)
+    run.finish(probe, signs=answer)
     assert run.times(4) == [8] * 4
     assert run.stuck
 
