@@ -60,7 +60,7 @@ def test_a_host_that_is_written_as_one_of_this_network_is_local(host: str) -> No
 
 @pytest.mark.parametrize(
     "host",
-    ["shop.example", "shop.example.", "localhost.example", "notlocalhost", "local", "1.1.1.1",
+    ["shop.example", "shop.example.", "localhost.example", "notlocalhost", "XLOCALHOST", "LOCALHOSTX", "local", "1.1.1.1",
      "16843009", "0x1010101", "[2606:4700::1111]", "2606:4700::1111", "127.0.0.1.example", ""],
 )  # fmt: skip
 def test_a_host_that_may_be_on_the_internet_is_not_local(host: str) -> None:

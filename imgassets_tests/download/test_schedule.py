@@ -252,6 +252,18 @@ def test_attempts_come_in_the_order_of_their_times(start: Start) -> None:
     assert run.taken(4) == [(1, f"{A}/1"), (1, f"{A}/3"), (2, f"{A}/2"), (3, f"{A}/0")]
 
 
+def test_an_attempt_that_is_due_at_a_busy_host_does_not_hold_up_one_at_another(
+    start: Start,
+) -> None:
+    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2), *tasks(B, 1))
+    for wait in (1, 2):
+        task = run.take()
+        run.schedule.again(task, task.host, f"{task.host}/again", wait, OK)
+    assert run.take().url == f"{A}/1"
+    run.sleep(5)
+    assert run.taken(1) == [(5, f"{B}/again")]
+
+
 def test_an_attempt_that_is_due_comes_after_tasks_that_wait_in_the_queue(start: Start) -> None:
     run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2))
     run.schedule.again(run.take(), A, f"{A}/again", 0, OK)
