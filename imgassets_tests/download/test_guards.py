@@ -23,32 +23,64 @@ def guarded(partition: Partition) -> Partition:
     ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
      "0.0.0.1", "100.64.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::", "::1", "fe80::1",
      "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::",
-     "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "::127.0.0.1"],
+     "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "::127.0.0.1",
+     # Multicast and reserved, by themselves or inside another.
+     "64:ff9b::e000:1", "64:ff9b::f000:1", "2002:e000:1::", "4000::1", "ff0e::1",
+     # Teredo: of a private server, of a private client, of neither.
+     "2001:0:a00:1:0:0:fefe:fefe", "2001:0:101:101:0:0:f5ff:fffe", "2001:0:101:101:0:0:fefe:fefe"],
 )  # fmt: skip
 def test_an_address_of_the_own_network_is_not_public(address: str) -> None:
     assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize(
-    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
-)
+    "address",
+    ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2606:4700::1111%eth0", "::ffff:1.1.1.1",
+     "64:ff9b::101:101", "2002:101:101::"],
+)  # fmt: skip
 def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert addresses.is_public(address)
+
+
+def test_what_is_no_address_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shop"):
+        addresses.is_public("shop.example")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost.", "LocalHost", "LOCALHOST.", "shop.localhost", "shop.LOCALHOST.",
+     "127.0.0.1", "127.0.0.1.", "127.1", "0", "0x7f.1", "0X7F000001", "0177.0.0.1", "2130706433",
+     "10.0.0.1", "169.254.169.254", "::1", "[::1]", "[fe80::1]", "[::ffff:7f00:1]",
+     "[2001:0:a00:1::]", "[2002:7f00:1::]"],
+)  # fmt: skip
+def test_a_host_that_is_written_as_one_of_this_network_is_local(host: str) -> None:
+    assert addresses.is_local_name(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["shop.example", "shop.example.", "localhost.example", "notlocalhost", "XLOCALHOST", "LOCALHOSTX", "local", "1.1.1.1",
+     "16843009", "0x1010101", "[2606:4700::1111]", "2606:4700::1111", "127.0.0.1.example", ""],
+)  # fmt: skip
+def test_a_host_that_may_be_on_the_internet_is_not_local(host: str) -> None:
+    assert not addresses.is_local_name(host)
 
 
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1",
-     "127.1", "0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0000::1"],
+     "127.1", "0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"],
 )  # fmt: skip
 def test_no_spelling_of_a_private_address_is_asked(
     guarded: Partition, server: Server, host: str
 ) -> None:
     server.add("/a.jpg", JPEG)
     (row,) = guarded.run(server.url("/a.jpg", host=host))
-    # `0000::1` without brackets is no URL.
-    assert row.outcome is (Outcome.INVALID_URL if host == "0000::1" else Outcome.BLOCKED_ADDRESS)
-    assert row.attempts <= 1
+    assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
+    assert str(row.error).endswith(
+        " is not on the open internet; see download.allow_private_addresses"
+    )
     assert server.connections == 0
     assert guarded.files == {}
 

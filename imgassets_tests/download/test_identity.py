@@ -88,7 +88,10 @@ def test_the_environments_proxy_holds_but_not_for_this_machine(
     assert server.hits["/a.jpg"] == 1
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "localhost.", "shop.localhost", "2130706433", "[::1]", "10.0.0.1"],
+)
 def test_a_proxy_is_not_asked_for_a_private_address(
     partition: Partition, server: Server, host: str
 ) -> None:

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from imgassets.download import robots
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
 from imgassets_tests.download.pictures import picture
@@ -188,14 +187,6 @@ def test_an_x_robots_tag_that_opts_out_is_obeyed(
     assert polite.files == {}
     (row,) = polite.with_settings(robots_tag=False).run(server.url("/a.jpg"))
     assert row.outcome is Outcome.OK
-
-
-@pytest.mark.parametrize(
-    "tag",
-    ["", "all", "noindex", "otherbot: noai", "other: nofollow, noai", "noaix", "max-snippet: 5"],
-)
-def test_an_x_robots_tag_for_others_does_not_forbid(tag: str) -> None:
-    assert robots.opt_out(tag, "imgassets/0.1") is None
 
 
 def test_a_host_that_keeps_failing_is_given_rests_and_then_up(

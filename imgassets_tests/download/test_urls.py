@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgassets.download.urls import InvalidUrlError, joined, normalise, origin
+from imgassets.download.urls import MAX_LENGTH, InvalidUrlError, joined, normalise, origin
 from imgassets.manifests import Outcome
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition
@@ -29,10 +29,85 @@ JPEG = picture()
         ("  https://h.example/%20a%zz ", "https://h.example/%2520a%25zz"),
         ("http://h.example:8080/x?a=1&b=[2]", "http://h.example:8080/x?a=1&b=[2]"),
         ("http://[::1]:80/x", "http://[::1]:80/x"),
+        ("https://[2606:4700::ABCD]/x", "https://[2606:4700::abcd]/x"),
+        ("HTTPS://H.Example/A?B=C", "https://h.example/A?B=C"),
+        ("https://h.example?w=9", "https://h.example/?w=9"),
+        ("https://h.example:443/x", "https://h.example:443/x"),
+        ("https://h.example:/x", "https://h.example/x"),
+        ("https://h.example:0/x", "https://h.example:0/x"),
+        ("https://MAÑANA.example:8443/x", "https://xn--maana-pta.example:8443/x"),
+        ("https://\ufb01ne\u3002example/x", "https://fine.example/x"),  # ligature, full stop
+        ("https://h.example/x;v=1?", "https://h.example/x;v=1"),
+        ("https://h.example/a%2Fb%41", "https://h.example/a%2FbA"),
+        ("https://my_shop-1.example/x", "https://my_shop-1.example/x"),
     ],
 )
 def test_a_url_is_spelled_as_http_sends_it(written: str, sent: str) -> None:
     assert normalise(written) == sent
+
+
+SCHEME = "the address does not start with http:// or https://"
+LOGIN = "the address carries a user name; credentials belong in the settings"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("", SCHEME),
+        ("zara.jpg", SCHEME),
+        ("ftp://h.example/x", SCHEME),
+        ("httpx://h.example/x", SCHEME),
+        ("http://", "the address names no host"),
+        ("https:///x", "the address names no host"),
+        ("https://:8443/x", "the address names no host"),
+        ("https://user:word@h.example/x", LOGIN),
+        ("https://user@h.example/x", LOGIN),
+        ("https://:word@h.example/x", LOGIN),
+        ("https://@h.example/x", LOGIN),
+        ("https://h.example:99999/x", "no URL: Port out of range 0-65535"),
+        ("https://h.example:x/x", "no URL: Port could not be cast to integer value as 'x'"),
+        ("https://[::1/x", "no URL: Invalid IPv6 URL"),
+        ("https://a b.example/x", "the host name is not valid: 'a b.example'"),
+        ("https://a\x7f.example/x", "the host name is not valid: 'a\\x7f.example'"),
+        *(
+            (f"https://a{c}b.example/x", f"the host name is not valid: {f'a{c}b.example'!r}")
+            for c in "<>\"'`{}|\\^%"
+        ),
+        ("https://ä..example/x", "the host name is not valid: Empty Label"),
+        ("https://h.example/\ud800", "no URL: 'utf-8' codec can't encode character"),
+        (
+            "https://h.example/" + "x" * (MAX_LENGTH - 17),
+            f"the address has {MAX_LENGTH + 1} characters; allowed: {MAX_LENGTH}",
+        ),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_the_reason(written: str, message: str) -> None:
+    with pytest.raises(InvalidUrlError) as caught:
+        normalise(written)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_url_may_have_sixteen_thousand_characters_as_sent() -> None:
+    assert MAX_LENGTH == 16_000
+    longest = "https://h.example/" + "x" * (MAX_LENGTH - 18)
+    assert normalise(longest) == longest
+    # Each umlaut is sent as six characters.
+    with pytest.raises(InvalidUrlError, match="has 16008 characters"):
+        normalise("https://h.example/" + "ä" * 2665)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://h.example/", "https://h.example"),
+        ("http://h.example:8080/a/b", "http://h.example:8080"),
+        ("https://[::1]:8443/x", "https://[::1]:8443"),
+        ("https://h.example/x?u=http://other.example/y", "https://h.example"),
+        ("https://h.example//other.example/y", "https://h.example"),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(url: str, host: str) -> None:
+    assert origin(url) == host
 
 
 @pytest.mark.parametrize(
@@ -42,11 +117,33 @@ def test_a_url_is_spelled_as_http_sends_it(written: str, sent: str) -> None:
         ("b.jpg", "http://h.example/x/b.jpg"),
         ("//cdn.example/b.jpg", "http://cdn.example/b.jpg"),
         ("https://cdn.example/b c", "https://cdn.example/b%20c"),
+        # Bytes as engines read them: UTF-8, latin-1; and text beyond both.
         ("/kl\u00c3\u00a4der", "http://h.example/kl%C3%A4der"),
+        ("/kl\u00e4der", "http://h.example/kl%C3%A4der"),
+        ("/z\u0142oty", "http://h.example/z%C5%82oty"),
+        ("../b.jpg", "http://h.example/b.jpg"),
+        ("?w=9", "http://h.example/x/a.jpg?w=9"),
+        ("", "http://h.example/x/a.jpg?w=1"),
+        ("HTTP://CDN.example", "http://cdn.example/"),
     ],
 )
 def test_a_redirect_is_resolved(location: str, target: str) -> None:
-    assert joined("http://h.example/x/a.jpg", location) == target
+    assert joined("http://h.example/x/a.jpg?w=1", location) == target
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("http://[", "no URL: Invalid IPv6 URL"),
+        ("ftp://h.example/x", SCHEME),
+        ("javascript:alert(1)", SCHEME),
+        ("https://user:word@h.example/x", LOGIN),
+    ],
+)
+def test_a_redirect_to_what_cannot_be_sent_is_refused(location: str, message: str) -> None:
+    with pytest.raises(InvalidUrlError) as caught:
+        joined("http://h.example/x/a.jpg", location)
+    assert str(caught.value) == message
 
 
 @given(st.text(max_size=200) | st.text(max_size=200).map("http://h.example/".__add__))
