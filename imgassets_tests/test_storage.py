@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 import boto3
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -189,14 +190,12 @@ def test_files_that_were_removed_on_purpose_are_remembered_by_every_later_run(
 
 def test_nothing_is_written_where_all_files_are_known_to_be_removed(disk: Folder) -> None:
     mark_removed(disk, ["a.jpg", "b.jpg"])
-    Path(disk.address).chmod(0o500)
     (note,) = Path(disk.address).iterdir()
     written = note.stat().st_mtime_ns, note.stat().st_ino
     mark_removed(disk, ["b.jpg"])
     mark_removed(disk, ["b.jpg", "a.jpg"])
     mark_removed(disk, [])
     assert (note.stat().st_mtime_ns, note.stat().st_ino) == written
-    Path(disk.address).chmod(0o700)
 
 
 def test_a_broken_note_of_removed_files_is_told(folder: Folder) -> None:
@@ -347,12 +346,12 @@ def test_a_file_is_open_to_others_as_far_as_the_umask_lets_it(disk: Folder) -> N
 
 def test_no_file_stays_open(disk: Folder) -> None:
     disk.write("a.jpg", b"data")
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208  (names, not paths)
+    before = psutil.Process().num_fds()
     for _ in range(20):
         disk.write("a.jpg", b"data")
         disk.read("a.jpg")
         disk.sizes()
-    assert len(os.listdir("/proc/self/fd")) <= len(before) + 5  # noqa: PTH208
+    assert psutil.Process().num_fds() < before + 10
 
 
 def test_two_threads_that_write_one_file_leave_the_last_one_whole(
