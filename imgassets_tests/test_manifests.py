@@ -99,6 +99,12 @@ def test_rows_survive_the_way_through_a_file_with_their_outcomes_as_outcomes(
     assert read[0].fetched_at.utcoffset() == dt.timedelta(0)
 
 
+def test_a_moment_is_kept_to_the_millisecond_that_it_lies_in() -> None:
+    moment = dt.datetime(2026, 1, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+    (row,) = from_table(to_table([raw_row(fetched_at=moment)], RawRow), RawRow)
+    assert row.fetched_at == moment.replace(microsecond=999_000)
+
+
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
 def test_a_table_without_rows_has_the_columns_of_its_kind(kind: type[UrlRow]) -> None:
     table = to_table([], kind)

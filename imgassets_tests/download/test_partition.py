@@ -311,6 +311,27 @@ def test_an_image_that_is_saved_while_the_run_stops_is_kept(
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
 
 
+def test_an_image_that_is_being_written_while_the_run_stops_is_kept(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Folder.write
+
+    def slowly(folder: Folder, name: str, data: bytes) -> None:
+        if name == "p-1.jpg":
+            partition.cancelled.set()
+            time.sleep(0.5)  # twice as long as the run takes to notice
+        write(folder, name, data)
+
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(2)]
+    monkeypatch.setattr(Folder, "write", slowly)
+    with pytest.raises(CancelledError):
+        partition.download(url_rows(*urls))
+    monkeypatch.undo()
+    partition.cancelled.clear()
+    assert [row.outcome for row in partition.run(*urls)] == [Outcome.OK] * 2
+    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
+
+
 def test_an_interrupted_run_keeps_what_was_done(partition: Partition, server: Server) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
 
