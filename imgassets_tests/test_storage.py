@@ -336,12 +336,46 @@ def test_writes_that_the_system_cuts_in_pieces_arrive_whole(
 
 
 def test_a_file_is_open_to_others_as_far_as_the_umask_lets_it(disk: Folder) -> None:
-    before = os.umask(0o027)
+    before = os.umask(0o002)
     try:
-        disk.write("a.jpg", b"data")
+        for name in ("first.jpg", "second.jpg"):  # the first one makes the folder
+            disk.write(name, b"data")
     finally:
         os.umask(before)
-    assert Path(disk.address, "a.jpg").stat().st_mode & 0o777 == 0o640
+    for file in Path(disk.address).iterdir():
+        assert file.stat().st_mode & 0o777 == 0o664
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_used(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_before_it_is_made(path: str, *_: int) -> int:
+        monkeypatch.undo()
+        (disk / "sub").write("theirs.jpg", b"data")
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "open", open_before_it_is_made)
+    (disk / "sub").write("ours.jpg", b"data")
+    assert set((disk / "sub").sizes()) == {"ours.jpg", "theirs.jpg"}
+
+
+def test_a_writer_whose_temporary_file_was_swept_away_tells_which_file_it_could_not_write(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_write = os.write
+
+    def swept(handle: int, data: bytes) -> int:
+        monkeypatch.undo()
+        disk.remove_temporaries()
+        return really_write(handle, data)
+
+    monkeypatch.setattr(os, "write", swept)
+    with pytest.raises(StorageError, match="No such file") as told:
+        disk.write("a.jpg", b"data")
+    cause = told.value.__cause__
+    assert isinstance(cause, FileNotFoundError)
+    assert cause.filename2 == f"{disk.address}/a.jpg"
+    assert disk.sizes() == {}
 
 
 def test_no_file_stays_open(disk: Folder) -> None:
@@ -525,6 +559,8 @@ def test_a_listing_is_complete_while_others_write_to_the_folder(disk: Folder) ->
         ("s3://bucket/prefix/", "s3://bucket/prefix"),
         ("gs://bucket", "gs://bucket"),
         ("/data/", "/data"),
+        ("/DATA_X/", "/DATA_X"),
+        ("s3://bucket/prefix//", "s3://bucket/prefix"),
         ("file:///data", "/data"),
         ("file:///data/", "/data"),
         ("data", f"{project_root()}/data"),
