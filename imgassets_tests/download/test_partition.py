@@ -457,6 +457,30 @@ def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
     assert any("Traceback" in line and "oops" in line for line in partition.log)
 
 
+def test_a_log_that_fails_ends_the_run_and_keeps_what_was_done(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(*_: object) -> object:
+        raise KeyError("oops")
+
+    class Full(list[str]):
+        def append(self, line: str) -> None:
+            raise OSError(28, "no space left for the log", line)
+
+    done = server.add("/0.jpg", JPEG)
+    partition.run(done)
+    partition.with_settings(threads=4)
+    urls = [done, *(server.add(f"/{n}.jpg", JPEG) for n in range(1, 9))]
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection, "inspect", buggy)
+        patch.setattr(partition, "log", Full())
+        with pytest.raises(OSError, match="no space left for the log"):
+            partition.download(url_rows(*urls))
+    assert not [t for t in threading.enumerate() if t.name.startswith("download-")]
+    assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
+    assert server.hits["/0.jpg"] == 1
+
+
 def test_a_bug_in_the_loop_of_libcurl_hangs_nothing_and_is_told_in_every_row(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
