@@ -6,7 +6,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from imgassets.download.adoption import adopt
-from imgassets.download.partition import collect
+from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome
 from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
@@ -68,7 +68,7 @@ def test_a_row_of_a_moved_image_says_where_the_url_stands_now(
     (before,) = partition.run_rows([url_row("a", url)])
     moved = replace(url_row("b", url, 3), product_id="q", document_id="e")
     new = url_row("c", server.add("/c.jpg", answer(OTHER)))
-    assert adopt([moved, new], partition.folder) == 1
+    assert plan([moved], partition.folder, 10) == []
     partition.download([moved, new])
     rows = collect([moved, new], partition.folder)
     assert rows[0] == replace(
@@ -76,6 +76,16 @@ def test_a_row_of_a_moved_image_says_where_the_url_stands_now(
     )
     assert partition.files == {"b.png": PNG, "c.jpg": OTHER}
     assert server.hits == {"/a.jpg": 1, "/c.jpg": 1}
+
+
+def test_images_are_taken_over_once(partition: Partition, server: Server) -> None:
+    url = server.add("/a.jpg", answer(JPEG))
+    partition.run_rows([url_row("a", url)])
+    rows = [url_row(key, url) for key in ("a", "b", "c")]
+    rows.append(url_row("d", server.url("/new.jpg")))
+    assert adopt(rows, partition.folder) == 2
+    assert adopt(rows, partition.folder) == 0
+    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
 
 
 def test_of_a_url_that_moved_only_the_bytes_of_its_row_are_taken_over(
