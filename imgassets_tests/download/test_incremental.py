@@ -263,12 +263,22 @@ def test_one_url_of_several_products_is_refreshed_once(
     partition.run_rows(rows)
     partition.download(rows, refresh=True)
     assert [row.http_status for row in collect(rows, partition.folder)] == [304, 304]
-    # A third product joins: its file is needed, so the body is.
-    rows.append(url_row("c", url))
+
+
+def test_a_product_that_joins_a_url_gets_its_image_in_a_refresh(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
+    rows = [url_row("a", url), url_row("b", url)]
+    partition.run_rows(rows[:1])
+    # The file that could be copied was removed on purpose, so that the body is needed.
+    mark_removed(partition.folder, ["a.jpg"])
+    (partition.folder / "images").remove("a.jpg")
     partition.download(rows, refresh=True)
     done = collect(rows, partition.folder)
-    assert [row.outcome for row in done] == [Outcome.OK] * 3
-    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
+    assert [(row.outcome, row.http_status) for row in done] == [(Outcome.OK, 200)] * 2
+    assert partition.files["b.jpg"] == JPEG
+    assert server.hits == {"/a.jpg": 2}
 
 
 def test_only_some_outcomes_are_tried_again(partition: Partition, server: Server) -> None:
