@@ -523,6 +523,7 @@ def test_as_many_requests_as_allowed_go_to_one_host_at_once(
 
     def found(handler: Handler) -> None:
         if server.at_once >= at_once:
+            server.closing.wait(0.2)  # more would come now, if they were let
             together.set()
         assert together.wait(20)
         handler.reply(JPEG)
