@@ -117,6 +117,13 @@ def test_columns_that_are_of_no_manifest_are_left_out() -> None:
     assert from_table(table, UrlRow) == [url_row()]
 
 
+def test_a_url_that_was_never_asked_for_has_no_attempts_and_nothing_else() -> None:
+    row = raw_row(outcome=Outcome.HOST_DOWN, path=None, bytes=None, sha256=None)
+    nothing = {field.name: getattr(row, field.name) for field in fields(RawRow)[8:]}
+    assert nothing.pop("attempts") == 0
+    assert {*nothing.values()} == {None}
+
+
 def test_the_url_list_can_be_read_out_of_the_raw_manifest() -> None:
     assert from_table(to_table([raw_row(3)], RawRow), UrlRow) == [url_row(3)]
 
@@ -359,7 +366,7 @@ def test_a_processed_manifest_takes_date_and_retailer_from_its_folder(tmp_path: 
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
 def test_every_column_says_what_it_holds_on_one_line(kind: type[UrlRow | ProcessedRow]) -> None:
     told = meanings(kind)
-    assert set(told) == set(SCHEMAS[kind].names)
+    assert [*told] == SCHEMAS[kind].names
     for text in told.values():
         assert text[0].isupper() or text[0] == "`"
         assert text.endswith(".")
