@@ -262,5 +262,5 @@ def fingerprint(rows: Sequence[UrlRow] | Sequence[ProcessedRow], *columns: str) 
     """
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(repr([getattr(row, column) for column in columns]).encode("utf-8", "replace"))
+        digest.update(repr([getattr(row, column) for column in columns]).encode())
     return digest.hexdigest()

@@ -123,7 +123,7 @@ class Folder:
                 f"cannot list {self.address}: {error}; repair the storage, "
                 "then run the partition again"
             ) from error
-        return {f["name"].rsplit("/", 1)[-1]: f["size"] for f in found if f["type"] == "file"}
+        return {f["name"].rpartition("/")[2]: f["size"] for f in found if f["type"] == "file"}
 
     def remove(self, name: str) -> None:
         """Remove a file; it need not exist.

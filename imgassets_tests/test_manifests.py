@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgassets.manifests import (
+    OUTCOMES,
     PROCESSED_IMAGES,
     RAW_IMAGES,
     SCHEMAS,
@@ -25,6 +27,7 @@ from imgassets.manifests import (
     RawRow,
     UrlRow,
     count_outcomes,
+    fingerprint,
     from_table,
     meanings,
     to_table,
@@ -96,6 +99,12 @@ def test_rows_survive_the_way_through_a_file_with_their_outcomes_as_outcomes(
     assert read[0].fetched_at.utcoffset() == dt.timedelta(0)
 
 
+def test_a_moment_is_kept_to_the_millisecond_that_it_lies_in() -> None:
+    moment = dt.datetime(2026, 1, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+    (row,) = from_table(to_table([raw_row(fetched_at=moment)], RawRow), RawRow)
+    assert row.fetched_at == moment.replace(microsecond=999_000)
+
+
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
 def test_a_table_without_rows_has_the_columns_of_its_kind(kind: type[UrlRow]) -> None:
     table = to_table([], kind)
@@ -106,6 +115,13 @@ def test_a_table_without_rows_has_the_columns_of_its_kind(kind: type[UrlRow]) ->
 def test_columns_that_are_of_no_manifest_are_left_out() -> None:
     table = to_table([url_row()], UrlRow).append_column("note", pa.array(["of a person"]))
     assert from_table(table, UrlRow) == [url_row()]
+
+
+def test_a_url_that_was_never_asked_for_has_no_attempts_and_nothing_else() -> None:
+    row = raw_row(outcome=Outcome.HOST_DOWN, path=None, bytes=None, sha256=None)
+    nothing = {field.name: getattr(row, field.name) for field in fields(RawRow)[8:]}
+    assert nothing.pop("attempts") == 0
+    assert {*nothing.values()} == {None}
 
 
 def test_the_url_list_can_be_read_out_of_the_raw_manifest() -> None:
@@ -160,10 +176,17 @@ PROCESSED_COLUMNS = {
     "face_count": (pa.int32(), OPTIONAL),
     "face_box": (BOX, OPTIONAL),
     "face_score": (pa.float64(), OPTIONAL),
+    "face_boxes": (pa.list_(BOX), OPTIONAL),
+    "face_scores": (pa.list_(pa.float64()), OPTIONAL),
+    "face_landmarks": (pa.list_(BOX), OPTIONAL),
+    "face_action": (pa.string(), OPTIONAL),
+    "face_rule": (pa.string(), OPTIONAL),
+    "face_cut": (pa.int32(), OPTIONAL),
     "face_removed": (pa.bool_(), OPTIONAL),
     "trim_box": (BOX, OPTIONAL),
     "trim_threshold": (pa.float64(), OPTIONAL),
     "trim_ratio": (pa.float64(), OPTIONAL),
+    "kept_box": (BOX, OPTIONAL),
     "settings_hash": (pa.string(), OPTIONAL),
 }
 
@@ -176,8 +199,43 @@ PROCESSED_COLUMNS = {
 def test_readers_find_the_columns_they_were_promised(
     schema: pa.Schema, contract: dict[str, tuple[pa.DataType, bool]]
 ) -> None:
-    found = {name: (schema.field(name).type, schema.field(name).nullable) for name in contract}
+    found = {field.name: (field.type, field.nullable) for field in schema}
     assert found == contract
+    assert [*found] == [*contract]
+
+
+WORDS = (
+    "ok invalid_url http_error timeout connection_error too_many_redirects blocked_address "
+    "disallowed host_down too_large too_many_pixels too_small empty not_an_image "
+    "unsupported_format corrupt not_fetched no_raw raw_missing too_close crashed failed"
+)
+
+
+def test_readers_find_the_outcomes_they_were_promised() -> None:
+    assert " ".join(Outcome) == WORDS
+    assert [str(outcome) for outcome in Outcome] == [outcome.name.lower() for outcome in Outcome]
+    assert {word: Outcome[word.upper()] for word in WORDS.split()} == OUTCOMES
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (Outcome.HTTP_ERROR, "http_status"),
+        (Outcome.TOO_MANY_REDIRECTS, "download.max_redirects"),
+        (Outcome.BLOCKED_ADDRESS, "download.allow_private_addresses"),
+        (Outcome.DISALLOWED, "download.robots"),
+        (Outcome.TOO_LARGE, "more bytes than download.max_bytes"),
+        (Outcome.TOO_SMALL, "fewer bytes than download.min_bytes"),
+        (Outcome.TOO_MANY_PIXELS, "download.max_pixels or decode.max_pixels"),
+        (Outcome.TOO_CLOSE, "faces.too_close"),
+        (Outcome.NOT_FETCHED, "run it again"),
+        (Outcome.NO_RAW, "the download failed"),
+        (Outcome.RAW_MISSING, "the downloaded file is gone"),
+        (Outcome.OK, "saved"),
+    ],
+)
+def test_an_outcome_names_the_column_or_option_to_look_at(outcome: Outcome, told: str) -> None:
+    assert told in outcome.meaning
 
 
 def test_every_outcome_is_a_word_that_says_what_it_means() -> None:
@@ -191,6 +249,63 @@ def test_every_outcome_is_a_word_that_says_what_it_means() -> None:
 def test_outcomes_are_counted_with_the_most_frequent_first() -> None:
     rows = [raw_row(), raw_row(outcome=Outcome.TIMEOUT), raw_row(outcome=Outcome.TIMEOUT)]
     assert list(count_outcomes(rows).items()) == [("timeout", 2), ("ok", 1)]
+    assert all(type(word) is str for word in count_outcomes(rows))
+    assert count_outcomes([processed_row(outcome=Outcome.CRASHED)]) == {"crashed": 1}
+    assert count_outcomes([]) == {}
+
+
+def test_equal_content_has_one_fingerprint_in_whichever_columns_else_rows_differ() -> None:
+    rows = [raw_row(0), raw_row(1)]
+    again = [raw_row(0, attempts=2, error="slow"), raw_row(1, http_status=200)]
+    columns = ("key", "outcome", "sha256")
+    assert fingerprint(rows, *columns) == fingerprint(again, *columns)
+    assert fingerprint(rows, "attempts") != fingerprint(again, "attempts")
+    assert fingerprint(rows[:1], "key") == fingerprint([url_row(0)], "key")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [raw_row(0)],
+        [raw_row(1), raw_row(0)],
+        [raw_row(0), raw_row(1), raw_row(1)],
+        [raw_row(0), raw_row(1, key="picture-2")],
+        [raw_row(0), raw_row(1, outcome=Outcome.CORRUPT)],
+        [raw_row(0), raw_row(1, sha256="0" * 64)],
+        [raw_row(0), raw_row(1, sha256=None)],
+        [raw_row(0), raw_row(1, sha256="None")],
+        [raw_row(0, sha256=raw_row(1).key), raw_row(1)],
+    ],
+)
+def test_other_content_has_another_fingerprint(others: list[RawRow]) -> None:
+    columns = ("key", "outcome", "sha256")
+    known = fingerprint([raw_row(0), raw_row(1)], *columns)
+    assert fingerprint(others, *columns) != known
+
+
+def test_texts_that_join_to_the_same_text_have_other_fingerprints() -> None:
+    joined = [
+        [raw_row(key="ab", url="c")],
+        [raw_row(key="a", url="bc")],
+        [raw_row(key="a', 'b", url="c")],
+        [raw_row(key="ab", url="None")],
+        [raw_row(key="ab", url="c", sha256=None)] * 2,
+    ]
+    assert len({fingerprint(rows, "key", "url") for rows in joined}) == len(joined)
+    assert fingerprint([raw_row(sha256=None)], "sha256") != fingerprint(
+        [raw_row(sha256="None")], "sha256"
+    )
+
+
+def test_a_fingerprint_is_the_same_in_every_process_and_takes_every_text() -> None:
+    # Runs of today are compared with runs of last year: a change would mark all as outdated.
+    assert fingerprint([url_row()], "key", "url") == (
+        "b35adee256316958f5a22217ca9a1ce44b991efb5d4567358d21bef60b391e34"
+    )
+    assert fingerprint([], "key") == hashlib.sha256().hexdigest()
+    # A lone surrogate, as a URL of a damaged document may hold, is in no UTF-8.
+    assert len(fingerprint([url_row(url="http://shop/\ud800.jpg")], "url")) == 64
 
 
 @pytest.fixture
@@ -251,9 +366,26 @@ def test_a_processed_manifest_takes_date_and_retailer_from_its_folder(tmp_path: 
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
 def test_every_column_says_what_it_holds_on_one_line(kind: type[UrlRow | ProcessedRow]) -> None:
     told = meanings(kind)
-    assert set(told) == set(SCHEMAS[kind].names)
+    assert [*told] == SCHEMAS[kind].names
     for text in told.values():
         assert text[0].isupper() or text[0] == "`"
         assert text.endswith(".")
         assert "\n" not in text
     assert told["key"].startswith("As in" if kind is ProcessedRow else "Stable id")
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "text"),
+    [
+        (UrlRow, "date", "YYYY-MM-DD"),
+        (RawRow, "date", "YYYY-MM-DD"),
+        (RawRow, "outcome", "What became of the URL"),
+        (ProcessedRow, "outcome", "What became of the picture"),
+        (ProcessedRow, "url", "Address of the picture"),
+        (ProcessedRow, "face_box", "lowest chin, in pixels of the served picture as it is seen"),
+    ],
+)
+def test_a_column_says_what_it_holds_in_its_own_manifest(
+    kind: type[UrlRow | ProcessedRow], column: str, text: str
+) -> None:
+    assert text in meanings(kind)[column]

@@ -13,7 +13,9 @@ from pathlib import Path
 from random import Random
 
 import boto3
+import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 from hypothesis import HealthCheck, given
@@ -28,8 +30,10 @@ from imgassets.storage import (
     Folder,
     Storage,
     StorageError,
+    mark_removed,
     open_storage,
     read_table,
+    removed,
     write_table,
 )
 
@@ -148,6 +152,76 @@ def test_threads_write_side_by_side(folder: Folder) -> None:
     assert folder.read("7-4") == bytes([7]) * 1_000
 
 
+def test_a_manifest_is_a_compressed_file_of_its_name_beside_the_images(folder: Folder) -> None:
+    partition = Storage(folder).partition("raw_images", "2026-01-31", "zara")
+    write_table(partition, TABLE)
+    (partition / IMAGES).write("a.jpg", b"four")
+    place = f"{folder.address}/raw_images/date=2026-01-31/retailer=zara"
+    data = Folder(place).read("manifest.parquet")
+    metadata = pq.read_metadata(pa.BufferReader(data))
+    compressions = {metadata.row_group(0).column(n).compression for n in range(2)}
+    assert compressions == {"ZSTD"}
+    assert Folder(f"{place}/images").read("a.jpg") == b"four"
+
+
+def test_a_table_without_rows_or_of_some_columns_is_read(folder: Folder) -> None:
+    write_table(folder, TABLE.slice(0, 0), "empty.parquet")
+    assert read_table(folder, "empty.parquet").equals(TABLE.slice(0, 0))
+    write_table(folder, TABLE)
+    assert read_table(folder, columns=["width"]).equals(TABLE.select(["width"]))
+    assert read_table(folder, MANIFEST, ["width", "key"]).column_names == ["width", "key"]
+
+
+def test_files_that_were_removed_on_purpose_are_remembered_by_every_later_run(
+    folder: Folder,
+) -> None:
+    assert removed(folder) == set()
+    mark_removed(folder, [])
+    assert folder.sizes() == {}
+    mark_removed(folder, ["a.jpg", "b.jpg"])
+    assert removed(folder) == {"a.jpg", "b.jpg"}
+    mark_removed(folder, iter(["c.jpg"]))
+    assert removed(folder) == {"a.jpg", "b.jpg", "c.jpg"}
+    assert removed(folder / IMAGES) == set()
+    # A note is no manifest, and no image.
+    with pytest.raises(FileNotFoundError):
+        read_table(folder)
+
+
+def test_nothing_is_written_where_all_files_are_known_to_be_removed(disk: Folder) -> None:
+    mark_removed(disk, ["a.jpg", "b.jpg"])
+    (note,) = Path(disk.address).iterdir()
+    written = note.stat().st_mtime_ns, note.stat().st_ino
+    mark_removed(disk, ["b.jpg"])
+    mark_removed(disk, ["b.jpg", "a.jpg"])
+    mark_removed(disk, [])
+    assert (note.stat().st_mtime_ns, note.stat().st_ino) == written
+
+
+def test_a_broken_note_of_removed_files_is_told(folder: Folder) -> None:
+    mark_removed(folder, ["a.jpg"])
+    (name,) = folder.sizes()
+    folder.write(name, b"no parquet")
+    with pytest.raises(StorageError, match="is broken"):
+        removed(folder)
+    with pytest.raises(StorageError, match="is broken"):
+        mark_removed(folder, ["b.jpg"])
+    assert folder.read(name) == b"no parquet"
+
+
+def test_a_folder_knows_whether_it_is_on_this_machine(folder: Folder) -> None:
+    assert folder.is_local is not folder.address.startswith("s3://")
+    assert (folder / IMAGES).is_local is folder.is_local
+
+
+def test_the_path_of_a_folder_sees_what_others_wrote(s3: str) -> None:
+    folder = Folder(f"s3://{s3}/data")
+    folder.write("a.jpg", b"four")
+    assert [path.name for path in folder.path.iterdir()] == ["a.jpg"]
+    _write_from_elsewhere(folder, "b.jpg", b"new")
+    assert sorted(path.name for path in folder.path.iterdir()) == ["a.jpg", "b.jpg"]
+
+
 def test_a_table_is_read_as_it_was_written(folder: Folder) -> None:
     write_table(folder, TABLE)
     write_table(folder, TABLE.slice(1), "part.parquet")
@@ -205,11 +279,22 @@ def _assert_unusable(folder: Folder) -> None:
         "list": folder.sizes,
         "remove": lambda: folder.remove("a.jpg"),
     }
+    file = f"{folder.address}/a.jpg"
+    again = "; repair the storage, then run the partition again"
+    kept = ": what was done is kept"
+    told = {
+        "write": (file, f"; free space or{again.removeprefix(';')}{kept}"),
+        "read": (file, again + kept),
+        "list": (folder.address, again),
+        "remove": (file, again),
+    }
     for word, attempt in attempts.items():
         with pytest.raises(StorageError) as error:
             attempt()
-        assert str(error.value).startswith(f"cannot {word} {folder.address}")
-        assert "run the partition again" in str(error.value)
+        address, end = told[word]
+        assert str(error.value).startswith(f"cannot {word} {address}: ")
+        assert str(error.value).endswith(end)
+        assert str(error.value.__cause__) in str(error.value)
 
 
 # On a disk only.
@@ -248,6 +333,126 @@ def test_writes_that_the_system_cuts_in_pieces_arrive_whole(
     monkeypatch.setattr(os, "write", lambda handle, data: really_write(handle, data[:3]))
     disk.write("a.jpg", b"0123456789")
     assert disk.read("a.jpg") == b"0123456789"
+
+
+def test_a_file_is_open_to_others_as_far_as_the_umask_lets_it(disk: Folder) -> None:
+    before = os.umask(0o002)
+    try:
+        for name in ("first.jpg", "second.jpg"):  # the first one makes the folder
+            disk.write(name, b"data")
+    finally:
+        os.umask(before)
+    for file in Path(disk.address).iterdir():
+        assert file.stat().st_mode & 0o777 == 0o664
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_used(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_before_it_is_made(path: str, *_: int) -> int:
+        monkeypatch.undo()
+        (disk / "sub").write("theirs.jpg", b"data")
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "open", open_before_it_is_made)
+    (disk / "sub").write("ours.jpg", b"data")
+    assert set((disk / "sub").sizes()) == {"ours.jpg", "theirs.jpg"}
+
+
+def test_a_writer_whose_temporary_file_was_swept_away_tells_which_file_it_could_not_write(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_write = os.write
+
+    def swept(handle: int, data: bytes) -> int:
+        monkeypatch.undo()
+        disk.remove_temporaries()
+        return really_write(handle, data)
+
+    monkeypatch.setattr(os, "write", swept)
+    with pytest.raises(StorageError, match="No such file") as told:
+        disk.write("a.jpg", b"data")
+    cause = told.value.__cause__
+    assert isinstance(cause, FileNotFoundError)
+    assert cause.filename2 == f"{disk.address}/a.jpg"
+    assert disk.sizes() == {}
+
+
+def test_no_file_stays_open(disk: Folder) -> None:
+    disk.write("a.jpg", b"data")
+    before = psutil.Process().num_fds()
+    for _ in range(20):
+        disk.write("a.jpg", b"data")
+        disk.read("a.jpg")
+        disk.sizes()
+    assert psutil.Process().num_fds() < before + 10
+
+
+def test_two_threads_that_write_one_file_leave_the_last_one_whole(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_write = os.write
+
+    def write_beside(handle: int, data: bytes) -> int:
+        """Write a part; before the rest, another thread writes the whole file."""
+        monkeypatch.setattr(os, "write", really_write)
+        written = really_write(handle, data[:2])
+        other = threading.Thread(target=disk.write, args=("a.jpg", b"theirs"))
+        other.start()
+        other.join()
+        assert disk.read("a.jpg") == b"theirs"
+        return written
+
+    monkeypatch.setattr(os, "write", write_beside)
+    disk.write("a.jpg", b"ours, and longer")
+    assert disk.read("a.jpg") == b"ours, and longer"
+    assert disk.sizes() == {"a.jpg": 16}
+
+
+FORKED = """
+import os, sys
+from imgassets.storage import Folder
+
+folder = Folder(sys.argv[1])
+begun, begin = os.pipe()
+really_write = os.write
+child = os.fork()
+if not child:
+    os.read(begun, 1)
+    folder.write("a.jpg", b"theirs")
+    os._exit(0)
+
+def write_beside(handle, data):
+    os.write = really_write
+    written = os.write(handle, data[:2])
+    os.write(begin, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    return written
+
+os.write = write_beside
+folder.write("a.jpg", b"ours, and longer")
+"""
+
+
+def test_two_processes_that_write_one_file_leave_the_last_one_whole(disk: Folder) -> None:
+    subprocess.run([sys.executable, "-c", FORKED, disk.address], check=True, timeout=60)
+    assert disk.read("a.jpg") == b"ours, and longer"
+    assert disk.sizes() == {"a.jpg": 16}
+
+
+def test_a_write_that_is_interrupted_leaves_nothing(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.write("a.jpg", b"old")
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        disk.write("a.jpg", b"new")
+    monkeypatch.undo()
+    assert disk.sizes() == {"a.jpg": 3}
 
 
 FULL_DISK = """
@@ -352,8 +557,13 @@ def test_a_listing_is_complete_while_others_write_to_the_folder(disk: Folder) ->
     ("data_root", "address"),
     [
         ("s3://bucket/prefix/", "s3://bucket/prefix"),
+        ("gs://bucket", "gs://bucket"),
         ("/data/", "/data"),
+        ("/DATA_X/", "/DATA_X"),
+        ("s3://bucket/prefix//", "s3://bucket/prefix"),
         ("file:///data", "/data"),
+        ("file:///data/", "/data"),
+        ("data", f"{project_root()}/data"),
         (".imgassets/data", f"{project_root()}/.imgassets/data"),
     ],
 )

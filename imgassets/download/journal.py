@@ -112,9 +112,9 @@ def is_refresh(folder: Folder) -> bool:
 
 
 def remove(folder: Folder) -> None:
-    """Remove the journal."""
+    """Remove the journal, the oldest part first: what is left of it never ends with an old row."""
     journal = folder / JOURNAL
-    for name in journal.sizes():
+    for name in sorted(journal.sizes()):
         journal.remove(name)
 
 

@@ -41,7 +41,7 @@ class Pool:
         self._client = client
         self._log = log
         self._results: SimpleQueue[list[RawRow]] = SimpleQueue()
-        self._fatal: StorageError | None = None
+        self._fatal: Exception | None = None
         self._lock = threading.Lock()
         self._working = threads
         self._over = threading.Event()
@@ -76,6 +76,7 @@ class Pool:
 
         Raises:
             StorageError: a thread could not write; the others have been stopped.
+            Exception: a thread met a bug that is not one of an image, or its log failed; likewise.
         """
         # Not for each row: a wake-up of this thread costs the others Python's lock.
         self._over.wait(seconds)
@@ -102,7 +103,7 @@ class Pool:
                 self._run(task)
         except AbortedError:
             pass
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001  (else the other threads would wait for ever)
             self._fatal = self._fatal or error
             self._schedule.stop()
             self._over.set()

@@ -18,7 +18,7 @@ from imgassets.download import journal
 from imgassets.manifests import OUTCOMES, RAW_IMAGES, Outcome, RawRow, UrlRow
 from imgassets.storage import IMAGES, Folder, read_table, removed
 
-_SLICE = 5_000
+_BATCH = 5_000
 URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 _catalogues = attrgetter(*URL_FIELDS)
 
@@ -102,9 +102,9 @@ def last_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
     """The last row of each of these URLs, by key; what stands beside the URL is the catalogue's."""
     asked = {row.key: row for row in url_rows}
     rows: dict[str, RawRow] = {}
-    # In slices, and with the strings that are there already: 200,000 rows are a lot of memory.
-    for start in range(0, table.num_rows, _SLICE):
-        for found in table.slice(start, _SLICE).to_pylist():
+    # In batches, and with the strings that are there already: 200,000 rows are a lot of memory.
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for found in batch.to_pylist():
             row = asked.get(found["key"])
             if row is not None and row.url == found["url"]:
                 found.update(zip(URL_FIELDS, _catalogues(row), strict=True))

@@ -212,7 +212,8 @@ class _Journal:
             self._pending = []
 
     def remove(self) -> None:
-        for name in self._folder.sizes():
+        # The oldest part first: what is left of it never ends with an old row.
+        for name in sorted(self._folder.sizes()):
             self._folder.remove(name)
 
 

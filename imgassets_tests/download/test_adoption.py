@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 
-from imgassets.download.partition import collect
+from imgassets.download.adoption import adopt
+from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome
+from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
+from imgassets_tests.download.disks import failing_writes, is_table
 from imgassets_tests.download.pictures import picture
 from imgassets_tests.download.server import Server, answer
 
 JPEG = picture()
 OTHER = picture(seed=1)
+PNG = picture("PNG")
+GONE = answer(b"gone", status=404)
 
 
 def test_a_url_that_moved_keeps_its_picture_though_the_shop_has_it_no_more(
@@ -53,3 +59,80 @@ def test_a_picture_whose_url_left_the_catalogue_stays(partition: Partition, serv
         (row,) = partition.run(first)
         assert row.path == "images/p-0.jpg"
     assert partition.files == {"p-0.jpg": JPEG, "p-1.jpg": OTHER}
+
+
+def test_a_row_of_a_moved_image_says_where_the_url_stands_now(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", answer(PNG, headers={"ETag": '"1"'}))
+    (before,) = partition.run_rows([url_row("a", url)])
+    moved = replace(url_row("b", url, 3), product_id="q", document_id="e")
+    new = url_row("c", server.add("/c.jpg", answer(OTHER)))
+    assert plan([moved], partition.folder, 10) == []
+    partition.download([moved, new])
+    rows = collect([moved, new], partition.folder)
+    assert rows[0] == replace(
+        before, key="b", position=3, product_id="q", document_id="e", path="images/b.png"
+    )
+    assert partition.files == {"b.png": PNG, "c.jpg": OTHER}
+    assert server.hits == {"/a.jpg": 1, "/c.jpg": 1}
+
+
+def test_images_are_taken_over_once(partition: Partition, server: Server) -> None:
+    url = server.add("/a.jpg", answer(JPEG))
+    partition.run_rows([url_row("a", url)])
+    rows = [url_row(key, url) for key in ("a", "b", "c")]
+    rows.append(url_row("d", server.url("/new.jpg")))
+    assert adopt(rows, partition.folder) == 2
+    assert adopt(rows, partition.folder) == 0
+    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
+
+
+def test_of_a_url_that_moved_only_the_bytes_of_its_row_are_taken_over(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", answer(JPEG))
+    partition.run_rows([url_row("a", url)])
+    newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]
+    server.add("/a.jpg", answer(newer))
+    with failing_writes(is_table):  # a refresh replaces the file and is killed before its row
+        partition.download([url_row("a", url)], refresh=True)
+    moved = [url_row("b", url)]
+
+    server.add("/a.jpg", GONE)
+    (row,) = partition.run_rows(moved)
+    assert (row.outcome, row.path) == (Outcome.HTTP_ERROR, None)
+    # The image is in no row any more, but it may be had nowhere else.
+    assert partition.files == {"a.jpg": newer}
+
+    server.add("/a.jpg", answer(newer))
+    (row,) = partition.run_rows(moved)
+    assert row.sha256 == sha256(newer).hexdigest()
+    assert partition.files["b.jpg"] == newer
+
+
+def test_a_file_that_is_cut_or_was_removed_is_not_taken_over(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add(f"/{n}.jpg", answer(JPEG)) for n in range(2)]
+    partition.run(*urls)
+    images = partition.folder / "images"
+    images.write("p-0.jpg", JPEG[:10])
+    mark_removed(partition.folder, ["p-1.jpg"])
+    images.remove("p-1.jpg")
+    moved = [url_row("a", urls[0]), url_row("b", urls[1])]
+    rows = partition.run_rows(moved)
+    assert [row.outcome for row in rows] == [Outcome.OK] * 2
+    assert server.hits == {"/0.jpg": 2, "/1.jpg": 2}
+    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG}
+
+
+def test_files_of_a_key_that_its_row_does_not_name_go_and_others_stay(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add("/0.jpg", answer(JPEG)), server.url("/missing.jpg")]
+    images = partition.folder / "images"
+    for name in ("p-0.png", "p-1.jpg", "p-10.jpg", "elsewhere.jpg"):
+        images.write(name, OTHER)
+    partition.run(*urls)
+    assert partition.files == {"elsewhere.jpg": OTHER, "p-0.jpg": JPEG, "p-10.jpg": OTHER}

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
-from imgassets.download import journal
 from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome, RawRow
+from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
+from imgassets_tests.download.disks import failing_writes, is_manifest, is_table
 from imgassets_tests.download.pictures import picture
 from imgassets_tests.download.server import Answer, Handler, Server, answer, hang
 
 JPEG = picture()
 OTHER = picture(seed=1)
 PNG = picture("PNG")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def with_etag(body: bytes, etag: str) -> Answer:
@@ -144,22 +150,109 @@ def test_a_refresh_that_was_stopped_goes_on_where_it_stopped(
     assert [server.hits[f"/{n}.jpg"] for n in range(4)] == [2, 2, 2, 2]
 
 
-def test_a_picture_replaced_by_a_refresh_that_was_killed_is_not_taken_for_the_old_one(
+def test_after_a_refresh_that_was_killed_no_row_names_other_bytes_than_its_file(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
+    partition.run(*urls)
+    newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]  # of the same size
+    server.add("/1.jpg", newer)
+    # The file is replaced, and no row of it gets written any more.
+    with failing_writes(is_table):
+        partition.download(url_rows(*urls), refresh=True)
+    assert partition.files["p-1.jpg"] == newer
+
+    server.hits.clear()
+    rows = partition.run(*urls)
+    assert server.hits == {"/1.jpg": 1}
+    assert [row.sha256 for row in rows] == [sha256(body) for body in (JPEG, newer, JPEG)]
+    assert partition.files == {"p-0.jpg": JPEG, "p-1.jpg": newer, "p-2.jpg": JPEG}
+
+
+def test_after_a_refresh_that_was_killed_a_further_refresh_asks_for_the_whole_image(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
+    partition.run(url)
+    newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]
+    server.add("/a.jpg", with_etag(newer, '"2"'))
+    with failing_writes(is_table):
+        partition.download(url_rows(url), refresh=True)
+    # The server is back at the old image, which is no longer on the disk.
+    server.add("/a.jpg", with_etag(JPEG, '"1"'))
+    (row,) = refresh(partition, url)
+    assert (row.http_status, row.etag, row.sha256) == (200, '"1"', sha256(JPEG))
+    assert partition.files == {"p-0.jpg": JPEG}
+
+
+def test_a_file_of_the_old_format_stays_until_a_manifest_names_the_new_one(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", JPEG)
-    partition.run(url)
-    # The refresh was killed after it wrote the new picture, of the same size, and before its row.
-    journal.mark_refresh(partition.folder)
-    newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]
-    (partition.folder / "images").write("p-0.jpg", newer)
-    server.add("/a.jpg", newer)
-    assert len(plan(url_rows(url), partition.folder, 10)) == 1
-    (row,) = partition.run(url)
-    assert server.hits["/a.jpg"] == 2
-    import hashlib
+    (before,) = partition.run(url)
+    server.add("/a.jpg", PNG)
+    partition.download(url_rows(url), refresh=True)
+    with failing_writes(is_manifest):
+        collect(url_rows(url), partition.folder)
+    assert partition.file(before) == JPEG
+    (after,) = collect(url_rows(url), partition.folder)
+    assert partition.files == {"p-0.png": PNG}
+    assert after.path == "images/p-0.png"
 
-    assert row.sha256 == hashlib.sha256(newer).hexdigest()
+
+def test_rows_of_one_url_that_differ_are_refreshed_with_one_full_request(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
+    rows = [url_row("a", url), url_row("b", url)]
+    partition.run_rows(rows)
+    server.add("/a.jpg", with_etag(OTHER, '"2"'))
+    partition.download(rows[:1], refresh=True)  # the run is stopped before the row of b
+    assert partition.files == {"a.jpg": OTHER, "b.jpg": JPEG}
+    collect(rows, partition.folder)
+    server.requests.clear()
+    partition.download(rows, refresh=True)
+    done = collect(rows, partition.folder)
+    (request,) = server.requests["/a.jpg"]
+    assert request["If-None-Match"] is None
+    assert [row.sha256 for row in done] == [sha256(OTHER)] * 2
+    assert partition.files == {"a.jpg": OTHER, "b.jpg": OTHER}
+
+
+@pytest.mark.parametrize("retry", [[], [Outcome.TIMEOUT]])
+def test_urls_whose_turn_never_came_are_fetched_whatever_is_to_be_retried(
+    partition: Partition, server: Server, retry: list[Outcome]
+) -> None:
+    urls = [server.url("/0.jpg"), server.add("/1.jpg", JPEG)]
+    partition.download(url_rows(urls[0]))
+    before = collect(url_rows(*urls), partition.folder)
+    assert [str(row.outcome) for row in before] == ["http_error", "not_fetched"]
+    partition.download(url_rows(*urls), retry=retry)
+    after = collect(url_rows(*urls), partition.folder)
+    assert [str(row.outcome) for row in after] == ["http_error", "ok"]
+    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
+
+
+def test_images_removed_on_purpose_are_never_fetched_again(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add(f"/{n}.jpg", with_etag(JPEG, '"1"')) for n in range(3)]
+    images = partition.folder / "images"
+    for n in range(3):  # each run brings one more, which is removed
+        partition.run(*urls[: n + 1])
+        mark_removed(partition.folder, images.sizes())
+        for name in images.sizes():
+            images.remove(name)
+    server.requests.clear()
+    before = partition.run(*urls)
+    assert not server.requests
+    assert [str(row.outcome) for row in before] == ["ok"] * 3
+
+    # A refresh asks whether they changed, and gets no body of those that did not.
+    server.add("/2.jpg", with_etag(OTHER, '"2"'))
+    rows = refresh(partition, *urls)
+    assert [row.http_status for row in rows] == [304, 304, 200]
+    assert partition.files == {"p-2.jpg": OTHER}
 
 
 def test_one_url_of_several_products_is_refreshed_once(
@@ -170,12 +263,22 @@ def test_one_url_of_several_products_is_refreshed_once(
     partition.run_rows(rows)
     partition.download(rows, refresh=True)
     assert [row.http_status for row in collect(rows, partition.folder)] == [304, 304]
-    # A third product joins: its file is needed, so the body is.
-    rows.append(url_row("c", url))
+
+
+def test_a_product_that_joins_a_url_gets_its_image_in_a_refresh(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
+    rows = [url_row("a", url), url_row("b", url)]
+    partition.run_rows(rows[:1])
+    # The file that could be copied was removed on purpose, so that the body is needed.
+    mark_removed(partition.folder, ["a.jpg"])
+    (partition.folder / "images").remove("a.jpg")
     partition.download(rows, refresh=True)
     done = collect(rows, partition.folder)
-    assert [row.outcome for row in done] == [Outcome.OK] * 3
-    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
+    assert [(row.outcome, row.http_status) for row in done] == [(Outcome.OK, 200)] * 2
+    assert partition.files["b.jpg"] == JPEG
+    assert server.hits == {"/a.jpg": 2}
 
 
 def test_only_some_outcomes_are_tried_again(partition: Partition, server: Server) -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,16 @@ import pycurl  # type: ignore[import-untyped]
 import pytest
 
 from imgassets.download import inspection, journal
+from imgassets.download import partition as partition_module
 from imgassets.download.curl_loop import Loop, Transfer
 from imgassets.download.partition import CancelledError, collect, plan, shard_rows
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
-from imgassets.storage import Folder, StorageError, read_table
+from imgassets.settings import SettingsError
+from imgassets.storage import Folder, StorageError, mark_removed, read_table
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
+from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
 from imgassets_tests.download.pictures import picture
-from imgassets_tests.download.server import Handler, Server, answer, hang, slow
+from imgassets_tests.download.server import Answer, Handler, Server, answer, hang, slow
 
 JPEG = picture()
 PNG = picture("PNG")
@@ -51,7 +56,54 @@ def _with_milliseconds(row: RawRow) -> RawRow:
 
 
 def test_the_journal_is_gone_after_the_manifest(partition: Partition, server: Server) -> None:
-    partition.run(server.add("/0.jpg", JPEG))
+    rows = url_rows(server.add("/0.jpg", JPEG))
+    partition.download(rows, refresh=True)
+    assert (partition.folder / "_journal").sizes()
+    collect(rows, partition.folder)
+    assert (partition.folder / "_journal").sizes() == {}
+
+
+def test_a_manifest_that_cannot_be_written_loses_no_row_and_no_file(
+    partition: Partition, server: Server
+) -> None:
+    # a keeps its image; the URL of b moves to the key c; d fails.
+    urls = [server.add(f"/{name}.jpg", JPEG) for name in ("a", "b")] + [server.url("/d.jpg")]
+    partition.run_rows([url_row("a", urls[0]), url_row("b", urls[1])])
+    rows = [url_row(key, url) for key, url in zip(("a", "c", "d"), urls, strict=True)]
+    partition.download(rows)
+    with failing_writes(is_manifest):
+        collect(rows, partition.folder)
+    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
+
+    server.hits.clear()
+    partition.download(rows, retry=[])
+    done = collect(rows, partition.folder)
+    assert [str(row.outcome) for row in done] == ["ok", "ok", "http_error"]
+    assert not server.hits
+    assert partition.files == {"a.jpg": JPEG, "c.jpg": JPEG}
+
+
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_run_killed_while_it_removes_its_journal_loses_nothing(
+    partition: Partition, server: Server, after: int, newest_first: bool, removed: bool
+) -> None:
+    rows = url_rows(server.url("/0.jpg"), server.add("/1.jpg", JPEG))
+    partition.download(rows)  # the first URL fails; the run is killed before the manifest
+    server.add("/0.jpg", JPEG)
+    partition.download(rows)
+    with failing_removals(after, newest_first=newest_first):
+        collect(rows, partition.folder)
+    images = partition.folder / "images"
+    if removed:
+        mark_removed(partition.folder, images.sizes())
+        for name in images.sizes():
+            images.remove(name)
+    server.hits.clear()
+    assert [row.outcome for row in partition.run_rows(rows)] == [Outcome.OK] * 2
+    assert not server.hits
+    assert partition.files == ({} if removed else {"p-0.jpg": JPEG, "p-1.jpg": JPEG})
     assert (partition.folder / "_journal").sizes() == {}
 
 
@@ -120,14 +172,17 @@ def test_shards_share_a_partition_and_only_those_with_work_are_planned(
     assert [s.name for s in plan(rows, partition.folder, 3)] == ["shard_0001"]
 
 
+@pytest.mark.parametrize("place", ["", "images", "_journal"])
 def test_temporary_files_of_a_killed_writer_are_swept_by_the_plan(
-    partition: Partition, server: Server
+    partition: Partition, server: Server, place: str
 ) -> None:
-    partition.run(server.add("/0.jpg", JPEG))
-    left = Path(partition.folder.address, "images", ".p-1.jpg.123-4.tmp")
+    url = server.add("/0.jpg", JPEG)
+    partition.download(url_rows(url))
+    left = Path(partition.folder.address, place, ".p-1.jpg.123-4.tmp")
     left.write_bytes(JPEG[:100])
-    plan([], partition.folder, 10)
+    plan(url_rows(url), partition.folder, 10)
     assert not left.exists()
+    assert partition.files == {"p-0.jpg": JPEG}
 
 
 def test_what_was_done_before_a_stop_is_not_fetched_again(
@@ -141,7 +196,44 @@ def test_what_was_done_before_a_stop_is_not_fetched_again(
 
 def test_a_url_whose_turn_never_came_is_said_to_be_not_fetched(partition: Partition) -> None:
     (row,) = collect(url_rows("http://127.0.0.1:9/x.jpg"), partition.folder)
-    assert row.outcome is Outcome.NOT_FETCHED
+    assert (row.outcome, row.attempts) == (Outcome.NOT_FETCHED, 0)
+    assert row.error == (
+        "the run ended before the turn of this URL; materialize the partition again"
+    )
+    assert (row.key, row.url, row.fetched_at) == ("p-0", "http://127.0.0.1:9/x.jpg", None)
+
+
+def test_what_no_url_is_is_told_without_a_request(partition: Partition, server: Server) -> None:
+    rows = partition.run("ftp://shop/a.jpg", server.add("/1.jpg", JPEG))
+    assert rows[0].outcome is Outcome.INVALID_URL
+    assert rows[0].error == "the address does not start with http:// or https://"
+    assert (rows[0].attempts, rows[0].elapsed_ms, rows[0].path) == (0, None, None)
+    assert rows[1].outcome is Outcome.OK
+    (report,) = partition.reports
+    assert (report.urls, report.outcomes) == (2, {"invalid_url": 1, "ok": 1})
+    # It is in the journal, too: a run that goes on where this one stopped knows it.
+    partition.download(url_rows("ftp://shop/b.jpg"))
+    assert plan(url_rows("ftp://shop/b.jpg"), partition.folder, 10, retry=[]) == []
+
+
+def test_spellings_of_one_address_are_fetched_once(partition: Partition, server: Server) -> None:
+    url = server.add("/a%20b.jpg", JPEG)
+    rows = partition.run(url, url.replace("%20", " "), url + "#top", url.replace("http", "HTTP"))
+    assert [row.outcome for row in rows] == [Outcome.OK] * 4
+    assert server.hits == {"/a%20b.jpg": 1}
+    assert len(partition.files) == 4
+
+
+def test_a_run_is_reported_without_what_an_earlier_one_brought(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
+    partition.run(*urls[:2])
+    partition.run(*urls)
+    (report,) = partition.reports
+    assert (report.shard, report.urls, report.done_before) == ("shard_0000", 3, 2)
+    assert (report.outcomes, report.bytes) == ({"ok": 1}, len(JPEG))
+    assert partition.log[-1].startswith("shard_0000: 3 of 3 done, 0 failed; ")
 
 
 def test_a_journal_of_many_parts_is_made_one(partition: Partition, server: Server) -> None:
@@ -167,21 +259,152 @@ def test_of_two_rows_of_a_key_the_later_holds(partition: Partition, server: Serv
 def test_cancelling_stops_promptly_and_keeps_what_was_done(
     partition: Partition, server: Server
 ) -> None:
-    partition.with_settings(read_timeout_s=30, total_timeout_s=30, threads=4)
+    partition.with_settings(read_timeout_s=30, total_timeout_s=30, threads=4, per_host=4)
+    arrived = itertools.count(1)
+
+    def stuck(handler: Handler) -> None:
+        if next(arrived) == 4:  # all threads hang, so that each has handed in what it had
+            partition.cancelled.set()
+        hang(handler)
+
     done = [server.add(f"/{n}.jpg", JPEG) for n in range(8)]
-    stuck = [server.add(f"/stuck{n}.jpg", hang) for n in range(8)]
-    rows = url_rows(*done, *stuck)
-    threading.Timer(0.7, partition.cancelled.set).start()
+    rows = url_rows(*done, *(server.add(f"/stuck{n}.jpg", stuck) for n in range(8)))
     start = time.monotonic()
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError, match=r"^shard_0000 was cancelled; what was done is kept$"):
         partition.download(rows)
-    assert time.monotonic() - start < 10  # not the 30 s of the time limits
+    assert time.monotonic() - start < 15  # not the 30 s of the time limits
     assert not [t for t in threading.enumerate() if t.name.startswith("download-")]
-    asked = server.hits.total()
+    server.hits.clear()
     server.answers.update({f"/stuck{n}.jpg": answer(JPEG) for n in range(8)})
     partition.cancelled.clear()
     assert {row.outcome for row in partition.run_rows(rows)} == {Outcome.OK}
-    assert server.hits.total() == asked + 8
+    assert server.hits == {f"/stuck{n}.jpg": 1 for n in range(8)}
+
+
+class CancelledAfter(threading.Event):
+    """Set once a file is there: while the run looks whether it is cancelled."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def is_set(self) -> bool:
+        return wait_for(self._file.exists)
+
+
+def wait_for(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return True
+
+
+def test_an_image_that_is_saved_while_the_run_stops_is_kept(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add("/0.jpg", JPEG), server.add("/1.jpg", slow(0.3, answer(JPEG)))]
+    partition.cancelled = CancelledAfter(Path(partition.folder.address, "images", "p-1.jpg"))
+    with pytest.raises(CancelledError):
+        partition.download(url_rows(*urls))
+    assert [row.outcome for row in partition.run(*urls)] == [Outcome.OK] * 2
+    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
+
+
+def test_an_image_that_is_being_written_while_the_run_stops_is_kept(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Folder.write
+
+    def slowly(folder: Folder, name: str, data: bytes) -> None:
+        if name == "p-1.jpg":
+            partition.cancelled.set()
+            time.sleep(0.5)  # twice as long as the run takes to notice
+        write(folder, name, data)
+
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(2)]
+    monkeypatch.setattr(Folder, "write", slowly)
+    with pytest.raises(CancelledError):
+        partition.download(url_rows(*urls))
+    monkeypatch.undo()
+    partition.cancelled.clear()
+    assert [row.outcome for row in partition.run(*urls)] == [Outcome.OK] * 2
+    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
+
+
+def test_an_interrupted_run_keeps_what_was_done(partition: Partition, server: Server) -> None:
+    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
+
+    class Interrupting(threading.Event):
+        def is_set(self) -> bool:
+            raise KeyboardInterrupt
+
+    partition.cancelled = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        partition.download(url_rows(*urls))
+    kept = server.hits.total()
+    partition.cancelled = threading.Event()
+    assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
+    assert kept <= server.hits.total() == 3
+
+
+def test_rows_are_kept_on_disk_while_the_run_goes_on(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FLUSH_S", 0.01)
+    kept: list[dict[str, RawRow]] = []
+
+    def look(handler: Handler) -> None:
+        wait_for(lambda: journal.parts(partition.folder))
+        kept.append(journal.rows(partition.folder))
+        handler.reply(JPEG)
+
+    partition.with_settings(threads=1, read_timeout_s=30, total_timeout_s=30)
+    partition.run(server.add("/0.jpg", JPEG), server.add("/1.jpg", look))
+    assert [{key: row.outcome for key, row in rows.items()} for rows in kept] == [
+        {"p-0": Outcome.OK}
+    ]
+
+
+class Clock:
+    """Stands in for the module `time`: it goes on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return self.now
+
+    def wait_for_looks(self, number: int) -> None:
+        looks = self.looks
+        wait_for(lambda: self.looks >= looks + number)
+
+
+def test_progress_is_told_every_five_seconds(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(partition_module, "time", clock)
+    lines: list[int] = []
+
+    def after(seconds: float) -> Answer:
+        def found(handler: Handler) -> None:
+            clock.now += seconds
+            clock.wait_for_looks(4)
+            lines.append(len(partition.log))
+            handler.reply(JPEG)
+
+        return found
+
+    waits = (4.5, 0.5, 4.5, 0.5)
+    urls = [server.add(f"/{n}.jpg", after(seconds)) for n, seconds in enumerate(waits)]
+    partition.with_settings(threads=1, read_timeout_s=30, total_timeout_s=30)
+    partition.run(*urls)
+    assert lines == [0, 1, 1, 2]
+    assert len(partition.log) == 3
+    assert partition.log[0].startswith("shard_0000: 1 of 4 done, 0 failed; ")
 
 
 def test_a_storage_that_is_unusable_is_one_clear_error(
@@ -210,10 +433,11 @@ def test_a_disk_that_fills_up_keeps_what_was_done(
     with pytest.raises(StorageError, match="no space left"):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
-    kept = journal.rows(partition.folder)
+    kept = {row.url for row in journal.rows(partition.folder).values()}
     assert len(kept) == 10
+    server.hits.clear()
     assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
-    assert server.hits.total() <= 20 + partition.settings.threads + 1
+    assert {server.url(path) for path in server.hits} == {*urls} - kept
 
 
 def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
@@ -231,6 +455,30 @@ def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
     assert [row.outcome for row in rows] == [Outcome.OK, Outcome.FAILED]
     assert "KeyError" in str(rows[1].error)
     assert any("Traceback" in line and "oops" in line for line in partition.log)
+
+
+def test_a_log_that_fails_ends_the_run_and_keeps_what_was_done(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(*_: object) -> object:
+        raise KeyError("oops")
+
+    class Full(list[str]):
+        def append(self, line: str) -> None:
+            raise OSError(28, "no space left for the log", line)
+
+    done = server.add("/0.jpg", JPEG)
+    partition.run(done)
+    partition.with_settings(threads=4)
+    urls = [done, *(server.add(f"/{n}.jpg", JPEG) for n in range(1, 9))]
+    with monkeypatch.context() as patch:
+        patch.setattr(inspection, "inspect", buggy)
+        patch.setattr(partition, "log", Full())
+        with pytest.raises(OSError, match="no space left for the log"):
+            partition.download(url_rows(*urls))
+    assert not [t for t in threading.enumerate() if t.name.startswith("download-")]
+    assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
+    assert server.hits["/0.jpg"] == 1
 
 
 def test_a_bug_in_the_loop_of_libcurl_hangs_nothing_and_is_told_in_every_row(
@@ -267,10 +515,97 @@ def test_connections_are_kept_alive(partition: Partition, server: Server) -> Non
     assert server.connections <= 4
 
 
-def test_no_more_requests_than_allowed_go_to_one_host(partition: Partition, server: Server) -> None:
-    partition.with_settings(threads=16, per_host=3)
-    partition.run(*(server.add(f"/{n}.jpg", slow(0.01, answer(JPEG))) for n in range(40)))
-    assert server.most_at_once <= 3
+@pytest.mark.parametrize(("threads", "per_host", "at_once"), [(16, 3, 3), (2, 8, 2)])
+def test_as_many_requests_as_allowed_go_to_one_host_at_once(
+    partition: Partition, server: Server, threads: int, per_host: int, at_once: int
+) -> None:
+    together = threading.Event()
+
+    def found(handler: Handler) -> None:
+        if server.at_once >= at_once:
+            server.closing.wait(0.2)  # more would come now, if they were let
+            together.set()
+        assert together.wait(20)
+        handler.reply(JPEG)
+
+    partition.with_settings(
+        threads=threads, per_host=per_host, read_timeout_s=30, total_timeout_s=30
+    )
+    rows = partition.run(*(server.add(f"/{n}.jpg", found) for n in range(30)))
+    assert {row.outcome for row in rows} == {Outcome.OK}
+    assert server.most_at_once == at_once
+
+
+@pytest.mark.parametrize(("rate", "shortest", "longest"), [(20, 0.2, 20), (None, 0, 10)])
+def test_a_host_is_asked_at_the_rate_of_the_settings(
+    partition: Partition, server: Server, rate: float | None, shortest: float, longest: float
+) -> None:
+    at: list[float] = []
+
+    def found(handler: Handler) -> None:
+        at.append(time.monotonic())
+        handler.reply(JPEG)
+
+    number = 5 if rate else 30
+    partition.with_settings(rate_per_host=rate)
+    partition.run(*(server.add(f"/{n}.jpg", found) for n in range(number)))
+    assert len(at) == number
+    # A millisecond for the way of each request to the server.
+    assert shortest * 0.9 <= max(at) - min(at) < longest
+
+
+def test_a_host_that_keeps_failing_rests_and_is_given_up(
+    partition: Partition, server: Server
+) -> None:
+    at: list[float] = []
+
+    def tired(handler: Handler) -> None:
+        at.append(time.monotonic())
+        handler.reply(b"", 503)
+
+    partition.with_settings(threads=1, retries=0, breaker_failures=2, breaker_rest_s=0.3)
+    rows = partition.run(*(server.add(f"/{n}.jpg", tired) for n in range(9)))
+    # Two failures, then three rests with one request after each.
+    assert [str(row.outcome) for row in rows] == ["http_error"] * 5 + ["host_down"] * 4
+    assert all(later - earlier >= 0.25 for earlier, later in itertools.pairwise(at[1:]))
+
+
+@pytest.mark.parametrize("robots", [True, False])
+def test_robots_txt_is_read_once_before_all_else_or_not_at_all(
+    partition: Partition, server: Server, robots: bool
+) -> None:
+    server.add("/robots.txt", slow(0.2, answer(b"User-agent: *\nDisallow: /1")))
+    partition.with_settings(robots=robots, user_agent="imgassets")
+    rows = partition.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(8)))
+    assert server.hits["/robots.txt"] == robots
+    assert str(rows[1].outcome) == ("disallowed" if robots else "ok")
+    assert {row.outcome for row in rows[2:]} == {Outcome.OK}
+
+
+def test_private_addresses_are_refused_unless_they_are_allowed(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(allow_private_addresses=False)
+    (row,) = partition.run(server.add("/0.jpg", JPEG))
+    assert row.outcome is Outcome.BLOCKED_ADDRESS
+    assert not server.hits
+
+
+def test_where_pycurl_is_missing_it_is_told_what_to_do(
+    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "imgassets.download.curl_client", None)
+    url = server.add("/0.jpg", JPEG)
+    if partition.settings.client == "requests":
+        (row,) = partition.run(url)
+        assert row.outcome is Outcome.OK
+        return
+    with pytest.raises(
+        SettingsError,
+        match=r"^download.client is curl, but pycurl cannot be imported \(.+\); "
+        r"install pycurl, or set download.client: requests$",
+    ):
+        partition.run(url)
 
 
 def test_a_wait_before_a_retry_does_not_hold_up_other_urls(

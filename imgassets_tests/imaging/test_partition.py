@@ -23,6 +23,7 @@ from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Folder, StorageError, read_table
+from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.own_steps import MARK
 
 SETTINGS = RetailerSettings()
@@ -212,6 +213,47 @@ def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -
     assert all(row.outcome == Outcome.OK for row in rows)
     assert any("are kept from an earlier run" in line for line in filled.lines)
     assert (filled.folder / JOURNAL).sizes() == {}
+
+
+@pytest.fixture
+def small(tmp_path: Path, model: Path, photos: dict[str, bytes]) -> Partition:
+    """A partition of two pictures."""
+    result = Partition(tmp_path, model)
+    for name in ("cutout_a", "cutout_c"):
+        result.add(name, photos[name])
+    return result
+
+
+def test_a_manifest_that_cannot_be_written_costs_no_work_and_no_picture(small: Partition) -> None:
+    first = small.run()
+    png = RetailerSettings.model_validate({"encode": {"format": "png"}})
+    with failing_writes(is_manifest):
+        small.run(png)
+    # The manifest still names the pictures of before, and they are there.
+    assert small.manifest() == first
+    made = (small.folder / "images").sizes()
+    assert set(made) == {f"{row.key}.{kind}" for row in first for kind in ("jpg", "png")}
+    small.lines.clear()
+    rows = small.run(png)
+    assert small.lines == ["2 pictures are kept from an earlier run"]
+    assert set((small.folder / "images").sizes()) == {str(row.path)[7:] for row in rows}
+    assert small.manifest() == rows
+
+
+def test_a_run_killed_while_it_removes_its_journal_loses_no_picture(
+    small: Partition, photos: dict[str, bytes]
+) -> None:
+    (small.raw / "images").remove("cutout_c.jpg")
+    with failing_writes(is_manifest):
+        small.run()  # its journal says that the served file is missing
+    (small.raw / "images").write("cutout_c.jpg", photos["cutout_c"])
+    with failing_removals(1, newest_first=True):
+        small.run()
+    rows = small.manifest()
+    assert [row.outcome for row in rows] == [Outcome.OK] * 2
+    remove_raw(rows, small.rows, small.raw)
+    assert small.run() == rows
+    assert len((small.folder / "images").sizes()) == 2
 
 
 def test_one_failing_picture_stops_no_other_and_is_tried_again(filled: Partition) -> None:

@@ -1,6 +1,6 @@
 """`processed_images` run by Dagster after `raw_images`, on pictures from a real server."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def materialize(
-    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, **options: Any
+    instance: dg.DagsterInstance,
+    storage: Storage,
+    shop: CatalogueServer,
+    names: Sequence[str] = NAMES,
+    **options: Any,
 ) -> tuple[dg.ExecuteInProcessResult, list[ProcessedRow]]:
-    urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(NAMES)]
+    urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(names)]
     write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
     job = dg.define_asset_job("job", selection=["raw_images", "processed_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
@@ -57,6 +61,16 @@ def test_a_run_shows_its_figures_and_pictures(
     metadata: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert [row.face_count for row in rows] == [1, 1, 0]
     assert metadata["faces found"] == metadata["faces removed"] == 2
+    assert (metadata["pictures"], metadata["pictures with a face"]) == (3, 2)
+    low, middle, high = sorted(row.trim_ratio or 0 for row in rows)
+    assert metadata["trim ratio/median"] == pytest.approx(middle, abs=1e-4)
+    assert metadata["trim ratio/mean"] == pytest.approx((low + middle + high) / 3, abs=1e-4)
+    p05, p95 = low + 0.1 * (middle - low), high - 0.1 * (high - middle)
+    assert metadata["trim ratio/p05"] == pytest.approx(p05, abs=1e-4)
+    assert metadata["trim ratio/p95"] == pytest.approx(p95, abs=1e-4)
+    assert metadata["outcome/ok"] == 3
+    assert metadata["not processed"] == "none"
+    assert "raw pictures removed" not in metadata
     assert metadata["dagster/row_count"] == 3
     assert str(metadata["contact sheet"]).startswith("![](data:image/jpeg;base64,/9j/")
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
@@ -89,6 +103,8 @@ def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
     assert result.success
     raw = storage.partition("raw_images", *PARTITION)
     assert (raw / "images").sizes() == {}
+    (event,) = result.asset_materializations_for_node("processed_images")
+    assert event.metadata["raw pictures removed"].value == len(NAMES)
     assert all(check.passed for check in result.get_asset_check_evaluations())
 
     shop.requests.clear()
@@ -97,6 +113,88 @@ def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
     assert not shop.requests
     assert after == before
     assert all(check.passed for check in again.get_asset_check_evaluations())
+
+    # A further image is fetched, made and removed; the first ones are not forgotten for it.
+    names = (*NAMES, "cutout_a.jpg")
+    for asked in (["/cutout_a.jpg"], []):
+        shop.requests.clear()
+        more, rows = materialize(instance, storage, shop, names, process={"keep_raw": False})
+        assert more.success
+        assert [*shop.requests] == asked
+        assert rows[:3] == before
+        assert (raw / "images").sizes() == {}
+
+
+def test_what_was_not_processed_is_listed_without_what_was_not_downloaded(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    names = ("portrait_a.jpg", "absent.jpg", "cutout_no_head.jpg")
+    result, rows = materialize(
+        instance,
+        storage,
+        shop,
+        names,
+        decode={"max_pixels": 1_000_000},
+        process={"keep_raw": False},
+    )
+    assert [str(row.outcome) for row in rows] == ["too_many_pixels", "no_raw", "ok"]
+    (event,) = result.asset_materializations_for_node("processed_images")
+    metadata: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
+    assert (metadata["pictures"], metadata["dagster/row_count"]) == (1, 3)
+    assert metadata["outcome/too_many_pixels"] == metadata["outcome/no_raw"] == 1
+    lines = metadata["not processed"].splitlines()
+    assert lines[0] == "| outcome | key | error |"
+    assert len(lines) == 3
+    assert lines[2].startswith("| too_many_pixels | picture-0 | ")
+    # The served file of a picture that was not made stays.
+    assert metadata["raw pictures removed"] == 1
+    raw = storage.partition("raw_images", *PARTITION)
+    assert [*(raw / "images").sizes()] == ["picture-0.jpg"]
+
+
+def test_without_any_picture_nothing_is_shown_inline(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    result, rows = materialize(instance, storage, shop, ("absent.jpg",))
+    assert [str(row.outcome) for row in rows] == ["no_raw"]
+    (event,) = result.asset_materializations_for_node("processed_images")
+    assert event.metadata["pictures"].value == 0
+    assert "contact sheet" not in event.metadata
+    assert "pictures made" not in event.metadata
+    assert event.metadata["manifest"].value
+
+
+def test_the_options_of_a_retailer_hold_for_its_pictures(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    own = {"resize": {"max_side": 64}}
+    result, rows = materialize(
+        instance,
+        storage,
+        shop,
+        NAMES[1:2],
+        resize={"max_side": 96},
+        retailers={PARTITION.retailer: own},
+    )
+    assert result.success
+    assert max(rows[0].width or 0, rows[0].height or 0) <= 64
+
+
+def test_without_raw_images_it_is_told_what_to_materialize(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    assert storage
+    job = dg.define_asset_job("job", selection=["processed_images"])
+    defs = dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[job]))
+    result = defs.resolve_job_def("job").execute_in_process(
+        instance=instance, partition_key=PARTITION.key, raise_on_error=False
+    )
+    (failure,) = result.get_step_failure_events()
+    error = failure.step_failure_data.user_failure_data
+    assert error is not None
+    assert error.description == (
+        f"raw_images of {PARTITION.key} was never materialized; materialize it first"
+    )
 
 
 def test_a_step_that_cannot_be_imported_is_told(

@@ -33,15 +33,32 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def materialize(
-    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, **config: Any
-) -> tuple[dg.ExecuteInProcessResult, list[RawRow]]:
-    names = ["0.jpg", "1.jpg", "2.jpg", "page.jpg", "absent.jpg"]
+def list_urls(storage: Storage, shop: CatalogueServer, *names: str) -> None:
     urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(names)]
     write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
+
+
+def materialize(
+    instance: dg.DagsterInstance,
+    storage: Storage,
+    shop: CatalogueServer,
+    options: dict[str, Any] | None = None,
+    **config: Any,
+) -> tuple[dg.ExecuteInProcessResult, list[RawRow]]:
+    list_urls(storage, shop, "0.jpg", "1.jpg", "2.jpg", "page.jpg", "absent.jpg")
+    return run(instance, storage, options, **config)
+
+
+def run(
+    instance: dg.DagsterInstance,
+    storage: Storage,
+    options: dict[str, Any] | None = None,
+    **config: Any,
+) -> tuple[dg.ExecuteInProcessResult, list[RawRow]]:
     job = dg.define_asset_job("job", selection=["raw_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
-    overrides = {"download": {"allow_private_addresses": True, "retries": 0, "robots": False}}
+    download = {"allow_private_addresses": True, "retries": 0, "robots": False}
+    overrides = {"download": download} | (options or {})
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=PARTITION.key,
@@ -93,6 +110,102 @@ def test_a_run_shows_what_happened(
     assert "| ok | 3 | " + "█" * 40 + " |" in metadata["outcomes"]
     assert "| http_error | 404 | 1 | " in metadata["failures"]
     assert f"127.0.0.1:{shop.port}" in metadata["slowest hosts"]
+    served = sum(row.bytes or 0 for row in rows)
+    assert metadata["bytes"] == metadata["this run/bytes"] == served > 0
+    assert metadata["outcome/not_an_image"] == metadata["outcome/http_error"] == 1
+    lines = metadata["failures"].splitlines()
+    assert lines[0] == "| outcome | status | attempts | url | error |"
+    assert len(lines) == 4
+    assert f"| not_an_image | 200 | 1 | {shop.url}/page.jpg | " in lines[2]
+    place = storage.partition("raw_images", *PARTITION).address
+    assert metadata["manifest"] == f"{place}/manifest.parquet"
+    assert metadata["pictures as served"] == f"{place}/images"
+
+
+def test_a_second_run_shows_what_it_did_and_what_there_is(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    _, rows = materialize(instance, storage, shop)
+    result, _ = materialize(instance, storage, shop)
+    metadata = shown(result)
+    assert metadata["outcome/ok"] == 3
+    assert metadata["bytes"] == sum(row.bytes or 0 for row in rows)
+    for name in ("pictures", "bytes", "images per second", "retries", "unchanged", "changed"):
+        assert metadata[f"this run/{name}"] == 0
+
+
+def test_shards_become_one_manifest_and_their_figures_one_sum(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    download = {
+        "allow_private_addresses": True,
+        "retries": 1,
+        "backoff_s": 0.01,
+        "robots": False,
+        "shard_size": 2,
+    }
+    result, rows = materialize(instance, storage, shop, {"download": download})
+    assert [str(row.outcome) for row in rows] == ["ok"] * 3 + ["not_an_image", "http_error"]
+    assert [row.key for row in rows] == [f"picture-{n}" for n in range(5)]
+    assert len(shop.requests) == 5
+    steps = [event.step_key for event in result.all_events if event.is_step_success]
+    assert sum("download_shard" in str(step) for step in steps) == 3
+    metadata = shown(result)
+    assert metadata["this run/pictures"] == 3
+    assert metadata["this run/bytes"] == sum(row.bytes or 0 for row in rows)
+    assert metadata["slowest hosts"].count(f"127.0.0.1:{shop.port}") == 3
+
+
+def test_the_options_of_a_retailer_hold_for_its_partitions(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    own = {"download": {"allow_private_addresses": True, "robots": False, "shard_size": 3}}
+    options = {"download": {"robots": True}, "retailers": {PARTITION.retailer: own}}
+    result, rows = materialize(instance, storage, shop, options)
+    assert [str(row.outcome) for row in rows][:3] == ["ok"] * 3
+    assert "/robots.txt" not in shop.requests
+    steps = [event.step_key for event in result.all_events if event.is_step_success]
+    assert sum("download_shard" in str(step) for step in steps) == 2
+
+
+def test_a_partition_without_urls_is_whole(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    list_urls(storage, shop)
+    result, rows = run(instance, storage)
+    assert result.success
+    assert rows == []
+    metadata = shown(result)
+    assert metadata["success rate"] == 1
+    assert metadata["dagster/row_count"] == 0
+    assert metadata["failures"] == metadata["slowest hosts"] == "none"
+
+
+def failure(result: dg.ExecuteInProcessResult) -> dg.DagsterEvent:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    return event
+
+
+def test_without_a_url_list_it_is_told_what_to_materialize(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    result, _ = run(instance, storage)
+    data = failure(result).step_failure_data.user_failure_data
+    assert data is not None
+    assert data.description == (
+        f"url_list of {PARTITION.key} was never materialized; materialize it first"
+    )
+
+
+def test_a_broken_url_list_is_told_in_one_sentence(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    storage.partition("url_list", *PARTITION).write("manifest.parquet", b"no parquet")
+    result, _ = run(instance, storage)
+    data = failure(result).step_failure_data.user_failure_data
+    assert data is not None
+    assert "url_list" in str(data.description)
+    assert "is broken" in str(data.description)
 
 
 @pytest.mark.parametrize(
