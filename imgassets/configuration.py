@@ -39,7 +39,8 @@ def load_settings() -> Settings:
     if default.is_file():
         layers.append(("config/default.yaml", _from_file(default, str(default))))
 
-    values: dict[str, Any] = {}
+    # Not empty: where one of two bounds is set alone, the other is that of the option's default.
+    values = Settings().model_dump()
     for _, layer in reversed(layers):
         values = merged(values, layer)
     return validated(values, layers)
