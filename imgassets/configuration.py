@@ -99,7 +99,7 @@ def _from_environment() -> dict[str, Any]:
     class FromEnvironment(Settings, BaseSettings):
         """Lets pydantic-settings find the environment variables of our options."""
 
-        model_config = SettingsConfigDict(extra="forbid", frozen=True)
+        model_config = SettingsConfigDict()
 
     source = EnvSettingsSource(
         FromEnvironment, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False
