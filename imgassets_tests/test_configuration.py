@@ -86,9 +86,9 @@ def test_settings_are_read_once(config: Path) -> None:
     assert load_settings() is first
 
 
-def test_a_file_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
-    config = tmp_path / "mine.yaml"
+def test_a_file_is_utf_8_whatever_the_locale(config: Path) -> None:
     config.write_text("download: {user_agent: Zoë}", encoding="utf-8")
+    assert load_settings().download.user_agent == "Zoë"
     code = (
         "from imgassets.configuration import load_settings; "
         "print(ascii(load_settings().download.user_agent))"
