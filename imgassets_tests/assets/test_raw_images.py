@@ -34,14 +34,20 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def materialize(
-    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, **config: Any
+    instance: dg.DagsterInstance,
+    storage: Storage,
+    shop: CatalogueServer,
+    *,
+    download: dict[str, Any] | None = None,
+    **config: Any,
 ) -> tuple[dg.ExecuteInProcessResult, list[RawRow]]:
     names = ["0.jpg", "1.jpg", "2.jpg", "page.jpg", "absent.jpg"]
     urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(names)]
     write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
     job = dg.define_asset_job("job", selection=["raw_images"])
     defs = dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[job]))
-    overrides = {"download": {"allow_private_addresses": True, "retries": 0, "robots": False}}
+    quick = {"allow_private_addresses": True, "retries": 0, "robots": False}
+    overrides = {"download": quick | (download or {})}
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=PARTITION.key,
@@ -78,6 +84,16 @@ def test_what_the_page_plots_are_numbers_and_columns_are_explained(
 def shown(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     (event,) = result.asset_materializations_for_node("raw_images.collect_manifest")
     return {name: value.value for name, value in event.metadata.items()}
+
+
+@pytest.mark.parametrize(("size", "shards"), [(5, 1), (2, 3)])
+def test_urls_are_cut_into_shards_of_the_size_that_is_set(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, size: int, shards: int
+) -> None:
+    result, rows = materialize(instance, storage, shop, download={"shard_size": size})
+    steps = {event.step_key for event in result.all_events if event.is_step_success}
+    assert sum(str(step).startswith("raw_images.download_shard[") for step in steps) == shards
+    assert len(rows) == 5
 
 
 def test_a_run_shows_what_happened(

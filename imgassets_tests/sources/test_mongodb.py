@@ -13,9 +13,10 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
-from imgassets.settings import SourceSettings
+from imgassets.settings import Settings, SourceSettings
 from imgassets.sources.listing import Oddity, SourceError, Survey, today
 from imgassets.sources.mongodb import MongoSource, dig, masked
+from imgassets.sources.opening import open_source
 
 START = dt.date(2026, 1, 1)
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -337,6 +338,18 @@ def test_fields_are_found_by_dotted_paths_also_through_lists(
         ("http://a", "A/1", "1"),
         ("http://b", "A/1", "1"),
     ]
+
+
+def test_the_source_has_the_start_date_of_the_settings(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    insert(mongo_database, document(scraped_at="2025-06-30"), document(scraped_at="2025-06-29"))
+    settings = Settings.model_validate(
+        {"start_date": "2025-06-30", "source": {"database": mongo_database.name}}
+    )
+    survey = open_source(settings, lambda: mongodb_uri).survey()
+    assert survey.documents == {("zara", "2025-06-30"): 1}
+    assert survey.account.counts == {Oddity.BEFORE_START_DATE: 1}
 
 
 def test_a_dotted_path_that_meets_a_plain_value_finds_nothing(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imgassets.settings import Settings
-from imgassets.sources.listing import Listing, SourceError
+from imgassets.sources.listing import Listing, Oddity, Source, SourceError, today
 from imgassets.sources.opening import open_source
 from imgassets.sources.table import TableSource, csv_records, function_records
 
@@ -137,6 +137,64 @@ def test_an_unknown_retailer_is_told(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\n")
     with pytest.raises(SourceError, match="no document of retailer 'mango'; it has: zara"):
         source.listing("2026-01-01", "mango")
+
+
+def test_rows_without_a_date_are_of_the_start_date_and_earlier_ones_have_no_partition(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "shop.csv").write_text("url\nhttp://a/1\n")
+    (tmp_path / "dated.csv").write_text("url,date\nhttp://a/1,2025-06-30\nhttp://a/2,2025-06-29\n")
+
+    def opened(name: str) -> Source:
+        source = {"kind": "csv", "csv_path": str(tmp_path / name)}
+        settings = Settings.model_validate({"start_date": "2025-06-30", "source": source})
+        return open_source(settings, lambda: pytest.fail("MongoDB was asked for"))
+
+    assert opened("shop.csv").survey().documents == {("shop", "2025-06-30"): 1}
+    dated = opened("dated.csv").survey()
+    assert dated.documents == {("dated", "2025-06-30"): 1}
+    assert dated.account.counts == {Oddity.BEFORE_START_DATE: 1}
+
+
+def test_days_of_rows_are_those_of_utc_wherever_the_machine_is(
+    tmp_path: Path, time_zone: str
+) -> None:
+    del time_zone
+    source = csv_source(
+        tmp_path / "shop.csv",
+        "url,date\n"
+        "http://a/1,2026-01-02\n"
+        "http://a/2,2026-01-02T00:00:00\n"
+        "http://a/3,2026-01-02T23:59:59\n"
+        "http://a/4,2026-01-01T20:00:00-08:00\n"
+        "http://a/5,2026-01-03T01:00:00+02:00\n"
+        "http://a/6,2026-01-02T00:00:00Z\n"
+        "http://a/7,2026-01-01T23:59:59Z\n"
+        "http://a/8,2026-01-03T00:00:00Z\n",
+    )
+    numbers = {
+        day: [url[-1] for url in urls(source.listing(day, "shop"))]
+        for day in ("2026-01-01", "2026-01-02", "2026-01-03")
+    }
+    assert numbers == {
+        "2026-01-01": ["7"],
+        "2026-01-02": ["1", "2", "3", "4", "5", "6"],
+        "2026-01-03": ["8"],
+    }
+
+
+def test_rows_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
+    tmp_path: Path, time_zone: str
+) -> None:
+    del time_zone
+    day = today()
+    source = csv_source(
+        tmp_path / "shop.csv",
+        f"url,date\nhttp://a/1,{day}T23:59:59Z\nhttp://a/2,{day + dt.timedelta(days=1)}\n",
+    )
+    survey = source.survey()
+    assert survey.documents == {("shop", day.isoformat()): 1}
+    assert survey.account.counts == {Oddity.IN_FUTURE: 1}
 
 
 ASKED: list[tuple[str | None, str | None]] = []
