@@ -305,7 +305,10 @@ class MongoSource:
             ) from None
 
 
-_NO_DATES = ["number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"]
+_NO_DATES = [
+    *("number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"),
+    *("javascript", "javascriptWithScope", "symbol", "dbPointer", "minKey", "maxKey"),
+]
 
 
 def masked(uri: str) -> str:
