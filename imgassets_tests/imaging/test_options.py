@@ -171,19 +171,20 @@ def test_a_crop_that_leaves_too_little_is_dealt_with_as_the_settings_say(
 
 
 @pytest.mark.parametrize(
-    ("resize", "size"),
+    ("resize", "served", "size"),
     [
-        ({"max_side": 100}, (100, 50)),
-        ({"max_side": None}, (400, 200)),
-        ({"max_side": 800}, (400, 200)),
-        ({"max_side": 800, "enlarge": True}, (800, 400)),
-        ({"max_side": 100, "size": [300, 300]}, (300, 300)),
+        ({"max_side": 100}, (400, 200), (100, 50)),
+        ({"max_side": 100}, (200, 400), (50, 100)),
+        ({"max_side": None}, (600, 500), (600, 500)),
+        ({"max_side": 800}, (400, 200), (400, 200)),
+        ({"max_side": 800, "enlarge": True}, (400, 200), (800, 400)),
+        ({"max_side": 100, "size": [300, 300]}, (400, 200), (300, 300)),
     ],
 )
 def test_an_image_has_the_size_that_is_set(
-    resize: dict[str, object], size: tuple[int, int]
+    resize: dict[str, object], served: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    pixels, record = made(png(Image.new("RGB", (400, 200))), resize=resize)
+    pixels, record = made(png(Image.new("RGB", served)), resize=resize)
     assert pixels is not None
     assert pixels.shape == (size[1], size[0], 3)
     assert (record.width, record.height) == size
