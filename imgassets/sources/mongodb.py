@@ -336,7 +336,9 @@ def _without_secrets(error: object, uri: str) -> str:
     for part in (address, address.partition("/")[0]):
         credentials = part.rpartition("@")[0]
         password = credentials.partition(":")[2]
-        for secret in filter(None, (credentials, password, unquote_plus(password))):
+        # Of a password with a slash, the driver takes a part for the database's name.
+        secrets = (credentials, password, unquote_plus(password), *password.split("/"))
+        for secret in filter(None, secrets):
             text = text.replace(secret, "***")
     return text
 

@@ -584,10 +584,23 @@ def test_a_server_that_is_away_is_told_without_its_password(
     )
 
 
-@pytest.mark.parametrize("uri", ["mongodb://", "mongodb://a:b:c/", "http://x"])
-def test_an_address_that_is_none_is_told(uri: str) -> None:
-    with pytest.raises(SourceError, match="MONGODB_URI is no address of a MongoDB"):
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("mongodb://", "Must provide at least one hostname or IP"),
+        ("mongodb://a:b:c/", "Reserved characters such as ':' must be escaped"),
+        ("http://x", "Invalid URI scheme"),
+        ("mongodb://a,b/?directConnection=true", "Cannot specify multiple hosts"),
+        ("mongodb://scraper:12/s3c$ret@host/", 'Bad database name "***@host/"'),
+    ],
+)
+def test_an_address_that_is_none_is_told_without_its_password(uri: str, why: str) -> None:
+    with pytest.raises(SourceError) as caught:
         MongoSource(uri, SourceSettings(), START).survey()
+    told = str(caught.value)
+    assert told.startswith(f"MONGODB_URI is no address of a MongoDB: {why}")
+    assert told.endswith("; it should look like mongodb://user:password@host:27017/")
+    assert caught.value.__suppress_context__
 
 
 def test_a_wrong_password_is_told_without_it(mongodb_uri: str) -> None:
@@ -635,6 +648,8 @@ def test_a_password_in_an_error_of_the_driver_is_masked(uri: str) -> None:
     with pytest.raises(SourceError) as caught, source.collection():
         raise AutoReconnect(f"no {', '.join(secrets)}, Timeout: 8s, Topology: {uri}")
     assert "cannot be reached: no ***, ***, ***; see that it is running" in str(caught.value)
+    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
 
 
 def test_an_error_of_the_driver_without_an_answer_of_the_server_is_told(mongodb_uri: str) -> None:
