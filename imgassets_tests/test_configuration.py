@@ -299,9 +299,12 @@ def test_environment_variables_may_be_in_any_case(monkeypatch: pytest.MonkeyPatc
 
 
 def test_overrides_of_one_run_are_checked_like_files() -> None:
-    changed = with_overrides(Settings(), {"download": {"threads": 3}})
+    settings = Settings.model_validate({"download": {"retries": 7}, "trim": {"blur": 3}})
+    changed = with_overrides(settings, {"download": {"threads": 3}})
     assert changed.download.threads == 3
-    assert changed.download.retries == Settings().download.retries
+    assert changed.download.retries == 7
+    assert changed.trim.blur == 3
+    assert settings.download.threads == Settings().download.threads
     with pytest.raises(SettingsError, match=r"overrides: download\.threads: got 0; input should"):
         with_overrides(Settings(), {"download": {"threads": 0}})
 

@@ -29,7 +29,7 @@ def urls(listing: Listing) -> list[str]:
 def test_a_csv_with_all_columns_in_any_order(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "all.csv",
-        "\ufeffdate,url,product_id,Retailer\n"
+        "\ufeffdate, url,product_id,Retailer \n"
         "2026-01-02,http://a/1,p1,Zara\n"
         "2026-01-02T10:00:00Z,http://a/2,p1,Zara\n"
         "\n"
@@ -95,6 +95,49 @@ def test_odd_records_are_counted(tmp_path: Path) -> None:
         "in_future": 1,
         "non_string_url": 1,
     }
+    undated = [
+        (Oddity.NO_RETAILER, "record 2", "it is ''"),
+        (Oddity.NO_DATE, "record 3", "its date is empty"),
+        (Oddity.INVALID_DATE, "record 4", "its date is 'soon'"),
+        (Oddity.BEFORE_START_DATE, "record 5", "its date is '2020-01-01'"),
+        (Oddity.IN_FUTURE, "record 6", "its date is '9999-01-01'"),
+    ]
+    assert source.survey().account.examples == undated
+    assert listing.account.examples[:-1] == undated
+
+
+def test_a_record_without_a_value_is_counted_like_an_empty_one() -> None:
+    source = TableSource(
+        lambda: [
+            {"url": "http://a/1", "retailer": "Zara", "date": None},
+            {"url": "http://a/2", "retailer": None, "date": "2026-01-02"},
+            {"url": "http://a/3", "retailer": "Zara", "date": 20260102},
+            {"url": None, "retailer": "Zara", "date": "2026-01-02"},
+        ],
+        START,
+    )
+    listing = source.listing("2026-01-02", "zara")
+    assert listing.rows == []
+    assert listing.account.counts == {
+        Oddity.NO_DATE: 1,
+        Oddity.NO_RETAILER: 1,
+        Oddity.INVALID_DATE: 1,
+        Oddity.NON_STRING_URL: 1,
+    }
+
+
+def test_lines_within_a_quoted_cell_stay_as_they_are(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "c.csv", 'url,product_id\r\nhttp://a/1,"a\r\nb"\r\n')
+    assert [row.product_id for row in source.listing("2026-01-01", "c").rows] == ["a\r\nb"]
+
+
+def test_a_relative_path_is_one_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgassets.sources.table.project_root", lambda: tmp_path)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "zara.csv").write_text("url\nhttp://a/1\n")
+    assert TableSource(csv_records("lists/zara.csv"), START).survey().names == {"zara": "zara"}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +173,10 @@ def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="'Zara' and 'zara' both become"):
         source.listing("2026-01-01", "zara")
     assert urls(source.listing("2026-01-01", "mango")) == ["http://a/3"]
-    assert source.survey().conflicts == {"zara": ["Zara", "zara"]}
+    survey = source.survey()
+    assert survey.conflicts == {"zara": ["Zara", "zara"]}
+    assert survey.names == {"mango": "Mango"}
+    assert survey.documents == {("mango", "2026-01-01"): 1}
 
 
 def test_an_unknown_retailer_is_told(tmp_path: Path) -> None:
@@ -237,6 +283,11 @@ def test_a_function_that_yields_something_else_is_told() -> None:
     source = TableSource(function_records(f"{__name__}.wrong_rows"), START)
     with pytest.raises(SourceError, match="the source yields 'http://a/1'; it should yield mapp"):
         source.survey()
+
+
+def test_what_is_no_function_is_told() -> None:
+    with pytest.raises(SourceError, match=r"^source\.function: imgassets\.settings\.STEPS is no"):
+        function_records("imgassets.settings.STEPS")
 
 
 @pytest.mark.parametrize("dotted", ["no_such_package.rows", "imgassets.settings.no_such_function"])
