@@ -203,6 +203,14 @@ def test_a_source_without_its_function_is_told(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "source", ["{kind: python, function: a.b}", "{kind: csv, csv_path: a.csv}"]
+)
+def test_a_source_with_what_it_needs_is_accepted(config: Path, source: str) -> None:
+    config.write_text(f"source: {source}")
+    assert load_settings().source.kind in source
+
+
+@pytest.mark.parametrize(
     ("text", "path", "allowed"),
     [
         ("trim: {steps: 1}", "trim.steps", "method, threshold, step, min_side, blur"),
@@ -285,6 +293,19 @@ def test_a_wrong_environment_variable_is_told(
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert told in str(caught.value)
+
+
+def test_a_file_in_another_encoding_is_told(config: Path) -> None:
+    config.write_bytes("download: {user_agent: Zoë}".encode("latin-1"))
+    with pytest.raises(SettingsError, match=f"names {config}, which cannot be read: 'utf-8' codec"):
+        load_settings()
+
+
+def test_an_environment_variable_in_lower_case_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("IMGASSETS__")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("imgassets__download__threads", "5")
+    assert load_settings().download.threads == 5
 
 
 def test_environment_variables_may_be_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,10 +59,20 @@ def test_a_csv_with_urls_alone_is_a_retailer_named_after_the_file(tmp_path: Path
 def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "list.csv",
-        "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n",
+        "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n"
+        "http://a/4.jpg\n",
     )
     assert source.survey().names == {"zara": "Zara", "mango": "mango", "list": "list"}
     assert urls(source.listing("2026-01-01", "zara")) == ["http://a/1.jpg"]
+    assert urls(source.listing("2026-01-01", "list")) == ["http://a/3", "http://a/4.jpg"]
+
+
+def test_urls_without_a_product_are_products_of_their_own(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "c.csv", "\nurl,product_id\nhttp://a/1,\nhttp://a/2,\n")
+    rows = source.listing("2026-01-01", "c").rows
+    assert len({row.product_id for row in rows}) == 2
+    assert {row.position for row in rows} == {0}
+    assert source.survey().documents == {("c", "2026-01-01"): 2}
 
 
 def test_keys_do_not_depend_on_the_order_of_products(tmp_path: Path) -> None:
@@ -159,6 +169,12 @@ def test_a_csv_that_is_none_is_told_with_its_name(
     assert "broken.csv" in str(caught.value)
 
 
+def test_a_cell_that_is_too_long_is_told(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "long.csv", "url\n" + "x" * 200_000)
+    with pytest.raises(SourceError, match=r"long\.csv cannot be read as CSV: field larger than"):
+        source.survey()
+
+
 def test_a_csv_in_another_encoding_is_told(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("url\nhttp://a/é\n".encode("latin-1"))
@@ -216,7 +232,7 @@ def test_days_of_rows_are_those_of_utc_wherever_the_machine_is(
         "http://a/5,2026-01-03T01:00:00+02:00\n"
         "http://a/6,2026-01-02T00:00:00Z\n"
         "http://a/7,2026-01-01T23:59:59Z\n"
-        "http://a/8,2026-01-03T00:00:00Z\n",
+        "http://a/8, 2026-01-03T00:00:00Z \n",
     )
     numbers = {
         day: [url[-1] for url in urls(source.listing(day, "shop"))]
