@@ -54,7 +54,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "manifests": ("imgassets_tests/test_manifests.py",),
     "storage": ("imgassets_tests/test_storage.py",),
     "settings": ("imgassets_tests/test_settings.py",),
-    "configuration": ("imgassets_tests/test_settings.py",),
+    "configuration": ("imgassets_tests/test_configuration.py",),
 }
 """The test modules that a fault of a module should be caught by."""
 

@@ -69,7 +69,8 @@ def load_settings() -> Settings:
     """
     layers = [("environment", _from_environment())]
     layers += [(file.name, _from_file(file.path, file.described)) for file in settings_files()]
-    values: dict[str, Any] = {}
+    # Not empty: where one of two bounds is set alone, the other is that of the option's default.
+    values = Settings().model_dump()
     for _, layer in reversed(layers):
         values = merged(values, layer)
     return validated(values, layers)
@@ -128,7 +129,7 @@ def _from_environment() -> dict[str, Any]:
     class FromEnvironment(Settings, BaseSettings):
         """Lets pydantic-settings find the environment variables of our options."""
 
-        model_config = SettingsConfigDict(extra="forbid", frozen=True)
+        model_config = SettingsConfigDict()
 
     source = EnvSettingsSource(
         FromEnvironment, env_prefix=ENV_PREFIX, env_nested_delimiter="__", case_sensitive=False

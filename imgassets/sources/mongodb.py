@@ -305,7 +305,10 @@ class MongoSource:
             ) from None
 
 
-_NO_DATES = ["number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"]
+_NO_DATES = [
+    *("number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"),
+    *("javascript", "javascriptWithScope", "symbol", "dbPointer", "minKey", "maxKey"),
+]
 
 
 def masked(uri: str) -> str:
@@ -328,10 +331,15 @@ def _told(error: PyMongoError, uri: str) -> str:
 
 def _without_secrets(error: object, uri: str) -> str:
     text = str(error)
-    credentials = uri.partition("://")[2].rpartition("@")[0]
-    password = credentials.partition(":")[2]
-    for secret in filter(None, (credentials, password, unquote_plus(password))):
-        text = text.replace(secret, "***")
+    address = uri.partition("://")[2]
+    # Options may contain an at sign, and so may a password that was not escaped.
+    for part in (address, address.partition("/")[0]):
+        credentials = part.rpartition("@")[0]
+        password = credentials.partition(":")[2]
+        # Of a password with a slash, the driver takes a part for the database's name.
+        secrets = (credentials, password, unquote_plus(password), *password.split("/"))
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
     return text
 
 

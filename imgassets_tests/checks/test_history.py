@@ -183,6 +183,39 @@ def test_partitions_of_few_pictures_are_neither_judged_nor_compared_with(
     assert trim_ratios(retailer.evidence()).passed
 
 
+@pytest.mark.parametrize(("least", "drifts"), [(30, True), (31, False)])
+def test_how_few_pictures_are_too_few_is_set(retailer: Retailer, least: int, drifts: bool) -> None:
+    for back in range(1, 7):
+        retailer.processed(back, count=30, trim_ratio=RATIOS)
+    retailer.processed(0, trim_ratio=0.25)
+    options = {"drift": {"min_pictures": least}}
+    assert bool(trim_ratios(retailer.evidence(checks=options)).drift) is drifts
+    for back in range(1, 7):
+        retailer.processed(back, trim_ratio=RATIOS)
+    retailer.processed(0, count=30, trim_ratio=0.25)
+    assert bool(trim_ratios(retailer.evidence(checks=options)).drift) is drifts
+
+
+def test_each_figure_may_differ_as_much_as_is_set_for_it(retailer: Retailer) -> None:
+    for back in range(1, 7):
+        _normal_days(retailer, [back])
+        retailer.raw(back, good=280, count=300)
+    # 0.675 not trimmed, against none; no face, against one half; 0.667 fetched, against 0.933.
+    retailer.processed(0, trim_ratio=[1.0, 1.0, 0.5], face_count=0)
+    retailer.raw(0, good=200, count=300)
+    judges = {
+        "trim_ratio_mean": (trim_ratios, "trim ratio/mean is ", 0.34),
+        "untrimmed_share": (trim_ratios, "share not trimmed is ", 0.68),
+        "face_share": (face_removal, "share with a face is ", 0.5),
+        "success_rate": (download_success_rate, "success rate is ", 0.27),
+    }
+    for option, (judge, told, difference) in judges.items():
+        for allowed, drifts in ((difference - 0.02, True), (difference + 0.02, False)):
+            checks = {"drift": {option: allowed}, "min_success_rate": 0}
+            drift = judge(retailer.evidence(checks=checks)).drift
+            assert any(sentence.startswith(told) for sentence in drift) is drifts
+
+
 def test_pictures_of_a_few_products_alone_are_no_drift(retailer: Retailer) -> None:
     for back in range(7):
         rows = [

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import dagster as dg
 import pytest
 
 from imgassets.configuration import load_settings
+from imgassets.sources.listing import today
 from imgassets_tests.project import project_defs
 
 GROUPS = {
@@ -46,6 +50,27 @@ def test_every_check_says_what_must_hold() -> None:
     assert len(checks) == 10
     for key in checks:
         assert len(str(graph.get_check_spec(key).description)) > 40
+
+
+def test_partitions_begin_with_the_start_date_and_end_with_today() -> None:
+    # In a process of its own: the partitions are fixed when their module is loaded.
+    asked = (
+        "from imgassets.partitions import catalogue\n"
+        "days = catalogue.get_partitions_def_for_dimension('date')\n"
+        "print(days.get_first_partition_key(), days.get_last_partition_key())"
+    )
+    before = today()
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={**os.environ, "IMGASSETS__START_DATE": "2025-06-30", "TZ": "Pacific/Kiritimati"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    first, last = done.stdout.split()
+    assert first == "2025-06-30"
+    assert last in {before.isoformat(), today().isoformat()}
 
 
 def test_the_owners_of_the_settings_own_every_asset(monkeypatch: pytest.MonkeyPatch) -> None:

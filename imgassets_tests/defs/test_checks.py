@@ -224,6 +224,10 @@ def test_each_check_passes_when_it_should_and_fails_when_it_should(
     assert ("![](data:image/jpeg;base64," in shown) is with_file
     assert len(shown) < 200_000
 
+    other = "warn" if check.severity is dg.AssetCheckSeverity.ERROR else "error"
+    overrides = {**failing.get("checks", {}), "severity": {name: other}}
+    assert partition.check(name, checks=overrides).severity.name.lower() == other
+
 
 def test_a_failed_check_names_the_pictures_beside_what_is_the_matter(partition: Partition) -> None:
     _arrange(partition, {"raw_files": {"picture-1": _picture(9)[:-5]}})
@@ -266,6 +270,8 @@ def test_drift_has_a_severity_of_its_own(partition: Partition, storage: Storage)
     assert "the median of the 9 partitions before is 0.800" in str(check.description)
     assert check.metadata["trim ratio/mean, recent median"].value == pytest.approx(0.8)
     assert "40.0% of the area kept" in _pictures(check)
+    harmful = partition.check("trim_ratios", checks={"severity": {"drift": "error"}})
+    assert harmful.severity is dg.AssetCheckSeverity.ERROR
     both = {"trim_ratio_mean": {"min": 0.5}, "severity": {"trim_ratios": "error"}}
     assert partition.check("trim_ratios", checks=both).severity is dg.AssetCheckSeverity.ERROR
 

@@ -279,22 +279,31 @@ def test_a_source_that_is_no_mongodb_is_left_to_the_schedule(
     assert "the source is csv" in str(told.skip_message)
 
 
-@pytest.mark.parametrize(("enabled", "status"), [("false", "STOPPED"), ("true", "RUNNING")])
-def test_the_sensor_starts_only_where_the_settings_say_so(enabled: str, status: str) -> None:
+@pytest.mark.parametrize(
+    ("enabled", "interval", "shown"), [("false", "30", "STOPPED 30"), ("true", "7", "RUNNING 7")]
+)
+def test_the_sensor_starts_where_and_looks_as_often_as_the_settings_say(
+    enabled: str, interval: str, shown: str
+) -> None:
     # In a process of its own: definitions read the settings when they are loaded.
     asked = (
         "from imgassets.definitions import defs; "
-        "print(defs.get_repository_def().get_sensor_def('new_documents').default_status.name)"
+        "s = defs.get_repository_def().get_sensor_def('new_documents'); "
+        "print(s.default_status.name, s.minimum_interval_seconds)"
     )
     done = subprocess.run(
         [sys.executable, "-c", asked],
-        env={**os.environ, "IMGASSETS__SENSOR__ENABLED": enabled},
+        env={
+            **os.environ,
+            "IMGASSETS__SENSOR__ENABLED": enabled,
+            "IMGASSETS__SENSOR__INTERVAL_S": interval,
+        },
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    assert done.stdout == f"{status}\n"
+    assert done.stdout == f"{shown}\n"
 
 
 class Webhook:

@@ -20,24 +20,59 @@ def guarded(partition: Partition) -> Partition:
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
-     "0.0.0.1", "100.64.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::", "::1", "fe80::1",
-     "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::",
-     "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "::127.0.0.1",
-     # Multicast and reserved, by themselves or inside another.
-     "64:ff9b::e000:1", "64:ff9b::f000:1", "2002:e000:1::", "4000::1", "ff0e::1",
-     # Teredo: of a private server, of a private client, of neither.
-     "2001:0:a00:1:0:0:fefe:fefe", "2001:0:101:101:0:0:f5ff:fffe", "2001:0:101:101:0:0:fefe:fefe"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "127.9.9.9",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "0.0.0.1",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+        "::",
+        "::1",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:1::",
+        "2002:a00:1::",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "::127.0.0.1",
+        # Multicast and reserved, by themselves or inside another.
+        "64:ff9b::e000:1",
+        "64:ff9b::f000:1",
+        "2002:e000:1::",
+        "4000::1",
+        "ff0e::1",
+        # Teredo: of a private server, of a private client, of neither.
+        "2001:0:a00:1:0:0:fefe:fefe",
+        "2001:0:101:101:0:0:f5ff:fffe",
+        "2001:0:101:101:0:0:fefe:fefe",
+    ],
+)
 def test_an_address_of_the_own_network_is_not_public(address: str) -> None:
     assert not addresses.is_public(address)
 
 
 @pytest.mark.parametrize(
     "address",
-    ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2606:4700::1111%eth0", "::ffff:1.1.1.1",
-     "64:ff9b::101:101", "2002:101:101::"],
-)  # fmt: skip
+    [
+        "1.1.1.1",
+        "93.184.216.34",
+        "2606:4700::1111",
+        "2606:4700::1111%eth0",
+        "::ffff:1.1.1.1",
+        "64:ff9b::101:101",
+        "2002:101:101::",
+    ],
+)
 def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert addresses.is_public(address)
 
@@ -49,29 +84,75 @@ def test_what_is_no_address_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "localhost.", "LocalHost", "LOCALHOST.", "shop.localhost", "shop.LOCALHOST.",
-     "127.0.0.1", "127.0.0.1.", "127.1", "0", "0x7f.1", "0X7F000001", "0177.0.0.1", "2130706433",
-     "10.0.0.1", "169.254.169.254", "::1", "[::1]", "[fe80::1]", "[::ffff:7f00:1]",
-     "[2001:0:a00:1::]", "[2002:7f00:1::]"],
-)  # fmt: skip
+    [
+        "localhost",
+        "localhost.",
+        "LocalHost",
+        "LOCALHOST.",
+        "shop.localhost",
+        "shop.LOCALHOST.",
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.1",
+        "0",
+        "0x7f.1",
+        "0X7F000001",
+        "0177.0.0.1",
+        "2130706433",
+        "10.0.0.1",
+        "169.254.169.254",
+        "::1",
+        "[::1]",
+        "[fe80::1]",
+        "[::ffff:7f00:1]",
+        "[2001:0:a00:1::]",
+        "[2002:7f00:1::]",
+    ],
+)
 def test_a_host_that_is_written_as_one_of_this_network_is_local(host: str) -> None:
     assert addresses.is_local_name(host)
 
 
 @pytest.mark.parametrize(
     "host",
-    ["shop.example", "shop.example.", "localhost.example", "notlocalhost", "XLOCALHOST", "LOCALHOSTX", "local", "1.1.1.1",
-     "16843009", "0x1010101", "[2606:4700::1111]", "2606:4700::1111", "127.0.0.1.example", ""],
-)  # fmt: skip
+    [
+        "shop.example",
+        "shop.example.",
+        "localhost.example",
+        "notlocalhost",
+        "XLOCALHOST",
+        "LOCALHOSTX",
+        "local",
+        "1.1.1.1",
+        "16843009",
+        "0x1010101",
+        "[2606:4700::1111]",
+        "2606:4700::1111",
+        "127.0.0.1.example",
+        "",
+    ],
+)
 def test_a_host_that_may_be_on_the_internet_is_not_local(host: str) -> None:
     assert not addresses.is_local_name(host)
 
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "LOCALHOST", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1",
-     "127.1", "0", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.1",
+        "0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+    ],
+)
 def test_no_spelling_of_a_private_address_is_asked(
     guarded: Partition, server: Server, host: str
 ) -> None:

@@ -4,10 +4,11 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.review.contact_sheet import chosen, contact_sheet
+from imgassets.review.contact_sheet import chosen, contact_sheet, doubt
 from imgassets.storage import Folder
 
 
@@ -41,7 +42,7 @@ def _near(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((distance < 60).sum())
 
 
-def test_the_doubtful_ones_come_first_and_others_are_among_them() -> None:
+def test_the_doubtful_ones_come_first_and_then_some_of_all_others() -> None:
     rows = [_row(f"plain-{n}") for n in range(50)]
     rows[20:20] = [
         _row("low-score", face_score=0.71),
@@ -49,11 +50,33 @@ def test_the_doubtful_ones_come_first_and_others_are_among_them() -> None:
         _row("tiny-trim", trim_ratio=0.01),
         _row("broken", outcome=Outcome.CORRUPT, face_score=None, trim_ratio=None),
     ]
-    keys = [row.key for row in chosen(rows, 12)]
-    assert keys[:3] == ["close-up", "tiny-trim", "low-score"]
-    assert len(set(keys)) == 12
-    assert "broken" not in keys
-    assert {"plain-49", "plain-0"} & set(keys)
+    assert [row.key for row in chosen(rows, 12)] == [
+        *("close-up", "tiny-trim", "low-score"),
+        *(f"plain-{number}" for number in range(5)),
+        # Evenly spread over the 45 that are left.
+        *(f"plain-{number}" for number in (5, 16, 27, 38)),
+    ]
+    assert [row.key for row in chosen(rows[20:24], 12)] == ["close-up", "tiny-trim", "low-score"]
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"face_score": 0.9}, {"face_score": 0.8}),
+        ({"face_score": None}, {"face_score": 0.99}),
+        ({"trim_ratio": 0.25}, {"trim_ratio": 0.2}),
+        ({"trim_ratio": 0.97}, {"trim_ratio": 0.99}),
+        ({"trim_ratio": 1.0}, {"trim_ratio": 0.1}),
+        ({"trim_ratio": None}, {"trim_ratio": 0.0}),
+        ({"trim_ratio": 0.0}, {"outcome": Outcome.TOO_CLOSE}),
+    ],
+)
+def test_what_makes_a_picture_more_doubtful(
+    less: dict[str, object], more: dict[str, object]
+) -> None:
+    sure = {"face_score": 1.0, "trim_ratio": 0.6}
+    assert doubt(_row("a", **sure)) == 0
+    assert doubt(_row("a", **sure | less)) < doubt(_row("a", **sure | more))
 
 
 def test_a_sheet_shows_the_boxes_on_the_served_picture_and_the_picture_made(
@@ -95,9 +118,20 @@ def test_a_full_sheet_is_small_enough_for_an_event_log(
 def test_pictures_that_are_gone_leave_an_empty_frame(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     sheet = contact_sheet([_row("a", path="images/a.jpg")], [_raw("a")], folder, folder)
-    assert Image.open(io.BytesIO(sheet)).format == "JPEG"
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
+    dark = pixels < 140
+    for left in (4, 138):
+        assert dark[4, left : left + 130].mean() > 0.9
+        assert dark[198, left : left + 130].mean() > 0.9
+        assert dark[4:199, left].mean() > 0.9
+        assert not dark[10:190, left + 10 : left + 120].any()
 
 
 def test_a_partition_without_pictures_has_a_sheet_that_says_so(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    assert Image.open(io.BytesIO(contact_sheet([], [], folder, folder))).format == "JPEG"
+    sheet = Image.open(io.BytesIO(contact_sheet([], [], folder, folder)))
+    dark = np.argwhere(np.asarray(sheet.convert("L")) < 140)
+    assert len(dark) > 100  # a line of text at the top left
+    assert dark.min() >= 4
+    assert dark.max(axis=0)[0] < 20
+    assert 80 < dark.max(axis=0)[1] < 140

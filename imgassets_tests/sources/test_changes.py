@@ -28,7 +28,7 @@ from imgassets.sources.listing import Account, Oddity, SourceError
 
 TODAY = dt.date(2026, 1, 31)
 ZARA, ASOS = "2026-01-31|zara", "2026-01-31|asos"
-OPTIONS = SensorSettings(settle_s=30, max_wait_s=900)
+OPTIONS = SensorSettings(settle_s=40, max_wait_s=700)
 
 
 def cursor(**pending: Touch) -> Cursor:
@@ -60,24 +60,24 @@ def test_a_broken_cursor_is_told_with_what_to_do(text: str) -> None:
 def test_a_touched_partition_waits_until_it_was_quiet() -> None:
     first = looked(cursor(), Page(Place(1), {ZARA: "a"}, more=False), now=100)
     assert names_due(first, 100) == []
-    assert names_due(first, 129) == []
-    assert names_due(first, 130) == [ZARA]
+    assert names_due(first, 139) == []
+    assert names_due(first, 140) == [ZARA]
 
     again = looked(first.cursor, Page(Place(2), {ZARA: "b"}, more=False), now=120)
-    assert names_due(again, 149) == []
-    assert due(again, OPTIONS, now=150, today=TODAY) == {ZARA: Touch("b", 100, 120)}
+    assert names_due(again, 159) == []
+    assert due(again, OPTIONS, now=160, today=TODAY) == {ZARA: Touch("b", 100, 120)}
 
 
 def test_a_partition_that_never_rests_waits_no_longer_than_the_longest() -> None:
-    found = Look(cursor(zara=Touch("p", 100, 999)), caught_up=True, notes=[])
-    assert names_due(found, 999) == []
-    assert names_due(found, 1000) == [ZARA]
+    found = Look(cursor(zara=Touch("p", 100, 799)), caught_up=True, notes=[])
+    assert names_due(found, 799) == []
+    assert names_due(found, 800) == [ZARA]
 
 
 def test_while_changes_are_left_to_read_nothing_counts_as_quiet() -> None:
     found = Look(cursor(zara=Touch("p", 100, 100)), caught_up=False, notes=[])
-    assert names_due(found, 500) == []
-    assert names_due(found, 1000) == [ZARA]
+    assert names_due(found, 799) == []
+    assert names_due(found, 800) == [ZARA]
 
 
 def test_a_partition_dated_ahead_waits_for_its_day() -> None:

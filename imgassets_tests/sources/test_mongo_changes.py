@@ -148,6 +148,38 @@ def test_documents_that_arrive_out_of_the_order_of_their_object_ids_are_seen(
     assert follows.look() == set()
 
 
+@pytest.mark.parametrize(("overlap_s", "seen"), [(1200, False), (7200, True)])
+def test_the_poll_sees_late_documents_as_far_back_as_it_overlaps(
+    mongodb_uri: str, mongo_database: Products, overlap_s: int, seen: bool
+) -> None:
+    sensor = {"overlap_s": overlap_s}
+    follows = follower(mongodb_uri, mongo_database, "poll", sensor=sensor).start()
+    products = mongo_database["products"]
+    late = 5000 if seen else 3000  # bins of 600 s
+    products.insert_one(document(_id=made(late)))
+    products.insert_one(document(_id=made(late + 5000), product_retailer="Asos"))
+    assert follows.look() == ({"2026-01-02|zara"} if seen else set())
+
+
+@BOTH
+def test_changes_are_seen_from_the_start_date_on(
+    mongodb_uri: str, mongo_database: Products, method: str
+) -> None:
+    options = {
+        "start_date": "2025-06-30",
+        "source": {"database": mongo_database.name},
+        "sensor": {"method": method, "settle_s": 0, "start_from": "everything"},
+    }
+    changes = follow(Settings.model_validate(options), mongodb_uri)
+    products = mongo_database["products"]
+    products.insert_many([document(scraped_at="2025-06-30"), document(scraped_at="2025-06-29")])
+    cursor = changes.start(time.time())
+    assert set(cursor.pending) == {"2025-06-30|zara"}
+    products.insert_many([document(scraped_at="2025-07-01"), document(scraped_at="2025-06-28")])
+    found = look(cursor, changes.pages, now=time.time(), out_of_time=lambda: False)
+    assert set(found.cursor.pending) == {"2025-06-30|zara", "2025-07-01|zara"}
+
+
 def test_the_stream_sees_documents_with_old_object_ids_and_with_none(
     mongodb_uri: str, mongo_database: Products
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imgassets.settings import Settings
-from imgassets.sources.listing import Listing, SourceError
+from imgassets.sources.listing import Listing, Oddity, Source, SourceError, today
 from imgassets.sources.opening import open_source
 from imgassets.sources.table import TableSource, csv_records, function_records
 
@@ -29,7 +29,7 @@ def urls(listing: Listing) -> list[str]:
 def test_a_csv_with_all_columns_in_any_order(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "all.csv",
-        "\ufeffdate,url,product_id,Retailer\n"
+        "\ufeffdate, url,product_id,Retailer \n"
         "2026-01-02,http://a/1,p1,Zara\n"
         "2026-01-02T10:00:00Z,http://a/2,p1,Zara\n"
         "\n"
@@ -59,10 +59,20 @@ def test_a_csv_with_urls_alone_is_a_retailer_named_after_the_file(tmp_path: Path
 def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "list.csv",
-        "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n",
+        "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n"
+        "http://a/4.jpg\n",
     )
     assert source.survey().names == {"zara": "Zara", "mango": "mango", "list": "list"}
     assert urls(source.listing("2026-01-01", "zara")) == ["http://a/1.jpg"]
+    assert urls(source.listing("2026-01-01", "list")) == ["http://a/3", "http://a/4.jpg"]
+
+
+def test_urls_without_a_product_are_products_of_their_own(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "c.csv", "\nurl,product_id\nhttp://a/1,\nhttp://a/2,\n")
+    rows = source.listing("2026-01-01", "c").rows
+    assert len({row.product_id for row in rows}) == 2
+    assert {row.position for row in rows} == {0}
+    assert source.survey().documents == {("c", "2026-01-01"): 2}
 
 
 def test_keys_do_not_depend_on_the_order_of_products(tmp_path: Path) -> None:
@@ -95,6 +105,49 @@ def test_odd_records_are_counted(tmp_path: Path) -> None:
         "in_future": 1,
         "non_string_url": 1,
     }
+    undated = [
+        (Oddity.NO_RETAILER, "record 2", "it is ''"),
+        (Oddity.NO_DATE, "record 3", "its date is empty"),
+        (Oddity.INVALID_DATE, "record 4", "its date is 'soon'"),
+        (Oddity.BEFORE_START_DATE, "record 5", "its date is '2020-01-01'"),
+        (Oddity.IN_FUTURE, "record 6", "its date is '9999-01-01'"),
+    ]
+    assert source.survey().account.examples == undated
+    assert listing.account.examples[:-1] == undated
+
+
+def test_a_record_without_a_value_is_counted_like_an_empty_one() -> None:
+    source = TableSource(
+        lambda: [
+            {"url": "http://a/1", "retailer": "Zara", "date": None},
+            {"url": "http://a/2", "retailer": None, "date": "2026-01-02"},
+            {"url": "http://a/3", "retailer": "Zara", "date": 20260102},
+            {"url": None, "retailer": "Zara", "date": "2026-01-02"},
+        ],
+        START,
+    )
+    listing = source.listing("2026-01-02", "zara")
+    assert listing.rows == []
+    assert listing.account.counts == {
+        Oddity.NO_DATE: 1,
+        Oddity.NO_RETAILER: 1,
+        Oddity.INVALID_DATE: 1,
+        Oddity.NON_STRING_URL: 1,
+    }
+
+
+def test_lines_within_a_quoted_cell_stay_as_they_are(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "c.csv", 'url,product_id\r\nhttp://a/1,"a\r\nb"\r\n')
+    assert [row.product_id for row in source.listing("2026-01-01", "c").rows] == ["a\r\nb"]
+
+
+def test_a_relative_path_is_one_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgassets.sources.table.project_root", lambda: tmp_path)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "zara.csv").write_text("url\nhttp://a/1\n")
+    assert TableSource(csv_records("lists/zara.csv"), START).survey().names == {"zara": "zara"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +169,12 @@ def test_a_csv_that_is_none_is_told_with_its_name(
     assert "broken.csv" in str(caught.value)
 
 
+def test_a_cell_that_is_too_long_is_told(tmp_path: Path) -> None:
+    source = csv_source(tmp_path / "long.csv", "url\n" + "x" * 200_000)
+    with pytest.raises(SourceError, match=r"long\.csv cannot be read as CSV: field larger than"):
+        source.survey()
+
+
 def test_a_csv_in_another_encoding_is_told(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("url\nhttp://a/é\n".encode("latin-1"))
@@ -130,13 +189,74 @@ def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="'Zara' and 'zara' both become"):
         source.listing("2026-01-01", "zara")
     assert urls(source.listing("2026-01-01", "mango")) == ["http://a/3"]
-    assert source.survey().conflicts == {"zara": ["Zara", "zara"]}
+    survey = source.survey()
+    assert survey.conflicts == {"zara": ["Zara", "zara"]}
+    assert survey.names == {"mango": "Mango"}
+    assert survey.documents == {("mango", "2026-01-01"): 1}
 
 
 def test_an_unknown_retailer_is_told(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\n")
     with pytest.raises(SourceError, match="no document of retailer 'mango'; it has: zara"):
         source.listing("2026-01-01", "mango")
+
+
+def test_rows_without_a_date_are_of_the_start_date_and_earlier_ones_have_no_partition(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "shop.csv").write_text("url\nhttp://a/1\n")
+    (tmp_path / "dated.csv").write_text("url,date\nhttp://a/1,2025-06-30\nhttp://a/2,2025-06-29\n")
+
+    def opened(name: str) -> Source:
+        source = {"kind": "csv", "csv_path": str(tmp_path / name)}
+        settings = Settings.model_validate({"start_date": "2025-06-30", "source": source})
+        return open_source(settings, lambda: pytest.fail("MongoDB was asked for"))
+
+    assert opened("shop.csv").survey().documents == {("shop", "2025-06-30"): 1}
+    dated = opened("dated.csv").survey()
+    assert dated.documents == {("dated", "2025-06-30"): 1}
+    assert dated.account.counts == {Oddity.BEFORE_START_DATE: 1}
+
+
+def test_days_of_rows_are_those_of_utc_wherever_the_machine_is(
+    tmp_path: Path, time_zone: str
+) -> None:
+    del time_zone
+    source = csv_source(
+        tmp_path / "shop.csv",
+        "url,date\n"
+        "http://a/1,2026-01-02\n"
+        "http://a/2,2026-01-02T00:00:00\n"
+        "http://a/3,2026-01-02T23:59:59\n"
+        "http://a/4,2026-01-01T20:00:00-08:00\n"
+        "http://a/5,2026-01-03T01:00:00+02:00\n"
+        "http://a/6,2026-01-02T00:00:00Z\n"
+        "http://a/7,2026-01-01T23:59:59Z\n"
+        "http://a/8, 2026-01-03T00:00:00Z \n",
+    )
+    numbers = {
+        day: [url[-1] for url in urls(source.listing(day, "shop"))]
+        for day in ("2026-01-01", "2026-01-02", "2026-01-03")
+    }
+    assert numbers == {
+        "2026-01-01": ["7"],
+        "2026-01-02": ["1", "2", "3", "4", "5", "6"],
+        "2026-01-03": ["8"],
+    }
+
+
+def test_rows_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
+    tmp_path: Path, time_zone: str
+) -> None:
+    del time_zone
+    day = today()
+    source = csv_source(
+        tmp_path / "shop.csv",
+        f"url,date\nhttp://a/1,{day}T23:59:59Z\nhttp://a/2,{day + dt.timedelta(days=1)}\n",
+    )
+    survey = source.survey()
+    assert survey.documents == {("shop", day.isoformat()): 1}
+    assert survey.account.counts == {Oddity.IN_FUTURE: 1}
 
 
 ASKED: list[tuple[str | None, str | None]] = []
@@ -179,6 +299,11 @@ def test_a_function_that_yields_something_else_is_told() -> None:
     source = TableSource(function_records(f"{__name__}.wrong_rows"), START)
     with pytest.raises(SourceError, match="the source yields 'http://a/1'; it should yield mapp"):
         source.survey()
+
+
+def test_what_is_no_function_is_told() -> None:
+    with pytest.raises(SourceError, match=r"^source\.function: imgassets\.settings\.STEPS is no"):
+        function_records("imgassets.settings.STEPS")
 
 
 @pytest.mark.parametrize("dotted", ["no_such_package.rows", "imgassets.settings.no_such_function"])

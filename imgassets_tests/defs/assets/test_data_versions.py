@@ -9,10 +9,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from imgassets_tests.project import project_defs
 from imgassets.storage import Storage
 from imgassets_tests.download.pictures import picture
 from imgassets_tests.download.server import Server, answer, running
+from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION
 
 ASSETS = ("url_list", "raw_images", "processed_images")

@@ -96,6 +96,18 @@ def test_a_run_shows_its_figures_and_pictures(
     assert all(checks.values())
 
 
+@pytest.mark.parametrize("pages", [0, 1])
+def test_as_many_full_size_pages_are_drawn_as_the_settings_allow(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, pages: int
+) -> None:
+    result, _ = materialize(instance, storage, shop, review={"max_pages": pages})
+    assert result.success
+    review = storage.partition("processed_images", *PARTITION) / "review"
+    assert [name for name in review.sizes() if name.startswith("page_")] == [
+        f"page_{number:03}.jpg" for number in range(1, pages + 1)
+    ]
+
+
 def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
@@ -185,7 +197,7 @@ def test_without_raw_images_it_is_told_what_to_materialize(
 ) -> None:
     assert storage
     job = dg.define_asset_job("job", selection=["processed_images"])
-    defs = dg.Definitions.merge(build_defs(), dg.Definitions(jobs=[job]))
+    defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance, partition_key=PARTITION.key, raise_on_error=False
     )

@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgassets.demo.server import CatalogueServer
 from imgassets.manifests import RAW_IMAGES, RawRow, UrlRow, from_table, to_table
+from imgassets.settings import merged
 from imgassets.storage import Storage, read_table, write_table
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
@@ -58,7 +59,7 @@ def run(
     job = dg.define_asset_job("job", selection=["raw_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
     download = {"allow_private_addresses": True, "retries": 0, "robots": False}
-    overrides = {"download": download} | (options or {})
+    overrides = merged({"download": download}, options or {})
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=PARTITION.key,
@@ -95,6 +96,16 @@ def test_what_the_page_plots_are_numbers_and_columns_are_explained(
 def shown(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     (event,) = result.asset_materializations_for_node("raw_images.collect_manifest")
     return {name: value.value for name, value in event.metadata.items()}
+
+
+@pytest.mark.parametrize(("size", "shards"), [(5, 1), (2, 3)])
+def test_urls_are_cut_into_shards_of_the_size_that_is_set(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, size: int, shards: int
+) -> None:
+    result, rows = materialize(instance, storage, shop, {"download": {"shard_size": size}})
+    steps = {event.step_key for event in result.all_events if event.is_step_success}
+    assert sum(str(step).startswith("raw_images.download_shard[") for step in steps) == shards
+    assert len(rows) == 5
 
 
 def test_a_run_shows_what_happened(
