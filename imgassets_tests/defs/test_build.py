@@ -53,9 +53,10 @@ def test_every_check_says_what_must_hold() -> None:
 
 
 def test_partitions_begin_with_the_start_date_and_end_with_today() -> None:
-    # In a process of its own: the partitions are fixed when their module is loaded.
+    # In a process of its own: definitions read the settings when they are loaded.
     asked = (
-        "from imgassets.partitions import catalogue\n"
+        "from imgassets.definitions import defs\n"
+        "catalogue = defs.get_assets_def('url_list').partitions_def\n"
         "days = catalogue.get_partitions_def_for_dimension('date')\n"
         "print(days.get_first_partition_key(), days.get_last_partition_key())"
     )

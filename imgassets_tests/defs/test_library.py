@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from imgassets import CatalogueComponent, Settings, build_defs
 from imgassets.defs.resources import ManifestIOManager, MongoDBResource, SettingsResource
+from imgassets.folders import project_root
 from imgassets.settings import SettingsError
 
 DAY = "2026-01-02"
@@ -220,17 +223,77 @@ def test_partitions_with_other_dimensions_are_refused() -> None:
         build_defs(Settings(), partitions=partitions)
 
 
-def test_the_component_builds_the_same_definitions(tmp_path: Path) -> None:
-    attributes = {"key_prefix": "fashion", "settings": {"source": {"kind": "csv", "csv_path": "a"}}}
-    component = CatalogueComponent.resolve_from_dict(attributes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        defs = component.build_defs(dg.ComponentTree.for_test().load_context)
-    dg.Definitions.validate_loadable(defs)
-    keys = defs.get_repository_def().asset_graph.get_all_asset_keys()
-    assert dg.AssetKey(["fashion", "raw_images"]) in keys
-    kinds = defs.get_assets_def(["fashion", "url_list"]).get_asset_spec().kinds
-    assert kinds == {"csv", "parquet"}
+PROJECT = {
+    "pyproject.toml": """
+[project]
+name = "shop"
+version = "0.1"
+[tool.dg]
+directory_type = "project"
+[tool.dg.project]
+root_module = "shop"
+""",
+    "shop/__init__.py": "",
+    "shop/definitions.py": """
+from pathlib import Path
+import dagster as dg
+
+@dg.definitions
+def defs():
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+""",
+    "shop/defs/__init__.py": "",
+    "shop/defs/catalogue/defs.yaml": """
+type: imgassets.CatalogueComponent
+attributes:
+  key_prefix: fashion
+  settings:
+    source: {kind: csv, csv_path: urls.csv}
+""",
+}
+
+
+def dg_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [Path(sys.executable).with_name("dg"), *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.slow
+def test_a_dg_project_takes_the_component_in_yaml(tmp_path: Path) -> None:
+    for name, text in PROJECT.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert "CatalogueComponent" in dg_command(tmp_path, "list", "components").stdout
+    checked = dg_command(tmp_path, "check", "defs")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    listed = dg_command(tmp_path, "list", "defs", "--json")
+    found = json.loads(listed.stdout[listed.stdout.index("{") :])
+    assert {asset["asset_key"] for asset in found["assets"]} == {
+        f"fashion/{name}" for name in ("product_documents", "face_model", *SELECTED)
+    }
+    kinds = {asset["asset_key"]: asset["kinds"] for asset in found["assets"]}
+    assert sorted(kinds["fashion/url_list"]) == ["csv", "parquet"]
+
+    (tmp_path / "shop/defs/catalogue/defs.yaml").write_text(
+        "type: imgassets.CatalogueComponent\nattributes: {setings: {}}\n"
+    )
+    wrong = dg_command(tmp_path, "check", "yaml")
+    assert wrong.returncode != 0
+    assert "setings" in wrong.stdout + wrong.stderr
+
+
+@pytest.mark.slow
+def test_dg_accepts_the_project_itself() -> None:
+    checked = dg_command(project_root(), "check", "defs")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "catalogue_job" in dg_command(project_root(), "list", "defs").stdout
 
 
 def test_a_wrong_option_of_the_component_is_named() -> None:
