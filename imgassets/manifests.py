@@ -35,7 +35,10 @@ class Outcome(StrEnum):
 
     INVALID_URL = "invalid_url", "not an http or https address"
     HTTP_ERROR = "http_error", "the server answered with an error status; see http_status"
-    TIMEOUT = "timeout", "the server took longer than a time limit of the settings"
+    TIMEOUT = (
+        "timeout",
+        "the server, or a processing step, took longer than the settings allow",
+    )
     CONNECTION_ERROR = "connection_error", "no connection, or it broke off; see error"
     TOO_MANY_REDIRECTS = "too_many_redirects", "more redirects than download.max_redirects"
     BLOCKED_ADDRESS = (

@@ -204,6 +204,9 @@ class ProcessSettings(Section):
     keep_raw: bool = Field(
         True, description="whether served files stay once their pictures are made"
     )
+    timeout_s: float = Field(
+        120, gt=0, description="seconds that one image may take; a step that hangs is ended then"
+    )
 
     @field_validator("steps")
     @classmethod

@@ -2,8 +2,9 @@
 
 Here lives starting `worker`s, handing pictures out, and finding the one that took a worker down. A
 worker has one picture at a time, so that it is the first that was handed out and not answered for.
-It is tried once more when all others are done, alone: it may have been killed for the memory that
-others took. The second time it becomes an outcome.
+A worker that takes longer than `process.timeout_s` for one is killed. The picture is tried once
+more when all others are done, alone: it may have been killed for the memory that others took, or
+been slow because of them. The second time it becomes an outcome.
 
 Processes and not threads: a sixth of the work holds Python's lock, which six threads keep busy.
 """
@@ -45,6 +46,7 @@ class _Worker:
 
     Attributes:
         given: the first is the one that it is at.
+        since: clock (`time.monotonic`) at which it began that one.
         ready: whether it has started well.
         gone: whether it has ended.
         stdout: where it answers.
@@ -52,6 +54,7 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         self.given: deque[RawRow] = deque()
+        self.since = time.monotonic()
         self.ready = self.gone = False
         self._held = bytearray()
         self._process = start("imgassets.imaging.worker")
@@ -60,6 +63,8 @@ class _Worker:
 
     def give(self, raw: RawRow) -> None:
         """Hand out one more picture."""
+        if not self.given:
+            self.since = time.monotonic()
         self.given.append(raw)
         self._send(raw)
 
@@ -71,6 +76,7 @@ class _Worker:
             StorageError: it cannot read or write.
         """
         for kind, what in self._answers():
+            self.since = time.monotonic()
             if kind == "ready":
                 self.ready = True
             elif kind == "log":
@@ -80,6 +86,14 @@ class _Worker:
                 yield what
             elif isinstance(what, Exception):
                 raise what
+
+    def is_hung(self, timeout_s: float) -> bool:
+        """Whether it has been at one picture for longer than that."""
+        return self.ready and bool(self.given) and time.monotonic() - self.since > timeout_s
+
+    def kill(self) -> None:
+        """End the process; its pipe then says that it is gone."""
+        self._process.kill()
 
     def _answers(self) -> Iterator[tuple[str, object]]:
         data = os.read(self.stdout.fileno(), _PIPE_BYTES)
@@ -148,16 +162,18 @@ def processed(
         if isinstance(result, ProcessedRow):
             yield result
         else:
+            outcome = Outcome.TIMEOUT if result.hung else Outcome.CRASHED
             error = f"the imaging process {result.how} on it"
-            yield row_without_picture(result.raw, job.hash, Outcome.CRASHED, error)
+            yield row_without_picture(result.raw, job.hash, outcome, error)
 
 
 @dataclass(frozen=True, slots=True)
 class _Death:
-    """A worker died, and how, on this picture."""
+    """A worker died, and how, on this picture; or was killed, because it hung."""
 
     raw: RawRow
     how: str
+    hung: bool
 
 
 def _results(
@@ -172,6 +188,8 @@ def _results(
     """Each picture's row, or the death of the worker that was at it."""
     waiting = deque(tasks)
     workers: list[_Worker] = []
+    hung: set[_Worker] = set()
+    timeout_s = job.settings.process.timeout_s
     with selectors.DefaultSelector() as selector:
         try:
             while waiting or any(worker.given for worker in workers):
@@ -182,19 +200,22 @@ def _results(
                 if cancelled.is_set():
                     raise Cancelled("the run was cancelled; what was done is kept")
                 idle()
+                hung |= _killed_if_hung(workers, timeout_s)
                 ready = selector.select(_POLL_S)
                 if ready:
                     time.sleep(_GATHER_S)
                 for key, _ in ready:
-                    worker: _Worker = key.data
+                    worker = key.data
                     yield from worker.rows(log)
                     if not worker.gone:
                         continue
                     workers.remove(worker)
                     selector.unregister(worker.stdout)
                     how = _told(worker.end())
+                    if worker in hung:
+                        how = f"took longer than {timeout_s:g} s (process.timeout_s)"
                     if worker.given and worker.ready:
-                        yield _Death(worker.given.popleft(), how)
+                        yield _Death(worker.given.popleft(), how, worker in hung)
                     waiting.extendleft(reversed(worker.given))
                     if not worker.ready:
                         processes -= 1
@@ -202,6 +223,14 @@ def _results(
         finally:
             for worker in workers:
                 worker.end()
+
+
+def _killed_if_hung(workers: Sequence[_Worker], timeout_s: float) -> set[_Worker]:
+    """Kill the workers that have been at one picture for too long; returns them."""
+    hung = {worker for worker in workers if worker.is_hung(timeout_s)}
+    for worker in hung:
+        worker.kill()
+    return hung
 
 
 def _hand_out(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:

@@ -66,7 +66,7 @@ def settings_hash(settings: RetailerSettings) -> str:
         mode="json",
         include={"decode", "process", "faces", "resize", "trim", "encode"},
         exclude={
-            "process": {"keep_raw"},
+            "process": {"keep_raw", "timeout_s"},
             "faces": {"model_source", "model_config_source", "model_sha256"},
         },
     )

@@ -22,7 +22,13 @@ from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_ta
 __all__ = ["JOURNAL", "Cancelled", "process_partition", "remove_raw"]
 
 JOURNAL = "_journal"
-_TRIED_AGAIN = (Outcome.FAILED, Outcome.CRASHED, Outcome.RAW_MISSING, Outcome.NO_RAW)
+_TRIED_AGAIN = (
+    Outcome.FAILED,
+    Outcome.CRASHED,
+    Outcome.TIMEOUT,
+    Outcome.RAW_MISSING,
+    Outcome.NO_RAW,
+)
 _WORTH_A_PROCESS = 40  # pictures take as long as the start of the process
 _EVERY_S = 5.0  # a killed run loses at most this much work; a person sees a line this often
 

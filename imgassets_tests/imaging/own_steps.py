@@ -57,6 +57,22 @@ def crash_once(picture: Picture) -> Picture:
     return picture
 
 
+def hang_on_marked(picture: Picture) -> Picture:
+    """Never returns, as a step does that waits for a server."""
+    while _marked(picture):
+        time.sleep(60)
+    return picture
+
+
+def hang_once(picture: Picture) -> Picture:
+    """Hangs the first time, as a step does on a machine that swaps."""
+    path = os.environ["IMGASSETS_TEST_HUNG"]
+    if _marked(picture) and not os.path.exists(path):  # noqa: PTH110
+        with open(path, "w"):  # noqa: PTH123
+            time.sleep(3600)
+    return picture
+
+
 def slowly(picture: Picture) -> Picture:
     time.sleep(0.1)
     return picture

@@ -21,7 +21,7 @@ from imgassets.imaging.partition import JOURNAL, Cancelled, process_partition, r
 from imgassets.imaging.steps import StepError
 from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
-from imgassets.settings import RetailerSettings
+from imgassets.settings import RetailerSettings, merged
 from imgassets.storage import Folder, StorageError, read_table
 from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.own_steps import MARK
@@ -293,6 +293,45 @@ def test_a_crash_that_does_not_come_again_costs_no_picture(
     assert (tmp_path / "crashed").exists()
     assert all(row.outcome == Outcome.OK for row in rows)
     assert any("was killed by SIGABRT on marked" in line for line in filled.lines)
+
+
+def _limited(step: str, seconds: float) -> RetailerSettings:
+    return RetailerSettings.model_validate(
+        merged(_own(step).model_dump(), {"process": {"timeout_s": seconds}})
+    )
+
+
+@pytest.mark.slow
+def test_an_image_that_hangs_is_an_outcome_after_the_time_limit_and_stops_no_other(
+    filled: Partition,
+) -> None:
+    filled.add("hangs", _marked())
+    filled.rows.insert(0, filled.rows.pop())
+    rows = filled.run(_limited("hang_on_marked", 4))
+    assert [row.outcome for row in rows] == [Outcome.TIMEOUT] + [Outcome.OK] * (len(rows) - 1)
+    assert rows[0].error == ("the imaging process took longer than 4 s (process.timeout_s) on it")
+    assert rows[0].path is None
+    assert filled.manifest() == rows
+    # It is tried again by the next run, and another limit makes no image anew.
+    filled.lines.clear()
+    again = filled.run(_limited("hang_on_marked", 5))
+    assert filled.lines[0] == f"{len(rows) - 1} pictures are kept from an earlier run"
+    assert again[0].outcome is Outcome.TIMEOUT
+    assert again[1:] == rows[1:]
+
+
+@pytest.mark.slow
+def test_a_hang_that_does_not_come_again_costs_no_image(
+    filled: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGASSETS_TEST_HUNG", str(tmp_path / "hung"))
+    filled.add("marked", _marked())
+    rows = filled.run(_limited("hang_once", 4))
+    assert (tmp_path / "hung").exists()
+    assert all(row.outcome == Outcome.OK for row in rows)
+    assert any(
+        "took longer than 4 s (process.timeout_s) on marked" in line for line in filled.lines
+    )
 
 
 def test_a_worker_that_cannot_start_is_told(
