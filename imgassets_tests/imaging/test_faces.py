@@ -321,6 +321,23 @@ def test_an_edge_is_more_than_eight_levels(tone: int, plain: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stripe", "box"),
+    [
+        ((8, 8), Box(24, 14, 51, 41)),
+        ((9, 8), Box(4, 14, 71, 41)),
+        ((8, 9), Box(24, 0, 51, 55)),
+    ],
+)
+def test_an_edge_along_the_left_or_upper_side_counts_from_nine_levels_on(
+    stripe: tuple[int, int], box: Box
+) -> None:
+    pixels = _block(100, 80, Box(30, 20, 40, 30))
+    pixels[:, :10] += np.uint8(stripe[0])
+    pixels[:5] += np.uint8(stripe[1])
+    assert busy_part(pixels) == box
+
+
+@pytest.mark.parametrize(
     ("settings", "least"),
     [
         ({"first_side": None, "min_score": 0.6}, 0.6),
@@ -392,6 +409,9 @@ def test_what_is_narrower_than_a_face_is_not_looked_at(
         ((64, 65), (64, 128), (63, 64)),
         ((100, 64), (64, 128), (96, 61)),
         ((90, 70), (70, 128), (82, 64)),
+        ((90, 80), (64, 128), (64, 57)),
+        # The smallest image there is something to look at in.
+        ((2, 2), (64, 128), (64, 64)),
     ],
 )
 def test_the_first_look_is_in_the_scale_of_the_height(
@@ -436,9 +456,31 @@ def test_from_four_fifths_of_the_size_on_an_image_is_interpolated(looking: Looki
         _, network = looking(pixels, first_side=None, detect_side=80)
         np.testing.assert_array_equal(network.images[0], shrink(pixels, 80, 80))
     # The width decides, which may be another share than the height by rounding.
-    pixels = _noise(20, 99)
-    _, network = looking(pixels, first_side=None, detect_side=78)
-    np.testing.assert_array_equal(network.images[0], _interpolated(pixels, 16, 78))
+    for width, height, side, size in ((20, 99, 78, (16, 78)), (100, 60, 85, (85, 51))):
+        pixels = _noise(width, height)
+        _, network = looking(pixels, first_side=None, detect_side=side)
+        np.testing.assert_array_equal(network.images[0], _interpolated(pixels, *size))
+
+
+def test_an_image_of_four_pixels_is_looked_at_in_the_size_of_the_settings(
+    looking: Looking,
+) -> None:
+    pixels = _block(2, 2, Box(0, 0, 1, 1))
+    _, network = looking(pixels, first_side=None, detect_side=64)
+    np.testing.assert_array_equal(network.images[0], _interpolated(pixels, 64, 64))
+    # Closely it is looked at in the scale of `detect_side`, 32.5.
+    _, network = looking(pixels, [_row(14, 14, 36, 36, 0.6)], first_side=64, detect_side=65)
+    seen = np.zeros((96, 96, 3), np.uint8)
+    seen[:65, :65] = _interpolated(pixels, 65, 65)
+    np.testing.assert_array_equal(network.images[1], seen)
+
+
+@pytest.mark.parametrize("size", [(2000, 20), (20, 2000)])
+def test_an_image_narrower_than_the_factor_it_is_shrunk_by_holds_no_face(
+    looking: Looking, size: tuple[int, int]
+) -> None:
+    faces, network = looking(_noise(*size), first_side=64, detect_side=65)
+    assert (faces, network.images) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -611,6 +653,14 @@ def test_a_large_face_is_looked_at_in_the_shrunk_image(
         for left, top in zip(lefts, tops, strict=True)
     ]
     assert _same(faces, wanted)
+
+
+def test_a_face_of_80_pixels_is_looked_at_in_the_image_shrunk_to_a_half(looking: Looking) -> None:
+    # It is 40 pixels high in the half, as wanted; its middle lies within a pixel of the half.
+    pixels = _noise(512, 512)
+    _, network = looking(pixels, [_row(125.5 - 20, 85.5 - 20, 40, 40, 0.7)])
+    half = _shrunk(pixels, 256, 256)
+    np.testing.assert_array_equal(network.images[1], half[38 : 38 + 96, 78 : 78 + 96])
 
 
 @pytest.mark.parametrize(
