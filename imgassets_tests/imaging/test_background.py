@@ -362,6 +362,24 @@ def test_an_image_that_is_too_narrow_to_be_looked_at_is_left_as_it_is(length: in
     assert _found(pixels) == Trim(Box(0, 0, length, 16), None)
 
 
+def test_no_row_of_a_long_and_narrow_image_is_left_out() -> None:
+    # It is looked at in two rows, of which one has the product.
+    pixels = _plain(3600, 20)
+    for x in range(900, 2700, 64):
+        _with(pixels, (Box(x, 14, 32, 6), 0))
+    assert _found(pixels, upright=True) == Trim(Box(883, 0, 1858, 20), 1.2)
+    on_its_side = np.ascontiguousarray(pixels.transpose(1, 0, 2))
+    assert _found(on_its_side, upright=True) == Trim(Box(0, 883, 20, 1858), 1.2)
+
+
+def test_a_rough_wall_in_a_long_and_narrow_image_is_left_as_it_is() -> None:
+    noise = np.random.default_rng(1).integers(-40, 41, (40, 4000, 1))
+    pixels = (_plain(4000, 40, 200) + noise).astype(np.uint8)
+    assert find(pixels, SETTINGS) == Trim(Box(0, 0, 4000, 40), None)
+    on_its_side = np.ascontiguousarray(pixels.transpose(1, 0, 2))
+    assert find(on_its_side, SETTINGS) == Trim(Box(0, 0, 40, 4000), None)
+
+
 @pytest.mark.parametrize(
     ("width", "height", "min_side", "kept"),
     [
@@ -406,6 +424,25 @@ def test_a_small_product_is_believed_where_nothing_fainter_is_seen(
     assert found.threshold == (threshold and pytest.approx(threshold))
 
 
+def test_a_small_product_in_a_large_image_is_measured_by_its_share() -> None:
+    pixels = _with(_plain(896, 600), (Box(400, 250, 100, 100), 0))
+    assert _found(pixels).box == Box(394, 242, 112, 116)
+
+
+def test_a_small_product_on_a_steep_gradient_is_left_as_it_is() -> None:
+    # One level a pixel: the least slope of an edge is then as large as on a rough wall.
+    levels = np.arange(20, 220, dtype=np.uint8)[None, :, None]
+    pixels = np.ascontiguousarray(np.broadcast_to(levels, (300, 200, 3)))
+    _with(pixels, (Box(84, 130, 34, 44), 255))
+    assert _found(pixels) == Trim(Box(0, 0, 200, 300), None)
+
+
+def test_a_pale_product_around_a_dark_print_is_kept() -> None:
+    found = _found(_with(_plain(300, 200), (PRODUCT, 253), (Box(140, 90, 30, 30), 0)))
+    assert found.box == Box(99, 59, 112, 92)
+    assert found.threshold == pytest.approx(0.72)
+
+
 @pytest.mark.parametrize(
     ("above", "below", "box"),
     [
@@ -433,6 +470,47 @@ def test_a_plain_strip_above_or_below_is_cut_off_if_it_is_surely_background(
     if below is not None:
         _with(pixels, (Box(0, 130, 300, 70), below))
     assert _found(pixels, upright=True).box == box
+
+
+@pytest.mark.parametrize("size", [(301, 201), (896, 600), (900, 602)])
+@pytest.mark.parametrize(("other", "cut"), [(180, True), (181, False)])
+def test_strips_of_odd_and_of_large_images_are_looked_at(
+    size: tuple[int, int], other: int, cut: bool
+) -> None:
+    width, height = size
+    half_and_band = (
+        (Box(0, height // 2, width, height), Box(0, height // 3, width, height // 3)),
+        (Box(width // 2, 0, width, height), Box(width // 5, 0, width * 3 // 5, height)),
+    )
+    for half, band in half_and_band:
+        pixels = _with(_plain(width, height, other), (half, 100), (band, 0))
+        found = find(pixels, SETTINGS)
+        if cut:
+            assert _holds(found, band, slack=8)
+        else:
+            assert found.box == Box(0, 0, width, height)
+
+
+def test_a_product_that_reaches_no_side_is_cut_out_of_a_gradient() -> None:
+    # What is above is far from what is below, and as wide as nine tenths of the image.
+    levels = np.linspace(230, 60, 420).astype(np.uint8)[:, None, None]
+    pixels = np.ascontiguousarray(np.broadcast_to(levels, (420, 448, 3)))
+    found = find(_with(pixels, (Box(24, 150, 400, 120), 20)), SETTINGS)
+    assert found.box == Box(21, 147, 406, 126)
+
+
+@pytest.mark.parametrize(("amplitude", "on_its_side"), [(16, False), (34, True)])
+def test_strips_of_a_rough_wall_are_looked_at(amplitude: int, on_its_side: bool) -> None:
+    # More than the box is kept on a rough wall, but not beyond the image; and the coarser grain is
+    # too rough to be followed into the box.
+    wall = _rough_wall(amplitude).astype(np.int64)
+    wall[210:] -= 100
+    pixels = _with(np.clip(wall, 0, 255).astype(np.uint8), (Box(0, 190, 300, 40), 30))
+    if on_its_side:
+        pixels = np.ascontiguousarray(pixels.transpose(1, 0, 2))
+    found = find_by_background(pixels, 0.05)
+    assert found is not None
+    assert found[0] == Box(0, 0, pixels.shape[1], pixels.shape[0])
 
 
 @pytest.mark.parametrize(
@@ -520,6 +598,13 @@ def test_a_faint_hem_is_followed_across_a_narrow_gap(gap: int, bottom: int) -> N
 def test_a_faint_mark_counts_from_a_few_pixels_on(width: int, bottom: int) -> None:
     pixels = _with(_plain(300, 240), (PRODUCT, 246), (Box(140, 152, width, 3), 253))
     assert _found(pixels).box == Box(97, 57, 116, bottom - 57)
+
+
+def test_a_hem_that_differs_by_its_colour_alone_is_followed() -> None:
+    pixels = _with(_plain(300, 240, 150), (PRODUCT, 140))
+    for number in range(4):
+        _with(pixels, (Box(104 + 28 * number, 150, 2, 24), (156, 149, 150)))
+    assert _found(pixels).box == Box(97, 57, 116, 116)
 
 
 @pytest.mark.parametrize(
@@ -616,6 +701,11 @@ def _cells(*patches: tuple[Box, int], rough: int = 100) -> NDArray[np.uint8]:
         ([(Box(0, 0, 3, 3), 0)], Box(0, 0, 40, 40)),
         ([(Box(9, 7, 3, 3), 0)], Box(56, 40, 40, 40)),
         ([(Box(0, 0, 12, 10), 0), (Box(0, 0, 12, 1), 100)], None),
+        # All four sides are needed to tell what is usual along them.
+        (
+            [(Box(2, 1, 8, 3), 50), (Box(11, 4, 1, 2), 0), (Box(1, 2, 9, 6), 50)],
+            Box(0, 0, 88, 72),
+        ),
     ],
 )
 def test_what_is_smoother_than_the_sides_is_found_in_cells(
@@ -627,6 +717,17 @@ def test_what_is_smoother_than_the_sides_is_found_in_cells(
         x, y, width, height = expected.as_list()
         expected = Box(96 - x - width, 80 - y - height, width, height)
     assert _box_of_smooth(np.ascontiguousarray(mirrored)) == expected
+
+
+@pytest.mark.parametrize("on_its_side", [False, True])
+def test_less_than_two_cells_are_one(on_its_side: bool) -> None:
+    slopes = np.full((80, 12), 100, np.uint8)
+    # In one cell 47 on average, where 82 are usual; of two, the right one would be smooth.
+    slopes[24:56, :8] = 20
+    assert _box_of_smooth(slopes.T.copy() if on_its_side else slopes) is None
+    slopes[24:56, :8] = 0
+    found = _box_of_smooth(slopes.T.copy() if on_its_side else slopes)
+    assert found == (Box(16, 0, 48, 12) if on_its_side else Box(0, 16, 12, 48))
 
 
 @pytest.mark.parametrize(
@@ -706,6 +807,7 @@ def test_a_box_in_another_size_is_rounded_outwards(
         (Box(180, 90, 59, 6), Box(180, 90, 59, 6), False),
         (Box(180, 90, 60, 5), Box(180, 90, 60, 5), False),
         (Box(194, 85, 12, 30), Box(194, 85, 12, 30), True),
+        (Box(194, 85, 6, 30), Box(194, 85, 12, 30), True),
         (Box(194, 85, 12, 29), Box(194, 85, 12, 29), False),
         (Box(194, 85, 11, 30), Box(194, 85, 11, 30), False),
         # ... and nothing more than 20 pixels beyond is seen at the last threshold.
@@ -764,10 +866,20 @@ def test_what_is_in_the_box_does_not_run_on_into_it(seed: tuple[int, int], runs_
     assert _runs_on(_plain(60, 80), Box(10, 20, 30, 40), seed) is runs_on
 
 
-@pytest.mark.parametrize(("seam", "crossed"), [(108, True), (109, False), (91, True), (90, False)])
-def test_a_faint_seam_is_crossed(seam: int, crossed: bool) -> None:
-    pixels = _plain(60, 80, 100)
-    pixels[:, 20] = seam
+@pytest.mark.parametrize(
+    ("seam", "crossed"),
+    [
+        (108, True),
+        (109, False),
+        (91, True),
+        (90, False),
+        ((109, 100, 100), False),
+        ((100, 109, 100), False),
+        ((100, 100, 109), False),
+    ],
+)
+def test_a_faint_seam_is_crossed(seam: ArrayLike, crossed: bool) -> None:
+    pixels = _with(_plain(60, 80, 100), (Box(20, 0, 1, 80), seam))
     assert _runs_on(pixels, Box(30, 0, 30, 80), (0, 40)) is crossed
 
 
@@ -792,7 +904,13 @@ def test_a_wall_runs_on_from_a_share_of_the_box_on(notch: Box, runs_on: bool) ->
     assert _runs_on(mirrored, Box(0, 0, 100, 100), (119, 50)) is runs_on
 
 
-@pytest.mark.parametrize(("rows", "runs_on"), [(4, True), (3, False)])
-def test_a_wall_may_run_on_to_the_opposite_edge(rows: int, runs_on: bool) -> None:
+@pytest.mark.parametrize(
+    ("rows", "below", "runs_on"),
+    [(4, 0, True), (3, 0, False), (3, 103, True), (3, 102, False)],
+)
+def test_a_wall_may_run_on_to_the_opposite_edge(rows: int, below: int, runs_on: bool) -> None:
+    # The blur takes the last row of a passage along the top, and the first of two columns that
+    # lead down from it along the right edge.
     pixels = _with(_plain(120, 200, 200), (Box(20, rows, 100, 200 - rows), 0))
+    _with(pixels, (Box(118, 0, 2, below), 200))
     assert _runs_on(pixels, Box(20, 0, 100, 200), (0, 100)) is runs_on
