@@ -23,7 +23,8 @@ def guarded(partition: Partition) -> Partition:
     ["127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254",
      "0.0.0.1", "100.64.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "::", "::1", "fe80::1",
      "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::",
-     "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "::127.0.0.1",
+     "2002:a00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b::cb00:7101",
+     "64:ff9b:1::101:101", "::127.0.0.1",
      # Multicast and reserved, by themselves or inside another.
      "64:ff9b::e000:1", "64:ff9b::f000:1", "2002:e000:1::", "4000::1", "ff0e::1",
      # Teredo: of a private server, of a private client, of neither.
@@ -60,8 +61,9 @@ def test_a_host_that_is_written_as_one_of_this_network_is_local(host: str) -> No
 
 @pytest.mark.parametrize(
     "host",
-    ["shop.example", "shop.example.", "localhost.example", "notlocalhost", "XLOCALHOST", "LOCALHOSTX", "local", "1.1.1.1",
-     "16843009", "0x1010101", "[2606:4700::1111]", "2606:4700::1111", "127.0.0.1.example", ""],
+    ["shop.example", "shop.example.", "localhost.example", "notlocalhost", "XLOCALHOST",
+     "LOCALHOSTX", "local", "1.1.1.1", "16843009", "0x1010101", "[2606:4700::1111]",
+     "2606:4700::1111", "127.0.0.1.example", ""],
 )  # fmt: skip
 def test_a_host_that_may_be_on_the_internet_is_not_local(host: str) -> None:
     assert not addresses.is_local_name(host)
