@@ -175,12 +175,15 @@ class Exchange:
 
     def _after_failure(self, task: Task, verdict: _Verdict) -> Step:
         rows = _rows(task, verdict)
+        signs = verdict.signs
+        if (rules := self._rules.get(task.host)) is not None:
+            signs = replace(signs, interval_s=rules.interval_s)
         if not verdict.passing or task.attempts > self._settings.retries:
-            return Step(rows, signs=verdict.signs)
+            return Step(rows, signs=signs)
         task.hops = 0
         task.last_failure = rows
-        wait = max(self._backoff(task.attempts), verdict.signs.rest_s)
-        return Step(None, task.first_url, wait, verdict.signs)
+        wait = max(self._backoff(task.attempts), signs.rest_s)
+        return Step(None, task.first_url, wait, signs)
 
     def _redirected(self, task: Task, response: Response, signs: Signs) -> Step:
         allowed = self._settings.max_redirects

@@ -593,9 +593,12 @@ ETAG, MODIFIED = '"v1"', "Fri, 02 Jan 2026 00:00:00 GMT"
 
 
 def a_refresh(
-    etag: str | None = ETAG, last_modified: str | None = MODIFIED, sha256: str = SHA256
+    etag: str | None = ETAG,
+    last_modified: str | None = MODIFIED,
+    sha256: str = SHA256,
+    keys: tuple[str, ...] = ("p-0", "p-1"),
 ) -> Task:
-    task = a_task(keys=("p-0", "p-1"))
+    task = a_task(keys=keys)
     task.before = tuple(
         raw_row(
             row,
@@ -679,6 +682,14 @@ def test_a_picture_that_is_served_anew_but_is_the_same_is_not_written(talk: Star
     assert run.files == {}
 
 
+def test_a_picture_of_one_row_is_asked_for_a_change_as_well(talk: Start) -> None:
+    run = talk(found())
+    row = run.row(a_refresh(keys=("p-0",)))
+    assert row.sha256 == SHA256
+    assert conditions(run.client.requests[0])["If-None-Match"] == ETAG
+    assert run.files == {}
+
+
 def test_a_picture_that_changed_is_written_for_all_its_rows(talk: Start) -> None:
     run = talk(found(etag='"v2"'))
     rows = run.step(a_refresh(sha256=hashlib.sha256(OLD).hexdigest())).rows
@@ -727,6 +738,31 @@ def test_robots_txt_is_read_once_for_each_host(talk: Start) -> None:
     # What they ask for is passed on with every answer.
     assert [step.signs.interval_s for step in steps] == [0, 0, 3, 3]
     assert all(step.signs.opened for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure", "rest_s"),
+    [
+        (found(), None, 0),
+        (response(200, b"<html>"), None, 0),
+        (response(304), None, 0),
+        (moved("/b.jpg"), None, 0),
+        (moved("ftp://shop.example"), None, 0),
+        (response(404), None, 0),
+        (response(500), None, 0),
+        (response(503), "the server answered with status 503", 0),
+        (response(503, retry_after="9"), None, 9),
+        (FetchError(Outcome.TOO_LARGE, "too much", passing=False), None, 0),
+        (FetchError(Outcome.TIMEOUT, "late", passing=True), "late", 0),
+    ],
+)
+@pytest.mark.parametrize("task", [a_task, a_refresh])
+def test_a_crawl_delay_is_passed_on_whatever_the_answer(
+    talk: Start, task: Callable[[], Task], answer: Answer, failure: str | None, rest_s: float
+) -> None:
+    signs = Signs(interval_s=3, failure=failure, rest_s=rest_s)
+    assert talk(DELAY, answer, robots=True).step(task()).signs == signs
+    assert talk(DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).signs == signs
 
 
 def test_a_port_has_its_own_robots_txt(talk: Start) -> None:

@@ -44,6 +44,8 @@ def guarded(partition: Partition) -> Partition:
         "2002:a00:1::",
         "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b::cb00:7101",
+        "64:ff9b:1::101:101",
         "::127.0.0.1",
         # Multicast and reserved, by themselves or inside another.
         "64:ff9b::e000:1",

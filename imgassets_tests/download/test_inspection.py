@@ -24,8 +24,7 @@ def test_format_and_size_are_read_from_the_bytes(format_: str) -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_picture_that_is_cut_off_is_corrupt(format_: str, share: float) -> None:
     data = picture(format_)
-    assert outcome_of(data[: int(len(data) * share)]) in {Outcome.CORRUPT, Outcome.NOT_AN_IMAGE}
-    assert outcome_of(data[: len(data) // 2]) is Outcome.CORRUPT
+    assert outcome_of(data[: int(len(data) * share)]) is Outcome.CORRUPT
 
 
 def test_a_jpeg_without_its_last_two_bytes_is_corrupt() -> None:

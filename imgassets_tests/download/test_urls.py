@@ -39,6 +39,7 @@ JPEG = picture()
         ("https://\ufb01ne\u3002example/x", "https://fine.example/x"),  # ligature, full stop
         ("https://h.example/x;v=1?", "https://h.example/x;v=1"),
         ("https://h.example/a%2Fb%41", "https://h.example/a%2FbA"),
+        ("https://h.example./x", "https://h.example./x"),
         ("https://my_shop-1.example/x", "https://my_shop-1.example/x"),
     ],
 )
