@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ import pytest
 from imgassets.download import inspection, journal
 from imgassets.download import partition as partition_module
 from imgassets.download.curl_loop import Loop, Transfer
-from imgassets.download.partition import CancelledError, collect, download_shard, plan, shard_rows
+from imgassets.download.partition import (
+    CancelledError,
+    Shard,
+    collect,
+    download_shard,
+    plan,
+    shard_rows,
+)
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
 from imgassets.settings import SettingsError
 from imgassets.storage import Folder, StorageError, mark_removed, read_table
@@ -566,6 +574,35 @@ def test_the_headers_of_a_retailer_go_to_the_host_of_its_urls(
     partition.run(server.add("/0.jpg", JPEG))
     (request,) = server.requests["/0.jpg"]
     assert request["X-Shop"] == "key"
+
+
+def test_shards_that_run_side_by_side_keep_the_rows_of_each(
+    partition: Partition, server: Server
+) -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    def found(handler: Handler) -> None:
+        together.wait()
+        handler.reply(JPEG)
+
+    partition.with_settings(read_timeout_s=30, total_timeout_s=30)
+    rows = url_rows(*(server.add(f"/{n}.jpg", found) for n in range(2)))
+    shards = plan(rows, partition.folder, 1)
+
+    def download(shard: Shard) -> None:
+        download_shard(
+            shard_rows(rows, shard),
+            partition.folder,
+            partition.settings,
+            shard=shard.name,
+            log=partition.log.append,
+            cancelled=partition.cancelled,
+        )
+
+    with ThreadPoolExecutor() as pool:
+        assert [*pool.map(download, shards)] == [None, None]
+    assert plan(rows, partition.folder, 1) == []
+    assert [row.outcome for row in collect(rows, partition.folder)] == [Outcome.OK] * 2
 
 
 def test_by_itself_a_shard_tries_all_that_failed_and_asks_for_nothing_else(
