@@ -143,7 +143,9 @@ def test_the_last_row_of_a_key_holds_whatever_came_before(folder: Folder) -> Non
     journalled(folder, ok(row))
     assert not is_work(folder, row)
     assert not is_work(folder, row, refresh=True)
+    assert read_state(folder, [row]).current == {row.key}
     journalled(folder, ok(row, bytes=1))  # a file of another size: it is not there
+    assert read_state(folder, [row]).current == frozenset()
     assert is_work(folder, row, retry=[])
     assert is_work(folder, row, refresh=True, retry=[])
 
