@@ -156,7 +156,7 @@ class YuNet:
         if box is None:
             return []
         scale = self._first_scale(box, small)
-        if scale <= 1 or factor == 1:
+        if scale <= 1:
             faint = [_moved(face, factor, factor) for face in self._all(small, box, scale)]
         else:
             box = Box(*(factor * n for n in box.as_list()))

@@ -320,6 +320,15 @@ def test_an_edge_is_more_than_eight_levels(tone: int, plain: bool) -> None:
     assert (busy_part(_block(100, 80, Box(30, 20, 40, 30), tone)) is None) == plain
 
 
+def test_all_pixels_of_a_large_image_are_looked_at_for_edges() -> None:
+    for x, y in ((100, 100), (101, 101)):
+        pixels = np.full((320, 320, 3), 200, np.uint8)
+        pixels[y, x] = 180  # of four pixels that are looked at as one: five levels
+        assert busy_part(pixels) is None
+        pixels[y, x] = 160
+        assert busy_part(pixels) == Box(88, 88, 24, 24)
+
+
 @pytest.mark.parametrize(
     ("stripe", "box"),
     [
@@ -527,6 +536,24 @@ def test_a_small_busy_part_of_a_large_image_is_cut_out_of_the_image_itself(
     np.testing.assert_array_equal(network.images[1], wanted)
 
 
+@pytest.mark.parametrize(("height", "looks"), [(28, 0), (27.5, 1)])
+def test_a_face_is_large_by_its_height_in_the_first_look_whatever_its_scale(
+    looking: Looking, height: float, looks: int
+) -> None:
+    pixels = _block(512, 512, Box(200, 200, 40, 40))
+    _, network = looking(pixels, [_row(20, 10, 20, height, 0.9)])
+    assert network.sizes == [(62, 62)] + [(96, 96)] * looks  # in the scale of the image itself
+    _, network = looking(_noise(380, 380), [_row(20, 10, 20, height, 0.9)])
+    assert network.sizes == [(256, 256)] + [(96, 96)] * looks  # in two thirds of it
+
+
+def test_boxes_are_stretched_by_what_each_axis_was_shrunk(looking: Looking) -> None:
+    row = _row(13, 4, 26, 8, 0.9)
+    faces, network = looking(_noise(99, 20), [row], first_side=None, detect_side=78)
+    assert network.sizes == [(78, 16)]
+    assert _same(faces, [_found(13 * 99 / 78, 5, 26 * 99 / 78, 10, 0.9)])
+
+
 def _close_looks(looking: Looking, *rows: list[float], **settings: float) -> int:
     """How often an image of 512x512 is looked at closely; boxes are of its half."""
     _, network = looking(_noise(512, 512), list(rows), **settings)
@@ -728,6 +755,16 @@ def test_places_beside_each_other_are_looked_at_once(
     assert _close_looks(looking, second, first) == looks
 
 
+@pytest.mark.parametrize(("heights", "looks"), [((50, 40), 1), ((40, 50), 2)])
+def test_the_window_that_is_there_says_how_far_away_a_face_may_be(
+    looking: Looking, heights: tuple[float, float], looks: int
+) -> None:
+    # A quarter of the windows is 30 and 24 pixels of the first look; the faces are 27 apart.
+    first = _row(100, 100 - heights[0] / 2, 12, heights[0], 0.7)
+    second = _row(127, 100 - heights[1] / 2, 12, heights[1], 0.6)
+    assert _close_looks(looking, first, second) == looks
+
+
 @pytest.mark.parametrize(
     ("height", "other", "looks"),
     [(67.5, 40.5, 2), (67, 41, 1), (50, 79.5, 1), (50, 80, 2), (60, 60, 1), (60, 30, 2)],
@@ -773,6 +810,14 @@ def test_a_faint_face_is_looked_for_in_the_mirror_if_it_is_found(
     assert len(network.images) - 1 == looks
     if looks == 2:
         np.testing.assert_array_equal(network.images[2], network.images[1][:, ::-1])
+
+
+def test_a_faint_face_in_a_narrow_image_is_looked_for_in_the_mirror(looking: Looking) -> None:
+    # 53 pixels are shrunk to 32, where the face is less high than it is shown closely.
+    first, close = [_row(10, 100, 10, 19.5, 0.1)], [_row(20, 30, 30, 40, 0.9)]
+    faces, network = looking(_noise(53, 380), first, close, detect_side=257)
+    assert network.sizes == [(32, 228), (96, 96), (96, 96)]
+    assert faces == []
 
 
 @pytest.mark.parametrize(
