@@ -914,3 +914,10 @@ def test_a_wall_may_run_on_to_the_opposite_edge(rows: int, below: int, runs_on: 
     pixels = _with(_plain(120, 200, 200), (Box(20, rows, 100, 200 - rows), 0))
     _with(pixels, (Box(118, 0, 2, below), 200))
     assert _runs_on(pixels, Box(20, 0, 100, 200), (0, 100)) is runs_on
+
+
+def test_strips_that_may_be_cloth_are_given_back_up_to_the_edge() -> None:
+    pixels = _with(_plain(300, 200, 181), (Box(0, 100, 300, 100), 100))
+    assert _unless_unsure(Box(0, 70, 300, 60), pixels) == Box(0, 0, 300, 200)
+    pixels = _with(_plain(300, 200, 181), (Box(60, 0, 180, 200), 20), (Box(240, 0, 60, 200), 100))
+    assert _unless_unsure(Box(60, 0, 180, 200), pixels) == Box(0, 0, 300, 200)

@@ -35,23 +35,75 @@ def test_each_format_holds_the_picture_and_is_the_same_every_time(
         assert difference.max() == 0
 
 
-def test_full_colour_resolution_keeps_red_stripes_red() -> None:
+@pytest.mark.parametrize("optimize", [False, True])
+def test_full_colour_resolution_keeps_red_stripes_red(optimize: bool) -> None:
     stripes = np.full((64, 64, 3), 255, np.uint8)
     stripes[:, ::2] = (0, 0, 255)
-    away = {
-        subsampling: np.abs(
-            _bgr(encode(stripes, EncodeSettings(subsampling=subsampling), b"")).astype(int)
-            - stripes
+    away = {}
+    for subsampling in ("4:4:4", "4:2:0"):
+        settings = EncodeSettings(subsampling=subsampling, optimize=optimize)
+        away[subsampling] = np.abs(
+            _bgr(encode(stripes, settings, b"")).astype(int) - stripes
         ).mean()
-        for subsampling in ("4:4:4", "4:2:0")
-    }
     assert away["4:4:4"] < 5 < away["4:2:0"]
 
 
-def test_a_lower_quality_and_optimising_make_files_smaller(product: Pixels) -> None:
-    plain = len(encode(product, EncodeSettings(), b""))
-    assert len(encode(product, EncodeSettings(quality=50), b"")) < plain
-    assert len(encode(product, EncodeSettings(optimize=True), b"")) < plain
+@pytest.mark.parametrize(
+    ("format_", "optimize"), [("jpeg", False), ("jpeg", True), ("webp", False)]
+)
+def test_the_quality_of_the_settings_decides_size_and_likeness(
+    photos: dict[str, bytes], format_: Literal["jpeg", "webp"], optimize: bool
+) -> None:
+    pixels = np.ascontiguousarray(_bgr(photos["portrait_a"])[:200, :200])
+    sizes, away = [], []
+    for quality in (20, 60, 95, 100):
+        settings = EncodeSettings(format=format_, quality=quality, optimize=optimize)
+        file = encode(pixels, settings, b"")
+        sizes.append(len(file))
+        away.append(float(np.abs(_bgr(file).astype(int) - pixels).mean()))
+    assert sizes == sorted(set(sizes))
+    assert away == sorted(set(away), reverse=True)
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "png"])
+def test_optimising_makes_a_file_smaller_and_changes_no_pixel(
+    photos: dict[str, bytes], format_: Literal["jpeg", "png"]
+) -> None:
+    pixels = np.ascontiguousarray(_bgr(photos["portrait_a"])[:200, :200])
+    plain, optimized = (
+        encode(pixels, EncodeSettings(format=format_, optimize=optimize, quality=90), b"")
+        for optimize in (False, True)
+    )
+    assert len(optimized) < len(plain)
+    assert np.abs(_bgr(plain).astype(int) - _bgr(optimized)).mean() < 0.5
+
+
+def test_a_jpeg_is_optimised_by_more_than_another_encoder(product: Pixels) -> None:
+    file = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(product[:, :, ::-1]))
+    image.save(file, "JPEG", quality=95, subsampling="4:2:0")
+    made = encode(product, EncodeSettings(optimize=True), b"")
+    assert len(made) < len(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("format_", "expected"),
+    [
+        ("JPEG", "jpg"),
+        ("PNG", "png"),
+        ("WEBP", "webp"),
+        ("GIF", "gif"),
+        ("BMP", "bmp"),
+        ("TIFF", "tif"),
+        ("AVIF", "avif"),
+        ("ICO", "ico"),
+        ("PPM", "ppm"),
+    ],
+)
+def test_the_suffix_of_a_file_follows_its_bytes(format_: str, expected: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (200, 100, 50)).save(file, format_)
+    assert suffix(file.getvalue()) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,4 +121,7 @@ def test_as_served_keeps_the_format_where_it_is_one_to_train_on(
 def test_a_part_of_a_larger_picture_is_encoded(product: Pixels) -> None:
     part = product[90:250, 70:170]
     assert _bgr(encode(part, EncodeSettings(format="png"), b"")).tolist() == part.tolist()
-    assert _read(encode(part, EncodeSettings(), b"")).size == (100, 160)
+    for optimize in (False, True):
+        made = _bgr(encode(part, EncodeSettings(optimize=optimize), b""))
+        assert made.shape == (160, 100, 3)
+        assert np.abs(made.astype(int) - part).mean() < 6

@@ -109,3 +109,49 @@ def test_an_exact_size_does_not_enlarge_unless_asked() -> None:
 def test_a_very_narrow_picture_keeps_a_pixel() -> None:
     made = resize(_picture(2, 5000), ResizeSettings())
     assert (made.width, made.height) == (1, 448)
+
+
+def test_a_padded_image_keeps_the_place_of_its_pixels() -> None:
+    # An odd pixel of padding is at the foot, and at the right.
+    picture = _picture(60, 82)
+    made = resize(picture, ResizeSettings(size=(31, 199), padding=(0, 0, 0)))
+    inner = np.flatnonzero((made.pixels > 0).any(axis=(1, 2)))
+    assert (inner[0], inner[-1]) == (78, 119)
+    assert made.served(Box(0, 78, 31, 42)) == Box(0, 0, 60, 82)
+    made = resize(picture, ResizeSettings(size=(199, 41), padding=(0, 0, 0)))
+    inner = np.flatnonzero((made.pixels > 0).any(axis=(0, 2)))
+    assert (inner[0], inner[-1]) == (84, 113)
+    assert made.served(Box(84, 0, 30, 41)) == Box(0, 0, 60, 82)
+
+
+def test_an_enlarged_image_is_smooth_and_keeps_its_edges() -> None:
+    bands = np.repeat(np.array([60, 60, 60, 200, 200, 200], np.uint8), 4)
+    pixels = np.dstack([np.tile(bands, (24, 1))] * 3)
+    settings = ResizeSettings(max_side=96, enlarge=True)
+    made = resize(Picture(pixels, (24, 24)), settings).pixels[48, :, 0].astype(int)
+    steps = np.abs(np.diff(made))
+    assert steps.max() < 60  # the nearest pixel gives a step of 140
+    assert made.min() < 60  # straight lines between pixels exceed neither level
+    assert made.max() > 200
+
+
+def test_sides_that_shrink_by_different_shares_are_softened_by_their_own() -> None:
+    # Across hardly anything is lost, down two of five rows.
+    stripes = np.zeros((300, 300, 3), np.uint8)
+    stripes[:, ::2] = 200
+    across = shrunk(stripes, (297, 180))
+    assert across.std() > 30
+    assert shrunk(np.ascontiguousarray(stripes.transpose(1, 0, 2)), (297, 180)).std() < 30
+
+
+def test_the_edges_of_a_shrunk_image_keep_their_colour() -> None:
+    for share in (0.3, 0.6, 0.8, 0.95):
+        size = round(200 * share), round(200 * share)
+        assert (shrunk(_picture(200, 200, 180).pixels, size) == 180).all()
+
+
+@pytest.mark.parametrize("size", [(100, 190), (190, 100)])
+def test_the_area_filter_is_used_where_one_side_shrinks_to_half(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    area = cv2.resize(noise, size, interpolation=cv2.INTER_AREA)
+    assert (shrunk(noise, size) == area).all()
