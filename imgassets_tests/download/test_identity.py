@@ -101,6 +101,63 @@ def test_a_proxy_is_not_asked_for_a_private_address(
     assert server.connections == 0
 
 
+def test_the_settings_headers_replace_the_usual_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTACT", "me@example.org")
+    usual = identity(DownloadSettings()).headers
+    # A server that is told of AVIF would send it.
+    assert usual["Accept"].startswith("image/jpeg,image/png,image/webp,")
+    assert "avif" not in usual["Accept"]
+    own = identity(DownloadSettings(user_agent="shop/1 (${CONTACT})", headers={"Accept": "*/*"}))
+    assert dict(own.headers) == {
+        "User-Agent": "shop/1 (me@example.org)", "Accept": "*/*", "Accept-Encoding": "identity",
+    }  # fmt: skip
+    assert own.public_headers == own.headers
+
+
+def test_basic_credentials_have_the_alphabet_of_headers() -> None:
+    headers = identity(DownloadSettings(auth="basic user:~~~???>>>")).headers
+    assert headers["Authorization"] == "Basic dXNlcjp+fn4/Pz8+Pj4="
+
+
+def test_a_proxy_of_the_settings_takes_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("https_proxy", "http://other.example:1")
+    who = identity(DownloadSettings(proxy="http://proxy.example:1"))
+    for origin in ("http://shop.example", "https://shop.example", "https://127.0.0.1"):
+        assert who.proxy_of(origin) == "http://proxy.example:1"
+
+
+@pytest.mark.parametrize(
+    ("environment", "http", "https"),
+    [
+        ({}, None, None),
+        ({"http_proxy": "http://p:1"}, "http://p:1", None),
+        ({"https_proxy": "http://p:2"}, None, "http://p:2"),
+        ({"http_proxy": "http://p:1", "HTTPS_PROXY": "http://p:2"}, "http://p:1", "http://p:2"),
+        ({"all_proxy": "http://p:3"}, "http://p:3", "http://p:3"),
+        ({"all_proxy": "http://p:3", "https_proxy": "http://p:2"}, "http://p:3", "http://p:2"),
+        ({"http_proxy": "", "all_proxy": "http://p:3"}, "http://p:3", "http://p:3"),
+        ({"all_proxy": "http://p:3", "no_proxy": "shop.example"}, None, None),
+    ],
+)
+def test_the_environment_names_a_proxy_for_each_scheme(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    http: str | None,
+    https: str | None,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    who = identity(DownloadSettings())
+    for _ in range(2):
+        assert who.proxy_of("http://shop.example") == http
+        assert who.proxy_of("https://shop.example") == https
+        assert who.proxy_of("http://localhost.:8080") is None
+
+
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: b", "\u00fc", "a\0"])
 def test_a_header_that_http_cannot_hold_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match=r"download\.headers\.Referer should hold printable"):

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from imgassets.download.coding import BrokenCodingError, TooLargeError, decoded
+
+DATA = b"a picture, as it were " * 50
+GZIP, DEFLATE = gzip.compress(DATA), zlib.compress(DATA)
+MANY = len(DATA) * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [
+        (GZIP, "gzip"),
+        (GZIP, " GZip "),
+        (GZIP, "x-gzip"),
+        (DEFLATE, "deflate"),
+        *((zlib.compress(DATA, level), "deflate") for level in (1, 5, 9)),
+        (zlib.compress(GZIP), "gzip, deflate"),
+        (gzip.compress(DEFLATE), "deflate\nGZIP"),
+        (gzip.compress(GZIP), "gzip,gzip"),
+        # What is not compressed, or in a way that nobody asked for, is left as it is.
+        (DATA, "gzip"),
+        (DATA, "deflate"),
+        (DATA, "identity"),
+        (DATA, ""),
+        (b"", "gzip"),
+    ],
+)
+def test_a_body_is_decompressed_as_its_codings_say(body: bytes, coding: str) -> None:
+    assert decoded(body, coding, MANY) == (DATA if body else b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "coding"),
+    [(GZIP, "deflate"), (DEFLATE, "gzip"), (GZIP, "br"), (GZIP, "identity"), (b"x\0 y", "deflate")],
+)
+def test_a_body_of_another_coding_is_left_as_it_is(body: bytes, coding: str) -> None:
+    assert decoded(body, coding, MANY) == body
+
+
+@pytest.mark.parametrize(("body", "coding"), [(GZIP, "gzip"), (DEFLATE, "deflate")])
+def test_no_more_comes_out_than_allowed(body: bytes, coding: str) -> None:
+    assert decoded(body, coding, len(DATA)) == DATA
+    most = len(DATA) - 1
+    with pytest.raises(TooLargeError, match=f"more than {most} bytes after decompression"):
+        decoded(body, coding, most)
+
+
+@pytest.mark.parametrize(("body", "coding"), [(GZIP, "gzip"), (DEFLATE, "deflate")])
+def test_a_body_that_is_cut_off_or_damaged_is_broken(body: bytes, coding: str) -> None:
+    with pytest.raises(BrokenCodingError, match="the compressed body is cut off"):
+        decoded(body[:-1], coding, MANY)
+    with pytest.raises(BrokenCodingError, match="the compressed body is broken: "):
+        decoded(body[:-1] + bytes([body[-1] ^ 1]), coding, MANY)
