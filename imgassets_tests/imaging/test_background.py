@@ -921,3 +921,30 @@ def test_strips_that_may_be_cloth_are_given_back_up_to_the_edge() -> None:
     assert _unless_unsure(Box(0, 70, 300, 60), pixels) == Box(0, 0, 300, 200)
     pixels = _with(_plain(300, 200, 181), (Box(60, 0, 180, 200), 20), (Box(240, 0, 60, 200), 100))
     assert _unless_unsure(Box(60, 0, 180, 200), pixels) == Box(0, 0, 300, 200)
+
+
+@pytest.mark.parametrize("colour", [(150, 139, 172), (200, 140, 150)])
+def test_a_product_of_the_walls_brightness_is_found_by_its_colour(colour: ArrayLike) -> None:
+    # More red, or more blue, and so much less green.
+    found = _found(_with(_plain(300, 200, 150), (PRODUCT, colour)))
+    assert found == Trim(Box(97, 57, 116, 96), 1.2)
+
+
+@pytest.mark.parametrize(
+    ("level", "thickness", "length", "bottom"),
+    [
+        (250, 2, 12, None),
+        (250, 2, 14, 174),
+        # The more it stands out, the shorter a line may be.
+        (240, 1, 8, None),
+        (240, 1, 10, 174),
+        (200, 1, 4, None),
+        (200, 1, 6, 175),
+    ],
+)
+def test_a_line_apart_from_the_product_is_kept_from_a_length_on(
+    level: int, thickness: int, length: int, bottom: int | None
+) -> None:
+    line = Box(140, 170, length, thickness)
+    pixels = _with(_plain(300, 240), (Box(100, 40, 110, 90), 246), (line, level))
+    assert _found(pixels).box == Box(97, 37, 116, (bottom or 133) - 37)
