@@ -142,11 +142,10 @@ class Exchange:
         rules = self._rules.get(task.host)
         if rules is None:
             rules = self._rules[task.host] = self._read_robots(task)
-        signs = Signs(interval_s=rules.interval_s)
         if not rules.allow(task.url):
             message = f"{task.host}/robots.txt disallows it for {self._settings.user_agent}"
-            raise _RefusedError(_Verdict(Outcome.DISALLOWED, message, signs=signs))
-        return signs
+            raise _RefusedError(_Verdict(Outcome.DISALLOWED, message))
+        return Signs(interval_s=rules.interval_s)
 
     def _read_robots(self, task: Task) -> robots.Rules:
         """RFC 9309, 2.3.1: no such file allows all, a server in trouble allows nothing yet."""

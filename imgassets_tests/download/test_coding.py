@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -37,7 +38,13 @@ def test_a_body_is_decompressed_as_its_codings_say(body: bytes, coding: str) -> 
 
 @pytest.mark.parametrize(
     ("body", "coding"),
-    [(GZIP, "deflate"), (DEFLATE, "gzip"), (GZIP, "br"), (GZIP, "identity"), (b"x\0 y", "deflate")],
+    [
+        (GZIP, "deflate"),
+        (DEFLATE, "gzip"),
+        (GZIP, "br"),
+        (GZIP, "identity"),
+        (b"\0\x1f picture", "deflate"),
+    ],
 )
 def test_a_body_of_another_coding_is_left_as_it_is(body: bytes, coding: str) -> None:
     assert decoded(body, coding, MANY) == body
@@ -49,6 +56,18 @@ def test_no_more_comes_out_than_allowed(body: bytes, coding: str) -> None:
     most = len(DATA) - 1
     with pytest.raises(TooLargeError, match=f"more than {most} bytes after decompression"):
         decoded(body, coding, most)
+
+
+def test_no_more_is_held_in_memory_than_allowed() -> None:
+    bomb = gzip.compress(bytes(20_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLargeError):
+            decoded(bomb, "gzip", 1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 @pytest.mark.parametrize(("body", "coding"), [(GZIP, "gzip"), (DEFLATE, "deflate")])

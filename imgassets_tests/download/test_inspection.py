@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import io
+import struct
+import zlib
+
 import pytest
+from PIL import Image
 
 from imgassets.download.inspection import NotAPictureError, Picture, inspect
 from imgassets.manifests import Outcome
@@ -45,10 +50,6 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
 
 
 def test_a_progressive_jpeg_cut_off_between_two_scans_is_corrupt() -> None:
-    import io
-
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.open(io.BytesIO(picture())).save(buffer, format="JPEG", progressive=True)
     data = buffer.getvalue()
@@ -100,3 +101,301 @@ def test_rare_formats_have_their_pixels_counted_too(format_: str) -> None:
 )
 def test_what_is_no_whole_picture_has_its_outcome(data: bytes, outcome: Outcome) -> None:
     assert outcome_of(data) is outcome
+
+
+def error_of(data: bytes) -> str:
+    with pytest.raises(NotAPictureError) as caught:
+        inspect(data, MANY)
+    assert caught.value.outcome is Outcome.CORRUPT
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+def test_a_picture_may_have_as_many_pixels_as_allowed(format_: str) -> None:
+    data = picture(format_)
+    assert inspect(data, 60 * 90).width == 60
+    with pytest.raises(NotAPictureError, match="60 x 90 pixels; allowed: 5399") as caught:
+        inspect(data, 60 * 90 - 1)
+    assert caught.value.outcome is Outcome.TOO_MANY_PIXELS
+
+
+# JPEG, segment by segment.
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2) + data
+
+
+def frame(width: int = 60, height: int = 90, marker: int = 0xC0) -> bytes:
+    return segment(marker, struct.pack(">BHHBBBB", 8, height, width, 1, 1, 0x11, 0))
+
+
+SCAN = segment(0xDA, b"\x01\x01\0\0\x3f\0") + b"\x12\xff\0\x34\xff\xd0\x56"
+SOI, EOI = b"\xff\xd8", b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [frame(), SCAN],
+        *([frame(marker=marker), SCAN] for marker in (0xC1, 0xC2, 0xC3, 0xC5, 0xC9, 0xCF)),
+        # Tables whose markers lie between those of frames.
+        *([segment(marker, bytes(range(1, 30))), frame(), SCAN] for marker in (0xC4, 0xC8, 0xCC)),
+        [frame(), frame(7, 8), SCAN],
+        [frame(), SCAN, SCAN, SCAN],
+        # Markers without a length, an empty segment, fill bytes, bytes between segments.
+        [b"\xff\x01", frame(), SCAN],
+        [b"\xff\xd8", frame(), SCAN],
+        [b"\xff\xd3", frame(), SCAN],
+        [segment(0xFE, b""), frame(), SCAN],
+        [b"\xff\xff\xff", frame(), SCAN],
+        [frame(), b"between", SCAN],
+    ],
+)
+def test_the_size_of_a_jpeg_is_that_of_its_first_frame(parts: list[bytes]) -> None:
+    assert inspect(SOI + b"".join(parts) + EOI, MANY) == Picture("jpeg", 60, 90)
+
+
+@pytest.mark.parametrize(
+    ("parts", "error"),
+    [
+        ([frame()], "the JPEG file holds no picture"),
+        ([SCAN], "the JPEG file holds no picture"),
+        ([frame(), b"\xff\x02", SCAN], "the JPEG file holds an unknown marker FF02"),
+        ([b"\xff\xfe\0\0", frame(), SCAN], "the JPEG file holds a segment of 0 bytes"),
+        ([b"\xff\xfe\0\1", frame(), SCAN], "the JPEG file holds a segment of 1 bytes"),
+        ([segment(0xC0, bytes(5)), SCAN], "the JPEG file's frame header is too short"),
+        ([frame(0, 90), SCAN], "its header says 0 x 90 pixels"),
+        ([frame(60, 0), SCAN], "its header says 60 x 0 pixels"),
+    ],
+)
+def test_a_jpeg_that_makes_no_sense_is_corrupt(parts: list[bytes], error: str) -> None:
+    assert error_of(SOI + b"".join(parts) + EOI) == error
+
+
+def test_a_jpeg_that_ends_anywhere_is_cut_off() -> None:
+    data = SOI + segment(0xFE, b"a comment") + frame() + SCAN + EOI
+    assert inspect(data, MANY) == Picture("jpeg", 60, 90)
+    for length in range(3, len(data)):
+        assert error_of(data[:length]) == "the JPEG file is cut off"
+
+
+# PNG, chunk by chunk.
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(kind + data)
+    return len(data).to_bytes(4) + kind + data + checksum.to_bytes(4)
+
+
+def png(*chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 60, 90, 8, 2, 0, 0, 0))
+PIXELS, END = chunk(b"IDAT", b"pixels"), chunk(b"IEND", b"")
+
+
+def test_a_png_is_whole_up_to_its_end_chunk() -> None:
+    data = png(HEADER, chunk(b"tEXt", b"a comment"), PIXELS, PIXELS, END)
+    assert inspect(data + b"more", MANY) == Picture("png", 60, 90)
+    for length in range(8, len(data)):
+        assert error_of(data[:length]) == "the PNG file is cut off"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "error"),
+    [
+        ([PIXELS, HEADER, END], "the PNG file does not start with its header"),
+        ([chunk(b"IHDR", bytes(12)), PIXELS, END], "the PNG file does not start with its header"),
+        ([chunk(b"IHDX", bytes(13)), PIXELS, END], "the PNG file does not start with its header"),
+        ([HEADER, END], "the PNG file holds no pixels"),
+        ([HEADER, PIXELS.replace(b"IDAT", b"IDAX"), END], "a checksum in the PNG file is wrong"),
+        ([HEADER, PIXELS.replace(b"pix", b"pox"), END], "a checksum in the PNG file is wrong"),
+        ([HEADER, PIXELS[:-1] + b"!", END], "a checksum in the PNG file is wrong"),
+    ],
+)
+def test_a_png_that_makes_no_sense_is_corrupt(chunks: list[bytes], error: str) -> None:
+    assert error_of(png(*chunks)) == error
+
+
+# WebP, chunk by chunk.
+
+
+def riff_chunk(kind: bytes, data: bytes) -> bytes:
+    return kind + len(data).to_bytes(4, "little") + data + b"\0" * (len(data) % 2)
+
+
+def webp(*chunks: bytes) -> bytes:
+    body = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def lossy(width: int, height: int) -> bytes:
+    return riff_chunk(b"VP8 ", b"\0\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height))
+
+
+def lossless(width: int, height: int) -> bytes:
+    bits = (width - 1) | (height - 1) << 14 | 1 << 28
+    return riff_chunk(b"VP8L", b"\x2f" + bits.to_bytes(4, "little"))
+
+
+# The canvas's sides are three bytes each, less one.
+CANVAS = riff_chunk(b"VP8X", bytes(4) + (69_999).to_bytes(3, "little") + b"\x09\0\0")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "size"),
+    [
+        ([lossy(60, 90)], (60, 90)),
+        ([lossy(60 | 0x4000, 90 | 0x8000)], (60, 90)),  # the upper bits ask for scaling
+        ([lossless(60, 90)], (60, 90)),
+        ([lossless(16_384, 300)], (16_384, 300)),
+        ([riff_chunk(b"ICCP", b"odd"), lossy(60, 90)], (60, 90)),
+        ([riff_chunk(b"ICCP", b"even"), lossless(60, 90)], (60, 90)),
+        ([CANVAS, lossy(60, 90)], (70_000, 10)),
+        ([CANVAS, riff_chunk(b"ALPH", b"odd"), lossless(60, 90)], (70_000, 10)),
+        ([CANVAS, riff_chunk(b"ANMF", bytes(20))], (70_000, 10)),
+    ],
+)
+def test_the_size_of_a_webp_is_that_of_its_canvas_or_picture(
+    chunks: list[bytes], size: tuple[int, int]
+) -> None:
+    assert inspect(webp(*chunks), MANY) == Picture("webp", *size)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [],
+        [CANVAS],
+        [riff_chunk(b"ANMF", bytes(20))],
+        [riff_chunk(b"VP8 ", bytes(10))],
+        [riff_chunk(b"VP8L", bytes(5))],
+        [riff_chunk(b"VP8L", b"\x2f\0\0\0")],
+    ],
+)
+def test_a_webp_without_a_picture_is_corrupt(chunks: list[bytes]) -> None:
+    assert error_of(webp(*chunks)) == "the WebP file holds no picture"
+
+
+def test_a_webp_that_ends_anywhere_is_cut_off() -> None:
+    data = webp(CANVAS, lossy(60, 90))
+    for length in range(12, len(data)):
+        assert error_of(data[:length]) == "the WebP file is cut off"
+    # A chunk that is longer than the file says it is itself.
+    assert error_of(webp(lossy(60, 90)[:-1])) == "the WebP file is cut off"
+
+
+# GIF, block by block.
+
+
+def gif(*blocks: bytes, flags: int = 0, table: int = 0) -> bytes:
+    return b"GIF89a" + struct.pack("<HHBBB", 60, 90, flags, 0, 0) + bytes(table) + b"".join(blocks)
+
+
+COMMENT = b"\x21\xfe\x03abc\x02de\x00"
+
+
+def drawn(flags: int = 0, table: int = 0) -> bytes:
+    place = b"\x2c" + struct.pack("<HHHHB", 0, 0, 60, 90, flags)
+    return place + bytes(table) + b"\x02\x04data\x01x\x00"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gif(drawn()),
+        gif(drawn()).replace(b"GIF89a", b"GIF87a"),
+        gif(COMMENT, COMMENT, COMMENT, drawn()),
+        gif(drawn(), flags=0x80, table=6),
+        gif(COMMENT, drawn(), flags=0xF7, table=768),
+        gif(drawn(), flags=0x07),
+        gif(drawn(flags=0x81, table=12), flags=0x82, table=24),
+    ],
+)
+def test_a_gif_is_whole_up_to_the_end_of_its_first_frame(data: bytes) -> None:
+    assert inspect(data, MANY) == Picture("gif", 60, 90)
+    for length in range(6, len(data)):
+        assert error_of(data[:length]) == "the GIF file is cut off"
+
+
+def test_a_gif_without_a_frame_is_corrupt() -> None:
+    assert error_of(gif(COMMENT, b"\x3b")) == "the GIF file holds no picture"
+
+
+# Rare formats, and what is none.
+
+
+def test_a_tiff_may_have_its_bytes_in_either_order() -> None:
+    buffer = io.BytesIO()
+    Image.new("I;16B", (6, 4)).save(buffer, format="TIFF")
+    assert buffer.getvalue().startswith(b"MM")
+    assert inspect(buffer.getvalue(), MANY) == Picture("tiff", 6, 4)
+
+
+def test_an_avif_may_be_a_sequence() -> None:
+    assert error_of(b"\0\0\0\x1cftypavis" + bytes(40)).startswith("the AVIF file is broken: ")
+
+
+def test_a_bmp_so_large_that_pillow_refuses_it_has_too_many_pixels() -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 40_000, 40_000, 1, 1, 0, 0, 0, 0, 0, 0)
+    bomb = b"BM" + struct.pack("<IHHI", 0, 0, 0, 62) + header + bytes(8)
+    assert outcome_of(bomb) is Outcome.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"RIFF\x24\0\0\0WAVEfmt " + bytes(20),
+        b"BM" + bytes(23),
+        b"BMW is a brand of cars, and no picture.",
+        b"\0\0\0\x18ftypisom" + bytes(20),
+        b"<p>see the <a href='x.svg'>svg</a></p>",
+    ],
+)
+def test_what_only_starts_like_a_picture_is_none(data: bytes) -> None:
+    with pytest.raises(NotAPictureError, match="no picture; it starts with ") as caught:
+        inspect(data, MANY)
+    assert caught.value.outcome is Outcome.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"\xef\xbb\xbf<!DOCTYPE html>",
+        b"<Head>",
+        b"<body class='x'>",
+        b"<script>",
+        b"<title>",
+        b" \n<!-- a -->\n<!-- b --> <html>",
+    ],
+)
+def test_a_page_is_named_as_such(page: bytes) -> None:
+    with pytest.raises(NotAPictureError, match=r"^an HTML page$"):
+        inspect(page, MANY)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\xef\xbb\xbf<svg>", "an SVG drawing"),
+        (b"<?xml version='1.0'?><!--" + b"x" * 1900 + b"--><SVG width='1'>", "an SVG drawing"),
+        *(
+            (b"\0\0\0\x18ftyp" + brand, "a HEIC file")
+            for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+        ),
+        (b"\xff\x0a\0\0", "a JPEG XL file"),
+        (b"\0\0\0\x0cJXL \r\n", "a JPEG XL file"),
+        (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 file"),
+        (b"\xff\x4f\xff\x51\0", "a JPEG 2000 file"),
+        (b"\0\0\x01\0\x01\0\x10\x10", "a ICO file"),
+        (b"8BPS\0\x01", "a PSD file"),
+        (b"%PDF-1.7", "a PDF file"),
+        (b"%!PS-Adobe", "a PostScript file"),
+    ],
+)
+def test_a_format_that_cannot_be_processed_is_named(data: bytes, name: str) -> None:
+    with pytest.raises(NotAPictureError, match=f"^{name}$") as caught:
+        inspect(data, MANY)
+    assert caught.value.outcome is Outcome.UNSUPPORTED_FORMAT

@@ -396,6 +396,12 @@ def test_a_host_that_fails_so_often_in_a_row_rests(start: Start) -> None:
     assert run.times(1) == [8]
 
 
+def test_a_host_that_rests_for_its_failures_does_not_hold_up_another(start: Start) -> None:
+    run = start(replace(BREAKER, failures=1), *tasks(A, 2), *tasks(B, 2))
+    run.finish(run.take(), signs=DOWN)
+    assert run.taken(3) == [(0, f"{B}/0"), (0, f"{B}/1"), (8, f"{A}/1")]
+
+
 def test_fewer_failures_in_a_row_give_no_rest(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 20))
     for _ in range(4):
