@@ -440,6 +440,26 @@ def test_two_processes_that_write_one_file_leave_the_last_one_whole(disk: Folder
     assert disk.sizes() == {"a.jpg": 16}
 
 
+def test_what_a_killed_process_of_the_same_number_left_is_no_part_of_a_file(
+    disk: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_write = os.write
+    temporaries: list[Path] = []
+
+    def watched(handle: int, data: bytes) -> int:
+        temporaries.extend(Path(disk.address).glob(".*"))
+        return really_write(handle, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", watched)
+        disk.write("a.jpg", b"data")
+    (left,) = temporaries
+    left.write_bytes(b"longer than what is written next")
+    disk.write("a.jpg", b"new")
+    assert disk.read("a.jpg") == b"new"
+    assert disk.sizes() == {"a.jpg": 3}
+
+
 def test_a_write_that_is_interrupted_leaves_nothing(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

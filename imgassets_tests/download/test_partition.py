@@ -180,6 +180,28 @@ def test_shards_share_a_partition_and_only_those_with_work_are_planned(
     assert [s.name for s in plan(rows, partition.folder, 3)] == ["shard_0001"]
 
 
+@pytest.mark.parametrize(
+    ("urls", "size", "shards"),
+    [
+        ("abcde", 2, ["ab", "cd", "e"]),
+        ("abcd", 2, ["ab", "cd"]),
+        ("abc", 10, ["abc"]),
+        ("", 10, []),
+        ("aabbc", 1, ["aa", "bb", "c"]),
+        ("abcbd", 2, ["abb", "cd"]),
+        ("abcc", 3, ["abcc"]),
+        ("aaaa", 2, ["aaaa"]),
+    ],
+)
+def test_shards_have_their_size_but_for_rows_of_one_url(
+    tmp_path: Path, urls: str, size: int, shards: list[str]
+) -> None:
+    rows = url_rows(*urls)
+    planned = plan(rows, Folder(str(tmp_path)), size)
+    assert ["".join(row.url for row in shard_rows(rows, shard)) for shard in planned] == shards
+    assert [shard.name for shard in planned] == [f"shard_{n:04d}" for n in range(len(shards))]
+
+
 @pytest.mark.parametrize("place", ["", "images", "_journal"])
 def test_temporary_files_of_a_killed_writer_are_swept_by_the_plan(
     partition: Partition, server: Server, place: str
@@ -567,13 +589,13 @@ def test_a_host_is_asked_at_the_rate_of_the_settings(
     assert at[-1] - at[0] >= 0.9 * (number - 1) / rate
 
 
-def test_the_headers_of_a_retailer_go_to_the_host_of_its_urls(
+def test_the_credentials_of_a_retailer_go_to_the_host_of_its_urls(
     partition: Partition, server: Server
 ) -> None:
-    partition.with_settings(headers={"X-Shop": "key"})
+    partition.with_settings(headers={"X-Shop": "key"}, auth="bearer token")
     partition.run(server.add("/0.jpg", JPEG))
     (request,) = server.requests["/0.jpg"]
-    assert request["X-Shop"] == "key"
+    assert (request["X-Shop"], request["Authorization"]) == ("key", "Bearer token")
 
 
 def test_shards_that_run_side_by_side_keep_the_rows_of_each(
