@@ -9,11 +9,12 @@ WORKDIR /app
 COPY requirements/docker.txt requirements/docker.txt
 RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/docker.txt
 
-COPY pyproject.toml README.md LICENSE workspace.yaml dagster.yaml ./
-COPY config config
-COPY imgassets imgassets
-# Editable, so that /app is the project's folder: its config/ is read, its .imgassets/ is used.
-RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable . \
+COPY pyproject.toml README.md LICENSE workspace.yaml dagster.yaml source/
+COPY imgassets source/imgassets
+# /app is the project's folder: its config/ is read, its .imgassets/ is used.
+RUN pip install --no-cache-dir --no-deps --no-build-isolation ./source \
+    && rm -r source \
+    && imgassets init --postgres \
     && ln -s /app/dagster.yaml /app/.imgassets/dagster_home/dagster.yaml
 
 USER imgassets

@@ -17,8 +17,8 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 def is_public(address: str) -> bool:
     """Whether an IP address is on the open internet.
 
-    IPv6 addresses that stand for an IPv4 address (mapped, NAT64) are judged as that; those that
-    carry one (6to4, Teredo) by both.
+    IPv6 addresses that stand for an IPv4 address (mapped, NAT64) are judged as that; 6to4 addresses,
+    which carry one, by both. No Teredo address is on the open internet (RFC 4380, 2001::/32).
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -26,8 +26,7 @@ def is_public(address: str) -> bool:
             return _is_global(ip.ipv4_mapped)
         if ip in _NAT64:
             return _is_global(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
-        carried = [ip.sixtofour, *(ip.teredo or ())]
-        if not all(_is_global(v4) for v4 in carried if v4 is not None):
+        if ip.sixtofour is not None and not _is_global(ip.sixtofour):
             return False
     return _is_global(ip)
 
