@@ -17,8 +17,8 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 def is_public(address: str) -> bool:
     """Whether an IP address is on the open internet.
 
-    IPv6 addresses that stand for an IPv4 address (mapped, NAT64) are judged as that; 6to4 addresses,
-    which carry one, by both. No Teredo address is on the open internet (RFC 4380, 2001::/32).
+    IPv6 addresses that stand for an IPv4 address (mapped, NAT64) are judged as that, and 6to4
+    addresses, which carry one, by both. No Teredo address (2001::/32) is on the open internet.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
