@@ -466,7 +466,7 @@ def test_attempts_that_fail_count_as_well(start: Start) -> None:
 @pytest.mark.parametrize("answer", [OK, Signs(opened=False)])
 def test_after_a_rest_one_request_tries_the_host(start: Start, answer: Signs) -> None:
     run = start(BREAKER, *tasks(A, 20))
-    known(run)
+    run.finish(run.take(), signs=answer)
     run.one_by_one(DOWN, 3)
     probe = run.take()
     assert run.seconds == 8
