@@ -25,6 +25,7 @@ import yaml
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
@@ -104,22 +105,26 @@ def test_the_docstring_shows_every_option_with_its_default() -> None:
     assert section["config"] == defaults
 
 
+LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(
+    LoadableTargetOrigin(module_name=waiting_job.__name__)
+)
+
+
 class Launched:
     """A run of `waiting_job.waiting`, launched by the instance's launcher."""
 
     def __init__(
-        self, instance: dg.DagsterInstance, folder: Path, tags: dict[str, str] | None = None
+        self,
+        instance: dg.DagsterInstance,
+        folder: Path,
+        location: ManagedGrpcPythonEnvCodeLocationOrigin | GrpcServerCodeLocationOrigin = LOCATION,
     ) -> None:
         self.instance = instance
         self.folder = folder
         job = dg.reconstructable(waiting_job.waiting)
-        location = ManagedGrpcPythonEnvCodeLocationOrigin(
-            LoadableTargetOrigin(module_name=waiting_job.__name__)
-        )
         run = instance.create_run_for_job(
             waiting_job.waiting,
             run_config={"ops": {"waits": {"config": {"folder": str(folder)}}}},
-            tags=tags,
             job_code_origin=job.get_python_origin(),
             remote_job_origin=RemoteJobOrigin(
                 RemoteRepositoryOrigin(location, "__repository__"), "waiting"
@@ -283,3 +288,11 @@ def test_the_default_launcher_starts_runs_that_cannot_be_forked(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == (0 if options else 1)
     assert all("default launcher" in line and "has exited" in line for line in messages)
+
+
+def test_the_default_launcher_starts_runs_of_a_grpc_server(
+    persistent: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    elsewhere = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=9)
+    with pytest.raises(dg.DagsterInvariantViolationError, match="DefaultRunLauncher requires"):
+        Launched(persistent, tmp_path, elsewhere)
