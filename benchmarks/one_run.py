@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from imgassets.launcher.client import inherited
+from imgassets.launcher.client import inherited_connection
 
 _EVERY_S = 0.002
 
@@ -29,7 +29,7 @@ class _Clock:
 
     def __init__(self) -> None:
         # Where this is forked, so is the imaging process, as a child of the server.
-        server = psutil.Process(os.getppid()) if inherited() else None
+        server = psutil.Process(os.getppid()) if inherited_connection() else None
         self._others = (lambda: _of_children(server)) if server else lambda: 0.0
         self._before = self._others()
         self._moments: list[float] = []

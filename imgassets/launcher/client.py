@@ -1,8 +1,8 @@
-"""Client of the fork server: starts it, and asks it to start programs.
+"""Client of the fork server: starts the server, and asks it to fork programs.
 
-The server is started again when it has died, or when its environment, folder or libraries have
-changed. What it does is in `server`. Where it cannot be used, `ForkServerError` says why, and the
-caller starts the program without it.
+A server that has died is replaced, and so is one whose environment, working folder or installed
+libraries are out of date. If no program can be forked, `ForkServerError` says why, and the caller
+starts it in another way. What the server itself does is in `server`.
 """
 
 from __future__ import annotations
@@ -23,101 +23,111 @@ from pathlib import Path
 from imgassets.launcher import server
 from imgassets.launcher.processes import ProcessIdentity
 
-# The first answer comes when all is imported: two seconds, on a busy machine twenty.
-_PATIENCE_S = 120
+# The server answers its first request after all imports: 2 s, or 20 s on a busy machine.
+_ANSWER_TIMEOUT_S = 120
 
 
 class ForkServerError(Exception):
-    """No program could be started in this way; the message says why."""
+    """The fork server cannot start a program; the message says why."""
 
 
 class ForkServer:
-    """A server of this process's own, which is started when it is first asked."""
+    """A fork server that this process owns, started by the first request."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._link: Link | None = None
-        self._seen: object = None
+        self._connection: ServerConnection | None = None
+        self._inherited: object = None
 
     def start(
         self,
         module: str,
         arguments: Sequence[str],
         *,
-        ready: Callable[[ProcessIdentity], None],
-        ended: Callable[[int | None], None],
+        on_forked: Callable[[ProcessIdentity], None],
+        on_exit: Callable[[int | None], None],
     ) -> None:
-        """Start `python -m MODULE ARGUMENTS`, which goes on when this process ends.
+        """Start `python -m MODULE ARGUMENTS` in a process that outlives this one.
 
         Args:
-            module: its name.
-            arguments: of the program.
-            ready: called when the process is there, and before the program begins; what it raises
-                is passed on, and there is no program.
-            ended: called in another thread when it has ended, with its exit code (the negative
-                number of a signal that killed it); with none where the server was gone before.
+            module: Name of the module to run as `__main__`.
+            arguments: Command-line arguments of the program.
+            on_forked: Called when the process exists and before the program begins. If it raises,
+                the program does not begin and the exception is passed on.
+            on_exit: Called in another thread when the program has ended, with its exit code or the
+                negative number of the signal that killed it; with None if the server ended first.
 
         Raises:
-            ForkServerError: it cannot be started.
+            ForkServerError: The program cannot be started.
         """
-        self._current().start(module, arguments, ready=ready, ended=ended)
+        self._connect().start(module, arguments, on_forked=on_forked, on_exit=on_exit)
 
     def close(self) -> None:
-        """End the server. What it started goes on."""
+        """End the server; the programs that it started continue."""
         with self._lock:
-            if self._link is not None:
-                self._link.close()
-            self._link = None
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
-    def _current(self) -> Link:
+    def _connect(self) -> ServerConnection:
         with self._lock:
-            seen = _surroundings()
-            if self._link is not None and (self._link.broken or self._seen != seen):
-                self._link.close()
-                self._link = None
-            if self._link is None:
-                self._link, self._seen = Link(*_started()), seen
-            return self._link
+            inherited = _inherited_state()
+            outdated = self._inherited != inherited
+            if self._connection is not None and (self._connection.broken or outdated):
+                self._connection.close()
+                self._connection = None
+            if self._connection is None:
+                self._connection = ServerConnection(*_start_server())
+                self._inherited = inherited
+            return self._connection
 
 
-def _surroundings() -> object:
-    """What a server has from its start on, and a fresh interpreter would find anew."""
+def _inherited_state() -> object:
+    """Return what the server copies when it starts and a new interpreter would read again."""
     libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    # A folder's time changes when a library is installed or removed.
+    # Installing or removing a library changes the modification time of its folder.
     times = [Path(path).stat().st_mtime_ns for path in sorted(libraries)]
     return dict(os.environ), Path.cwd(), times
 
 
-def _started() -> tuple[Connection, subprocess.Popen[bytes]]:
+def _start_server() -> tuple[Connection, subprocess.Popen[bytes]]:
     if sys.platform != "linux":
-        raise ForkServerError(f"processes are not forked on {sys.platform}")
-    ours, theirs = Pipe()
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603  (this interpreter, and a file of ours)
-            [sys.executable, server.__file__, str(theirs.fileno())],
+        raise ForkServerError(f"forking is supported on Linux only, not on {sys.platform}")
+    our_end, server_end = Pipe()
+    with server_end:
+        process = subprocess.Popen(  # noqa: S603  (our interpreter, our file)
+            [sys.executable, server.__file__, str(server_end.fileno())],
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[server_end.fileno()],
             start_new_session=True,
         )
-    return ours, process
+    return our_end, process
 
 
-_inherited: Link | None = None
+def _own_environment() -> tuple[dict[str, str], str, list[str]]:
+    return dict(os.environ), str(Path.cwd()), [*sys.path]
 
 
-def inherited() -> Link | None:
-    """The server that this process was forked from, if it was."""
-    global _inherited  # noqa: PLW0603  (as the descriptor is: one a process)
+_inherited_connection: ServerConnection | None = None
+
+
+def inherited_connection() -> ServerConnection | None:
+    """Return a connection to the server that forked this process; None if none did."""
+    global _inherited_connection  # noqa: PLW0603  (one per process, as the descriptor is)
     pid, _, descriptor = os.environ.get(server.VARIABLE, "").partition(":")
     if pid != str(os.getpid()):
         return None
-    if _inherited is None:
-        _inherited = Link(Connection(os.dup(int(descriptor))), None)
-    return _inherited
+    if _inherited_connection is None:
+        _inherited_connection = ServerConnection(Connection(os.dup(int(descriptor))), None)
+    return _inherited_connection
 
 
-class Link:
-    """The connection to a server."""
+class ServerConnection:
+    """A connection to a fork server, usable from several threads.
+
+    Attributes:
+        broken: Whether the server has ended or the connection was closed.
+    """
 
     def __init__(self, connection: Connection, process: subprocess.Popen[bytes] | None) -> None:
         self.broken = False
@@ -125,9 +135,9 @@ class Link:
         self._process = process
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
         self._sending = threading.Lock()
-        self._numbers = itertools.count()
-        self._asked: dict[int, Future[int]] = {}
-        self._ended: dict[int, Callable[[int | None], None]] = {}
+        self._request_ids = itertools.count()
+        self._pids: dict[int, Future[int]] = {}
+        self._exit_callbacks: dict[int, Callable[[int | None], None]] = {}
         threading.Thread(target=self._listen, name="fork-server", daemon=True).start()
 
     def start(
@@ -135,88 +145,90 @@ class Link:
         module: str,
         arguments: Sequence[str],
         *,
-        like_this: bool = False,
+        copy_environment: bool = False,
         descriptors: Sequence[int] = (),
-        ready: Callable[[ProcessIdentity], None],
-        ended: Callable[[int | None], None],
+        on_forked: Callable[[ProcessIdentity], None],
+        on_exit: Callable[[int | None], None],
     ) -> None:
-        """As `ForkServer.start`.
+        """Start a program, as `ForkServer.start` does.
 
         Args:
-            module: its name.
-            arguments: of the program.
-            like_this: with the environment, folder and `sys.path` of this process as they are now,
-                not those that the server was started with.
-            descriptors: its standard input, output and error, likewise.
-            ready: as there.
-            ended: as there.
+            module: Name of the module to run as `__main__`.
+            arguments: Command-line arguments of the program.
+            copy_environment: Whether the program gets this process's environment, working folder
+                and `sys.path` as they are now, instead of those that the server started with.
+            descriptors: File descriptors for the program's standard input, output and error, in
+                this order; empty to leave the server's.
+            on_forked: As in `ForkServer.start`.
+            on_exit: As in `ForkServer.start`.
 
         Raises:
-            ForkServerError: it cannot be started.
+            ForkServerError: The program cannot be started.
         """
         request = {
             "module": module,
             "arguments": [*arguments],
-            "like": (dict(os.environ), str(Path.cwd()), [*sys.path]) if like_this else None,
+            "environment": _own_environment() if copy_environment else None,
             "descriptors": len(descriptors),
         }
-        asked: Future[int] = Future()
+        pid_received: Future[int] = Future()
         try:
             with self._sending:
                 if self.broken:
-                    raise ForkServerError("the fork server is gone")
-                number = next(self._numbers)
-                self._asked[number], self._ended[number] = asked, ended
-                self._connection.send(("fork", number, request))
+                    raise ForkServerError("the fork server has exited")
+                request_id = next(self._request_ids)
+                self._pids[request_id], self._exit_callbacks[request_id] = pid_received, on_exit
+                self._connection.send(("fork", request_id, request))
                 if descriptors:
                     socket.send_fds(self._socket, [b"\0"], descriptors)
-            pid = asked.result(_PATIENCE_S)
+            pid = pid_received.result(_ANSWER_TIMEOUT_S)
         except TimeoutError:
             if self._process is not None:
-                self._process.kill()  # or it might start the program yet
+                # A late answer must not start a program that the caller has started elsewhere.
+                self._process.kill()
             raise ForkServerError(
-                f"the fork server did not answer within {_PATIENCE_S} s"
+                f"the fork server did not answer within {_ANSWER_TIMEOUT_S} s"
             ) from None
         except OSError as error:
-            raise ForkServerError(f"the fork server is gone: {error}") from None
+            raise ForkServerError(f"the fork server has exited: {error}") from None
         go = False
         try:
-            mark = ProcessIdentity.of(pid)
-            if mark is None:
-                raise ForkServerError(f"the process {pid} was killed before it began")
-            ready(mark)
+            identity = ProcessIdentity.of(pid)
+            if identity is None:
+                raise ForkServerError(f"process {pid} was killed before its program began")
+            on_forked(identity)
             go = True
         finally:
             with self._sending, suppress(OSError):
                 if not go:
-                    self._ended.pop(number, None)
-                self._connection.send(("go", number, {"go": go}))
+                    self._exit_callbacks.pop(request_id, None)
+                self._connection.send(("go", request_id, {"go": go}))
 
     def close(self) -> None:
-        """Hang up: a server of this process's own ends."""
+        """Close the connection; a server that this process owns then ends."""
         self.broken = True
         with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # which the listening thread notices
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the listening thread
 
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                kind, number, what = self._connection.recv()
+                kind, request_id, value = self._connection.recv()
                 if kind == "forked":
-                    self._asked.pop(number).set_result(what)
+                    self._pids.pop(request_id).set_result(value)
                 elif kind == "refused":
-                    del self._ended[number]
-                    refusal = ForkServerError(f"the fork server refuses: {what}")
-                    self._asked.pop(number).set_exception(refusal)
-                elif (ended := self._ended.pop(number, None)) is not None:
-                    ended(what)
+                    del self._exit_callbacks[request_id]
+                    refusal = ForkServerError(f"the fork server refuses to fork: {value}")
+                    self._pids.pop(request_id).set_exception(refusal)
+                elif (on_exit := self._exit_callbacks.pop(request_id, None)) is not None:
+                    on_exit(value)
         with self._sending:
             self.broken = True
             self._connection.close()
             self._socket.close()
-        for asked in self._asked.values():
-            asked.set_exception(ForkServerError("the fork server is gone"))
-        for ended in self._ended.values():
-            ended(None)
+        for pid_received in self._pids.values():
+            pid_received.set_exception(ForkServerError("the fork server has exited"))
+        for on_exit in self._exit_callbacks.values():
+            on_exit(None)
         if self._process is not None:
             self._process.wait()

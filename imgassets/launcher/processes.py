@@ -1,7 +1,7 @@
-"""A process of this machine that can be told from all others, also after it has gone.
+"""Identifies a process on this machine, so that a reused pid is not mistaken for it.
 
-Here lives knowing one again: numbers are used anew, in a container that is replaced within seconds.
-Linux alone tells enough; elsewhere nothing is started in this way.
+A container that is replaced reuses the pids of the old one within seconds. Works on Linux only;
+elsewhere no process is forked, and so none is identified.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """What no other process has.
+    """A pid together with what distinguishes its process from later ones with the same pid.
 
     Attributes:
-        pid: its number.
-        began: when it began, in the system's ticks since the machine's start.
-        boot: the id of that start.
+        pid: Process id.
+        began: Start time of the process, in clock ticks since the machine booted.
+        boot: Kernel's boot id, a new one each time the machine boots.
     """
 
     pid: int
@@ -32,34 +32,41 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity | None:
-        """The mark of a process; nothing where there is none, or where it has ended."""
+        """Return the identity of the process that has this pid now.
+
+        Returns:
+            The identity, or None if there is no such process or it is a zombie.
+        """
         try:
-            # The name of the program, in brackets, may have any character in it.
+            # The second field is the program's name in brackets, which may contain any character.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            boot = _BOOT.read_text().strip()
+            boot = _BOOT_ID.read_text().strip()
         except OSError:
             return None
         state, began = fields[0], int(fields[19])
         return None if state in "ZX" else cls(pid, began, boot)
 
     @property
-    def lives(self) -> bool:
-        """Whether this very process is there; not one that has ended and waits for its parent."""
+    def is_alive(self) -> bool:
+        """Whether this process, not another with its pid, is running; a zombie is not."""
         return self == ProcessIdentity.of(self.pid)
 
-    def send(self, signal_number: signal.Signals) -> bool:
-        """Send a signal to this process, and to none that has taken its number.
+    def send_signal(self, signal_number: signal.Signals) -> bool:
+        """Send a signal to this process, never to another that has got its pid.
+
+        Args:
+            signal_number: Signal to send.
 
         Returns:
-            Whether it was there to get it.
+            Whether the process was running and got the signal.
         """
         try:
             descriptor = os.pidfd_open(self.pid)
         except OSError:
             return False
         try:
-            # From here on the descriptor stands for one process, whichever number it has.
-            if not self.lives:
+            # The descriptor keeps referring to one process, even if the pid is reused from here on.
+            if not self.is_alive:
                 return False
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal_number)
@@ -68,11 +75,11 @@ class ProcessIdentity:
         finally:
             os.close(descriptor)
 
-    def dump(self) -> str:
-        """As text, for `load`."""
+    def to_json(self) -> str:
+        """Return the identity as JSON text, for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def load(cls, text: str) -> ProcessIdentity:
-        """The mark that `dump` wrote."""
+    def from_json(cls, text: str) -> ProcessIdentity:
+        """Return the identity that `to_json` wrote."""
         return cls(**json.loads(text))

@@ -1,8 +1,8 @@
-"""A program whose standard input and output are ours, for work that may crash.
+"""Starts a Python program with pipes to its standard input and output, for work that may crash.
 
-Here lives starting it: forked from the warm server where this process was, which takes a fiftieth
-of the time, and as a fresh interpreter elsewhere. Either way it has the environment, the folder,
-the standard error and `sys.path` of this process: the same modules, wherever a launcher found them.
+In a process that the fork server forked, the program is forked from that server too, which takes a
+fiftieth of the time; elsewhere it is a new interpreter. Either way it gets this process's
+environment, working folder, standard error and `sys.path`, so that it imports the same modules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from imgassets.launcher import client
 from imgassets.launcher.processes import ProcessIdentity
 
 _POLL_S = 0.05
-# numpy's linear algebra, which no program here needs, starts threads that spin for 0.15 CPU s.
+# No program here needs numpy's linear algebra; its threads would spin for 0.15 CPU s at the start.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -28,47 +28,58 @@ class Program(Protocol):
     """A program that was started.
 
     Attributes:
-        stdin: what it reads.
-        stdout: what it writes.
+        stdin: Pipe to the program's standard input.
+        stdout: Pipe from the program's standard output.
     """
 
     stdin: BinaryIO
     stdout: BinaryIO
 
     def kill(self) -> None:
-        """End it at once, if it is there."""
+        """Send SIGKILL to the program if it is still running."""
 
     def wait(self) -> int | None:
-        """Wait for its end.
+        """Wait until the program has ended.
 
         Returns:
-            Its exit code, the negative number of the signal that killed it, or nothing where that
-            cannot be known.
+            Its exit code, or the negative number of the signal that killed it; None if the fork
+            server ended before it, so that nobody knows.
         """
 
 
 def start(module: str) -> Program:
-    """Start `python -m MODULE`."""
-    link = client.inherited()
-    if link is not None:
+    """Start `python -m MODULE`.
+
+    Args:
+        module: Name of the module to run as `__main__`.
+
+    Returns:
+        The running program.
+    """
+    connection = client.inherited_connection()
+    if connection is not None:
         try:
-            return _Forked(module, link)
+            return _ForkedProgram(module, connection)
         except client.ForkServerError as error:
-            logging.getLogger(__name__).warning(f"{module} is started anew: {error}")
-    return _Fresh(module)
+            logging.getLogger(__name__).warning(
+                f"{module} starts in a new interpreter, which takes longer: {error}"
+            )
+    return _SpawnedProgram(module)
 
 
-class _Fresh:
+class _SpawnedProgram:
+    """A program in a new interpreter."""
+
     def __init__(self, module: str) -> None:
         paths = os.pathsep.join(path for path in sys.path if path)
-        self._process = subprocess.Popen(  # noqa: S603  (this interpreter, and a module of ours)
+        self._process = subprocess.Popen(  # noqa: S603  (our interpreter, our module)
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**_ONE_THREAD, **os.environ, "PYTHONPATH": paths},
         )
         if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("asked for above")
+            raise AssertionError("Popen did not open the pipes it was asked for")
         self.stdin: BinaryIO = self._process.stdin  # type: ignore[assignment]
         self.stdout: BinaryIO = self._process.stdout  # type: ignore[assignment]
 
@@ -79,36 +90,39 @@ class _Fresh:
         return self._process.wait()
 
 
-class _Forked:
-    def __init__(self, module: str, link: client.Link) -> None:
-        its_input, ours = os.pipe()
-        self.stdin: BinaryIO = os.fdopen(ours, "wb")
-        ours, its_output = os.pipe()
-        self.stdout: BinaryIO = os.fdopen(ours, "rb")
-        self._mark: Future[ProcessIdentity] = Future()
-        self._status: Future[int | None] = Future()
+class _ForkedProgram:
+    """A program in a process that the fork server forks."""
+
+    def __init__(self, module: str, connection: client.ServerConnection) -> None:
+        child_stdin, our_end = os.pipe()
+        self.stdin: BinaryIO = os.fdopen(our_end, "wb")
+        our_end, child_stdout = os.pipe()
+        self.stdout: BinaryIO = os.fdopen(our_end, "rb")
+        self._identity: Future[ProcessIdentity] = Future()
+        self._exit_code: Future[int | None] = Future()
         try:
-            link.start(
+            connection.start(
                 module,
                 [],
-                like_this=True,
-                descriptors=(its_input, its_output, 2),
-                ready=self._mark.set_result,
-                ended=self._status.set_result,
+                copy_environment=True,
+                descriptors=(child_stdin, child_stdout, 2),
+                on_forked=self._identity.set_result,
+                on_exit=self._exit_code.set_result,
             )
         except client.ForkServerError:
             self.stdin.close()
             self.stdout.close()
             raise
         finally:
-            os.close(its_input)
-            os.close(its_output)
+            os.close(child_stdin)
+            os.close(child_stdout)
 
     def kill(self) -> None:
-        self._mark.result().send(signal.SIGKILL)
+        self._identity.result().send_signal(signal.SIGKILL)
 
     def wait(self) -> int | None:
-        status = self._status.result()
-        while status is None and self._mark.result().lives:  # the server has gone before it
+        exit_code = self._exit_code.result()
+        # The fork server ended first: nobody reports the end of the program any more.
+        while exit_code is None and self._identity.result().is_alive:
             time.sleep(_POLL_S)
-        return status
+        return exit_code

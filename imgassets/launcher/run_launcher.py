@@ -1,17 +1,14 @@
-"""Starts runs, and knows whether the process of a run is still there.
+"""The run launcher that `dagster.yaml` names: forks runs, and checks that their processes exist.
 
-Here live the two things that Dagster's own `DefaultRunLauncher` does not do; `dagster.yaml` names
-this one.
+Dagster's `DefaultRunLauncher` has a new interpreter for each run, which imports one second of
+Dagster and one second of the assets' libraries before it does anything. This launcher has the fork
+server (`server`) fork the run, which then executes `dagster api execute_run` as the launchers for
+containers do. If a run cannot be forked, the default launcher starts it.
 
-Dagster starts a fresh interpreter for every run, which imports a second of Dagster and a second of
-what the assets need before it does anything. Here a run is forked from `warm.server`, which has
-all of it imported, and is then what `dagster api execute_run` is, as launchers for containers start
-it. Where that cannot be done, Dagster's own way is taken.
-
-A run's process that dies alone is seen by the server that forked it, and the run is marked as
-failed. Where both end at once (the machine went off, the container was replaced), nobody would
-ever say so: the run would stay "started", hold its retailer's slot, and let no other run of that
-retailer begin. `run_monitoring` asks this launcher, marks such a run as failed, and it is retried.
+If a run's process dies alone, the fork server sees it and the run is marked as failed. If the
+machine or the container goes down, nobody reports the run: it would stay "started" and hold its
+retailer's slot, so that no other run of that retailer begins. Run monitoring asks this launcher
+whether the process exists, marks such a run as failed, and the run is retried.
 https://docs.dagster.io/deployment/execution/run-monitoring
 """
 
@@ -27,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psutil
 
-# Dagster has no public names for what a launcher is given and answers.
+# Dagster has no public names for these: see docs/upgrading-dagster.md.
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._grpc.types import ExecuteRunArgs
@@ -40,21 +37,38 @@ from imgassets.launcher.processes import ProcessIdentity
 if TYPE_CHECKING:
     from dagster import DagsterRun
 
-# The page hides tags of that beginning.
+# Dagster's UI hides tags that begin with ".dagster/".
 PROCESS_TAG = ".dagster/imgassets_process"
 
-_STARTED = "Started process for run"
-# The process exists before it tells its number; a clock that is set moves what psutil calculates.
-_CLOCK_SECONDS = 60
-# Dagster's code server starts runs by Python's multiprocessing, which names itself so.
-_PROGRAMS = ("multiprocessing", server.__file__)
+# Dagster's message when a run's process begins; the event has the pid in its metadata.
+_STARTED_MESSAGE = "Started process for run"
+# A run's process starts before that event. Tolerates a clock that was set in the meantime, which
+# moves the start time that psutil calculates.
+_CLOCK_TOLERANCE_S = 60
+# Parts of a run's command line: Dagster's code server starts runs with Python's multiprocessing.
+_RUN_COMMANDS = ("multiprocessing", server.__file__)
 
 
 class ForkingRunLauncher(dg.DefaultRunLauncher):
-    """Starts a run as a process of this machine, and finds that process again.
+    """Run launcher that forks each run from a process that has imported its libraries.
 
-    The daemon, which asks, must be on the machine (or in the container) that runs are started on;
-    it is, as long as the code location is a module or a file in `workspace.yaml`.
+    Configure an instance to use it with a section in `dagster.yaml`. This shows every option with
+    its default:
+
+    .. code-block:: yaml
+
+        run_launcher:
+          module: imgassets.launcher.run_launcher
+          class: ForkingRunLauncher
+          config:
+            # Fork runs from a process that has imported their libraries (Linux only). With false,
+            # Dagster's default launcher starts them, and this one only checks their processes.
+            fork: true
+
+    Runs are processes on the machine (or in the container) of the daemon, which must also be the
+    machine of whoever terminates them. Only runs of a code location that Dagster itself loads (a
+    module or a file in `workspace.yaml`) with this Python interpreter are forked; runs of a
+    `grpc_server` location are started there by the default launcher.
     """
 
     def __init__(
@@ -65,12 +79,12 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
-        """Options under `run_launcher: config:` in `dagster.yaml`."""
+        """Return the options under `run_launcher: config:` in `dagster.yaml`."""
         return {
             "fork": dg.Field(
                 bool,
                 default_value=True,
-                description="fork runs from a process that has imported their libraries",
+                description="Fork runs from a process that has imported their libraries.",
             )
         }
 
@@ -78,46 +92,48 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
     def from_config_value(
         cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
     ) -> ForkingRunLauncher:
-        """The launcher with these options."""
+        """Return a launcher with these options."""
         return cls(inst_data, **config_value)
 
     def dispose(self) -> None:
-        """End the warm server; its runs go on."""
+        """End the fork server; the runs that it forked continue."""
         if self._server is not None:
             self._server.close()
         super().dispose()
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start a run's process."""
+        """Start the process of a run."""
         run = context.dagster_run
-        if self._server is None or not _is_of_this_interpreter(run):
+        if self._server is None or not _can_fork(run):
             super().launch_run(context)
             return
         try:
             self._fork(self._server, run)
         except ForkServerError as error:
             logging.getLogger(__name__).warning(
-                f"run {run.run_id} is started in Dagster's own way, which takes longer: {error}"
+                f"run {run.run_id} is started by Dagster's default launcher, which takes longer, "
+                f"because it cannot be forked: {error}. If this persists, set `fork: false` under "
+                f"`run_launcher: config:` in dagster.yaml."
             )
             super().launch_run(context)
 
     def _fork(self, server: ForkServer, run: DagsterRun) -> None:
         origin = run.job_code_origin
         if origin is None:
-            raise ForkServerError("it does not say where its code is")
+            raise ForkServerError("the run has no job_code_origin")
         arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
-        # Before them stands the program, which is `dagster`.
+        # The last three arguments, "api execute_run JSON"; the program before them is `dagster`.
         command = [*arguments.get_command_args()][-3:]
         server.start(
             "dagster",
             command,
-            ready=partial(self._note, run),
-            ended=partial(self._has_ended, run.run_id),
+            on_forked=partial(self._record_process, run),
+            on_exit=partial(self._handle_exit, run.run_id),
         )
 
-    def _note(self, run: DagsterRun, process: ProcessIdentity) -> None:
-        # With the run's id: a run that is executed again inherits the tags of the first.
-        tag = f"{run.run_id} {process.dump()}"
+    def _record_process(self, run: DagsterRun, process: ProcessIdentity) -> None:
+        # The tag contains the run's id because a re-executed run inherits its parent's tags.
+        tag = f"{run.run_id} {process.to_json()}"
         self._instance.add_run_tags(run.run_id, {PROCESS_TAG: tag})
         self._instance.report_engine_event(
             f"Forked process {process.pid} for this run, with its libraries already imported.",
@@ -125,79 +141,83 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
             cls=type(self),
         )
 
-    def _has_ended(self, run_id: str, status: int | None) -> None:
-        """Mark a run whose process ended before it could say how the run ended."""
-        if status == 0 or not self.has_instance:
+    def _handle_exit(self, run_id: str, exit_code: int | None) -> None:
+        """Mark a run as ended if its process ended without doing so."""
+        if exit_code == 0 or not self.has_instance:
             return
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return
-        if status is None:
-            mark = _mark(run)
-            if mark is None or mark.lives:
-                return  # it goes on without the server
-            how = "unknown"
+        if exit_code is None:
+            process = _forked_process(run)
+            if process is None or process.is_alive:
+                return  # the fork server has ended, the run continues
+            reason = "exit status unknown"
+        elif exit_code < 0:
+            reason = str(signal.strsignal(-exit_code))
         else:
-            how = str(signal.strsignal(-status)) if status < 0 else f"status {status}"
-        told = f"The run's process ended: {how}."
+            reason = f"exit status {exit_code}"
+        message = f"The run's process ended: {reason}."
         if run.status is dg.DagsterRunStatus.CANCELING:
-            self._instance.report_run_canceled(run, told)
+            self._instance.report_run_canceled(run, message)
         else:
-            self._instance.report_run_failed(run, told)
+            self._instance.report_run_failed(run, message)
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupt a run, which then ends as canceled and keeps what it has.
+        """Interrupt a run, which ends as canceled and keeps the files that it has written.
 
         Returns:
-            Whether its process was there.
+            Whether the run's process existed and was interrupted.
         """
         run = self._instance.get_run_by_id(run_id)
-        mark = None if run is None else _mark(run)
-        if run is None or mark is None:
+        process = None if run is None else _forked_process(run)
+        if run is None or process is None:
             return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         if run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        if mark.send(signal.SIGINT):
+        if process.send_signal(signal.SIGINT):
             return True
         self._instance.report_engine_event(
-            f"Its process {mark.pid} is not on this machine, or has gone.", run, cls=type(self)
+            f"Process {process.pid} of this run has ended, or is on another machine.",
+            run,
+            cls=type(self),
         )
         return False
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Whether run monitoring may ask."""
+        """Whether run monitoring may call `check_run_worker_health`."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the process of a started run is there."""
-        mark = _mark(run)
-        if mark is not None:
-            pid, lives = mark.pid, mark.lives
+        """Check whether the process of a started run exists."""
+        process = _forked_process(run)
+        if process is not None:
+            pid, is_alive = process.pid, process.is_alive
         else:
-            told = self._told(run.run_id)
-            if told is None:
+            started = self._started_process(run.run_id)
+            if started is None:
                 return CheckRunHealthResult(
-                    WorkerStatus.NOT_FOUND, "the run has told of no process"
+                    WorkerStatus.NOT_FOUND, "no process of the run has been recorded"
                 )
-            pid, lives = told[0], _lives(*told)
-        if lives:
+            pid, is_alive = started[0], _is_run_process(*started)
+        if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"its process {pid} has gone")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"process {pid} of the run has ended")
 
-    def _told(self, run_id: str) -> tuple[int, float] | None:
-        """The run's process, and when it said so in seconds since 1970."""
+    def _started_process(self, run_id: str) -> tuple[int, float] | None:
+        """Return the pid that a run's event log states, and the event's time (Unix seconds)."""
         for entry in self._instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
             event = entry.dagster_event
-            if event is not None and str(event.message).startswith(_STARTED):
+            if event is not None and str(event.message).startswith(_STARTED_MESSAGE):
                 pid = event.engine_event_data.metadata["pid"].value
                 return int(str(pid)), entry.timestamp
         return None
 
 
-def _is_of_this_interpreter(run: DagsterRun) -> bool:
-    """Whether its code can be loaded here: in no server of the user's, with no other Python."""
+def _can_fork(run: DagsterRun) -> bool:
+    """Return whether a run's code is loaded on this machine and with this Python interpreter."""
     remote, code = run.remote_job_origin, run.job_code_origin
     if remote is None or code is None:
         return False
@@ -208,21 +228,21 @@ def _is_of_this_interpreter(run: DagsterRun) -> bool:
     )
 
 
-def _mark(run: DagsterRun) -> ProcessIdentity | None:
-    """The process that was forked for a run."""
-    run_id, _, told = run.tags.get(PROCESS_TAG, "").partition(" ")
-    return ProcessIdentity.load(told) if run_id == run.run_id else None
+def _forked_process(run: DagsterRun) -> ProcessIdentity | None:
+    """Return the process that was forked for a run; None if it was started in another way."""
+    run_id, _, identity = run.tags.get(PROCESS_TAG, "").partition(" ")
+    return ProcessIdentity.from_json(identity) if run_id == run.run_id else None
 
 
-def _lives(pid: int, moment: float) -> bool:
-    """Whether this process exists, is a run and began before that moment.
+def _is_run_process(pid: int, event_time: float) -> bool:
+    """Return whether a pid belongs to a run's process that started before a time (Unix seconds).
 
-    Numbers are used again: in a container that is replaced, within seconds, by a server.
+    A pid may be reused: when a container is replaced, within seconds, by one of its servers.
     """
     try:
         process = psutil.Process(pid)
-        began, command = process.create_time(), process.cmdline()  # a zombie has none
+        start_time, command = process.create_time(), process.cmdline()  # empty for a zombie
     except psutil.Error:
         return False
-    is_run = any(program in word for word in command for program in _PROGRAMS)
-    return is_run and began < moment + _CLOCK_SECONDS
+    is_run = any(part in argument for argument in command for part in _RUN_COMMANDS)
+    return is_run and start_time < event_time + _CLOCK_TOLERANCE_S

@@ -1,14 +1,15 @@
-"""The warm server: a program that has libraries imported, and forks when it is asked to.
+"""The fork server: a process that imports libraries once, and forks on request.
 
-`client` starts this file, with the number of the file descriptor on which it will ask. It imports
-libraries of others alone, never `imgassets` nor code of the user's, so that what it forks runs the
-code as it stands on the disk at that moment. It opens nothing and starts nothing: a process with
-threads cannot be forked safely, and it refuses where it has come to have some. It ends when the one
-who started it ends; what it forked goes on.
+`client` starts this file, and passes the number of the file descriptor of the connection on which
+it sends requests. The server imports only third-party libraries, never `imgassets` or a user's
+code, so that a forked process runs the code that is on the disk at that moment. It must have a
+single thread, because forking a process with several is unsafe: it opens no database, starts no
+thread, and refuses to fork if an imported library has started one. It ends when the process that
+started it ends; the processes that it forked continue.
 
-A forked process waits until the one who asked for it has noted which it is. It then becomes what a
-fresh `python -m MODULE ARGUMENTS` would be, in a session of its own, with the environment, folder
-and paths of the one who started the server.
+A forked process waits until the client has recorded its identity. Then it starts a session of its
+own and runs `python -m MODULE ARGUMENTS` as a new interpreter would, with the environment, working
+folder and `sys.path` of the process that started the server.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
-# All that a run, its checks and its imaging process import. A library that is missing or broken is
-# passed over: whoever needs it will say so.
-LIBRARIES = (
-    "dagster._cli",  # what `python -m dagster` is; the next ones it imports when it runs a job
+# What a run, its checks and its imaging processes import. A library that is missing or broken is
+# skipped: the program that needs it reports the error. The private modules of Dagster are those
+# that `python -m dagster` (its `_cli`) imports late, while it executes a run; a test checks that
+# each still exists, and docs/upgrading-dagster.md says why they are listed.
+PRELOADED_MODULES = (
+    "dagster._cli",
     "dagster._core.definitions.external_asset",
     "dagster._core.definitions.repository_definition.repository_data_builder",
     "dagster._core.execution.plan.active",
@@ -69,183 +72,200 @@ LIBRARIES = (
     "PIL.PngImagePlugin",
 )
 
-# Where a forked process finds the descriptor on which it can ask for processes in turn, as
-# `PID:FD`; other processes inherit the variable, and not the descriptor.
+# Tells a forked process the descriptor on which it can send requests of its own, as `PID:FD`. The
+# pid is there because child processes inherit the variable but not the descriptor.
 VARIABLE = "IMGASSETS_FORK_SERVER"
 
+# A run allocates many short-lived objects; collecting after every 700 of them, Python's default,
+# costs a run about 0.1 CPU s.
 _GC_THRESHOLD = 10_000
 
-# Threads that libraries start where they are imported, and that can be told not to.
-_QUIET = {
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # one of pyarrow's allocators
+# Keeps libraries from starting threads while they are imported.
+_NO_THREADS = {
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's jemalloc
     "ORT_DISABLE_TELEMETRY": "1",
 }
 
 
 def main() -> None:
-    """Serve; a process that was forked goes on here too, and becomes what it was forked for."""
+    """Serve requests; in a forked process, run the program it was forked for."""
     if not sys.flags.safe_path:
-        sys.path[0] = str(Path.cwd())  # as `python -m` has it; this file's folder is there now
-    _import_libraries()
-    _become(**_Server(Connection(int(sys.argv[1]))).serve())
+        sys.path[0] = str(Path.cwd())  # as `python -m` sets it; it is this file's folder so far
+    _preload()
+    _run_program(**_Server(Connection(int(sys.argv[1]))).serve())
 
 
-def _import_libraries() -> None:
+def _preload() -> None:
     gc.disable()
     before = dict(os.environ)
-    os.environ.update(_QUIET)
-    for name in LIBRARIES:
+    os.environ.update(_NO_THREADS)
+    for name in PRELOADED_MODULES:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     os.environ.clear()
     os.environ.update(before)
     gc.collect()
-    # What is here stays, and its memory is shared as long as nobody writes to it; a collection
-    # would.
+    # Forked processes share the server's memory until they write to it. The garbage collector
+    # writes to every object that it tracks, so it must not track these.
     gc.freeze()
-    # OpenBLAS (numpy, cv2) ends its threads where a process forks, and starts them where they are
-    # needed.
+    # A first fork makes OpenBLAS (in numpy and cv2) end its threads; it starts them again on use.
     if not (child := os.fork()):
         os._exit(0)
     os.waitpid(child, 0)
 
 
 class _Server:
-    """Those who ask, and what was forked for them."""
+    """Answers the owner and the forked processes, and reports how each forked process ends."""
 
     def __init__(self, owner: Connection[Any, Any]) -> None:
         self._owner = owner
         self._clients = {owner}
-        # By a descriptor that is ready when the process has ended: its number, for whom, for what.
+        # A pidfd, which is readable once the process has ended -> pid, client, request id.
         self._forked: dict[int, tuple[int, Connection[Any, Any], int]] = {}
-        # Those that wait, by for whom and for what: what they are told on whether to go.
+        # Client and request id -> connection to the forked process that waits to begin.
         self._waiting: dict[tuple[Connection[Any, Any], int], Connection[Any, Any]] = {}
 
     def serve(self) -> dict[str, Any]:
-        """Answer until the owner is gone; returns in forked processes alone."""
+        """Serve until the owner has gone; the server's own process never returns.
+
+        Returns:
+            In a forked process, the arguments of `_run_program`.
+        """
         ready: Any
         while True:
             for ready in wait([*self._clients, *self._forked]):
                 if isinstance(ready, int):
-                    self._tell_end(ready)
+                    self._report_exit(ready)
                     continue
                 try:
-                    kind, number, request = ready.recv()
-                    descriptors = _received(ready, request.pop("descriptors", 0))
+                    kind, request_id, request = ready.recv()
+                    descriptors = _receive_descriptors(ready, request.pop("descriptors", 0))
                 except (EOFError, OSError):
-                    self._forget(ready)
+                    self._disconnect(ready)
                     continue
                 if kind == "go":
-                    _send(self._waiting.pop((ready, number)), request["go"])
-                elif self._fork(ready, number):
+                    _send(self._waiting.pop((ready, request_id)), request["go"])
+                elif self._fork(ready, request_id):
                     return {**request, "descriptors": descriptors}
                 for descriptor in descriptors:
                     os.close(descriptor)
 
-    def _fork(self, client: Connection[Any, Any], number: int) -> bool:
-        """Whether this is the forked process."""
+    def _fork(self, client: Connection[Any, Any], request_id: int) -> bool:
+        """Fork a process, which waits for the client's permission to begin.
+
+        Returns:
+            Whether this is the forked process.
+        """
         threads = len([*Path("/proc/self/task").iterdir()])
         if threads > 1:
-            told = f"it has {threads} threads, and cannot be forked safely"
-            _send(client, ("refused", number, told))
+            reason = f"it has {threads} threads; only a process with one can be forked safely"
+            _send(client, ("refused", request_id, reason))
             return False
-        here, there = Pipe()
+        server_end, child_end = Pipe()
         if child := os.fork():
-            there.close()
-            self._clients.add(here)
-            self._waiting[client, number] = here
-            self._forked[os.pidfd_open(child)] = (child, client, number)
-            _send(client, ("forked", number, child))
+            child_end.close()
+            self._clients.add(server_end)
+            self._waiting[client, request_id] = server_end
+            self._forked[os.pidfd_open(child)] = (child, client, request_id)
+            _send(client, ("forked", request_id, child))
             return False
-        for connection in (here, *self._clients):
+        for connection in (server_end, *self._clients):
             connection.close()
         for descriptor in self._forked:
             os.close(descriptor)
         try:
-            go = there.recv()
+            go = child_end.recv()
         except EOFError:
             go = False
         if not go:
             os._exit(0)
-        kept = os.dup(there.fileno())
-        os.environ[VARIABLE] = f"{os.getpid()}:{kept}"
+        # child_end closes its own descriptor when it is collected.
+        descriptor = os.dup(child_end.fileno())
+        os.environ[VARIABLE] = f"{os.getpid()}:{descriptor}"
         return True
 
-    def _tell_end(self, descriptor: int) -> None:
-        child, client, number = self._forked.pop(descriptor)
+    def _report_exit(self, descriptor: int) -> None:
+        child, client, request_id = self._forked.pop(descriptor)
         os.close(descriptor)
         _, status = os.waitpid(child, 0)
-        _send(client, ("ended", number, os.waitstatus_to_exitcode(status)))
+        _send(client, ("exited", request_id, os.waitstatus_to_exitcode(status)))
 
-    def _forget(self, client: Connection[Any, Any]) -> None:
+    def _disconnect(self, client: Connection[Any, Any]) -> None:
         if client is self._owner:
             os._exit(0)
-        for whom, number in [*self._waiting]:
-            if whom is client:
-                _send(self._waiting.pop((whom, number)), message=False)
+        for waiting_client, request_id in [*self._waiting]:
+            if waiting_client is client:
+                _send(self._waiting.pop((waiting_client, request_id)), message=False)
         self._clients.discard(client)
         client.close()
 
 
 def _send(client: Connection[Any, Any], message: object) -> None:
-    with contextlib.suppress(OSError):  # it is gone
+    with contextlib.suppress(OSError):  # it has gone
         client.send(message)
 
 
-def _received(client: Connection[Any, Any], count: int) -> list[int]:
+def _receive_descriptors(client: Connection[Any, Any], count: int) -> list[int]:
     if not count:
         return []
     with socket.socket(fileno=os.dup(client.fileno())) as channel:
         return socket.recv_fds(channel, 1, count)[1]
 
 
-def _become(
+def _run_program(
     module: str,
     arguments: list[str],
-    like: tuple[dict[str, str], str, list[str]] | None,
+    environment: tuple[dict[str, str], str, list[str]] | None,
     descriptors: list[int],
 ) -> None:
-    """Be a fresh interpreter that runs a module."""
+    """Run a module as `python -m` does in a new interpreter, and end the process.
+
+    Args:
+        module: Name of the module.
+        arguments: Command-line arguments.
+        environment: Environment variables, working folder and `sys.path` of the program; None to
+            keep the server's.
+        descriptors: File descriptors for standard input, output and error; empty to keep the
+            server's.
+    """
     os.setsid()
     for descriptor, standard in zip(descriptors, (0, 1, 2), strict=False):
         os.dup2(descriptor, standard)
         os.close(descriptor)
-    if like is not None:
-        environment, folder, sys.path[:] = like
-        environment[VARIABLE] = os.environ[VARIABLE]
+    if environment is not None:
+        variables, folder, sys.path[:] = environment
+        variables[VARIABLE] = os.environ[VARIABLE]
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(variables)
         os.chdir(folder)
-    # Or all processes would draw the same numbers. (Python's own `random` sees to it itself.)
+    # Otherwise all forked processes draw the same random numbers. Python's `random` reseeds itself.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     gc.enable()
-    # A run allocates many short-lived objects; collecting every 700 of them, Python's default,
-    # costs a run about 0.1 CPU s.
     gc.set_threshold(_GC_THRESHOLD)
     sys.argv = [module, *arguments]
-    status = 0
+    exit_code = 0
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as ended:
-        status = _status(ended)
-    except BaseException:  # noqa: BLE001  (the end of a program)
+    except SystemExit as error:
+        exit_code = _exit_code(error)
+    except BaseException:  # noqa: BLE001  (the program's last resort: print the traceback)
         sys.excepthook(*sys.exc_info())
-        status = 1
-    # As Python's multiprocessing ends what it forked: an interpreter's own end would take all that
-    # the server has imported to pieces, a fifth of a second.
+        exit_code = 1
+    # Ends as multiprocessing's forked processes do: normal interpreter shutdown would tear down
+    # every imported module (0.2 s).
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
     atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    os._exit(status)
+    os._exit(exit_code)
 
 
-def _status(ended: SystemExit) -> int:
-    if ended.code is None or isinstance(ended.code, int):
-        return ended.code or 0
-    print(ended.code, file=sys.stderr)  # noqa: T201
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)  # noqa: T201
     return 1
 
 

@@ -1,1 +1,1 @@
-"""The warm server, with real processes."""
+"""The launcher and its fork server, tested with real processes."""

@@ -11,32 +11,32 @@ from imgassets.launcher import server as program
 from imgassets.launcher.client import ForkServer
 from imgassets.launcher.processes import ProcessIdentity
 
-# The first program waits for all imports, beside other work on two cores.
-PATIENCE = 120
+# Seconds. The first program waits for all imports, on a machine with two busy cores.
+TIMEOUT_S = 120
 
 
 class Started:
-    """A program that a server was asked for."""
+    """A program that a fork server was asked to start."""
 
     def __init__(self, server: ForkServer, module: str, *arguments: str) -> None:
-        self._over = threading.Event()
-        self.status: int | None = None
-        server.start(module, arguments, ready=self._note, ended=self._end)
+        self._exited = threading.Event()
+        self.exit_code: int | None = None
+        server.start(module, arguments, on_forked=self._record, on_exit=self._end)
 
-    def _note(self, mark: ProcessIdentity) -> None:
-        self.mark = mark
+    def _record(self, process: ProcessIdentity) -> None:
+        self.process = process
 
-    def _end(self, status: int | None) -> None:
-        self.status = status
-        self._over.set()
+    def _end(self, exit_code: int | None) -> None:
+        self.exit_code = exit_code
+        self._exited.set()
 
     def wait(self) -> int | None:
-        assert self._over.wait(PATIENCE)
-        return self.status
+        assert self._exited.wait(TIMEOUT_S)
+        return self.exit_code
 
 
 def servers(owner: int | None = None) -> list[psutil.Process]:
-    """The warm servers of a process."""
+    """Return the fork servers that a process owns; this process by default."""
     found = []
     for child in psutil.Process(owner).children():
         with suppress(psutil.Error):  # it has just ended

@@ -1,4 +1,4 @@
-"""Which process is which."""
+"""A process is identified even when its pid is reused."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ import pytest
 from imgassets.launcher.processes import ProcessIdentity
 
 
-def test_a_process_that_has_a_number_that_another_had_is_another() -> None:
+def test_a_process_with_a_reused_pid_is_a_different_process() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        mark = ProcessIdentity.of(process.pid)
-        assert mark is not None
-        assert ProcessIdentity.load(mark.dump()) == mark
-        for other in (replace(mark, began=mark.began - 1), replace(mark, boot="another")):
-            assert not other.lives
-            assert not other.send(signal.SIGKILL)
+        identity = ProcessIdentity.of(process.pid)
+        assert identity is not None
+        assert ProcessIdentity.from_json(identity.to_json()) == identity
+        for other in (
+            replace(identity, began=identity.began - 1),
+            replace(identity, boot="another"),
+        ):
+            assert not other.is_alive
+            assert not other.send_signal(signal.SIGKILL)
         assert process.poll() is None
-        assert mark.lives
-        assert mark.send(signal.SIGKILL)
-        # It has ended, and is not collected.
+        assert identity.is_alive
+        assert identity.send_signal(signal.SIGKILL)
+        # It becomes a zombie, because this process has not waited for it.
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert not mark.lives
+        assert not identity.is_alive
     assert ProcessIdentity.of(process.pid) is None
 
 
-def test_a_signal_to_a_number_that_nobody_has_goes_nowhere() -> None:
+def test_no_signal_is_sent_to_a_pid_that_no_process_has() -> None:
     own = ProcessIdentity.of(os.getpid())
     assert own is not None
-    assert not replace(own, pid=1 << 22).send(signal.SIGKILL)
+    assert not replace(own, pid=1 << 22).send_signal(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("text", ["", "{}"])
-def test_what_is_no_mark_is_an_error(text: str) -> None:
+def test_text_that_is_no_identity_is_an_error(text: str) -> None:
     with pytest.raises((ValueError, TypeError)):
-        ProcessIdentity.load(text)
+        ProcessIdentity.from_json(text)

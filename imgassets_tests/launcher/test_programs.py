@@ -1,4 +1,4 @@
-"""A program that a forked process starts in turn, as a run does its imaging process."""
+"""Programs that a forked process starts, as a run starts its imaging worker processes."""
 
 from __future__ import annotations
 
@@ -15,60 +15,61 @@ import pytest
 from imgassets.folders import project_root
 from imgassets.launcher.client import ForkServer
 from imgassets.launcher.processes import ProcessIdentity
-from imgassets_tests.launcher.conftest import PATIENCE, Started, servers
+from imgassets_tests.launcher.conftest import TIMEOUT_S, Started, servers
 
-ASKS = "imgassets_tests.launcher.asks"
+STARTS_ECHO = "imgassets_tests.launcher.starts_echo"
 
 
-def found(folder: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + PATIENCE
-    while not (folder / "found").exists() or not (folder / "found").read_text():
+def read_answer(folder: Path) -> dict[str, Any]:
+    """Wait for the answer that `starts_echo` writes, and check what is the same in all cases."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (folder / "answer").exists() or not (folder / "answer").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    said: dict[str, Any] = json.loads((folder / "found").read_text())
-    assert said["line"] == "hello"
-    assert said["rest"] == ""
-    # It has what the one has that asked, as it was at that moment.
-    assert said["variable"] == "changed"
-    assert "/a/folder/of/a/user" in said["path"]
-    assert "said by hello" in (folder / "errors").read_text()
-    assert ProcessIdentity.of(said["pid"]) is None
-    return said
+    answer: dict[str, Any] = json.loads((folder / "answer").read_text())
+    assert answer["line"] == "hello"
+    assert answer["rest"] == ""
+    # The program has the environment that its parent had when it started it.
+    assert answer["variable"] == "changed"
+    assert "/appended/by/the/parent" in answer["path"]
+    assert "echo got hello" in (folder / "errors").read_text()
+    assert ProcessIdentity.of(answer["pid"]) is None
+    return answer
 
 
-def test_it_is_forked_by_the_server_that_forked_this_process(
+def test_a_program_is_forked_by_the_server_that_forked_its_parent(
     server: ForkServer, tmp_path: Path
 ) -> None:
-    asking = Started(server, ASKS, str(tmp_path), "with")
+    parent = Started(server, STARTS_ECHO, str(tmp_path), "server lives")
     (process,) = servers()
-    assert asking.wait() == 0
-    said = found(tmp_path)
-    assert said["parent"] == process.pid
-    assert said["status"] == -signal.SIGKILL
+    assert parent.wait() == 0
+    answer = read_answer(tmp_path)
+    assert answer["parent"] == process.pid
+    assert answer["exit_code"] == -signal.SIGKILL
 
 
-def test_it_is_a_fresh_interpreter_elsewhere(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", ASKS, tmp_path, "with"], check=True)
-    said = found(tmp_path)
-    assert said["parent"] == said["ours"]
-    assert said["status"] == -signal.SIGKILL
+def test_a_program_of_a_process_that_was_not_forked_is_a_new_interpreter(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", STARTS_ECHO, tmp_path, "server lives"], check=True)
+    answer = read_answer(tmp_path)
+    assert answer["parent"] == answer["started_by"]
+    assert answer["exit_code"] == -signal.SIGKILL
 
 
-def test_it_is_a_fresh_interpreter_where_the_server_has_gone(
+def test_a_program_is_a_new_interpreter_after_the_server_has_died(
     server: ForkServer, tmp_path: Path
 ) -> None:
-    Started(server, ASKS, str(tmp_path), "without")
-    said = found(tmp_path)
-    assert said["parent"] == said["ours"]
+    Started(server, STARTS_ECHO, str(tmp_path), "server is gone")
+    answer = read_answer(tmp_path)
+    assert answer["parent"] == answer["started_by"]
 
 
-def test_it_goes_on_where_the_server_goes(server: ForkServer, tmp_path: Path) -> None:
-    Started(server, ASKS, str(tmp_path), "server dies")
-    assert found(tmp_path)["status"] is None
+def test_a_program_continues_when_the_server_dies(server: ForkServer, tmp_path: Path) -> None:
+    Started(server, STARTS_ECHO, str(tmp_path), "server dies")
+    assert read_answer(tmp_path)["exit_code"] is None
 
 
 @pytest.mark.slow
-def test_pictures_that_crash_the_process_cost_as_little_where_it_is_forked(
+def test_the_tests_of_crashing_images_pass_in_a_forked_process(
     server: ForkServer,
 ) -> None:
     tests = project_root() / "imgassets_tests" / "imaging" / "test_partition.py"

@@ -1,6 +1,7 @@
-"""Runs that are forked, and whether a run's process is found again, with real processes.
+"""Runs are forked, checked and terminated; tested with real processes.
 
-The daemon that launches them, and the webserver that ends them, are in `life`.
+Tests with Dagster's daemon, which launches runs, and its webserver, which terminates them, are in
+`life`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import yaml
 from dagster._core.events import EngineEventData
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
@@ -33,9 +36,9 @@ from imgassets.folders import project_root
 from imgassets.launcher import server
 from imgassets.launcher.processes import ProcessIdentity
 from imgassets.launcher.run_launcher import PROCESS_TAG, ForkingRunLauncher
-from imgassets_tests.launcher import jobs
+from imgassets_tests.launcher import waiting_job
 
-PATIENCE = 120
+TIMEOUT_S = 120
 
 
 @pytest.fixture
@@ -44,8 +47,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def verdict(instance: dg.DagsterInstance, pid: int | None) -> WorkerStatus:
-    """What is said of a run whose process has told this number, as Dagster's code server does."""
+def health_of(instance: dg.DagsterInstance, pid: int | None) -> WorkerStatus:
+    """Return the health of a run whose event log states this pid."""
     run = instance.create_run_for_job(_job)
     if pid is not None:
         instance.report_engine_event(
@@ -59,65 +62,83 @@ def verdict(instance: dg.DagsterInstance, pid: int | None) -> WorkerStatus:
 
 @dg.job
 def _job() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
-def test_a_run_is_found_while_its_process_lives_and_no_longer(
+def test_a_run_is_running_exactly_while_its_process_is_alive(
     instance: dg.DagsterInstance,
 ) -> None:
     process = multiprocessing.get_context("spawn").Process(target=signal.pause)
     process.start()
     assert process.pid is not None
-    assert verdict(instance, process.pid) is WorkerStatus.RUNNING
+    assert health_of(instance, process.pid) is WorkerStatus.RUNNING
     process.kill()
     while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
-    assert verdict(instance, process.pid) is WorkerStatus.NOT_FOUND  # nobody has collected it yet
+    assert health_of(instance, process.pid) is WorkerStatus.NOT_FOUND  # a zombie
     process.join()
-    assert verdict(instance, process.pid) is WorkerStatus.NOT_FOUND
+    assert health_of(instance, process.pid) is WorkerStatus.NOT_FOUND
 
 
-def test_another_program_that_got_the_number_is_no_run(instance: dg.DagsterInstance) -> None:
+def test_another_program_with_the_runs_pid_is_not_the_run(instance: dg.DagsterInstance) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert verdict(instance, process.pid) is WorkerStatus.NOT_FOUND
+        assert health_of(instance, process.pid) is WorkerStatus.NOT_FOUND
         process.kill()
 
 
-def test_a_run_that_told_of_no_process_is_not_found(instance: dg.DagsterInstance) -> None:
-    assert verdict(instance, None) is WorkerStatus.NOT_FOUND
-    assert verdict(instance, os.getpid()) is WorkerStatus.NOT_FOUND
+def test_a_run_without_a_recorded_process_is_not_found(instance: dg.DagsterInstance) -> None:
+    assert health_of(instance, None) is WorkerStatus.NOT_FOUND
+    assert health_of(instance, os.getpid()) is WorkerStatus.NOT_FOUND
+
+
+def test_the_docstring_shows_every_option_with_its_default() -> None:
+    docstring = cleandoc(str(ForkingRunLauncher.__doc__))
+    example = docstring.partition(".. code-block:: yaml\n")[2].partition("\n\nRuns are")[0]
+    section = yaml.safe_load(example)["run_launcher"]
+    assert (section["module"], section["class"]) == (
+        ForkingRunLauncher.__module__,
+        ForkingRunLauncher.__name__,
+    )
+    defaults = {
+        name: option.default_value for name, option in ForkingRunLauncher.config_type().items()
+    }
+    assert section["config"] == defaults
+
+
+LOCATION = ManagedGrpcPythonEnvCodeLocationOrigin(
+    LoadableTargetOrigin(module_name=waiting_job.__name__)
+)
 
 
 class Launched:
-    """A run of `jobs.waiting`, started by the launcher that `dagster.yaml` names."""
+    """A run of `waiting_job.waiting`, launched by the instance's launcher."""
 
     def __init__(
-        self, instance: dg.DagsterInstance, folder: Path, tags: dict[str, str] | None = None
+        self,
+        instance: dg.DagsterInstance,
+        folder: Path,
+        location: ManagedGrpcPythonEnvCodeLocationOrigin | GrpcServerCodeLocationOrigin = LOCATION,
     ) -> None:
         self.instance = instance
         self.folder = folder
-        pointed = dg.reconstructable(jobs.waiting)
-        location = ManagedGrpcPythonEnvCodeLocationOrigin(
-            LoadableTargetOrigin(module_name=jobs.__name__)
-        )
+        job = dg.reconstructable(waiting_job.waiting)
         run = instance.create_run_for_job(
-            jobs.waiting,
+            waiting_job.waiting,
             run_config={"ops": {"waits": {"config": {"folder": str(folder)}}}},
-            tags=tags,
-            job_code_origin=pointed.get_python_origin(),
+            job_code_origin=job.get_python_origin(),
             remote_job_origin=RemoteJobOrigin(
                 RemoteRepositoryOrigin(location, "__repository__"), "waiting"
             ),
         )
         self.id = run.run_id
-        # Without the workspace that Dagster's own way needs.
+        # Without a workspace, which the default launcher needs: it raises if it is used.
         instance.run_launcher.launch_run(LaunchRunContext(run, None))
 
     @property
     def run(self) -> dg.DagsterRun:
-        found = self.instance.get_run_by_id(self.id)
-        assert found is not None
-        return found
+        run = self.instance.get_run_by_id(self.id)
+        assert run is not None
+        return run
 
     @property
     def health(self) -> str:
@@ -125,22 +146,22 @@ class Launched:
 
     @property
     def pid(self) -> int:
-        """What the run itself has said."""
+        """The pid in the event that the run itself writes."""
         events = self.instance.all_logs(self.id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        told = [event.message for event in events if "Started process" in event.message]
-        return int(told[0].rpartition("pid: ")[2].partition(")")[0])
+        started = [event.message for event in events if "Started process" in event.message]
+        return int(started[0].rpartition("pid: ")[2].partition(")")[0])
 
-    def began(self) -> Launched:
+    def wait_for_start(self) -> Launched:
         self.wait((self.folder / "began").exists)
         return self
 
-    def ended(self) -> dg.DagsterRunStatus:
+    def wait_for_end(self) -> dg.DagsterRunStatus:
         self.wait(lambda: self.run.is_finished)
         return self.run.status
 
-    def wait(self, found: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not found():
+    def wait(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
             assert time.monotonic() < deadline, self.run.status
             time.sleep(0.02)
 
@@ -150,64 +171,66 @@ def home(tmp_path: Path) -> Iterator[Path]:
     options = yaml.safe_load((project_root() / "dagster.yaml").read_text())
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(options))
     yield tmp_path
-    (tmp_path / "go").touch()  # also where a test failed
+    (tmp_path / "go").touch()  # ends the run even if the test failed
 
 
 @pytest.fixture
-def kept(home: Path) -> Iterator[dg.DagsterInstance]:
+def persistent(home: Path) -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
 
-def test_a_run_is_forked_and_its_process_stands_in_its_tags(
-    kept: dg.DagsterInstance, tmp_path: Path
+def test_a_run_is_forked_and_its_process_recorded_in_its_tags(
+    persistent: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    run = Launched(kept, tmp_path).began()
+    run = Launched(persistent, tmp_path).wait_for_start()
     assert run.pid in [p.pid for p in psutil.Process().children(recursive=True)]
     assert f'"pid": {run.pid},' in run.run.tags[PROCESS_TAG]
-    events = kept.all_logs(run.id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    events = persistent.all_logs(run.id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     assert [e.message for e in events if f"Forked process {run.pid} for this run" in e.message]
     assert run.health == "RUNNING"
     (tmp_path / "go").touch()
-    assert run.ended() is dg.DagsterRunStatus.SUCCESS
+    assert run.wait_for_end() is dg.DagsterRunStatus.SUCCESS
     run.wait(lambda: not psutil.pid_exists(run.pid))
     assert run.health == "NOT_FOUND"
 
 
-def test_a_run_that_is_killed_is_marked_as_failed_at_once(
-    kept: dg.DagsterInstance, tmp_path: Path
+def test_a_killed_run_is_marked_as_failed_at_once(
+    persistent: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    run = Launched(kept, tmp_path).began()
+    run = Launched(persistent, tmp_path).wait_for_start()
     os.kill(run.pid, signal.SIGKILL)
-    assert run.ended() is dg.DagsterRunStatus.FAILURE
-    said = [entry.dagster_event.message for entry in kept.all_logs(run.id) if entry.dagster_event]
-    assert "The run's process ended: Killed." in said
-    # A run that is done again has the tags of the first.
-    again = kept.create_run_for_job(jobs.waiting, run_config=run.run.run_config, tags=run.run.tags)
+    assert run.wait_for_end() is dg.DagsterRunStatus.FAILURE
+    events = [entry.dagster_event for entry in persistent.all_logs(run.id)]
+    assert "The run's process ended: Killed." in [event.message for event in events if event]
+    # A re-executed run has the tags of its parent, which must not be taken for its own.
+    again = persistent.create_run_for_job(
+        waiting_job.waiting, run_config=run.run.run_config, tags=run.run.tags
+    )
     assert PROCESS_TAG in again.tags
-    kept.report_engine_event(
+    persistent.report_engine_event(
         f"Started process for run (pid: {os.getpid()}).", again, EngineEventData.in_process(1)
     )
-    assert kept.run_launcher.terminate(again.run_id) is False
+    assert persistent.run_launcher.terminate(again.run_id) is False
 
 
 def test_another_process_terminates_a_run(
-    kept: dg.DagsterInstance, home: Path, tmp_path: Path
+    persistent: dg.DagsterInstance, home: Path, tmp_path: Path
 ) -> None:
-    run = Launched(kept, tmp_path).began()
+    run = Launched(persistent, tmp_path).wait_for_start()
     code = (
         "import sys, dagster as dg\n"
         "with dg.DagsterInstance.from_config(sys.argv[1]) as instance:\n"
         "    assert instance.run_launcher.terminate(sys.argv[2]) is True"
     )
     subprocess.run([sys.executable, "-c", code, home, run.id], check=True)
-    assert run.ended() is dg.DagsterRunStatus.CANCELED
-    assert kept.run_launcher.terminate(run.id) is False
+    assert run.wait_for_end() is dg.DagsterRunStatus.CANCELED
+    assert persistent.run_launcher.terminate(run.id) is False
 
 
-def test_a_run_outlives_the_one_who_launched_it(home: Path, tmp_path: Path) -> None:
+def test_a_run_outlives_the_process_that_launched_it(home: Path, tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as launching:
-        run = Launched(launching, tmp_path).began()
+        run = Launched(launching, tmp_path).wait_for_start()
         pid = run.pid
     children = psutil.Process().children
     run.wait(lambda: not any(map(_is_server, children())))
@@ -215,37 +238,37 @@ def test_a_run_outlives_the_one_who_launched_it(home: Path, tmp_path: Path) -> N
         run.instance = instance
         assert run.health == "RUNNING"
         (tmp_path / "go").touch()
-        assert run.ended() is dg.DagsterRunStatus.SUCCESS
-        run.wait(lambda: not _there(pid))
+        assert run.wait_for_end() is dg.DagsterRunStatus.SUCCESS
+        run.wait(lambda: not _is_alive(pid))
 
 
 def _is_server(process: psutil.Process) -> bool:
     try:
         return server.__file__ in process.cmdline()
-    except psutil.Error:  # it has just ended
+    except psutil.Error:  # the process has just ended
         return False
 
 
-def _there(pid: int) -> bool:
-    mark = ProcessIdentity.of(pid)
-    return mark is not None and mark.lives
+def _is_alive(pid: int) -> bool:
+    process = ProcessIdentity.of(pid)
+    return process is not None and process.is_alive
 
 
-def test_a_process_that_took_a_runs_number_is_not_terminated(
-    kept: dg.DagsterInstance, tmp_path: Path
+def test_another_process_with_the_runs_pid_is_not_terminated(
+    persistent: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    run = Launched(kept, tmp_path).began()
-    told = run.run.tags[PROCESS_TAG].replace('"began": ', '"began": 1')
-    assert told != run.run.tags[PROCESS_TAG]
-    kept.add_run_tags(run.id, {PROCESS_TAG: told})
+    run = Launched(persistent, tmp_path).wait_for_start()
+    tag = run.run.tags[PROCESS_TAG].replace('"began": ', '"began": 1')
+    assert tag != run.run.tags[PROCESS_TAG]
+    persistent.add_run_tags(run.id, {PROCESS_TAG: tag})
     assert run.health == "NOT_FOUND"
-    assert kept.run_launcher.terminate(run.id) is False
-    assert _there(run.pid)
+    assert persistent.run_launcher.terminate(run.id) is False
+    assert _is_alive(run.pid)
     os.kill(run.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("options", [{"fork": False}, {}])
-def test_dagsters_own_way_is_taken_where_nothing_can_be_forked(
+def test_the_default_launcher_starts_runs_that_cannot_be_forked(
     options: dict[str, Any],
     home: Path,
     tmp_path: Path,
@@ -262,6 +285,14 @@ def test_dagsters_own_way_is_taken_where_nothing_can_be_forked(
         pytest.raises(dg.DagsterInvariantViolationError, match="DefaultRunLauncher requires"),
     ):
         Launched(instance, tmp_path)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == (0 if options else 1)
-    assert all("Dagster's own way" in line and "gone" in line for line in said)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (0 if options else 1)
+    assert all("default launcher" in line and "has exited" in line for line in messages)
+
+
+def test_the_default_launcher_starts_runs_of_a_grpc_server(
+    persistent: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    elsewhere = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=9)
+    with pytest.raises(dg.DagsterInvariantViolationError, match="DefaultRunLauncher requires"):
+        Launched(persistent, tmp_path, elsewhere)

@@ -1,4 +1,4 @@
-"""What is forked is as a fresh interpreter would be, and nothing is left behind."""
+"""A forked process equals a new interpreter, and the fork server leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -21,64 +21,65 @@ import pytest
 from imgassets.folders import project_root
 from imgassets.launcher.client import ForkServer, ForkServerError
 from imgassets.launcher.processes import ProcessIdentity
-from imgassets.launcher.server import LIBRARIES
-from imgassets_tests.launcher.conftest import PATIENCE, Started, servers
+from imgassets.launcher.server import PRELOADED_MODULES
+from imgassets_tests.launcher.conftest import TIMEOUT_S, Started, servers
 
-SURROUNDINGS = "imgassets_tests.launcher.surroundings"
+REPORT_ENVIRONMENT = "imgassets_tests.launcher.report_environment"
 
 
-def wait_for(found: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not found():
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def seen(server: ForkServer, file: Path) -> dict[str, Any]:
-    """What a forked process finds around it."""
-    assert Started(server, SURROUNDINGS, str(file), "a b", "ü").wait() == 0
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
+def environment_of_forked(server: ForkServer, file: Path) -> dict[str, Any]:
+    """Return what a forked process reports about itself."""
+    assert Started(server, REPORT_ENVIRONMENT, str(file), "a b", "ü").wait() == 0
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
 
 
-def test_a_forked_process_is_what_a_fresh_interpreter_is(
+def test_a_forked_process_has_the_same_environment_as_a_new_interpreter(
     server: ForkServer, tmp_path: Path
 ) -> None:
-    forked, forked_again = (seen(server, tmp_path / name) for name in ("a", "b"))
+    forked, forked_again = (environment_of_forked(server, tmp_path / name) for name in ("a", "b"))
     subprocess.run(
-        [sys.executable, "-m", SURROUNDINGS, tmp_path / "fresh", "a b", "ü"],
+        [sys.executable, "-m", REPORT_ENVIRONMENT, tmp_path / "fresh", "a b", "ü"],
         check=True,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
     fresh = json.loads((tmp_path / "fresh").read_text())
-    assert forked["drawn"] != forked_again["drawn"]
-    # The descriptor on which it may ask for processes of its own; OpenBLAS has threads elsewhere.
+    assert forked["random"] != forked_again["random"]
+    # The forked process has one more: its connection to the server. A new interpreter has more
+    # threads, OpenBLAS's.
     assert len(forked.pop("open")) == len(fresh.pop("open")) + 1
     assert forked.pop("threads") == 1
-    for found in (forked, fresh):
-        del found["drawn"]
+    for report in (forked, fresh):
+        del report["random"]
     fresh.pop("threads")
     assert forked == fresh
 
 
-def test_code_is_read_when_a_program_starts(
+def test_a_program_runs_the_code_that_is_on_disk_when_it_starts(
     server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     out = tmp_path / "out"
-    for text in ("as it was", "as it is"):
-        (tmp_path / "code_of_a_user.py").write_text(
+    for text in ("first version", "second version"):
+        (tmp_path / "user_code.py").write_text(
             f"import sys\nassert not [m for m in sys.modules if m.startswith('imgassets')]\n"
             f"import pathlib; pathlib.Path(sys.argv[1]).write_text({text!r})"
         )
-        assert Started(server, "code_of_a_user", str(out)).wait() == 0
+        assert Started(server, "user_code", str(out)).wait() == 0
         assert out.read_text() == text
 
 
-def test_a_changed_environment_or_folder_is_that_of_the_next_process(
+def test_the_next_process_gets_a_changed_environment_and_working_folder(
     server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -86,77 +87,79 @@ def test_a_changed_environment_or_folder_is_that_of_the_next_process(
     for number, folder in enumerate((tmp_path, tmp_path / "here")):
         monkeypatch.setenv("IMGASSETS_SOMETHING", str(number))
         monkeypatch.chdir(folder)
-        found = seen(server, tmp_path / "found")
-        assert found["environment"]["IMGASSETS_SOMETHING"] == str(number)
-        assert found["folder"] == found["path"][0] == str(folder)
-    wait_for(lambda: len(servers()) == 1)  # the first has ended
+        report = environment_of_forked(server, tmp_path / "report")
+        assert report["environment"]["IMGASSETS_SOMETHING"] == str(number)
+        assert report["folder"] == report["path"][0] == str(folder)
+    wait_for(lambda: len(servers()) == 1)  # the first server has ended
 
 
-def test_the_end_of_a_program_is_told_and_nothing_is_left_of_it(server: ForkServer) -> None:
-    assert Started(server, "imgassets_tests.launcher.ends", "3").wait() == 3
-    assert Started(server, "imgassets_tests.launcher.ends", "raise").wait() == 1
-    waiting = Started(server, "imgassets_tests.launcher.ends", "wait")
-    assert waiting.mark.lives
-    assert waiting.mark.send(signal.SIGKILL)
+def test_the_exit_code_of_a_program_is_reported_and_its_process_removed(server: ForkServer) -> None:
+    assert Started(server, "imgassets_tests.launcher.exits", "3").wait() == 3
+    assert Started(server, "imgassets_tests.launcher.exits", "raise").wait() == 1
+    waiting = Started(server, "imgassets_tests.launcher.exits", "wait")
+    assert waiting.process.is_alive
+    assert waiting.process.send_signal(signal.SIGKILL)
     assert waiting.wait() == -signal.SIGKILL
-    assert not waiting.mark.lives
-    assert not waiting.mark.send(signal.SIGKILL)
-    assert not psutil.pid_exists(waiting.mark.pid)
+    assert not waiting.process.is_alive
+    assert not waiting.process.send_signal(signal.SIGKILL)
+    assert not psutil.pid_exists(waiting.process.pid)
 
 
-def test_what_cannot_be_noted_is_not_started(server: ForkServer, tmp_path: Path) -> None:
-    marks: list[ProcessIdentity] = []
+def test_a_program_does_not_start_if_its_process_cannot_be_recorded(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    processes: list[ProcessIdentity] = []
 
-    def refuse(mark: ProcessIdentity) -> None:
-        marks.append(mark)
+    def fail(process: ProcessIdentity) -> None:
+        processes.append(process)
         raise OSError("the database is gone")
 
     with pytest.raises(OSError, match="database"):
         server.start(
-            SURROUNDINGS,
+            REPORT_ENVIRONMENT,
             [str(tmp_path / "out")],
-            ready=refuse,
-            ended=lambda _: pytest.fail("it ran"),
+            on_forked=fail,
+            on_exit=lambda _: pytest.fail("the program ran"),
         )
-    wait_for(lambda: not marks[0].lives)
+    wait_for(lambda: not processes[0].is_alive)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_server_that_was_killed_is_started_anew_and_its_programs_go_on(
+def test_a_killed_server_is_replaced_and_its_programs_continue(
     server: ForkServer, tmp_path: Path
 ) -> None:
-    first = Started(server, "imgassets_tests.launcher.ends", "wait", str(tmp_path / "began"))
-    # A program that the server has not released yet ends with it.
+    first = Started(server, "imgassets_tests.launcher.exits", "wait", str(tmp_path / "began"))
+    # Before that, the program would end with the server.
     wait_for((tmp_path / "began").exists)
     (process,) = servers()
     process.kill()
     assert first.wait() is None
     wait_for(lambda: not servers())
-    second = Started(server, "imgassets_tests.launcher.ends", "wait")
+    second = Started(server, "imgassets_tests.launcher.exits", "wait")
     for started in (first, second):
-        assert started.mark.lives
-        started.mark.send(signal.SIGKILL)
+        assert started.process.is_alive
+        started.process.send_signal(signal.SIGKILL)
     assert second.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_server_ends_with_its_owner_and_its_programs_go_on(
-    tmp_path: Path, how: signal.Signals
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_server_ends_with_its_owner_and_its_programs_continue(
+    tmp_path: Path, signal_number: signal.Signals
 ) -> None:
-    out = tmp_path / "mark"
-    owner = subprocess.Popen([sys.executable, "-m", "imgassets_tests.launcher.owner", out])
+    out = tmp_path / "identity"
+    owner = subprocess.Popen([sys.executable, "-m", "imgassets_tests.launcher.owns_server", out])
     wait_for(out.exists)
-    mark = ProcessIdentity.load(out.read_text())
+    identity = ProcessIdentity.from_json(out.read_text())
     (server,) = servers(owner.pid)
-    owner.send_signal(how)
-    owner.wait(PATIENCE)
+    owner.send_signal(signal_number)
+    owner.wait(TIMEOUT_S)
     wait_for(lambda: not server.is_running())
-    assert mark.lives
-    assert mark.send(signal.SIGTERM)
-    wait_for(lambda: not mark.lives)
+    assert identity.is_alive
+    assert identity.send_signal(signal.SIGTERM)
+    wait_for(lambda: not identity.is_alive)
 
 
-def test_a_server_with_threads_refuses(
+def test_a_server_with_several_threads_refuses_to_fork(
     server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "protego.py").write_text(
@@ -167,29 +170,29 @@ def test_a_server_with_threads_refuses(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(ForkServerError, match="2 threads"):
-        Started(server, "imgassets_tests.launcher.ends", "0")
+        Started(server, "imgassets_tests.launcher.exits", "0")
 
 
-def test_a_server_that_cannot_start_is_told(
+def test_a_server_that_cannot_start_is_an_error(
     server: ForkServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(ForkServerError, match="gone"):
-        Started(server, "imgassets_tests.launcher.ends", "0")
+    with pytest.raises(ForkServerError, match="has exited"):
+        Started(server, "imgassets_tests.launcher.exits", "0")
 
 
-def test_every_module_that_the_server_imports_beforehand_exists() -> None:
-    # The server passes over one that is missing, and every run would import it instead.
-    for name in LIBRARIES:
+def test_every_preloaded_module_exists() -> None:
+    # The server skips a missing module, and each run would then import it itself.
+    for name in PRELOADED_MODULES:
         assert importlib.util.find_spec(name) is not None, name
 
 
-def test_many_threads_ask_at_once(server: ForkServer) -> None:
-    ended: list[int | None] = []
+def test_several_threads_start_programs_at_the_same_time(server: ForkServer) -> None:
+    exit_codes: list[int | None] = []
     threads = [
         threading.Thread(
-            target=lambda n=n: ended.append(
-                Started(server, "imgassets_tests.launcher.ends", str(n)).wait()
+            target=lambda n=n: exit_codes.append(
+                Started(server, "imgassets_tests.launcher.exits", str(n)).wait()
             )
         )
         for n in range(12)
@@ -198,4 +201,4 @@ def test_many_threads_ask_at_once(server: ForkServer) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(ended, key=str) == sorted(range(12), key=str)
+    assert sorted(exit_codes, key=str) == sorted(range(12), key=str)

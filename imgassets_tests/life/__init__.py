@@ -1,1 +1,1 @@
-"""The project as it runs unattended: Dagster's own daemon and webserver, nothing replaced."""
+"""End-to-end tests with Dagster's real daemon and webserver; nothing is mocked."""

@@ -1,4 +1,4 @@
-"""One deployment for all tests here: its start costs half a minute."""
+"""One deployment that all tests of this package share, because it takes half a minute to start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imgassets_tests.life.deployment import Deployment, Shop
 
 @pytest.fixture(scope="package")
 def past_shops() -> Iterator[dict[str, Shop]]:
-    """The shops of `past`."""
+    """The shops of `past`, by name."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(closing(Shop(name))) for name in past.SHOPS}
 
@@ -25,7 +25,7 @@ def past_shops() -> Iterator[dict[str, Shop]]:
 def deployment(
     tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, past_shops: dict[str, Shop]
 ) -> Iterator[Deployment]:
-    """The project, running."""
+    """A running deployment whose database contains the documents of `past`."""
     with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
         database = client[f"test_{uuid.uuid4().hex}"]
         try:
@@ -41,6 +41,6 @@ def deployment(
 
 @pytest.fixture
 def open_shop() -> Iterator[Callable[[str], Shop]]:
-    """Opens shops, and closes them after the test."""
+    """A function that opens a shop; the shop is closed after the test."""
     with ExitStack() as stack:
         yield lambda name: stack.enter_context(closing(Shop(name)))

@@ -1,4 +1,4 @@
-"""A deployment of the project in processes of its own, and the shops that it downloads from."""
+"""Starts a deployment of the project in its own processes, and the shops that it downloads from."""
 
 from __future__ import annotations
 
@@ -33,23 +33,30 @@ from imgassets_tests.download.server import Answer, Handler, Server
 
 T = TypeVar("T")
 
-# Far above what anything here takes, also beside other work on two cores.
-PATIENCE = 150
+# Seconds; far more than any step takes, even on two busy cores.
+TIMEOUT_S = 150
 WORKSPACE = ("-w", "workspace.yaml")
 
 
 def product(seed: int) -> bytes:
-    """A small picture of a coloured thing on white."""
+    """Return a small JPEG image of a coloured rectangle on white."""
     pixels = np.full((120, 80, 3), 255, dtype=np.uint8)
-    thing = np.random.default_rng(seed).integers(0, 255, (70, 50, 3), dtype=np.uint8)
-    pixels[25:95, 15:65] = thing
+    noise = np.random.default_rng(seed).integers(0, 255, (70, 50, 3), dtype=np.uint8)
+    pixels[25:95, 15:65] = noise
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG")
     return buffer.getvalue()
 
 
 class Shop:
-    """The image server of one retailer, on a port that stays its own while it is down."""
+    """The image server of one retailer; it keeps its port when it is closed and opened again.
+
+    Attributes:
+        name: Name of the retailer.
+        gate: Gated images are served while this event is set.
+        hits: Number of requests per path.
+        port: TCP port on 127.0.0.1.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,7 +70,7 @@ class Shop:
         self.open()
 
     def open(self) -> None:
-        """Come (back) up."""
+        """Start serving."""
         self._server = Server(self.port)
         self.port = int(self._server.server_address[1])
         self._server.answers, self._server.hits = self._answers, self.hits
@@ -73,7 +80,7 @@ class Shop:
         self._thread.start()
 
     def close(self) -> None:
-        """Go down: connections are refused."""
+        """Stop serving: connections are refused."""
         if self._server is None or self._thread is None:
             return
         self._server.closing.set()
@@ -84,29 +91,29 @@ class Shop:
         self._server = self._thread = None
 
     def sell(self, *names: str, gated: bool = False) -> list[str]:
-        """Serve a picture under each name; those that are gated, when the gate is open."""
+        """Serve one image per name, gated or not; return their URLs."""
         return [self._sell(name, gated=gated) for name in names]
 
     def _sell(self, name: str, *, gated: bool) -> str:
         body = product(zlib.crc32(f"{self.name} {name}".encode()))
 
-        def found(handler: Handler) -> None:
+        def answer(handler: Handler) -> None:
             if gated:
-                self.gate.wait(PATIENCE)
+                self.gate.wait(TIMEOUT_S)
             handler.reply(body)
 
-        self._answers[f"/{name}.jpg"] = found
+        self._answers[f"/{name}.jpg"] = answer
         return f"http://127.0.0.1:{self.port}/{name}.jpg"
 
     def document(self, day: dt.date, urls: Sequence[str], **values: Any) -> dict[str, Any]:
-        """A product document as a scraper writes it."""
+        """Return a product document as a scraper writes it."""
         noon = dt.datetime.combine(day, dt.time(12), dt.UTC)
-        usual = {"product_retailer": self.name, "product_images": [*urls], "scraped_at": noon}
-        return {**usual, **values}
+        defaults = {"product_retailer": self.name, "product_images": [*urls], "scraped_at": noon}
+        return {**defaults, **values}
 
 
 class Deployment:
-    """A DAGSTER_HOME, a webserver and a daemon that follow one collection."""
+    """A DAGSTER_HOME, a webserver and a daemon for one MongoDB collection."""
 
     def __init__(
         self, folder: Path, mongodb_uri: str, products: Collection[dict[str, Any]]
@@ -143,7 +150,7 @@ class Deployment:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Webserver and daemon, as docker-compose.yaml starts them."""
+        """Run the webserver and the daemon, started as in docker-compose.yaml."""
         self.run("imgassets", "sync")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
@@ -152,15 +159,15 @@ class Deployment:
         try:
             self.start_daemon()
             self._start("dagster-webserver", "-h", "127.0.0.1", "-p", port, *WORKSPACE)
-            wait_for("the webserver", lambda: _answers(f"{self.address}/server_info"))
-            # What is there before it launches nothing.
-            wait_for("the sensor's first look", self._has_looked)
+            wait_for("the webserver", lambda: _is_up(f"{self.address}/server_info"))
+            # The first tick launches no runs; documents that exist before it are not new.
+            wait_for("the sensor's first tick", self._sensor_has_ticked)
             yield
         finally:
             self.instance.dispose()
-            self._end()
+            self._stop()
 
-    def _has_looked(self) -> bool:
+    def _sensor_has_ticked(self) -> bool:
         states = self.instance.all_instigator_state(instigator_statuses=None)
         cursors = {state.instigator_name: state.instigator_data for state in states}
         return bool(getattr(cursors.get("new_documents"), "cursor", None))
@@ -170,11 +177,11 @@ class Deployment:
         self.daemon = self._start("dagster-daemon", "run", *WORKSPACE)
 
     def crash(self) -> None:
-        """Kill the daemon, its code server and all runs at once, as a machine that goes off."""
+        """Kill the daemon, its code server and all runs, as a power failure does."""
         assert self.daemon is not None
         process = psutil.Process(self.daemon.pid)
-        for doomed in [process, *process.children(recursive=True)]:
-            doomed.kill()
+        for victim in [process, *process.children(recursive=True)]:
+            victim.kill()
         self.daemon.wait()
 
     def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -189,75 +196,77 @@ class Deployment:
         self._processes.append(process)
         return process
 
-    def _end(self) -> None:
-        trees = []
+    def _stop(self) -> None:
+        running = []
         for process in self._processes:
             if process.poll() is None:
                 root = psutil.Process(process.pid)
-                trees += [root, *root.children(recursive=True)]
+                running += [root, *root.children(recursive=True)]
                 process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(trees, timeout=20)
-        for straggler in left:
-            straggler.kill()
+        _, survivors = psutil.wait_procs(running, timeout=20)
+        for survivor in survivors:
+            survivor.kill()
         for process in self._processes:
             process.wait()
 
     def run(self, *command: str) -> str:
-        """Run a command of the environment that the tests run in."""
+        """Run a command of the Python environment of the tests; return its output."""
         done = subprocess.run(
             [Path(sys.executable).with_name(command[0]), *command[1:]],
             env=self.environment,
             cwd=project_root(),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_S,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The answer of the one field that a GraphQL request asks for."""
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Send a GraphQL request for a single field; return that field's value."""
         body = {"query": query, "variables": variables}
-        answer = requests.post(f"{self.address}/graphql", json=body, timeout=60).json()
-        assert "errors" not in answer, answer["errors"]
-        (field,) = answer["data"].values()
+        response = requests.post(f"{self.address}/graphql", json=body, timeout=60).json()
+        assert "errors" not in response, response["errors"]
+        (field,) = response["data"].values()
         assert isinstance(field, dict)
         return field
 
     def runs(self, partition: Partition, **tags: str) -> list[dg.RunRecord]:
-        """The runs of a partition, the oldest first."""
-        asked = dg.RunsFilter(tags={"dagster/partition": partition.key, **tags})
-        return [*self.instance.get_run_records(asked, ascending=True)]
+        """Return the runs of a partition, oldest first."""
+        filters = dg.RunsFilter(tags={"dagster/partition": partition.key, **tags})
+        return [*self.instance.get_run_records(filters, ascending=True)]
 
-    def ended(self, partition: Partition, number: int = 0) -> dg.RunRecord:
-        """Wait until a partition's run of this number is there and has ended."""
+    def wait_for_run(self, partition: Partition, index: int = 0) -> dg.RunRecord:
+        """Wait until a run of a partition has ended; `index` counts its runs from the oldest, 0."""
 
-        def found() -> dg.RunRecord | None:
+        def finished_run() -> dg.RunRecord | None:
             runs = self.runs(partition)
-            done = len(runs) > number and runs[number].dagster_run.is_finished
-            return runs[number] if done else None
+            finished = len(runs) > index and runs[index].dagster_run.is_finished
+            return runs[index] if finished else None
 
-        return wait_for(f"the end of run {number} of {partition.key}", found)
+        return wait_for(f"the end of run {index} of {partition.key}", finished_run)
 
     def process_of(self, run_id: str) -> psutil.Process:
-        """The process of a run."""
+        """Return the process of a run."""
         events = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        said = [
+        messages = [
             str(event.message) for event in events if "Started process for run" in event.message
         ]
-        (pid,) = {int(text.rpartition("pid: ")[2].partition(")")[0]) for text in said}
+        (pid,) = {int(text.rpartition("pid: ")[2].partition(")")[0]) for text in messages}
         return psutil.Process(pid)
 
     def checks(self, run: dg.RunRecord) -> dict[str, bool]:
-        """What the checks of a run said."""
+        """Return whether each check of a run passed, by name."""
         kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
         events = self.instance.all_logs(run.dagster_run.run_id, of_type=kind)
-        said = [e.dagster_event.asset_check_evaluation_data for e in events if e.dagster_event]
-        return {evaluation.check_name: evaluation.passed for evaluation in said}
+        evaluations = [
+            e.dagster_event.asset_check_evaluation_data for e in events if e.dagster_event
+        ]
+        return {evaluation.check_name: evaluation.passed for evaluation in evaluations}
 
-    def place(self, asset: str, partition: Partition) -> Path:
-        """The folder of an asset's partition."""
+    def partition_folder(self, asset: str, partition: Partition) -> Path:
+        """Return the folder of an asset's partition."""
         return (
             self.folder
             / "data"
@@ -267,30 +276,35 @@ class Deployment:
         )
 
     def rows(self, asset: str, partition: Partition) -> list[dict[str, Any]]:
-        """The manifest of an asset's partition."""
+        """Return the rows of the manifest of an asset's partition."""
         rows: list[dict[str, Any]] = pq.read_table(
-            self.place(asset, partition) / "manifest.parquet"
+            self.partition_folder(asset, partition) / "manifest.parquet"
         ).to_pylist()
         return rows
 
     def outcomes(self, asset: str, partition: Partition) -> dict[str, str]:
-        """What became of each URL; each has exactly one row."""
+        """Return the outcome of each URL in a manifest, which must have one row per URL."""
         rows = self.rows(asset, partition)
-        found = {row["url"]: row["outcome"] for row in rows}
-        assert len(found) == len(rows)
-        return found
+        outcomes = {row["url"]: row["outcome"] for row in rows}
+        assert len(outcomes) == len(rows)
+        return outcomes
 
 
-def wait_for(what: str, found: Callable[[], T | None]) -> T:
-    """Ask again and again until something is there."""
-    deadline = time.monotonic() + PATIENCE
-    while not (there := found()):
-        assert time.monotonic() < deadline, f"{what} did not come within {PATIENCE} s"
+def wait_for(what: str, get: Callable[[], T | None]) -> T:
+    """Poll a function until it returns something true, and return that.
+
+    Args:
+        what: Name of the awaited thing, for the failure message.
+        get: Function to poll.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (value := get()):
+        assert time.monotonic() < deadline, f"no sign of {what} within {TIMEOUT_S} s"
         time.sleep(0.2)
-    return there
+    return value
 
 
-def _answers(address: str) -> bool:
+def _is_up(address: str) -> bool:
     try:
         return requests.get(address, timeout=5).ok
     except requests.RequestException:
@@ -298,7 +312,7 @@ def _answers(address: str) -> bool:
 
 
 def _instance() -> dict[str, Any]:
-    """The project's instance, which looks after its runs more often."""
+    """Return the project's dagster.yaml, with a shorter interval of run monitoring."""
     options: dict[str, Any] = yaml.safe_load((project_root() / "dagster.yaml").read_text())
     options["run_monitoring"]["poll_interval_seconds"] = 2
     return options

@@ -1,4 +1,4 @@
-"""Documents that are there before anything is started: two shops, two days."""
+"""Documents that exist before the deployment starts: two shops, two days."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EMPTY = PARTITIONS[-1]
 
 
 def documents(shops: dict[str, Shop]) -> list[dict[str, Any]]:
-    """Three pictures a day of each shop, but for one day; those of the first day are gated."""
-    found = []
+    """Return documents with three images per partition, none for `EMPTY`; day 1 is gated."""
+    documents = []
     for date, name in PARTITIONS:
         if (date, name) != EMPTY:
             day = dt.date.fromisoformat(date)
             names = [f"{date}-{number}" for number in range(3)]
             urls = shops[name].sell(*names, gated=day == DAYS[0])
-            found.append(shops[name].document(day, urls))
-    return found
+            documents.append(shops[name].document(day, urls))
+    return documents

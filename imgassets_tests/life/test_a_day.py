@@ -1,4 +1,4 @@
-"""A day in the life: scrapers write, shops fail, processes die, and nobody is there to look."""
+"""A day in production: scrapers write documents, shops fail, processes die, nobody intervenes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ mutation ($run: ExecutionParams!) {
 
 
 def launch(deployment: Deployment, job: str, partition: Partition) -> None:
-    """Launch a job's run of one partition, as the page does."""
+    """Launch a job's run of one partition, as the UI does."""
     tags = {
         "dagster/partition": str(partition.key),
         "dagster/partition/date": partition.date,
@@ -40,19 +40,21 @@ def launch(deployment: Deployment, job: str, partition: Partition) -> None:
     }
     metadata = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
     run = {"selector": selector, "runConfigData": {}, "executionMetadata": metadata}
-    assert deployment.ask(RUN_JOB, run=run)["__typename"] == "LaunchRunSuccess"
+    assert deployment.graphql(RUN_JOB, run=run)["__typename"] == "LaunchRunSuccess"
 
 
-def assert_accounted_for(deployment: Deployment, partition: Partition, day: dt.date) -> None:
-    """Every URL in MongoDB has one row in both manifests; every row that is ok, its file."""
+def assert_every_url_has_its_row(
+    deployment: Deployment, partition: Partition, day: dt.date
+) -> None:
+    """Assert one row per URL in both manifests, and a file for exactly the rows that are ok."""
     start = dt.datetime.combine(day, dt.time(), dt.UTC)
-    found = deployment.products.find(
+    documents = deployment.products.find(
         {
             "product_retailer": partition.retailer,
             "scraped_at": {"$gte": start, "$lt": start + dt.timedelta(days=1)},
         }
     )
-    urls = sorted(url for document in found for url in document["product_images"])
+    urls = sorted(url for document in documents for url in document["product_images"])
     assert urls
     for asset in ("raw_images", "processed_images"):
         rows = deployment.rows(asset, partition)
@@ -61,16 +63,16 @@ def assert_accounted_for(deployment: Deployment, partition: Partition, day: dt.d
             assert (row["outcome"] == "ok") == (row["path"] is not None)
             if row["path"] is None:
                 continue
-            file = deployment.place(asset, partition) / row["path"]
-            picture = cv2.imread(str(file))
-            assert picture is not None
-            assert picture.shape == (row["height"], row["width"], 3)
+            file = deployment.partition_folder(asset, partition) / row["path"]
+            image = cv2.imread(str(file))
+            assert image is not None
+            assert image.shape == (row["height"], row["width"], 3)
             if asset == "raw_images":
                 assert file.stat().st_size == row["bytes"]
 
 
 @pytest.mark.slow
-def test_a_day_without_anybody_looking(
+def test_every_url_is_accounted_for_after_a_day_of_failures_without_a_person(
     deployment: Deployment, open_shop: Callable[[str], Shop]
 ) -> None:
     day = today()
@@ -80,7 +82,7 @@ def test_a_day_without_anybody_looking(
     }
     of_steady, of_down, of_killed = partitions.values()
 
-    # Scrapers write; one retailer's server is down; another one's answers late.
+    # Scrapers write documents; one retailer's server is down, another's answers late.
     down_urls = down.sell("a", "b", "c", "d")
     down.close()
     killed.gate.clear()
@@ -93,8 +95,8 @@ def test_a_day_without_anybody_looking(
     ]
     deployment.products.insert_many(documents)
 
-    # The sensor notices, and registers the new retailers.
-    run = deployment.ended(of_steady)
+    # The sensor launches runs and registers the new retailers.
+    run = deployment.wait_for_run(of_steady)
     assert run.dagster_run.status is SUCCESS
     assert run.dagster_run.job_name == "catalogue_job"
     assert run.dagster_run.tags["dagster/sensor_name"] == "new_documents"
@@ -103,20 +105,20 @@ def test_a_day_without_anybody_looking(
     assert all(checks.values()), checks
     assert {*partitions} <= {*deployment.instance.get_dynamic_partitions("retailer")}
 
-    # A run is killed in the middle of its downloads. It is relaunched, so its slot was freed.
-    wait_for("a late answer", lambda: killed.hits["/a.jpg"])
+    # A run is killed during its downloads. Its retry starts, so its retailer's slot was released.
+    wait_for("a request for a gated image", lambda: killed.hits["/a.jpg"])
     (first,) = deployment.runs(of_killed)
     deployment.process_of(first.dagster_run.run_id).kill()
-    crashed = deployment.ended(of_killed)
+    crashed = deployment.wait_for_run(of_killed)
     assert crashed.dagster_run.status is FAILURE
     killed.gate.set()
-    again = deployment.ended(of_killed, 1).dagster_run
-    assert again.status is SUCCESS
-    assert again.parent_run_id == crashed.dagster_run.run_id
+    retry = deployment.wait_for_run(of_killed, 1).dagster_run
+    assert retry.status is SUCCESS
+    assert retry.parent_run_id == crashed.dagster_run.run_id
     assert set(deployment.outcomes("processed_images", of_killed).values()) == {"ok"}
 
-    # A shop that is down is no crash: its URLs say so, a check fails, and nothing is retried.
-    run = deployment.ended(of_down)
+    # A shop that is down is no crash: its rows say so, a check fails, and the run is not retried.
+    run = deployment.wait_for_run(of_down)
     assert run.dagster_run.status is SUCCESS
     assert not deployment.checks(run)["download_success_rate"]
     assert len(deployment.runs(of_down)) == 1
@@ -124,20 +126,20 @@ def test_a_day_without_anybody_looking(
     assert set(outcomes) == set(down_urls)
     assert "ok" not in outcomes.values()
 
-    # It comes back.
+    # The shop is up again.
     down.open()
     launch(deployment, "retry_failed", of_down)
-    assert deployment.ended(of_down, 1).dagster_run.status is SUCCESS
+    assert deployment.wait_for_run(of_down, 1).dagster_run.status is SUCCESS
     assert set(deployment.outcomes("raw_images", of_down).values()) == {"ok"}
 
-    # A document is changed in place. What is there is not asked for again.
+    # A document is updated. Images that were downloaded are not requested again.
     (new,) = steady.sell("new")
     deployment.products.update_one({"_id": documents[0]["_id"]}, {"$push": {"product_images": new}})
-    assert deployment.ended(of_steady, 1).dagster_run.status is SUCCESS
+    assert deployment.wait_for_run(of_steady, 1).dagster_run.status is SUCCESS
     assert [steady.hits[f"/{name}.jpg"] for name in ("a", "b", "c", "new")] == [1, 1, 1, 1]
 
     for partition in partitions.values():
-        assert_accounted_for(deployment, partition, day)
+        assert_every_url_has_its_row(deployment, partition, day)
         last = deployment.runs(partition)[-1]
         checks = deployment.checks(last)
         assert all(checks.values()), checks

@@ -1,4 +1,4 @@
-"""Backfills of the real assets, launched through the webserver as the page does."""
+"""Backfills of the real assets, launched through the webserver as the UI does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ mutation ($backfill: LaunchBackfillParams!) {
   }
 }
 """
-AGAIN = """
+REEXECUTE = """
 mutation ($run: ReexecutionParams!) {
   launchRunReexecution(reexecutionParams: $run) {
     ... on LaunchRunSuccess { run { runId } }
@@ -41,47 +41,47 @@ query ($id: String!) {
 
 
 def launch(deployment: Deployment, *partitions: Partition) -> str:
-    """Launch a backfill; returns its id."""
+    """Launch a backfill; return its id."""
     backfill = {
         "assetSelection": [{"path": [name]} for name in ASSETS],
         "partitionNames": [str(partition.key) for partition in partitions],
     }
-    return str(deployment.ask(LAUNCH, backfill=backfill)["backfillId"])
+    return str(deployment.graphql(LAUNCH, backfill=backfill)["backfillId"])
 
 
-def end(deployment: Deployment, backfill: str) -> str:
-    """Wait until a backfill has ended; returns how."""
+def wait_for_backfill(deployment: Deployment, backfill: str) -> str:
+    """Wait until a backfill has ended; return its status."""
 
-    def found() -> str | None:
-        status = str(deployment.ask(STATUS, id=backfill)["status"])
+    def final_status() -> str | None:
+        status = str(deployment.graphql(STATUS, id=backfill)["status"])
         return status if status.startswith("COMPLETED") else None
 
-    return wait_for("the end of the backfill", found)
+    return wait_for("the end of the backfill", final_status)
 
 
 @pytest.mark.slow
-def test_a_backfill_runs_each_partition_and_what_failed_is_run_again_alone(
+def test_a_backfill_runs_each_partition_and_the_failed_one_is_re_executed_alone(
     deployment: Deployment, past_shops: dict[str, Shop]
 ) -> None:
     assert not any(deployment.runs(partition) for partition in past.PARTITIONS)
     for shop in past_shops.values():
         shop.gate.clear()
-    obstacle = deployment.place("url_list", BROKEN)
+    obstacle = deployment.partition_folder("url_list", BROKEN)
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("a file where a folder should be")
 
     backfill = launch(deployment, *past.PARTITIONS)
-    # Different retailers go side by side: neither's first day ends before both have begun.
+    # Different retailers run at the same time: no first day ends before both have begun.
     wait_for(
         "requests to both shops",
         lambda: all(shop.hits[f"/{past.DAYS[0]}-0.jpg"] for shop in past_shops.values()),
     )
     for shop in past_shops.values():
         shop.gate.set()
-    assert end(deployment, backfill) == "COMPLETED_FAILED"
+    assert wait_for_backfill(deployment, backfill) == "COMPLETED_FAILED"
 
     runs = {partition: deployment.runs(partition) for partition in past.PARTITIONS}
-    assert all(len(found) == 1 for found in runs.values())  # a failed step is no crash
+    assert all(len(found) == 1 for found in runs.values())  # a failed step is not retried
     statuses = {partition: found[0].dagster_run.status for partition, found in runs.items()}
     assert statuses.pop(BROKEN) is dg.DagsterRunStatus.FAILURE
     assert set(statuses.values()) == {dg.DagsterRunStatus.SUCCESS}
@@ -89,7 +89,7 @@ def test_a_backfill_runs_each_partition_and_what_failed_is_run_again_alone(
         outcomes = deployment.outcomes("processed_images", partition)
         assert [*outcomes.values()] == ([] if partition == past.EMPTY else ["ok"] * 3)
 
-    # One retailer is never asked by two runs at once.
+    # Two runs never download from one retailer at the same time.
     for name in past.SHOPS:
         times = sorted(
             (record.start_time or 0, record.end_time or 0)
@@ -98,11 +98,13 @@ def test_a_backfill_runs_each_partition_and_what_failed_is_run_again_alone(
         )
         assert all(ended <= started for (_, ended), (started, _) in pairwise(times))
 
-    # What was wrong is repaired, and that partition alone is run again.
+    # The cause is repaired, and only the failed partition is re-executed.
     obstacle.unlink()
     failed = runs[BROKEN][0].dagster_run.run_id
-    assert "run" in deployment.ask(AGAIN, run={"parentRunId": failed, "strategy": "FROM_FAILURE"})
-    assert deployment.ended(BROKEN, 1).dagster_run.status is dg.DagsterRunStatus.SUCCESS
+    assert "run" in deployment.graphql(
+        REEXECUTE, run={"parentRunId": failed, "strategy": "FROM_FAILURE"}
+    )
+    assert deployment.wait_for_run(BROKEN, 1).dagster_run.status is dg.DagsterRunStatus.SUCCESS
     assert {p: len(deployment.runs(p)) for p in past.PARTITIONS} == {
         p: 2 if p == BROKEN else 1 for p in past.PARTITIONS
     }
@@ -110,11 +112,11 @@ def test_a_backfill_runs_each_partition_and_what_failed_is_run_again_alone(
 
 
 @pytest.mark.slow
-def test_the_command_line_backfills_a_job(deployment: Deployment) -> None:
+def test_dagsters_command_line_backfills_a_job(deployment: Deployment) -> None:
     partitions = [Partition("2026-01-05", name) for name in past.SHOPS]
-    named = ",".join(str(partition.key) for partition in partitions)
+    keys = ",".join(str(partition.key) for partition in partitions)
     command = ("dagster", "job", "backfill", "-j", "catalogue_job", "--noprompt", *WORKSPACE)
-    assert "Launched backfill job" in deployment.run(*command, "--partitions", named)
+    assert "Launched backfill job" in deployment.run(*command, "--partitions", keys)
     for partition in partitions:
-        assert deployment.ended(partition).dagster_run.status is dg.DagsterRunStatus.SUCCESS
+        assert deployment.wait_for_run(partition).dagster_run.status is dg.DagsterRunStatus.SUCCESS
         assert deployment.rows("processed_images", partition) == []

@@ -1,4 +1,4 @@
-"""What is left behind where processes end without a word."""
+"""Recovery after a crash of the whole machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imgassets_tests.life.deployment import Deployment, Shop, wait_for
 
 
 @pytest.mark.slow
-def test_where_the_machine_goes_off_the_runs_of_that_moment_are_run_again(
+def test_runs_that_a_machine_crash_ended_are_retried_after_the_restart(
     deployment: Deployment, open_shop: Callable[[str], Shop]
 ) -> None:
     shop = open_shop("crash")
@@ -21,7 +21,7 @@ def test_where_the_machine_goes_off_the_runs_of_that_moment_are_run_again(
     day = today()
     partition = Partition(day.isoformat(), shop.name)
     deployment.products.insert_one(shop.document(day, shop.sell("a", "b", gated=True)))
-    wait_for("a run in the middle of its downloads", lambda: shop.hits["/a.jpg"])
+    wait_for("a request for a gated image", lambda: shop.hits["/a.jpg"])
 
     deployment.crash()
     shop.gate.set()
@@ -29,8 +29,8 @@ def test_where_the_machine_goes_off_the_runs_of_that_moment_are_run_again(
     assert lost.dagster_run.status is dg.DagsterRunStatus.STARTED
     deployment.start_daemon()
 
-    assert deployment.ended(partition).dagster_run.status is dg.DagsterRunStatus.FAILURE
-    again = deployment.ended(partition, 1).dagster_run
-    assert again.status is dg.DagsterRunStatus.SUCCESS
-    assert again.parent_run_id == lost.dagster_run.run_id
+    assert deployment.wait_for_run(partition).dagster_run.status is dg.DagsterRunStatus.FAILURE
+    retry = deployment.wait_for_run(partition, 1).dagster_run
+    assert retry.status is dg.DagsterRunStatus.SUCCESS
+    assert retry.parent_run_id == lost.dagster_run.run_id
     assert set(deployment.outcomes("processed_images", partition).values()) == {"ok"}

@@ -1,4 +1,4 @@
-"""A run that somebody stops in the UI."""
+"""Termination of a run in the UI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imgassets_tests.life import past
 from imgassets_tests.life.deployment import Deployment, Shop, wait_for
 from imgassets_tests.life.test_backfills import launch
 
-STOP = """
+TERMINATE = """
 mutation ($id: String!) {
   terminateRun(runId: $id) {
     ... on TerminateRunSuccess { run { runId } }
@@ -25,7 +25,7 @@ DAY = past.DAYS[0]
 
 
 @pytest.mark.slow
-def test_a_run_that_is_terminated_ends_at_once_and_keeps_what_it_has(
+def test_a_terminated_run_ends_at_once_and_keeps_its_downloads(
     deployment: Deployment, open_shop: Callable[[str], Shop]
 ) -> None:
     shop = open_shop("stopped")
@@ -33,22 +33,22 @@ def test_a_run_that_is_terminated_ends_at_once_and_keeps_what_it_has(
     quick, slow = shop.sell("quick-1", "quick-2"), shop.sell("slow-1", "slow-2", gated=True)
     partition = Partition(DAY.isoformat(), shop.name)
     deployment.products.insert_one(shop.document(DAY, [*quick, *slow]))
-    images = deployment.place("raw_images", partition) / "images"
+    images = deployment.partition_folder("raw_images", partition) / "images"
 
     # The sensor launches the first run.
     wait_for(
-        "the quick pictures, while the server holds back the slow ones",
+        "the quick images, while the server holds back the slow ones",
         lambda: shop.hits["/slow-1.jpg"] and len([*images.glob("*.jpg")]) == 2,
     )
     (run,) = deployment.runs(partition)
-    stopped = time.monotonic()
-    assert "run" in deployment.ask(STOP, id=run.dagster_run.run_id)
-    assert deployment.ended(partition).dagster_run.status is dg.DagsterRunStatus.CANCELED
-    # The server would have held it for minutes; the bound is far above what two busy cores need.
-    assert time.monotonic() - stopped < 30
+    terminated = time.monotonic()
+    assert "run" in deployment.graphql(TERMINATE, id=run.dagster_run.run_id)
+    assert deployment.wait_for_run(partition).dagster_run.status is dg.DagsterRunStatus.CANCELED
+    # The server would hold the download for minutes; 30 s is far more than two busy cores need.
+    assert time.monotonic() - terminated < 30
 
     shop.gate.set()
     launch(deployment, partition)
-    assert deployment.ended(partition, 1).dagster_run.status is dg.DagsterRunStatus.SUCCESS
+    assert deployment.wait_for_run(partition, 1).dagster_run.status is dg.DagsterRunStatus.SUCCESS
     assert deployment.outcomes("raw_images", partition) == dict.fromkeys([*quick, *slow], "ok")
     assert [shop.hits[f"/quick-{n}.jpg"] for n in (1, 2)] == [1, 1]

@@ -1,1 +1,1 @@
-"""The page in a real browser, on the demo's state."""
+"""Dagster's UI in a real browser, on the demo's data."""

@@ -1,4 +1,4 @@
-"""What a person has who typed `make demo` and `make ui`, and a browser that looks at it."""
+"""The state after `make demo` and `make ui`, and a browser that opens it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from imgassets.folders import project_root
 from imgassets_tests.demo.copies import project_copy
 from imgassets_tests.page.demo import Demo
 
-# CI sets the first, so that a browser that is missing there is no silence; `make screenshots` the
-# second.
-NEEDED = "IMGASSETS_TESTS_NEED_BROWSER"
+# Set by CI: without a browser, the tests fail instead of being skipped.
+BROWSER_REQUIRED = "IMGASSETS_TESTS_NEED_BROWSER"
+# Set by `make screenshots`: the folder for screenshots, relative to the project.
 SCREENSHOTS = "IMGASSETS_TESTS_SCREENSHOTS"
 
 WIDTH, HEIGHT = 1440, 900
-PATIENCE_MS = 60_000
+TIMEOUT_MS = 60_000
 ARGUMENTS = [
     "--headless=new",
     "--no-sandbox",  # containers run as root
@@ -35,20 +35,20 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="package")
 def chromium() -> str:
-    """The system's browser."""
+    """Path of the system's Chromium."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        told = "there is no chromium on this machine: apt-get install chromium"
-        if os.environ.get(NEEDED) == "1":
-            pytest.fail(told)
-        pytest.skip(told)
+        message = "chromium is not installed; run `apt-get install chromium`"
+        if os.environ.get(BROWSER_REQUIRED) == "1":
+            pytest.fail(message)
+        pytest.skip(message)
     return found
 
 
 @pytest.fixture(scope="package")
 def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """The demo, materialized, with its UI; made only where there is a browser."""
-    assert chromium
+    """The materialized demo and its UI; created only if there is a browser."""
+    assert chromium  # requested first, so that no demo is made without a browser
     with project_copy(tmp_path_factory.mktemp("page") / "imgassets") as folder:
         demo = Demo(folder)
         with demo.running():
@@ -58,7 +58,7 @@ def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[De
 @pytest.fixture(scope="package")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        # A launched browser has a new folder for its user's data.
+        # Playwright gives each launched browser an empty profile.
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
         browser.close()
@@ -66,20 +66,20 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, demo: Demo) -> Iterator[Page]:
-    """An empty page, whose addresses are the UI's."""
+    """An empty page; paths are relative to the UI's address."""
     context = browser.new_context(
         base_url=demo.address,
         viewport={"width": WIDTH, "height": HEIGHT},
         locale="en-GB",
         timezone_id="UTC",
     )
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     yield context.new_page()
     context.close()
 
 
 @pytest.fixture(scope="session")
 def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures of the page go: a folder that a person named, or one that is thrown away."""
+    """The folder for screenshots: the one that the environment names, or a temporary one."""
     named = os.environ.get(SCREENSHOTS)
     return project_root() / named if named else tmp_path_factory.mktemp("screenshots")

@@ -1,4 +1,4 @@
-"""The demo as `make demo` and `make ui` start it, and a day on which a shop forgot its pictures."""
+"""Runs the demo as `make demo` and `make ui` do, with a day of products without own images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from imgassets_tests.life.deployment import wait_for
 
 DAY = dt.date(2026, 1, 4)
 SHOPS = {"nord-sol": "Nord & Sol", "zara": "Zara"}
-SHARED = {"coming_soon.jpg": "PICTURE\nCOMING\nSOON", "sizes.jpg": "S   36\nM   38\nL   40\nXL  42"}
-# More than `checks.max_products`; copies are more of the pictures than `checks.max_duplicates`.
-WITHOUT = 12
+SHARED = {"coming_soon.jpg": "IMAGE\nCOMING\nSOON", "sizes.jpg": "S   36\nM   38\nL   40\nXL  42"}
+# Products per shop without own images: more than `checks.max_products`, and their images are a
+# larger share than `checks.max_duplicates`.
+PLACEHOLDER_PRODUCTS = 12
 
 
 class Demo:
-    """A copy of the project, the demo materialized in it, and its UI."""
+    """A copy of the project with the materialized demo and its UI."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,9 +39,9 @@ class Demo:
         self._add_a_day()
 
     def _add_a_day(self) -> None:
-        """What two shops had on the day before once more, and products without pictures of theirs.
+        """Add a day: the previous day's products again, and products without own images.
 
-        Those have a placeholder and a size chart, each at addresses of its own.
+        The latter have a placeholder and a size chart, each under one URL per product.
         """
         server = f"http://127.0.0.1:{(self.folder / '.imgassets/demo/port').read_text()}"
         for name, lines in SHARED.items():
@@ -50,24 +51,24 @@ class Demo:
         noon = dt.datetime.combine(DAY, dt.time(12), dt.UTC)
         with MongoClient[dict[str, Any]](uri) as client:
             products = client["imgassets_demo"]["products"]
-            before = {"$gte": noon - dt.timedelta(days=1, hours=12), "$lt": noon}
+            day_before = {"$gte": noon - dt.timedelta(days=1, hours=12), "$lt": noon}
             names = {"$in": [*SHOPS.values()]}
-            found = [*products.find({"scraped_at": before, "product_retailer": names})]
-            again = [{**product, "_id": ObjectId(), "scraped_at": noon} for product in found]
-            without = [
+            previous = [*products.find({"scraped_at": day_before, "product_retailer": names})]
+            repeated = [{**product, "_id": ObjectId(), "scraped_at": noon} for product in previous]
+            placeholders = [
                 {
                     "product_retailer": retailer,
                     "product_images": [f"{server}/{name}?sku={number}" for name in SHARED],
                     "scraped_at": noon,
                 }
                 for retailer in SHOPS.values()
-                for number in range(WITHOUT)
+                for number in range(PLACEHOLDER_PRODUCTS)
             ]
-            products.insert_many([*again, *without])
+            products.insert_many([*repeated, *placeholders])
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The UI, with everything that `make ui` starts beside it."""
+        """Run the UI and everything else that `make ui` starts."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = int(free.getsockname()[1])
         self.address = f"http://127.0.0.1:{self.port}"
@@ -80,31 +81,31 @@ class Demo:
                 stderr=subprocess.STDOUT,
             )
         try:
-            wait_for("the webserver", self._answers)
+            wait_for("the webserver", self._is_up)
             yield
         finally:
-            self._end()
+            self._stop()
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         assert self.process.poll() is None, (self.folder / "ui.log").read_text()
         try:
             return requests.get(f"{self.address}/server_info", timeout=5).ok
         except requests.RequestException:
             return False
 
-    def _end(self) -> None:
-        # As Ctrl-C in a terminal, which all of them hear.
+    def _stop(self) -> None:
+        # Ctrl-C in a terminal sends SIGINT to all of them.
         root = psutil.Process(self.process.pid)
-        family = [root, *root.children(recursive=True)]
-        for process in family:
+        processes = [root, *root.children(recursive=True)]
+        for process in processes:
             process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(family, timeout=20)
-        for straggler in left:
-            straggler.kill()
+        _, survivors = psutil.wait_procs(processes, timeout=20)
+        for survivor in survivors:
+            survivor.kill()
         self.process.wait()
 
-    def listens_on(self) -> set[str]:
-        """The addresses at which the UI's port is open."""
+    def listening_addresses(self) -> set[str]:
+        """Return the IP addresses on which the UI's port is open."""
         listening = [
             connection.laddr
             for connection in psutil.net_connections("inet")
@@ -114,7 +115,7 @@ class Demo:
 
 
 def card(text: str) -> bytes:
-    """A picture of some words, as shops serve where they have none of the product."""
+    """Return a JPEG image of a text, as shops serve for products without photos."""
     image = Image.new("RGB", (600, 900), (236, 232, 226))
     draw = ImageDraw.Draw(image)
     draw.rectangle((60, 60, 540, 840), outline=(150, 140, 130), width=6)

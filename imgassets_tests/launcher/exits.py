@@ -1,4 +1,4 @@
-"""A program that ends as its arguments say."""
+"""A program that ends in the way its first argument names: `wait`, `raise` or an exit code."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ if __name__ == "__main__":
     if how == "wait":
         for path in paths:
             Path(path).touch()
-        signal.pause()  # until a signal ends it: a fixed time is too short on a busy machine
+        signal.pause()  # no timeout: any fixed time is too short on a busy machine
     elif how == "raise":
         raise ValueError(how)
     sys.exit(int(how))

@@ -1,4 +1,4 @@
-"""A program that writes down what it finds around it."""
+"""A program that writes a description of its process and environment to a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 def main() -> None:
     out, *arguments = sys.argv[1:]
-    found = {
+    report = {
         "name": __name__,
         "arguments": arguments,
         "environment": {
@@ -26,9 +26,9 @@ def main() -> None:
         "input": str(Path("/proc/self/fd/0").readlink()),
         "session": os.getsid(0) == os.getpid(),
         "open": sorted(int(fd.name) for fd in Path("/proc/self/fd").iterdir()),
-        "drawn": float(np.random.random()),  # as code of a user's may draw
+        "random": float(np.random.random()),  # the global generator, which a user's code may use
     }
-    Path(out).write_text(json.dumps(found))
+    Path(out).write_text(json.dumps(report))
 
 
 if __name__ == "__main__":

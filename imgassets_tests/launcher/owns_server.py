@@ -1,4 +1,4 @@
-"""A program that has a warm server, starts something by it, and waits to be ended."""
+"""A program that owns a fork server, starts a program with it, and waits to be killed."""
 
 import signal
 import sys
@@ -11,11 +11,13 @@ from imgassets.launcher.processes import ProcessIdentity
 def main() -> None:
     out = Path(sys.argv[1])
 
-    def note(mark: ProcessIdentity) -> None:
-        out.with_suffix(".new").write_text(mark.dump())
+    def record(process: ProcessIdentity) -> None:
+        out.with_suffix(".new").write_text(process.to_json())
 
     server = ForkServer()
-    server.start("imgassets_tests.launcher.ends", ["wait"], ready=note, ended=lambda _: None)
+    server.start(
+        "imgassets_tests.launcher.exits", ["wait"], on_forked=record, on_exit=lambda _: None
+    )
     out.with_suffix(".new").rename(out)
     signal.pause()
 

@@ -1,4 +1,4 @@
-"""A code location with a job that waits until it is told to end."""
+"""A code location with a job that waits until a file named `go` appears."""
 
 import time
 from pathlib import Path
