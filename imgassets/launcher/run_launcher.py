@@ -142,7 +142,7 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
         )
 
     def _handle_exit(self, run_id: str, exit_code: int | None) -> None:
-        """Mark a run as ended if its process ended without doing so."""
+        """Report the end of a run whose process ended without reporting it."""
         if exit_code == 0 or not self.has_instance:
             return
         run = self._instance.get_run_by_id(run_id)
