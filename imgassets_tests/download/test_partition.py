@@ -289,7 +289,7 @@ def test_of_two_rows_of_a_key_the_later_holds(partition: Partition, server: Serv
 def test_cancelling_stops_promptly_and_keeps_what_was_done(
     partition: Partition, server: Server
 ) -> None:
-    partition.with_settings(read_timeout_s=30, total_timeout_s=30, threads=4, per_host=4)
+    partition.with_settings(read_timeout_s=240, total_timeout_s=240, threads=4, per_host=4)
     arrived = itertools.count(1)
 
     def stuck(handler: Handler) -> None:
@@ -302,7 +302,7 @@ def test_cancelling_stops_promptly_and_keeps_what_was_done(
     start = time.monotonic()
     with pytest.raises(CancelledError, match=r"^shard_0000 was cancelled; what was done is kept$"):
         partition.download(rows)
-    assert time.monotonic() - start < 15  # not the 30 s of the time limits
+    assert time.monotonic() - start < 120  # not the 240 s of the time limits
     assert not [t for t in threading.enumerate() if t.name.startswith("download-")]
     server.hits.clear()
     server.answers.update({f"/stuck{n}.jpg": answer(JPEG) for n in range(8)})
