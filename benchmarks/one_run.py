@@ -1,7 +1,7 @@
 """One run of a code location's assets in a process of its own: where its CPU goes.
 
 `partition_cost` starts it as `python -m benchmarks.one_run MODULE JOB PARTITION_KEY`, with a
-DAGSTER_HOME that knows the retailer; afresh, or forked from the warm server. CPU is that of the
+DAGSTER_HOME that knows the retailer; afresh, or forked from the fork server. CPU is that of the
 process, and of children when they have ended; it is sampled, and read at the times of Dagster's
 events.
 """

@@ -6,7 +6,7 @@
     python -m benchmarks.partition_cost backfill --partitions 10
 
 `imports`: fresh interpreters, in turn. `run`: one run of the real assets in a fresh interpreter,
-and one forked from the warm server, step by step. `backfill`: through Dagster's daemon with the
+and one forked from the fork server, step by step. `backfill`: through Dagster's daemon with the
 project's `dagster.yaml`, as a person launches it, of the real assets and of `benchmarks.trivial`;
 of the latter also with Dagster's own launcher and storage ("stock"). CPU is that of the daemon, its
 servers and all runs with their children, from the launch to the end of the last run. MongoDB and
