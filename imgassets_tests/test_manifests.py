@@ -270,7 +270,7 @@ def test_equal_content_has_one_fingerprint_in_whichever_columns_else_rows_differ
         [raw_row(0)],
         [raw_row(1), raw_row(0)],
         [raw_row(0), raw_row(1), raw_row(1)],
-        [raw_row(0), raw_row(1, key="picture-2")],
+        [raw_row(0), raw_row(1, key="image-2")],
         [raw_row(0), raw_row(1, outcome=Outcome.CORRUPT)],
         [raw_row(0), raw_row(1, sha256="0" * 64)],
         [raw_row(0), raw_row(1, sha256=None)],
