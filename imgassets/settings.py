@@ -372,7 +372,7 @@ class SeveritySettings(Section):
     every_url_has_a_raw_row: Severity = Field("error", description="blocks processed_images")
     raw_files_match_rows: Severity = Field("error", description="blocks processed_images")
     download_success_rate: Severity = Field("warn", description="of raw_images")
-    duplicate_pictures: Severity = Field("warn", description="of raw_images")
+    duplicate_images: Severity = Field("warn", description="of raw_images")
     every_url_has_a_processed_row: Severity = Field("error", description="blocks what you add")
     processed_files_match_rows: Severity = Field("error", description="blocks what you add")
     trim_ratios: Severity = Field("warn", description="of processed_images")
@@ -389,7 +389,7 @@ class DriftSettings(Section):
         10, ge=5, description="earlier partitions whose median is compared with; under 5, no drift"
     )
     days: int = Field(60, ge=1, le=3660, description="how many days back those are looked for")
-    min_pictures: int = Field(
+    min_images: int = Field(
         20, ge=1, description="partitions with fewer pictures are not compared, nor compared with"
     )
     success_rate: Share = Field(0.1, description="fall of the success rate; 1: any")

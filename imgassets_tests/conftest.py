@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share: the real servers that tests run against."""
+"""Fixtures that several test modules share: servers, databases and storage."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def mongodb_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real MongoDB of this test session's own."""
+    """The address of a MongoDB server that this test session starts and stops."""
     server = EmbeddedMongo(tmp_path_factory.mktemp("mongodb"))
     try:
         yield server.ensure_running()
     finally:
         server.stop()
-        shutil.rmtree(server.folder)  # 300 MB of journal, which pytest would keep for three runs
+        shutil.rmtree(
+            server.folder
+        )  # 300 MB of journal, which pytest would keep for three sessions
 
 
 @pytest.fixture
 def mongo_database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
-    """An empty database that no other test has, dropped afterwards."""
+    """An empty database for one test, dropped afterwards."""
     with MongoClient[dict[str, Any]](mongodb_uri, tz_aware=True) as client:
         database = client[f"test_{uuid.uuid4().hex}"]
         try:
@@ -46,7 +48,7 @@ def mongo_database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample catalogue's files; tests only read them."""
+    """The folder of the sample catalogue; read-only for tests."""
     folder = tmp_path_factory.mktemp("catalogue")
     build_catalogue(folder)
     return folder
@@ -54,7 +56,7 @@ def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """An empty data root, which the settings of this test name."""
+    """The storage of an empty data root, to which the settings point during the test."""
     monkeypatch.setenv("IMGASSETS__DATA_ROOT", str(tmp_path / "data"))
     load_settings.cache_clear()
     yield open_storage(load_settings())
@@ -63,7 +65,7 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """The address of a server that speaks S3."""
+    """The address of an S3-compatible server."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -77,7 +79,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of an empty bucket, with the environment that leads to it."""
+    """The name of an empty bucket; the environment variables point to its server."""
     import boto3
     import s3fs
 
@@ -89,7 +91,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    # fsspec keeps file systems with the endpoint that they were made with.
+    # fsspec caches file systems together with their endpoint.
     s3fs.S3FileSystem.clear_instance_cache()
     bucket = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)

@@ -1,4 +1,4 @@
-"""Rows of manifests that are right; tests change what they are about."""
+"""Valid rows of manifests; a test changes the columns that it is about."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _SAVED = {"bytes": len(FILE), "sha256": hashlib.sha256(FILE).hexdigest()}
 
 
 def url_row(number: int = 0, **changes: Any) -> UrlRow:
-    """A URL of the partition."""
+    """A row of `url_list`."""
     return UrlRow(**_url(number) | changes)
 
 
 def raw_row(number: int = 0, **changes: Any) -> RawRow:
-    """That URL, its picture of four bytes saved."""
-    saved = {"outcome": Outcome.OK, "path": f"images/picture-{number}.jpeg", **_SAVED}
+    """A row of `raw_images`: the URL was downloaded, and its file is `FILE`."""
+    saved = {"outcome": Outcome.OK, "path": f"images/image-{number}.jpeg", **_SAVED}
     return RawRow(**_url(number) | saved | changes)
 
 
 def processed_row(number: int = 0, **changes: Any) -> ProcessedRow:
-    """That picture, processed: it had no face."""
+    """A row of `processed_images`: the image had no face."""
     url = {name: value for name, value in _url(number).items() if name in _SHARED}
     done = {
         "outcome": Outcome.OK,
-        "path": f"images/picture-{number}.jpg",
+        "path": f"images/image-{number}.jpg",
         **_SAVED,
         "face_count": 0,
         "trim_ratio": 0.8,
@@ -42,7 +42,7 @@ _SHARED = ("key", "url", "product_id")
 
 def _url(number: int) -> dict[str, Any]:
     return {
-        "key": f"picture-{number}",
+        "key": f"image-{number}",
         "url": f"http://127.0.0.1/{number}.jpg",
         "retailer": PARTITION.retailer,
         "date": PARTITION.date,

@@ -187,7 +187,7 @@ def test_all_wrong_options_of_retailers_and_the_source_are_told_once(config: Pat
         f"{config}: retailers.asos.encode.quality: got 0; "
         "input should be greater than or equal to 1",
         f"{config}: retailers.zara.checks.drift.day: there is no such option; allowed: "
-        "partitions, days, min_pictures, success_rate, trim_ratio_mean, untrimmed_share, "
+        "partitions, days, min_images, success_rate, trim_ratio_mean, untrimmed_share, "
         "face_share",
         "source.csv_path: is not set; source.kind csv needs the path of the file",
     ]

@@ -1,1 +1,1 @@
-"""What must hold of a partition, judged from its manifests and files; no Dagster here."""
+"""Checks of a partition's manifests and files. Dagster is in `imgassets.defs.checks`."""

@@ -1,15 +1,15 @@
-"""Does a partition differ from the retailer's recent ones, by more than chance explains?
+"""Decide whether a metric of a partition differs from recent ones by more than random variation.
 
-Here live the statistics, over figures that are means of one value a picture, each from 0 to 1: a
-trim ratio, or 1 for a picture with a face and 0 for one without. Where the figures come from is in
-`history`.
+The metrics are means over images of a value from 0 to 1: a trim ratio, or 1 for an image with a
+face and 0 for one without. Reading them from manifests is in `history`.
 
-A difference counts if it is larger than allowed, and larger than three standard deviations of what
-two causes give without any drift: the partition has few products (pictures of one product resemble
-each other, so that products are counted, not pictures), and days of a retailer differ (the median
-absolute deviation of the recent ones, which a single odd day does not widen). Simulated retailers
-whose shares vary by 5 points from day to day and do not drift raise an alarm on at most 2 days in
-a hundred, however small their partitions; the difference alone would on up to 50.
+A difference counts if it exceeds both the allowed difference and three standard deviations of the
+random variation, which has two sources: the partition has few products (images of one product
+resemble each other, so the sample size is the number of products, not of images), and a retailer's
+days differ (measured by the median absolute deviation of recent days, which one outlier does not
+widen). In simulations of retailers without drift whose shares vary by 5 points from day to day, at
+most 2 % of days raise an alarm, for partitions of any size; with the allowed difference alone, up
+to 50 % do.
 """
 
 from __future__ import annotations
@@ -21,35 +21,41 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# With fewer, their spread cannot be told: simulated, three gave twice the false alarms of five.
+# Fewer partitions do not give a usable spread: in simulations, three gave twice the false alarms
+# of five.
 MIN_PARTITIONS = 5
 
 _DEVIATIONS = 3.0
-# Of a normal distribution, standard deviation / median absolute deviation.
+# Standard deviation / median absolute deviation of a normal distribution.
 _MAD = 1.4826
-# Variance of a value that is 0 or 1 at equal odds: no value from 0 to 1 varies more.
+# Variance of a value that is 0 or 1 with equal probability: the maximum for values from 0 to 1.
 _LARGEST_VARIANCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A mean over the pictures of one partition.
+class Metric:
+    """A mean over the images of one partition.
 
     Attributes:
-        mean: from 0 to 1.
-        variance: of the pictures' values.
-        pictures: that have a value.
-        products: that those are of.
+        mean: Mean value, from 0 to 1.
+        variance: Variance of the values of the images.
+        images: Number of images that have a value.
+        products: Number of products of those images.
     """
 
     mean: float
     variance: float
-    pictures: int
+    images: int
     products: int
 
     @classmethod
-    def of(cls, values: NDArray[np.float64], products: NDArray[np.int64]) -> Figure:
-        """The mean of values, one a picture, and the number of the product of each."""
+    def of(cls, values: NDArray[np.float64], products: NDArray[np.int64]) -> Metric:
+        """Compute the metric of a partition.
+
+        Args:
+            values: One value per image, shape (images,).
+            products: The number of the product of each image, shape (images,).
+        """
         if values.size == 0:
             return cls(0.0, 0.0, 0, 0)
         return cls(float(values.mean()), float(values.var()), values.size, np.unique(products).size)
@@ -57,41 +63,45 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How a figure lies beside the recent ones.
+    """A metric compared with recent ones.
 
     Attributes:
-        median: of the recent ones.
-        difference: of the figure from that; negative where it fell.
-        chance: a difference of up to this says nothing.
+        median: Median of the recent means.
+        difference: Mean of the metric minus that median.
+        random_variation: Largest absolute difference that random variation explains.
     """
 
     median: float
     difference: float
-    chance: float
+    random_variation: float
 
     def exceeds(self, allowed: float) -> bool:
-        """Whether the difference is larger than allowed, and no chance."""
-        return abs(self.difference) > max(allowed, self.chance)
+        """Whether the difference exceeds both `allowed` and the random variation."""
+        return abs(self.difference) > max(allowed, self.random_variation)
 
 
-def compare(figure: Figure, recent: Sequence[Figure]) -> Drift | None:
-    """Lay a figure beside the recent ones; none where those are too few.
+def compare(metric: Metric, recent: Sequence[Metric]) -> Drift | None:
+    """Compare a metric with those of recent partitions.
 
     Args:
-        figure: of at least one picture.
-        recent: of earlier partitions, each of at least one picture.
+        metric: Metric of at least one image.
+        recent: Metrics of earlier partitions, each of at least one image.
+
+    Returns:
+        The comparison; None if there are fewer than `MIN_PARTITIONS` recent metrics.
     """
     if len(recent) < MIN_PARTITIONS:
         return None
     means = np.array([one.mean for one in recent])
     median = float(np.median(means))
     between = _MAD * float(np.median(np.abs(means - median)))
-    everything = [*recent, figure]
+    everything = [*recent, metric]
     products = sum(one.products for one in everything)
     middle = sum(one.products * one.mean for one in everything) / products
-    # Around the middle of all days, since a day of one product hardly varies in itself. One picture
-    # that may be anything is added, or days without any face would leave no doubt.
+    # Deviations are taken from the mean of all days, because a day with one product has hardly any
+    # variance of its own. One pseudo-image of the largest variance is added: otherwise days without
+    # any face would have a variance of 0.
     squares = sum(one.products * (one.variance + (one.mean - middle) ** 2) for one in everything)
     variance = (squares + _LARGEST_VARIANCE) / (products + 1)
-    deviation = math.sqrt(variance / figure.products + between**2)
-    return Drift(median, figure.mean - median, _DEVIATIONS * deviation)
+    deviation = math.sqrt(variance / metric.products + between**2)
+    return Drift(median, metric.mean - median, _DEVIATIONS * deviation)

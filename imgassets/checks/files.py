@@ -1,9 +1,9 @@
-"""Do files hold what their rows say: so many bytes, with that checksum?
+"""Check that files have the size and the checksum that their rows record.
 
-The size of every file is compared, since one listing tells all of them; the checksum that of a
-sample, since each has to be read. The sample is the same each time that a partition is looked at.
-A hundred files find, with 95 %, that three in a hundred are not what they were; 0 of 100 wrong does
-not say that none is.
+The size of every file is compared, because one listing returns all sizes. The checksum is compared
+for a sample, because each file has to be read; the sample is the same at each check of a partition.
+A sample of 100 finds, with 95 % probability, at least one wrong file if 3 % of the files are wrong.
+A sample without a wrong file does not prove that there is none.
 """
 
 from __future__ import annotations
@@ -13,93 +13,98 @@ import heapq
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from imgassets.checks.evidence import PROCESSED, RAW, Evidence, name_of
-from imgassets.checks.verdict import Concern, Verdict
+from imgassets.checks.context import PROCESSED, RAW, CheckContext, file_name
+from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import ProcessedRow, RawRow
 from imgassets.storage import Folder
 
-# Reading waits for the disk or the object store, so more threads than cores.
+# Reading is I/O-bound (disk or object store), so more threads than cores.
 _THREADS = 16
 
-_SIZE = "its file has {} bytes, and {} by its row"
-_CONTENT = "its file has as many bytes as its row says, but others"
-_NO_CHECKSUM = "its row has no checksum that its file could be compared with"
+_SIZE = "its file has {} bytes; its row says {}"
+_CONTENT = "its file has the right size, but another checksum than its row"
+_NO_CHECKSUM = "its row has no checksum to compare the file with"
 
 
-def raw_files_match_rows(evidence: Evidence) -> Verdict:
-    """Judge the served files."""
-    return _match(evidence, RAW)
+def raw_files_match_rows(context: CheckContext) -> CheckOutcome:
+    """Check the raw image files."""
+    return _match(context, RAW)
 
 
-def processed_files_match_rows(evidence: Evidence) -> Verdict:
-    """Judge the pictures made. Sizes are compared where their manifest has them."""
-    return _match(evidence, PROCESSED)
+def processed_files_match_rows(context: CheckContext) -> CheckOutcome:
+    """Check the processed image files; the size only where the manifest records it."""
+    return _match(context, PROCESSED)
 
 
-def _match(evidence: Evidence, asset: str) -> Verdict:
-    folder, sizes = evidence.folder(asset), evidence.sizes(asset)
-    # A file that is gone is the matter of `rows`.
-    there = [
-        row for row in evidence.rows(asset) if row.path is not None and name_of(row.path) in sizes
+def _match(context: CheckContext, asset: str) -> CheckOutcome:
+    folder, sizes = context.folder(asset), context.file_sizes(asset)
+    # Missing files are reported by `rows`.
+    with_file = [
+        row for row in context.rows(asset) if row.path is not None and file_name(row.path) in sizes
     ]
-    concerns: list[Concern] = []
+    findings: list[Finding] = []
     same_size: list[RawRow | ProcessedRow] = []
-    for row in there:
-        size = sizes[name_of(str(row.path))]
+    for row in with_file:
+        size = sizes[file_name(str(row.path))]
         if row.sha256 is None:
-            concerns.append(Concern(row.key, _NO_CHECKSUM, folder, row.path))
+            findings.append(Finding(row.key, _NO_CHECKSUM, folder, row.path))
         elif row.bytes is not None and size != row.bytes:
-            concerns.append(Concern(row.key, _SIZE.format(size, row.bytes), folder, row.path))
+            findings.append(Finding(row.key, _SIZE.format(size, row.bytes), folder, row.path))
         else:
             same_size.append(row)
-    wrong_size = len(concerns)
-    seed = f"{evidence.date}|{evidence.retailer}"
-    looked_at = sample(same_size, evidence.options.checks.files_sample, seed)
+    wrong_size = len(findings)
+    seed = f"{context.date}|{context.retailer}"
+    sampled = sample(same_size, context.options.checks.files_sample, seed)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="files") as pool:
-        found = list(pool.map(lambda row: _sha256(folder, str(row.path)), looked_at))
-    concerns += [
-        Concern(row.key, _CONTENT, folder, row.path)
-        for row, sha256 in zip(looked_at, found, strict=True)
+        checksums = list(pool.map(lambda row: _sha256(folder, str(row.path)), sampled))
+    findings += [
+        Finding(row.key, _CONTENT, folder, row.path)
+        for row, sha256 in zip(sampled, checksums, strict=True)
         if sha256 not in (row.sha256, None)
     ]
-    return Verdict(
-        fine=f"{len(there)} files are as large as their rows say; "
-        f"{len(looked_at)} of them were read, and have their checksums",
-        wrong=[
-            f"{len(concerns)} of {len(there)} files are not what their rows say "
-            f"({len(looked_at)} were read); remove them, and materialize the partition again"
+    return CheckOutcome(
+        summary=f"{len(with_file)} files have the size in their rows; "
+        f"{len(sampled)} of them were read and match their checksums",
+        violations=[
+            f"{len(findings)} of {len(with_file)} files do not match their rows "
+            f"({len(sampled)} were read); delete them and materialize the partition again"
         ]
-        if concerns
+        if findings
         else [],
-        figures={
-            "files": len(there),
-            "files read": len(looked_at),
+        metrics={
+            "files": len(with_file),
+            "files read": len(sampled),
             "files of another size": wrong_size,
-            "files with other content": len(concerns) - wrong_size,
+            "files with other content": len(findings) - wrong_size,
         },
-        concerns=concerns,
+        findings=findings,
     )
 
 
 def sample(
     rows: Sequence[RawRow | ProcessedRow], size: int | None, seed: str
 ) -> list[RawRow | ProcessedRow]:
-    """Some of the rows, by chance, but the same for the same seed; all of them if none.
+    """Select a pseudo-random sample of rows that depends on the seed alone.
 
-    A row is chosen by a hash of its key, so that rows that come or go change little.
+    A row is selected by a hash of its key, so that adding or removing rows changes little.
+
+    Args:
+        rows: The rows to select from.
+        size: Number of rows to select; None selects all.
+        seed: The same seed selects the same rows.
     """
     if size is None or size >= len(rows):
         return list(rows)
 
-    def draw(row: RawRow | ProcessedRow) -> bytes:
+    def rank(row: RawRow | ProcessedRow) -> bytes:
         return hashlib.blake2b(f"{seed}\0{row.key}".encode(), digest_size=8).digest()
 
-    return heapq.nsmallest(size, rows, key=draw)
+    return heapq.nsmallest(size, rows, key=rank)
 
 
 def _sha256(folder: Folder, path: str) -> str | None:
     try:
         return hashlib.sha256(folder.read(path)).hexdigest()
     except FileNotFoundError:
-        # Removed since the listing, by another run.
+        # Another run removed the file after the listing.
         return None

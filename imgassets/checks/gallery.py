@@ -1,6 +1,6 @@
-"""Pictures with their names, as Markdown that Dagster's page shows inline.
+"""Render findings as a Markdown table with thumbnails, which the Dagster UI shows inline.
 
-It is stored in Dagster's event log with each failed check, so it is small: some tens of kilobytes.
+The table is stored in Dagster's event log with each failed check, so it is kept below about 100 kB.
 """
 
 from __future__ import annotations
@@ -11,42 +11,48 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageOps
 
-from imgassets.checks.verdict import Concern
+from imgassets.checks.outcome import Finding
 
-# 12 of 144 pixels are 60 to 80 kB.
-MAX_PICTURES = 12
+# 12 thumbnails of 144 pixels take 60 to 80 kB.
+MAX_THUMBNAILS = 12
 MAX_ROWS = 40
 _SIDE = 144
 _QUALITY = 60
 
 
-def gallery(concerns: Sequence[Concern]) -> str:
-    """A table: thumbnail, key, what is the matter.
+def gallery(findings: Sequence[Finding]) -> str:
+    """Render a table with the columns thumbnail, key and detail.
 
-    Only the first have a thumbnail, and only the first few dozen are listed; the last line says
-    how many more there are. A file that is gone or broken is shown as words.
+    The first `MAX_THUMBNAILS` findings with a file have a thumbnail, and the first `MAX_ROWS` are
+    listed; the last line says how many more there are. A missing or broken file is shown as text.
     """
-    lines = ["| picture | key | |", "|---|---|---|"]
+    lines = ["| image | key | |", "|---|---|---|"]
     shown = 0
-    for concern in concerns[:MAX_ROWS]:
+    for finding in findings[:MAX_ROWS]:
         cell = ""
-        if concern.path is not None and shown < MAX_PICTURES:
-            cell = _cell(concern)
+        if finding.path is not None and shown < MAX_THUMBNAILS:
+            cell = _cell(finding)
             shown += 1
-        lines.append(f"| {cell} | {_plain(concern.key)} | {_plain(concern.what)} |")
-    if len(concerns) > MAX_ROWS:
-        lines.append(f"\nand {len(concerns) - MAX_ROWS} more: see the manifest")
+        lines.append(f"| {cell} | {_escape(finding.key)} | {_escape(finding.detail)} |")
+    if len(findings) > MAX_ROWS:
+        lines.append(f"\nand {len(findings) - MAX_ROWS} more: see the manifest")
     return "\n".join(lines)
 
 
 def thumbnail(data: bytes) -> bytes:
-    """A small JPEG of a picture file, upright, on white where it is transparent.
+    """Make a small JPEG of an image file, upright, with transparent areas white.
+
+    Args:
+        data: The bytes of the image file.
+
+    Returns:
+        A JPEG that fits into 144 x 144 pixels.
 
     Raises:
-        OSError, ValueError, and whatever else decoders raise: the file is broken.
+        Exception: The file is broken. Decoders raise `OSError`, `ValueError` and others.
     """
     with Image.open(io.BytesIO(data)) as image:
-        # JPEGs are decoded at about this size, in a fraction of the time.
+        # Decodes a JPEG at about this size, in a fraction of the time.
         image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
         upright = ImageOps.exif_transpose(image)
         upright.thumbnail((_SIDE, _SIDE))
@@ -58,17 +64,17 @@ def thumbnail(data: bytes) -> bytes:
     return file.getvalue()
 
 
-def _cell(concern: Concern) -> str:
-    if concern.folder is None or concern.path is None:
+def _cell(finding: Finding) -> str:
+    if finding.folder is None or finding.path is None:
         return ""
     try:
-        small = thumbnail(concern.folder.read(concern.path))
+        small = thumbnail(finding.folder.read(finding.path))
     except FileNotFoundError:
-        return "gone"
-    except Exception:  # noqa: BLE001  (decoders raise whatever the broken bytes lead to)
+        return "missing"
+    except Exception:  # noqa: BLE001  (decoders raise many types on broken bytes)
         return "cannot be shown"
     return f"![](data:image/jpeg;base64,{base64.b64encode(small).decode()})"
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")[:300]

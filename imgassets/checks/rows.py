@@ -1,6 +1,6 @@
-"""Is every URL accounted for: one row, and the file that the row names?
+"""Check that every URL has exactly one row, and that the file named by the row exists.
 
-What is in the files is judged in `files`.
+File contents are checked in `files`.
 """
 
 from __future__ import annotations
@@ -8,53 +8,55 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from imgassets.checks.evidence import PROCESSED, RAW, Evidence, name_of
-from imgassets.checks.verdict import Concern, Verdict
+from imgassets.checks.context import PROCESSED, RAW, CheckContext, file_name
+from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome
 
 
-def every_url_has_a_raw_row(evidence: Evidence) -> Verdict:
-    """Judge the rows of `raw_images`."""
-    return _accounted_for(evidence, RAW)
+def every_url_has_a_raw_row(context: CheckContext) -> CheckOutcome:
+    """Check the rows of `raw_images`."""
+    return _check_rows(context, RAW)
 
 
-def every_url_has_a_processed_row(evidence: Evidence) -> Verdict:
-    """Judge the rows of `processed_images`."""
-    return _accounted_for(evidence, PROCESSED)
+def every_url_has_a_processed_row(context: CheckContext) -> CheckOutcome:
+    """Check the rows of `processed_images`."""
+    return _check_rows(context, PROCESSED)
 
 
-def _accounted_for(evidence: Evidence, asset: str) -> Verdict:
-    wanted, rows, sizes = evidence.wanted, evidence.rows(asset), evidence.sizes(asset)
-    gone = evidence.gone if asset == RAW else set()
+def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
+    keys, rows, sizes = context.url_keys, context.rows(asset), context.file_sizes(asset)
+    removed_files = context.removed_files if asset == RAW else set()
     found = Counter(row.key for row in rows)
-    concerns = [
-        *_concerns("has no row", (key for key in wanted if key not in found)),
-        *_concerns("has several rows", (key for key, count in found.items() if count > 1)),
-        *_concerns("has a row, but is not in url_list", found.keys() - set(wanted)),
-        *_concerns(
-            "is named by its row, but its file is gone",
+    findings = [
+        *_findings("has no row", (key for key in keys if key not in found)),
+        *_findings("has several rows", (key for key, count in found.items() if count > 1)),
+        *_findings("has a row, but is not in url_list", found.keys() - set(keys)),
+        *_findings(
+            "its row names a file that does not exist",
             (
                 row.key
                 for row in rows
                 if row.path is not None
-                and (name := name_of(row.path)) not in sizes
-                and name not in gone
+                and (name := file_name(row.path)) not in sizes
+                and name not in removed_files
             ),
         ),
-        *_concerns(
-            "is ok, but its row names no file",
+        *_findings(
+            "its outcome is ok, but its row names no file",
             (row.key for row in rows if row.outcome is Outcome.OK and row.path is None),
         ),
     ]
     paths = {row.key: row.path for row in rows}
-    folder = evidence.folder(asset)
-    return Verdict(
-        fine=f"all {len(wanted)} URLs are accounted for",
-        wrong=[f"{len(concerns)} problems with the rows of {len(wanted)} URLs"] if concerns else [],
-        figures={"urls": len(wanted), "rows": len(rows), "problems": len(concerns)},
-        concerns=[Concern(c.key, c.what, folder, paths.get(c.key)) for c in concerns],
+    folder = context.folder(asset)
+    return CheckOutcome(
+        summary=f"all {len(keys)} URLs are accounted for",
+        violations=[f"{len(findings)} problems in the rows of {len(keys)} URLs"]
+        if findings
+        else [],
+        metrics={"urls": len(keys), "rows": len(rows), "problems": len(findings)},
+        findings=[Finding(f.key, f.detail, folder, paths.get(f.key)) for f in findings],
     )
 
 
-def _concerns(what: str, keys: Iterable[str]) -> list[Concern]:
-    return [Concern(key, what) for key in sorted(keys)]
+def _findings(detail: str, keys: Iterable[str]) -> list[Finding]:
+    return [Finding(key, detail) for key in sorted(keys)]

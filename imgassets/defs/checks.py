@@ -1,11 +1,11 @@
-"""What must hold of the manifests of a partition, as Dagster's checks.
+"""Define the asset checks of `raw_images` and `processed_images`.
 
-Here live the checks' names, what a user reads of them, and how a verdict is shown: its numbers also
-when it passes, so that the page plots them, and the pictures when it fails. How it is judged is in
-`imgassets.checks`; bounds and severities are in the settings, per retailer.
+This module has the names and the descriptions of the checks, and converts their outcomes to Dagster
+results: metrics always, so that the UI plots them, and images if a check fails. The logic of the
+checks is in `imgassets.checks`; bounds and severities are settings, per retailer.
 
-All checks of an asset are one step: a step of its own costs each a quarter more in Dagster's event
-log, and the manifest would be read for each.
+All checks of an asset run in one step: a step per check would add a quarter to the event log for
+each, and read the manifest again.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -24,14 +24,14 @@ from imgassets.defs.scope import Scope
 from imgassets.folders import models_folder
 
 if TYPE_CHECKING:
-    from imgassets.checks.evidence import Evidence
-    from imgassets.checks.verdict import Verdict
+    from imgassets.checks.context import CheckContext
+    from imgassets.checks.outcome import CheckOutcome
     from imgassets.settings import CheckSettings
 
 
 @dataclass(frozen=True)
 class _Check:
-    """A check's name and what a user reads of it."""
+    """Name and description of a check."""
 
     name: str
     description: str
@@ -41,36 +41,36 @@ class _Check:
 _RAW: Sequence[_Check] = (
     _Check(
         "every_url_has_a_raw_row",
-        "Each URL of `url_list` has exactly one row, and each picture that a row names is there.",
+        "Each URL of `url_list` has exactly one row, and the file that a row names exists.",
         blocking=True,
     ),
     _Check(
         "raw_files_match_rows",
-        "Each served file has the size that its row says, and those that are read "
-        "(`checks.files_sample`) have its checksum.",
+        "Each raw image file has the size in its row, and a sample of the files "
+        "(`checks.files_sample`) has the checksum in its row.",
         blocking=True,
     ),
     _Check(
         "download_success_rate",
-        "Enough of the URLs gave a picture (`checks.min_success_rate`), and not far fewer than on "
-        "the retailer's recent days (`checks.drift.success_rate`).",
+        "Enough of the URLs returned an image (`checks.min_success_rate`), and not many fewer than "
+        "on the retailer's recent days (`checks.drift.success_rate`).",
     ),
     _Check(
-        "duplicate_pictures",
-        "Few pictures are copies of another (`checks.max_duplicates`), and none is shared by many "
+        "duplicate_images",
+        "Few images are copies of another (`checks.max_duplicates`), and none is shared by many "
         "products, as placeholders and size charts are (`checks.max_products`).",
     ),
 )
 _PROCESSED: Sequence[_Check] = (
     _Check(
         "every_url_has_a_processed_row",
-        "Each URL of `url_list` has exactly one row, and each picture that a row names is there.",
+        "Each URL of `url_list` has exactly one row, and the file that a row names exists.",
         blocking=True,
     ),
     _Check(
         "processed_files_match_rows",
-        "Each picture made has the size that its row says, and those that are read "
-        "(`checks.files_sample`) have its checksum.",
+        "Each processed image file has the size in its row, and a sample of the files "
+        "(`checks.files_sample`) has the checksum in its row.",
         blocking=True,
     ),
     _Check(
@@ -80,19 +80,20 @@ _PROCESSED: Sequence[_Check] = (
     ),
     _Check(
         "face_removal",
-        "Every face found was removed, and as many pictures have one as expected "
+        "Every detected face was removed, and the share of images with a face is as expected "
         "(`checks.face_share`) and as on the retailer's recent days (`checks.drift.face_share`).",
     ),
     _Check(
         "residual_faces",
-        "A second look at the pictures made finds hardly any face (`checks.max_residual_faces`).",
+        "A second face detection, on a sample of the processed images, finds hardly any face "
+        "(`checks.max_residual_faces`).",
         blocking=True,
     ),
 )
 
 
 def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
-    """The checks of `raw_images` and `processed_images`; those of one asset are one step."""
+    """Build the checks of `raw_images` and `processed_images`, one step per asset."""
 
     @dg.multi_asset_check(
         name=scope.name("raw_images_checks"),
@@ -103,16 +104,16 @@ def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
     def raw_images_checks(
         context: dg.AssetCheckExecutionContext,
     ) -> Iterator[dg.AssetCheckResult]:
-        """All checks of a partition of `raw_images`."""
-        from imgassets.checks import duplicates, figures, files, rows
+        """Check a partition of `raw_images`."""
+        from imgassets.checks import duplicates, files, metrics, rows
 
-        judges = {
+        checks = {
             "every_url_has_a_raw_row": rows.every_url_has_a_raw_row,
             "raw_files_match_rows": files.raw_files_match_rows,
-            "download_success_rate": figures.download_success_rate,
-            "duplicate_pictures": duplicates.duplicate_pictures,
+            "download_success_rate": metrics.download_success_rate,
+            "duplicate_images": duplicates.duplicate_images,
         }
-        yield from _judged(context, scope.settings_resource(context), judges)
+        yield from run_checks(context, scope.settings_resource(context), checks)
 
     @dg.multi_asset_check(
         name=scope.name("processed_images_checks"),
@@ -123,24 +124,24 @@ def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
     def processed_images_checks(
         context: dg.AssetCheckExecutionContext,
     ) -> Iterator[dg.AssetCheckResult]:
-        """All checks of a partition of `processed_images`."""
-        from imgassets.checks import figures, files, rows
+        """Check a partition of `processed_images`."""
+        from imgassets.checks import files, metrics, rows
 
-        judges = {
+        checks = {
             "every_url_has_a_processed_row": rows.every_url_has_a_processed_row,
             "processed_files_match_rows": files.processed_files_match_rows,
-            "trim_ratios": figures.trim_ratios,
-            "face_removal": figures.face_removal,
+            "trim_ratios": metrics.trim_ratios,
+            "face_removal": metrics.face_removal,
             "residual_faces": _residual_faces,
         }
-        yield from _judged(context, scope.settings_resource(context), judges)
+        yield from run_checks(context, scope.settings_resource(context), checks)
 
     return [raw_images_checks, processed_images_checks]
 
 
 def _specs(scope: Scope, asset: str, checks: Sequence[_Check]) -> list[dg.AssetCheckSpec]:
     with warnings.catch_warnings():
-        # Dagster 1.13 marks checks of partitions as a preview.
+        # Dagster 1.13 marks partitioned checks as a preview feature.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return [
             dg.AssetCheckSpec(
@@ -154,100 +155,100 @@ def _specs(scope: Scope, asset: str, checks: Sequence[_Check]) -> list[dg.AssetC
         ]
 
 
-def _judged(
+def run_checks(
     context: dg.AssetCheckExecutionContext,
     settings: SettingsResource,
-    judges: Mapping[str, Callable[["Evidence"], "Verdict"]],
+    checks: Mapping[str, Callable[["CheckContext"], "CheckOutcome"]],
 ) -> Iterator[dg.AssetCheckResult]:
-    """The results of the checks that were selected.
+    """Run the selected checks and yield their results.
 
-    One that cannot judge does not keep the others from it; the step fails once they have.
+    A check that cannot run does not prevent the others; the step fails after the last one.
     """
-    from imgassets.checks.evidence import Evidence
-    from imgassets.checks.verdict import CannotJudgeError
+    from imgassets.checks.context import CheckContext
+    from imgassets.checks.outcome import CheckError
     from imgassets.storage import StorageError, open_storage
 
     partition = partition_of(context)
     common = settings.load()
-    evidence = Evidence(
+    check_context = CheckContext(
         open_storage(common), *partition, options=common.for_retailer(partition.retailer)
     )
     selected = {key.name: key for key in context.selected_asset_check_keys}
     problems: list[str] = []
-    for name, judge in judges.items():
+    for name, check in checks.items():
         if name not in selected:
             continue
         try:
-            verdict = judge(evidence)
-        except (CannotJudgeError, StorageError) as error:
+            outcome = check(check_context)
+        except (CheckError, StorageError) as error:
             problems.append(str(error))
         else:
-            yield _result(selected[name], verdict, evidence.options.checks)
+            yield _result(selected[name], outcome, check_context.options.checks)
     if problems:
         raise dg.Failure("\n".join(dict.fromkeys(problems)), allow_retries=False)
 
 
 def _result(
-    key: dg.AssetCheckKey, verdict: "Verdict", options: "CheckSettings"
+    key: dg.AssetCheckKey, outcome: "CheckOutcome", options: "CheckSettings"
 ) -> dg.AssetCheckResult:
     from imgassets.checks.gallery import gallery
 
     metadata: dict[str, Any] = {
-        name: rounded(figure) if isinstance(figure, float) else figure
-        for name, figure in verdict.figures.items()
+        name: rounded(value) if isinstance(value, float) else value
+        for name, value in outcome.metrics.items()
     }
-    if not verdict.passed and verdict.concerns:
-        metadata["pictures to look at"] = dg.MetadataValue.md(gallery(verdict.concerns))
-    drifted_only = bool(verdict.drift) and not verdict.wrong
+    if not outcome.passed and outcome.findings:
+        metadata["images to look at"] = dg.MetadataValue.md(gallery(outcome.findings))
+    drifted_only = bool(outcome.drift) and not outcome.violations
     severity = getattr(options.severity, "drift" if drifted_only else key.name)
     return dg.AssetCheckResult(
         asset_key=key.asset_key,
         check_name=key.name,
-        passed=verdict.passed,
+        passed=outcome.passed,
         severity=dg.AssetCheckSeverity(severity.upper()),
-        description=verdict.told,
+        description=outcome.description,
         metadata=metadata,
     )
 
 
-def _residual_faces(evidence: "Evidence") -> "Verdict":
-    """Look a second time at a sample of the pictures made."""
-    from imgassets.checks.evidence import PROCESSED
-    from imgassets.checks.verdict import CannotJudgeError, Concern, Verdict
+def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
+    """Detect faces a second time, on a sample of the processed images."""
+    from imgassets.checks.context import PROCESSED
+    from imgassets.checks.outcome import CheckError, CheckOutcome, Finding
     from imgassets.imaging.models import ModelError, ensure_model
     from imgassets.imaging.residual import check_residual
 
     rows, folder, options = (
-        evidence.processed_rows,
-        evidence.folder(PROCESSED),
-        evidence.options,
+        check_context.processed_rows,
+        check_context.folder(PROCESSED),
+        check_context.options,
     )
     try:
         model = ensure_model(options.faces, models_folder())
         residual = check_residual(rows, folder, options, model, threads=os.cpu_count() or 1)
     except ModelError as error:
-        raise CannotJudgeError(str(error)) from error
-    most = options.checks.max_residual_faces
-    told = (
-        f"{len(residual.with_face)} of {residual.looked_at} pictures looked at again "
-        f"still show a face; at most {most:.1%} may"
+        raise CheckError(str(error)) from error
+    max_share = options.checks.max_residual_faces
+    summary = (
+        f"{len(residual.with_face)} of {residual.looked_at} images checked again "
+        f"still show a face; expected at most {max_share:.1%}"
     )
-    wrong = [told] if residual.share > most else []
+    violations = [summary] if residual.share > max_share else []
     if residual.unreadable:
-        wrong.append(f"{len(residual.unreadable)} pictures cannot be read")
+        violations.append(f"{len(residual.unreadable)} images cannot be read")
     paths = {row.key: row.path for row in rows}
-    return Verdict(
-        fine=told,
-        wrong=wrong,
-        figures={
-            "looked at": residual.looked_at,
+    return CheckOutcome(
+        summary=summary,
+        violations=violations,
+        metrics={
+            "images checked": residual.looked_at,
             "with a face": len(residual.with_face),
             "share": residual.share,
             "not readable": len(residual.unreadable),
         },
-        concerns=[
-            Concern(key, what, folder, paths[key])
-            for keys, what in (
+        findings=[
+            Finding(key, detail, folder, paths[key])
+            for keys, detail in (
                 (residual.with_face, "still shows a face"),
                 (residual.unreadable, "cannot be read"),
             )

@@ -1,64 +1,66 @@
 from __future__ import annotations
 
-from imgassets.checks.duplicates import duplicate_pictures
+from imgassets.checks.duplicates import duplicate_images
 from imgassets.manifests import Outcome
-from imgassets_tests.arranged import Arranged
+from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.rows import raw_row
 
 
-def test_pictures_that_all_differ_pass(partition: Arranged) -> None:
+def test_images_that_all_differ_pass(partition: PartitionFixture) -> None:
     rows = [raw_row(number, sha256=f"{number:064}") for number in range(5)]
-    # Failed rows have no bytes that could be the same.
+    # Failed rows have no bytes to compare.
     failed = [
         raw_row(number, outcome=Outcome.EMPTY, path=None, sha256=None) for number in range(5, 20)
     ]
     partition.raw([*rows, *failed])
-    verdict = duplicate_pictures(partition.evidence(checks={"max_duplicates": 0}))
-    assert verdict.passed
-    assert verdict.figures == {
-        "pictures": 5,
+    result = duplicate_images(partition.check_context(checks={"max_duplicates": 0}))
+    assert result.passed
+    assert result.metrics == {
+        "images": 5,
         "copies": 0,
         "share of copies": 0,
-        "products with the most frequent picture": 1,
+        "products with the most frequent image": 1,
     }
 
 
-def test_too_many_copies_fail_and_the_largest_groups_are_named_first(partition: Arranged) -> None:
+def test_too_many_copies_fail_and_the_largest_groups_are_listed_first(
+    partition: PartitionFixture,
+) -> None:
     contents = ["a", "b", "b", "c", "c", "c", "d", "e", "f", "g"]
     partition.raw([raw_row(number, sha256=content) for number, content in enumerate(contents)])
 
-    verdict = duplicate_pictures(partition.evidence())
+    result = duplicate_images(partition.check_context())
 
-    assert verdict.wrong == [
-        "3 of 10 pictures (30.0%) are copies of another; at most 10.0% should be"
+    assert result.violations == [
+        "3 of 10 images (30.0%) are copies of another image; expected at most 10.0%"
     ]
-    assert [concern.key for concern in verdict.concerns] == ["picture-3", "picture-1"]
-    assert verdict.concerns[0].what == (
-        "3 rows of 3 products have this picture; also picture-4, picture-5"
+    assert [finding.key for finding in result.findings] == ["image-3", "image-1"]
+    assert result.findings[0].detail == (
+        "3 rows of 3 products have this image; also image-4, image-5"
     )
-    assert duplicate_pictures(partition.evidence(checks={"max_duplicates": 0.3})).passed
+    assert duplicate_images(partition.check_context(checks={"max_duplicates": 0.3})).passed
 
 
-def test_a_placeholder_in_many_products_fails_though_it_is_a_small_share(
-    partition: Arranged,
+def test_a_placeholder_in_many_products_fails_even_if_its_share_is_small(
+    partition: PartitionFixture,
 ) -> None:
     rows = [
-        raw_row(number, sha256="no picture" if number < 11 else f"{number}")
+        raw_row(number, sha256="placeholder" if number < 11 else f"{number}")
         for number in range(500)
     ]
     partition.raw(rows)
-    verdict = duplicate_pictures(partition.evidence())
-    assert verdict.wrong == ["11 products have one and the same picture; a placeholder?"]
-    assert verdict.concerns[0].what.endswith("picture-4, picture-5 and 5 more")
-    assert duplicate_pictures(partition.evidence(checks={"max_products": 11})).passed
+    result = duplicate_images(partition.check_context())
+    assert result.violations == ["11 products share one image; is it a placeholder?"]
+    assert result.findings[0].detail.endswith("image-4, image-5 and 5 more")
+    assert duplicate_images(partition.check_context(checks={"max_products": 11})).passed
 
 
-def test_a_picture_many_times_in_one_product_is_a_copy_but_no_placeholder(
-    partition: Arranged,
+def test_an_image_repeated_within_one_product_is_a_copy_but_not_a_placeholder(
+    partition: PartitionFixture,
 ) -> None:
     rows = [raw_row(number, product_id="one", sha256="same") for number in range(20)]
     partition.raw(rows)
-    evidence = partition.evidence(checks={"max_duplicates": 1})
-    verdict = duplicate_pictures(evidence)
-    assert verdict.passed
-    assert verdict.figures["copies"] == 19
+    context = partition.check_context(checks={"max_duplicates": 1})
+    result = duplicate_images(context)
+    assert result.passed
+    assert result.metrics["copies"] == 19

@@ -1,7 +1,7 @@
-"""Asset checks in Dagster: recorded for the partition, with severity, numbers and pictures.
+"""Tests of the asset checks in Dagster: their partition, severity, metadata and images.
 
-They run against manifests and files that the tests write. What is judged how is tested in
-`imgassets_tests.checks`.
+The tests write manifests and files, and run the checks on them. The logic of the checks is tested
+in `imgassets_tests.checks`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from imgassets.folders import project_root
 from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.settings import SeveritySettings
 from imgassets.storage import IMAGES, Storage, read_table
-from imgassets_tests.arranged import Arranged
+from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.project import project_defs, project_scope
 from imgassets_tests.rows import PARTITION, processed_row, raw_row, url_row
 
@@ -45,7 +45,7 @@ BLOCKING = {
 
 
 def definitions() -> dg.Definitions:
-    """The project's definitions with the settings of now, and a job per check."""
+    """The project's definitions with the current settings, and a job per check."""
     return dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[*JOBS, ALL_CHECKS, JOB]))
 
 
@@ -62,26 +62,26 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-class Partition(Arranged):
-    """A partition whose manifests and files a test arranges, and its checks in Dagster."""
+class Partition(PartitionFixture):
+    """A partition whose manifests and files a test writes, with its checks in Dagster."""
 
     def __init__(self, storage: Storage, instance: dg.DagsterInstance) -> None:
         super().__init__(storage)
         self._instance = instance
 
     def check(self, name: str, **overrides: Any) -> dg.AssetCheckEvaluation:
-        """Run one check; overrides are options as of the launchpad."""
+        """Run one check with settings overrides, as the launchpad passes them."""
         (evaluation,) = self.run(name, **overrides).get_asset_check_evaluations()
         return evaluation
 
     def run(self, job: str, **overrides: Any) -> dg.ExecuteInProcessResult:
-        """Run a job of checks."""
+        """Run a job of checks with settings overrides."""
         return (
             definitions()
             .resolve_job_def(job)
             .execute_in_process(
                 instance=self._instance,
-                # Dagster 1.13 takes no partition_key where checks run without their asset.
+                # Dagster 1.13 accepts no partition_key if checks run without their asset.
                 tags={
                     "dagster/partition": PARTITION.key,
                     "dagster/partition/date": PARTITION.date,
@@ -100,27 +100,27 @@ def partition(storage: Storage, instance: dg.DagsterInstance) -> Partition:
     return Partition(storage, instance)
 
 
-def _picture(shade: int) -> bytes:
+def _image_file(shade: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((300, 200, 3), shade, np.uint8)).save(file, "JPEG")
     return file.getvalue()
 
 
 def _saved(data: bytes) -> dict[str, Any]:
-    """What a row says of a file with these bytes."""
+    """The size and checksum columns of a file with these bytes."""
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _failure(result: dg.ExecuteInProcessResult) -> str:
-    """What the page shows of a check that could not judge."""
+    """The error message of a step that failed because a check could not run."""
     (event,) = result.get_step_failure_events()
     failure = event.step_failure_data.user_failure_data
     assert failure is not None
     return str(failure.description)
 
 
-def _pictures(check: dg.AssetCheckEvaluation) -> str:
-    return str(check.metadata["pictures to look at"].value)
+def _gallery(check: dg.AssetCheckEvaluation) -> str:
+    return str(check.metadata["images to look at"].value)
 
 
 def test_each_check_has_a_severity_in_the_settings() -> None:
@@ -128,7 +128,7 @@ def test_each_check_has_a_severity_in_the_settings() -> None:
     assert set(KEYS) | others == set(SeveritySettings.model_fields)
 
 
-def test_a_check_that_passes_is_recorded_for_the_partition_with_its_numbers(
+def test_a_check_that_passes_is_recorded_for_the_partition_with_its_metrics(
     partition: Partition,
 ) -> None:
     failed = raw_row(1, outcome=Outcome.TIMEOUT, path=None, bytes=None)
@@ -147,16 +147,16 @@ def test_a_check_that_passes_is_recorded_for_the_partition_with_its_numbers(
     }
 
 
-def test_all_checks_of_a_good_partition_pass_and_those_that_guard_block(
+def test_all_checks_of_a_good_partition_pass_and_only_the_guards_are_blocking(
     partition: Partition,
 ) -> None:
-    pictures = {f"picture-{n}": _picture(n) for n in range(30)}
-    saved = {key: _saved(data) for key, data in pictures.items()}
+    images = {f"image-{n}": _image_file(n) for n in range(30)}
+    saved = {key: _saved(data) for key, data in images.items()}
     partition.urls([url_row(n) for n in range(30)])
-    partition.raw([raw_row(n, **saved[f"picture-{n}"]) for n in range(30)], pictures)
+    partition.raw([raw_row(n, **saved[f"image-{n}"]) for n in range(30)], images)
     partition.processed(
-        [processed_row(n, trim_ratio=0.5 + n / 100, **saved[f"picture-{n}"]) for n in range(30)],
-        pictures,
+        [processed_row(n, trim_ratio=0.5 + n / 100, **saved[f"image-{n}"]) for n in range(30)],
+        images,
     )
 
     checks = partition.run("all_checks").get_asset_check_evaluations()
@@ -171,50 +171,50 @@ def test_all_checks_of_a_good_partition_pass_and_those_that_guard_block(
     assert numbers["trim ratio/mean"] == pytest.approx(0.645)
 
 
-# What makes each check fail, beyond a good partition of two pictures.
+# Changes to a good partition of two images that make each check fail.
 FAILING: dict[str, dict[str, Any]] = {
     "every_url_has_a_raw_row": {"urls": 3},
-    "raw_files_match_rows": {"raw_files": {"picture-1": _picture(9)}},
+    "raw_files_match_rows": {"raw_files": {"image-1": _image_file(9)}},
     "download_success_rate": {"checks": {"min_success_rate": 1}, "lost": 1},
-    "duplicate_pictures": {"same": True},
+    "duplicate_images": {"same": True},
     "every_url_has_a_processed_row": {"urls": 3},
-    "processed_files_match_rows": {"made_files": {"picture-1": _picture(9)}},
+    "processed_files_match_rows": {"made_files": {"image-1": _image_file(9)}},
     "trim_ratios": {"checks": {"trim_ratio_mean": {"min": 0.9}}},
     "face_removal": {"checks": {"face_share": {"min": 0.5}}},
-    "residual_faces": {"made_files": {"picture-1": b"broken"}},
+    "residual_faces": {"made_files": {"image-1": b"broken"}},
 }
 
 
-def _arrange(partition: Partition, failing: dict[str, Any]) -> None:
-    pictures = {f"picture-{n}": _picture(0 if failing.get("same") else 40 * n) for n in range(2)}
-    saved = {key: _saved(data) for key, data in pictures.items()}
+def _write(partition: Partition, failing: dict[str, Any]) -> None:
+    images = {f"image-{n}": _image_file(0 if failing.get("same") else 40 * n) for n in range(2)}
+    saved = {key: _saved(data) for key, data in images.items()}
     partition.urls([url_row(n) for n in range(failing.get("urls", 2))])
-    raw = [raw_row(n, **saved[f"picture-{n}"]) for n in range(2 - failing.get("lost", 0))]
+    raw = [raw_row(n, **saved[f"image-{n}"]) for n in range(2 - failing.get("lost", 0))]
     lost = [raw_row(1, outcome=Outcome.TIMEOUT, path=None)] * failing.get("lost", 0)
-    partition.raw([*raw, *lost], pictures | failing.get("raw_files", {}))
+    partition.raw([*raw, *lost], images | failing.get("raw_files", {}))
     partition.processed(
-        [processed_row(n, **saved[f"picture-{n}"]) for n in range(2)],
-        pictures | failing.get("made_files", {}),
+        [processed_row(n, **saved[f"image-{n}"]) for n in range(2)],
+        images | failing.get("made_files", {}),
     )
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_each_check_passes_when_it_should_and_fails_when_it_should(
+def test_each_check_passes_on_a_good_partition_and_fails_on_a_bad_one(
     partition: Partition, name: str
 ) -> None:
     assert set(FAILING) == set(KEYS)
-    _arrange(partition, {})
+    _write(partition, {})
     assert partition.check(name).passed
 
     failing = FAILING[name]
-    _arrange(partition, failing)
+    _write(partition, failing)
     check = partition.check(name, checks=failing.get("checks", {}))
 
     assert not check.passed
     assert check.severity.name.lower() == getattr(SeveritySettings(), name)
     assert check.blocking is (name in BLOCKING)
-    shown = _pictures(check)
-    assert "picture-" in shown
+    shown = _gallery(check)
+    assert "image-" in shown
     with_file = name not in {
         "every_url_has_a_raw_row",
         "every_url_has_a_processed_row",
@@ -229,15 +229,15 @@ def test_each_check_passes_when_it_should_and_fails_when_it_should(
     assert partition.check(name, checks=overrides).severity.name.lower() == other
 
 
-def test_a_failed_check_names_the_pictures_beside_what_is_the_matter(partition: Partition) -> None:
-    _arrange(partition, {"raw_files": {"picture-1": _picture(9)[:-5]}})
+def test_a_failed_check_lists_the_images_with_the_reason(partition: Partition) -> None:
+    _write(partition, {"raw_files": {"image-1": _image_file(9)[:-5]}})
     check = partition.check("raw_files_match_rows")
-    (line,) = _pictures(check).splitlines()[2:]
-    assert "picture-1 | its file has" in line
+    (line,) = _gallery(check).splitlines()[2:]
+    assert "image-1 | its file has" in line
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_retailer_may_have_severities_and_bounds_of_its_own(
+def test_severities_and_bounds_can_be_set_per_retailer(
     partition: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocking: bool
 ) -> None:
     name = "every_url_has_a_raw_row" if blocking else "download_success_rate"
@@ -250,16 +250,16 @@ def test_a_retailer_may_have_severities_and_bounds_of_its_own(
         )
         monkeypatch.setenv("IMGASSETS_CONFIG", str(config))
         load_settings.cache_clear()
-        _arrange(partition, {"urls": 3, "lost": 1})
+        _write(partition, {"urls": 3, "lost": 1})
         check = partition.check(name)
         assert check.severity.name.lower() == severity
-        # Half of the URLs gave a picture.
+        # Half of the URLs returned an image.
         assert check.passed is (not blocking and retailer == "zara")
 
 
-def test_drift_has_a_severity_of_its_own(partition: Partition, storage: Storage) -> None:
+def test_drift_has_its_own_severity(partition: Partition, storage: Storage) -> None:
     for day in range(1, 10):
-        earlier = Arranged(storage, PARTITION._replace(date=f"2026-01-2{day}"))
+        earlier = PartitionFixture(storage, PARTITION._replace(date=f"2026-01-2{day}"))
         earlier.processed([processed_row(n, trim_ratio=0.8) for n in range(30)])
     partition.processed([processed_row(n, trim_ratio=0.4) for n in range(30)])
 
@@ -267,9 +267,9 @@ def test_drift_has_a_severity_of_its_own(partition: Partition, storage: Storage)
 
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.WARN
-    assert "the median of the 9 partitions before is 0.800" in str(check.description)
+    assert "the median of the previous 9 partitions is 0.800" in str(check.description)
     assert check.metadata["trim ratio/mean, recent median"].value == pytest.approx(0.8)
-    assert "40.0% of the area kept" in _pictures(check)
+    assert "40.0% of the area kept" in _gallery(check)
     harmful = partition.check("trim_ratios", checks={"severity": {"drift": "error"}})
     assert harmful.severity is dg.AssetCheckSeverity.ERROR
     both = {"trim_ratio_mean": {"min": 0.5}, "severity": {"trim_ratios": "error"}}
@@ -280,21 +280,21 @@ def test_every_check_passes_on_an_empty_partition(partition: Partition) -> None:
     partition.urls([])
     partition.raw([])
     partition.processed([])
-    never_met = {"face_share": {"min": 1}, "trim_ratio_mean": {"min": 1}, "min_success_rate": 1}
-    checks = partition.run("all_checks", checks=never_met).get_asset_check_evaluations()
+    unreachable = {"face_share": {"min": 1}, "trim_ratio_mean": {"min": 1}, "min_success_rate": 1}
+    checks = partition.run("all_checks", checks=unreachable).get_asset_check_evaluations()
     assert len(checks) == len(KEYS)
     assert all(check.passed for check in checks)
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
-def test_a_check_of_what_was_never_materialized_says_what_to_do(
+def test_a_check_of_an_asset_that_was_never_materialized_says_what_to_do(
     partition: Partition, name: str
 ) -> None:
-    told = _failure(partition.run(name))
-    assert told.endswith("zara was never materialized; materialize it first")
+    message = _failure(partition.run(name))
+    assert message.endswith("zara was never materialized; materialize it first")
 
 
-def test_a_check_that_cannot_judge_keeps_no_other_from_it(
+def test_a_check_that_cannot_run_does_not_prevent_the_others(
     partition: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks_module, "models_folder", lambda: tmp_path)
@@ -306,28 +306,30 @@ def test_a_check_that_cannot_judge_keeps_no_other_from_it(
         "trim_ratios": True,
         "face_removal": True,
     }
-    told = [event.step_failure_data.user_failure_data for event in result.get_step_failure_events()]
-    descriptions = sorted(str(one.description) for one in told if one is not None)
+    failures = [
+        event.step_failure_data.user_failure_data for event in result.get_step_failure_events()
+    ]
+    descriptions = sorted(str(one.description) for one in failures if one is not None)
     assert "url_list of 2026-01-31|zara was never materialized" in descriptions[-1]
     assert "none.onnx" in descriptions[-1]
 
 
-def test_a_second_look_that_finds_a_face_fails_and_shows_it(partition: Partition) -> None:
+def test_a_face_found_by_the_second_detection_fails_and_is_shown(partition: Partition) -> None:
     photos = project_root() / "imgassets" / "demo" / "photos"
     had_face = {"face_count": 2, "face_score": 0.9, "face_removed": True}
     partition.processed([processed_row(0, **had_face), processed_row(1)])
-    images = partition.folder("processed_images") / IMAGES
-    images.write("picture-0.jpg", (photos / "cutout_c.jpg").read_bytes())
-    images.write("picture-1.jpg", (photos / "cutout_no_head.jpg").read_bytes())
+    folder = partition.folder("processed_images") / IMAGES
+    folder.write("image-0.jpg", (photos / "cutout_c.jpg").read_bytes())
+    folder.write("image-1.jpg", (photos / "cutout_no_head.jpg").read_bytes())
 
     check = partition.check("residual_faces")
 
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.ERROR
-    assert str(check.description).startswith("1 of 2 pictures looked at again still show a face")
-    (line,) = _pictures(check).splitlines()[2:]
+    assert str(check.description).startswith("1 of 2 images checked again still show a face")
+    (line,) = _gallery(check).splitlines()[2:]
     assert line.startswith("| ![](data:image/jpeg;base64,")
-    assert line.endswith("| picture-0 | still shows a face |")
+    assert line.endswith("| image-0 | still shows a face |")
     assert partition.check("residual_faces", checks={"max_residual_faces": 0.5}).passed
 
 
@@ -337,10 +339,10 @@ def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance) -> dg.Execu
     )
 
 
-def test_nothing_is_processed_where_the_raw_images_are_not_accounted_for(
+def test_nothing_is_processed_if_the_raw_rows_check_fails(
     partition: Partition, defs: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
-    # No URL, so that nothing is fetched; and twice the same key, which no source gives.
+    # Not a URL, so that nothing is downloaded; the same key twice, which no source produces.
     partition.urls([url_row(0, url="none"), url_row(0, url="none")])
 
     result = _materialize(defs, instance)
@@ -372,7 +374,7 @@ def test_a_failed_warning_does_not_stop_the_run(
     assert row.outcome is Outcome.NO_RAW
 
 
-def test_a_guard_that_is_only_a_warning_does_not_stop_the_run(
+def test_a_blocking_check_with_severity_warn_does_not_stop_the_run(
     partition: Partition, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGASSETS__CHECKS__SEVERITY__EVERY_URL_HAS_A_RAW_ROW", "warn")

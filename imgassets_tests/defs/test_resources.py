@@ -168,7 +168,7 @@ def test_an_asset_of_a_user_is_given_the_manifest_of_a_graph_asset(
     write_table(elsewhere.partition("raw_images", *PARTITION), to_table(rows, RawRow))
     overrides = {"data_root": elsewhere.root.address}
     assert _run("mine_of_raw", instance, overrides=overrides).success
-    assert _seen[0]["key"].tolist() == ["picture-0", "picture-1"]
+    assert _seen[0]["key"].tolist() == ["image-0", "image-1"]
 
 
 def test_an_asset_of_a_user_is_told_what_to_materialize_first(

@@ -157,11 +157,11 @@ def test_what_was_not_processed_is_listed_without_what_was_not_downloaded(
     lines = metadata["not processed"].splitlines()
     assert lines[0] == "| outcome | key | error |"
     assert len(lines) == 3
-    assert lines[2].startswith("| too_many_pixels | picture-0 | ")
+    assert lines[2].startswith("| too_many_pixels | image-0 | ")
     # The served file of a picture that was not made stays.
     assert metadata["raw pictures removed"] == 1
     raw = storage.partition("raw_images", *PARTITION)
-    assert [*(raw / "images").sizes()] == ["picture-0.jpg"]
+    assert [*(raw / "images").sizes()] == ["image-0.jpg"]
 
 
 def test_without_any_picture_nothing_is_shown_inline(

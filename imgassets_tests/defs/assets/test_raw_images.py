@@ -157,7 +157,7 @@ def test_shards_become_one_manifest_and_their_figures_one_sum(
     }
     result, rows = materialize(instance, storage, shop, {"download": download})
     assert [str(row.outcome) for row in rows] == ["ok"] * 3 + ["not_an_image", "http_error"]
-    assert [row.key for row in rows] == [f"picture-{n}" for n in range(5)]
+    assert [row.key for row in rows] == [f"image-{n}" for n in range(5)]
     assert len(shop.requests) == 5
     steps = [event.step_key for event in result.all_events if event.is_step_success]
     assert sum("download_shard" in str(step) for step in steps) == 3

@@ -1,11 +1,11 @@
-"""A partition as a test wants it: manifests, and a file for each row that names one."""
+"""Write the manifests and the image files of a partition for a test."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imgassets.checks.evidence import Evidence
+from imgassets.checks.context import CheckContext
 from imgassets.configuration import with_overrides
 from imgassets.defs.partitions import Partition
 from imgassets.manifests import ProcessedRow, RawRow, UrlRow, to_table
@@ -14,8 +14,8 @@ from imgassets.storage import IMAGES, Folder, Storage, write_table
 from imgassets_tests.rows import FILE, PARTITION
 
 
-class Arranged:
-    """A partition whose manifests and files a test arranges."""
+class PartitionFixture:
+    """A partition whose manifests and files a test writes."""
 
     def __init__(self, storage: Storage, partition: Partition = PARTITION) -> None:
         self.storage, self.partition = storage, partition
@@ -27,7 +27,7 @@ class Arranged:
         write_table(self.folder("url_list"), to_table(rows, UrlRow))
 
     def raw(self, rows: Sequence[RawRow], files: Mapping[str, bytes] | None = None) -> None:
-        """Write the manifest, and the files: of these bytes by key, or else four."""
+        """Write the manifest and a file per row: `files[key]`, by default `FILE`."""
         write_table(self.folder("raw_images"), to_table(rows, RawRow))
         self._save("raw_images", rows, files or {})
 
@@ -38,13 +38,13 @@ class Arranged:
         self._save("processed_images", rows, files or {})
 
     def write(self, asset: str, name: str, data: bytes) -> None:
-        """Write a picture's file, whatever its row says."""
+        """Write an image file, whatever its row says."""
         (self.folder(asset) / IMAGES).write(name, data)
 
-    def evidence(self, **overrides: Any) -> Evidence:
-        """What checks look at; overrides are options."""
+    def check_context(self, **overrides: Any) -> CheckContext:
+        """The input of the checks, with settings overrides by section."""
         settings = with_overrides(Settings(), overrides)
-        return Evidence(
+        return CheckContext(
             self.storage, *self.partition, settings.for_retailer(self.partition.retailer)
         )
 

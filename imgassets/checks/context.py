@@ -1,7 +1,6 @@
-"""What checks look at: manifests and lists of files of one partition, each read once.
+"""The input of the checks: manifests and file listings of one partition, each read once.
 
-Here lives what is kept of what was read. How the retailer's earlier partitions are read is in
-`history`.
+Reading the retailer's earlier partitions is in `history`.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from functools import cached_property
 import pyarrow as pa
 
 from imgassets.checks.history import (
-    Figures,
+    Metrics,
     earlier_processed,
     earlier_raw,
-    processed_figures,
-    raw_figures,
+    processed_metrics,
+    raw_metrics,
 )
-from imgassets.checks.verdict import CannotJudgeError
+from imgassets.checks.outcome import CheckError
 from imgassets.manifests import ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, Storage, read_table, removed
@@ -26,17 +25,17 @@ from imgassets.storage import IMAGES, Folder, Storage, read_table, removed
 RAW, PROCESSED = "raw_images", "processed_images"
 
 
-class Evidence:
-    """One partition, read when it is first asked for.
+class CheckContext:
+    """One partition; each manifest and listing is read on first access and cached.
 
-    Whatever reads raises `CannotJudgeError` where the asset was never materialized, and
-    `StorageError` where the storage cannot be read.
+    Every property and method that reads raises `CheckError` if the asset was never materialized,
+    and `StorageError` if the storage cannot be read.
 
     Attributes:
-        storage: where all partitions lie.
-        date: of the partition, `YYYY-MM-DD`.
-        retailer: its slug.
-        options: of the retailer.
+        storage: Storage that holds all partitions.
+        date: Date of the partition, `YYYY-MM-DD`.
+        retailer: Slug of the retailer.
+        options: Settings of the retailer.
     """
 
     def __init__(
@@ -46,12 +45,12 @@ class Evidence:
         self.options = options
 
     def folder(self, asset: str) -> Folder:
-        """Where the manifest of that asset lies, and its pictures."""
+        """The folder with the manifest and the images of an asset."""
         return self.storage.partition(asset, self.date, self.retailer)
 
     @cached_property
-    def wanted(self) -> list[str]:
-        """The keys of all URLs."""
+    def url_keys(self) -> list[str]:
+        """The keys of all rows of `url_list`."""
         keys: list[str] = self._table("url_list").column("key").to_pylist()
         return keys
 
@@ -66,39 +65,39 @@ class Evidence:
         return from_table(self._processed_table, ProcessedRow)
 
     @cached_property
-    def raw_figures(self) -> Figures:
-        """The figures of `raw_images` that can drift."""
-        return raw_figures(self._raw_table)
+    def raw_metrics(self) -> Metrics:
+        """The metrics of `raw_images` that are compared with earlier partitions."""
+        return raw_metrics(self._raw_table)
 
     @cached_property
-    def processed_figures(self) -> Figures:
-        """The figures of `processed_images` that can drift."""
-        return processed_figures(self._processed_table)
+    def processed_metrics(self) -> Metrics:
+        """The metrics of `processed_images` that are compared with earlier partitions."""
+        return processed_metrics(self._processed_table)
 
     @cached_property
-    def earlier_raw(self) -> list[Figures]:
-        """The same of the retailer's earlier partitions of `raw_images`."""
+    def earlier_raw(self) -> list[Metrics]:
+        """The metrics of the retailer's earlier partitions of `raw_images`."""
         options = self.options.checks.drift
         return earlier_raw(self.storage, self.date, self.retailer, options)
 
     @cached_property
-    def earlier_processed(self) -> list[Figures]:
-        """The same of `processed_images`."""
+    def earlier_processed(self) -> list[Metrics]:
+        """The metrics of the retailer's earlier partitions of `processed_images`."""
         options = self.options.checks.drift
         today = self._processed_table
         return earlier_processed(self.storage, self.date, self.retailer, options, today)
 
     def rows(self, asset: str) -> Sequence[RawRow] | Sequence[ProcessedRow]:
-        """The rows of that asset."""
+        """The rows of `raw_images` or `processed_images`."""
         return self.raw_rows if asset == RAW else self.processed_rows
 
-    def sizes(self, asset: str) -> dict[str, int]:
-        """Name and size in bytes of each picture of that asset."""
+    def file_sizes(self, asset: str) -> dict[str, int]:
+        """Size in bytes of each image file of an asset, by file name."""
         return self._raw_sizes if asset == RAW else self._processed_sizes
 
     @cached_property
-    def gone(self) -> set[str]:
-        """Names of served files that the settings want removed."""
+    def removed_files(self) -> set[str]:
+        """Names of raw image files that were deleted on purpose, because of the settings."""
         return removed(self.folder(RAW))
 
     @cached_property
@@ -121,12 +120,12 @@ class Evidence:
         try:
             return read_table(self.folder(asset))
         except FileNotFoundError:
-            raise CannotJudgeError(
+            raise CheckError(
                 f"{asset} of {self.date}|{self.retailer} was never materialized; "
                 "materialize it first"
             ) from None
 
 
-def name_of(path: str) -> str:
-    """The name of a picture's file, from the path that its row has."""
+def file_name(path: str) -> str:
+    """The name of an image file, from the `path` of its row."""
     return path.removeprefix(f"{IMAGES}/")

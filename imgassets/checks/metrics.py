@@ -1,0 +1,208 @@
+"""Check success rate, trim ratios and face removal against the retailer's bounds and recent days.
+
+Computing the metrics of earlier partitions is in `history`; the statistics are in `drift`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgassets.checks.context import PROCESSED, CheckContext
+from imgassets.checks.history import FACES, SUCCESS, TRIM, UNTRIMMED, DriftReport, detect_drift
+from imgassets.checks.outcome import CheckOutcome, Finding
+from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
+from imgassets.settings import Bounds
+from imgassets.storage import Folder
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundedMetric:
+    """A value with its bounds."""
+
+    name: str
+    value: float
+    bounds: Bounds
+
+    @property
+    def excess(self) -> float:
+        """Signed distance from the bounds: negative below, positive above, 0 within."""
+        return min(0.0, self.value - self.bounds.min) + max(0.0, self.value - self.bounds.max)
+
+    @property
+    def violation(self) -> str:
+        return (
+            f"{self.name} is {self.value:.3f}; "
+            f"expected between {self.bounds.min:g} and {self.bounds.max:g}"
+        )
+
+
+def download_success_rate(context: CheckContext) -> CheckOutcome:
+    """Check the share of URLs that returned an image."""
+    rows = context.raw_rows
+    min_rate = context.options.checks.min_success_rate
+    ok_count = sum(row.outcome is Outcome.OK for row in rows)
+    rate = context.raw_metrics[SUCCESS].mean if rows else 1.0
+    summary = f"{ok_count} of {len(rows)} URLs returned an image; expected at least {min_rate:.1%}"
+    options = context.options.checks.drift
+    drift = detect_drift(
+        context.raw_metrics,
+        context.earlier_raw,
+        {SUCCESS: options.success_rate},
+        options,
+        falls_only=True,
+    )
+    outcome_counts = Counter(row.outcome for row in rows)
+    failed = sorted(
+        (row for row in rows if row.outcome is not Outcome.OK),
+        key=lambda row: outcome_counts[row.outcome],
+        reverse=True,
+    )
+    return CheckOutcome(
+        summary=summary,
+        violations=[summary] if rate < min_rate else [],
+        drift=drift.messages,
+        metrics={SUCCESS: rate, "least": min_rate, **drift.medians, **count_outcomes(rows)},
+        findings=[
+            Finding(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))
+            for row in failed
+        ],
+    )
+
+
+def trim_ratios(context: CheckContext) -> CheckOutcome:
+    """Check that the trim keeps neither too little nor too much of the images."""
+    ratios = {
+        row.key: row.trim_ratio for row in context.processed_rows if row.trim_ratio is not None
+    }
+    if not ratios:
+        return CheckOutcome(summary="no image was trimmed", metrics={"images": 0})
+    options = context.options.checks
+    metrics = context.processed_metrics
+    mean, untrimmed = metrics[TRIM].mean, metrics[UNTRIMMED].mean
+    p05, p95 = np.percentile(list(ratios.values()), [5, 95]).tolist()
+    bounded = [
+        _BoundedMetric("mean", mean, options.trim_ratio_mean),
+        _BoundedMetric("5th percentile", p05, options.trim_ratio_p05),
+        _BoundedMetric("95th percentile", p95, options.trim_ratio_p95),
+        _BoundedMetric("share of untrimmed images", untrimmed, options.untrimmed_share),
+    ]
+    outside = [one for one in bounded if one.excess]
+    drift = _processed_drift(context, TRIM, UNTRIMMED)
+    differences = [*(one.excess for one in outside), *drift.differences.values()]
+    folder = context.folder(PROCESSED)
+    paths = {row.key: row.path for row in context.processed_rows}
+    smallest_first = [
+        Finding(key, f"{ratio:.1%} of the area kept", folder, paths[key])
+        for key, ratio in sorted(ratios.items(), key=lambda item: item[1])
+    ]
+    return CheckOutcome(
+        summary=f"mean {mean:.3f}, 5th percentile {p05:.3f}, 95th percentile {p95:.3f}, "
+        f"{untrimmed:.1%} of the images not trimmed at all",
+        violations=[one.violation for one in outside],
+        drift=drift.messages,
+        metrics={
+            TRIM: mean,
+            "trim ratio/p05": p05,
+            "trim ratio/p95": p95,
+            UNTRIMMED: untrimmed,
+            "images": len(ratios),
+            **drift.medians,
+        },
+        findings=_by_direction(
+            differences,
+            smallest_first,
+            smallest_first[::-1],
+        ),
+    )
+
+
+def face_removal(context: CheckContext) -> CheckOutcome:
+    """Check that every detected face was removed, and that the share of faces is as expected."""
+    rows = [row for row in context.processed_rows if row.face_count is not None]
+    removing = context.options.faces.action != "none"
+    with_face = [row for row in rows if row.face_count]
+    # A rejected image still has its face, but no file was saved.
+    left = [row for row in with_face if row.path is not None and not row.face_removed]
+    share = len(with_face) / len(rows) if rows else 0.0
+    bounded = _BoundedMetric(
+        "share of images with a face", share, context.options.checks.face_share
+    )
+    drift = _processed_drift(context, FACES)
+    violations = []
+    if left and removing:
+        violations.append(f"{len(left)} of {len(with_face)} images with a face still have it")
+    if rows and bounded.excess:
+        violations.append(bounded.violation)
+    folder = context.folder(PROCESSED)
+    without = [row for row in rows if not row.face_count]
+    return CheckOutcome(
+        summary=f"{len(with_face)} of {len(rows)} images had a face; "
+        + ("every face was removed" if removing else "faces are kept (faces.action: none)"),
+        violations=violations,
+        drift=drift.messages,
+        metrics={
+            "faces found": sum(row.face_count or 0 for row in rows),
+            "images with a face": len(with_face),
+            "images that still have one": len(left),
+            FACES: share,
+            **drift.medians,
+        },
+        findings=[_with_face(row, folder) for row in left if removing]
+        or _by_direction(
+            [bounded.excess, *drift.differences.values()],
+            # If too few faces were found, images without one may show a missed face.
+            [Finding(row.key, "no face found", folder, row.path) for row in _saved_first(without)],
+            [_with_face(row, folder) for row in _saved_first(with_face)],
+        ),
+    )
+
+
+def _processed_drift(context: CheckContext, *names: str) -> DriftReport:
+    options = context.options.checks.drift
+    allowed = {
+        TRIM: options.trim_ratio_mean,
+        UNTRIMMED: options.untrimmed_share,
+        FACES: options.face_share,
+    }
+    return detect_drift(
+        context.processed_metrics,
+        context.earlier_processed,
+        {name: allowed[name] for name in names},
+        options,
+    )
+
+
+def _by_direction(
+    differences: Sequence[float], low: Sequence[Finding], high: Sequence[Finding]
+) -> list[Finding]:
+    """Select the findings that explain the differences.
+
+    Args:
+        differences: Signed differences of the metrics; negative is too low.
+        low: Findings that explain a metric that is too low, worst first.
+        high: Findings that explain a metric that is too high, worst first.
+
+    Returns:
+        `low`, `high`, or both alternating if there are differences in both directions.
+    """
+    if not any(difference > 0 for difference in differences):
+        return list(low) if any(difference < 0 for difference in differences) else []
+    if not any(difference < 0 for difference in differences):
+        return list(high)
+    half = -(-max(len(low), len(high)) // 2)
+    turns = [one for pair in zip(low[:half], high[:half], strict=False) for one in pair]
+    return list({one.key: one for one in turns}.values())
+
+
+def _with_face(row: ProcessedRow, folder: Folder) -> Finding:
+    score = "" if row.face_score is None else f", score {row.face_score:.2f}"
+    return Finding(row.key, f"{row.face_count} faces found{score}", folder, row.path)
+
+
+def _saved_first(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
+    """Sort rows with a file before rows of rejected images, which have none to show."""
+    return sorted(rows, key=lambda row: row.path is None)
