@@ -135,7 +135,7 @@ def test_a_backfill_launched_in_the_browser_ends_green_and_a_failed_check_shows_
     # A warning: the runs were green nevertheless.
     page.goto("/assets/raw_images?view=checks&checkDetail=duplicate_images")
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
-    expect(page.get_by_text(f"{WITHOUT} products have one and the same picture")).to_be_visible()
+    expect(page.get_by_text(f"{WITHOUT} products share one image")).to_be_visible()
     picture_of("ui_failed_check")
     page.get_by_text("Show Markdown").click()
     thumbnails = page.get_by_role("dialog").locator("img")
