@@ -133,7 +133,7 @@ def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Pr
 
     for row in raw:
         entry = entries[row["url"].split("?")[0]]
-        if entry.kind is not Kind.PICTURE:
+        if entry.kind is not Kind.IMAGE:
             assert row["outcome"] == FAILURES[entry.kind]
             assert row["path"] is None
             continue
@@ -146,7 +146,7 @@ def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Pr
     with_face = 0
     for row in made:
         entry = entries[row["url"].split("?")[0]]
-        if entry.kind is not Kind.PICTURE:
+        if entry.kind is not Kind.IMAGE:
             assert row["outcome"] == "no_raw"
             assert row["path"] is None
             continue

@@ -1,4 +1,4 @@
-"""A sample catalogue and the servers that it needs.
+"""The demo: a sample catalogue, its image server, and an embedded MongoDB.
 
-Of all this, production code uses the embedded MongoDB alone.
+Only the command line, the tests and the benchmarks import it.
 """

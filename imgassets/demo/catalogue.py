@@ -1,9 +1,9 @@
-"""The sample catalogue: which retailer lists which products with which pictures, and their files.
+"""Build the sample catalogue: product documents of four retailers, and their image files.
 
-Here live the plan (every picture, whether it shows a face, how it is broken), the product
-documents as scrapers write them, and the building of the files. How a picture is drawn is in
-`drawing` and `figures`; how the files are served is in `server`. Everything follows from the plan
-and from the paths, so two builds are the same to the byte.
+This module has the plan (every image, whether it shows a face, how it is broken), the product
+documents in the form in which scrapers write them, and the build of the files. Drawing is in
+`drawing` and `people`; serving is in `server`. Everything is derived from the plan and the paths,
+so two builds produce the same bytes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import cv2
 import numpy as np
 from bson import ObjectId
 
-from imgassets.demo import drawing, figures
+from imgassets.demo import drawing, people
 from imgassets.demo.products import PRODUCTS, Colour
 
 DATES = (dt.date(2026, 1, 2), dt.date(2026, 1, 3))
 MARKER = ".complete"
 
-_MODULES = ("catalogue", "drawing", "figures", "products")
+_MODULES = ("catalogue", "drawing", "people", "products")
 _JPEG_QUALITY = 90
 _HTML = b"<!doctype html><html><title>Access denied</title><body>Are you a robot?</body></html>\n"
 
@@ -40,26 +40,26 @@ Encoding = Literal["jpeg", "grey jpeg", "png", "png with alpha", "webp"]
 
 
 class Kind(StrEnum):
-    """What a URL of the catalogue leads to."""
+    """What the server answers for a URL of the catalogue."""
 
-    PICTURE = "picture"
+    IMAGE = "image"
     MISSING = "missing"
-    """404."""
+    """Status 404."""
     HTML = "html"
-    """A page that says that it is a JPEG."""
+    """An HTML page with the content type of a JPEG."""
     TRUNCATED = "truncated"
-    """A JPEG that ends in the middle."""
+    """A JPEG that is cut off."""
 
 
 @dataclass(frozen=True)
 class Retailer:
-    """A shop, and how it likes its pictures.
+    """A shop and the style of its images.
 
     Attributes:
-        name: as scrapers write it.
-        folder: of its pictures, in URLs.
-        sizes: width and height in pixels.
-        backdrops: what its products stand before.
+        name: Name as scrapers write it.
+        folder: Folder of its images in URL paths.
+        sizes: Width and height of its images in pixels, used in turn.
+        backdrops: Backgrounds of its images, used in turn.
     """
 
     name: str
@@ -90,15 +90,15 @@ class Entry:
     """One URL of the catalogue.
 
     Attributes:
-        path: of the URL, with a slash in front and without a query.
-        kind: what it leads to.
-        has_face: whether the picture shows one.
-        retailer: who lists it.
-        date: the day on which it is listed.
-        number: of the picture within its retailer; decides on what varies from one to the next.
-        product: what is sold, one of `PRODUCTS`.
-        scene: how it is shown.
-        encoding: how it is stored, whatever the path's suffix says.
+        path: Path of the URL, with a leading slash and without the query.
+        kind: What the server answers.
+        has_face: Whether the image shows a face.
+        retailer: Retailer that lists it.
+        date: Date on which it is listed.
+        number: Number of the image within its retailer; varies size, person, colour and backdrop.
+        product: Name of the product, one of `PRODUCTS`.
+        scene: What the image shows.
+        encoding: Encoding of the file, which may differ from the path's suffix.
     """
 
     path: str
@@ -121,7 +121,7 @@ class _Product:
     entries: tuple[Entry, ...]
 
 
-# What the seven products of a retailer's day show: nine faces in 21 pictures.
+# Scenes of the seven products of a retailer's day: 21 images, nine of them with a face.
 _SCENES: tuple[tuple[Scene, Scene, Scene], ...] = (
     ("person", "neck down", "packshot"),
     ("person", "person", "packshot"),
@@ -132,7 +132,7 @@ _SCENES: tuple[tuple[Scene, Scene, Scene], ...] = (
     ("packshot", "packshot", "packshot"),
 )
 _NAMES = ("front", "back", "detail")
-# (retailer's folder, product, picture): what is not an ordinary JPEG.
+# (retailer's folder, product, image) -> encoding and suffix, if not an ordinary JPEG.
 _ENCODINGS: dict[tuple[str, int, int], tuple[Encoding, str]] = {
     ("zara", 3, 1): ("png", "jpg"),
     ("nord-sol", 4, 1): ("png with alpha", "png"),
@@ -142,7 +142,7 @@ _ENCODINGS: dict[tuple[str, int, int], tuple[Encoding, str]] = {
     ("atelier21", 2, 0): ("grey jpeg", "jpg"),
     ("atelier21", 4, 1): ("grey jpeg", "jpg"),
 }
-# (day, product): what is broken, for each retailer.
+# (day, product) -> what is broken, the same for each retailer.
 _BROKEN = {(0, 0): Kind.MISSING, (0, 3): Kind.HTML, (1, 2): Kind.TRUNCATED}
 
 _DYES: tuple[tuple[str, Colour], ...] = (
@@ -160,58 +160,58 @@ _PATTERNS: tuple[drawing.Pattern, ...] = ("plain", "plain", "stripes", "plain", 
 
 
 def expected() -> dict[str, Entry]:
-    """What each URL path of the catalogue leads to."""
+    """The entries of the catalogue by URL path."""
     return {entry.path: entry for product in _products() for entry in product.entries}
 
 
 def documents(base_url: str) -> list[dict[str, Any]]:
-    """The product documents as scrapers write them, odd ones among them.
+    """Create the product documents in the form in which scrapers write them, with edge cases.
 
-    One document has no pictures, one lists a URL twice, one has an entry that is no string, one
-    has no `scraped_at` (the time in its `_id` is on one of `DATES`), and for each retailer a
-    picture is listed by two products.
+    One document has no images, one lists a URL twice, one has an entry that is not a string, one
+    has no `scraped_at` (the time in its `_id` is on one of `DATES`), and one image of each retailer
+    is listed by two products.
 
     Args:
-        base_url: of the server, for example `http://127.0.0.1:8765`.
+        base_url: Address of the server, for example `http://127.0.0.1:8765`.
 
     Returns:
-        Documents with `_id` (ObjectId, always the same), `product_retailer`, `product_images`,
-        `scraped_at` (aware, UTC) and `name`.
+        Documents with `_id` (ObjectId, the same at each call), `product_retailer`,
+        `product_images`, `scraped_at` (aware, UTC) and `name`.
     """
-    found = [
+    result = [
         _document(product, number, base_url.rstrip("/"))
         for number, product in enumerate(_products())
     ]
-    by_place = {
+    by_product = {
         (d["product_retailer"], d["_id"].generation_time.date(), p.index): d
-        for d, p in zip(found, _products(), strict=True)
+        for d, p in zip(result, _products(), strict=True)
     }
     first, second = DATES
     for retailer in RETAILERS:
-        lists = by_place[retailer.name, first, 6]["product_images"]
-        lists.append(by_place[retailer.name, first, 5]["product_images"][2])
-    repeated = by_place["Nord & Sol", first, 1]["product_images"]
+        lists = by_product[retailer.name, first, 6]["product_images"]
+        lists.append(by_product[retailer.name, first, 5]["product_images"][2])
+    repeated = by_product["Nord & Sol", first, 1]["product_images"]
     repeated.append(repeated[0])
-    by_place["Maison Verte", second, 2]["product_images"].insert(1, None)
-    del by_place["Atelier 21", second, 0]["scraped_at"]
-    found.append(
+    by_product["Maison Verte", second, 2]["product_images"].insert(1, None)
+    del by_product["Atelier 21", second, 0]["scraped_at"]
+    result.append(
         {
-            "_id": _object_id(dt.datetime.combine(first, dt.time(18), dt.UTC), len(found)),
+            "_id": _object_id(dt.datetime.combine(first, dt.time(18), dt.UTC), len(result)),
             "product_retailer": "Zara",
             "product_images": [],
             "scraped_at": dt.datetime.combine(first, dt.time(18), dt.UTC),
             "name": "Gift card",
         }
     )
-    return found
+    return result
 
 
 def build_catalogue(folder: Path, on_progress: Callable[[int, int], None] | None = None) -> None:
-    """Write the catalogue's files, unless they are there already.
+    """Write the files of the catalogue, unless they exist and are up to date.
 
     Args:
-        folder: where a URL's path becomes a file's path; made where it is missing.
-        on_progress: called with files written and files in all, from the calling thread.
+        folder: Root folder of the files, whose paths are the URL paths; created if missing.
+        on_progress: Called in the calling thread with the number of files written and the total.
     """
     entries = [e for e in expected().values() if e.kind is not Kind.MISSING]
     marker = folder / MARKER
@@ -265,7 +265,7 @@ def _entries(retailer: Retailer, day: int, index: int, sold: str) -> Iterator[En
         encoding, suffix = _ENCODINGS.get((retailer.folder, index, position), ("jpeg", "jpg"))
         yield Entry(
             path=f"{base}/{name}.{suffix}",
-            kind=Kind.PICTURE,
+            kind=Kind.IMAGE,
             has_face=scene in {"person", "as taken"},
             retailer=retailer,
             date=DATES[day],
@@ -310,16 +310,16 @@ def _file(folder: Path, entry: Entry) -> Path:
 
 @cache
 def _version() -> str:
-    """Changes with anything that the files are made of."""
+    """A hash of the source code and the photographs that the files are made from."""
     modules = [Path(__file__).with_name(f"{name}.py") for name in _MODULES]
     digest = hashlib.sha256()
-    for source in [*modules, *sorted(figures.PHOTOS.iterdir())]:
+    for source in [*modules, *sorted(people.PHOTOS.iterdir())]:
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
 def _content(entry: Entry) -> bytes:
-    """The bytes that are served; `entry` is not one that is missing."""
+    """The bytes of a file; `entry.kind` is not `MISSING`."""
     if entry.kind is Kind.HTML:
         return _HTML
     rng = np.random.default_rng(zlib.crc32(entry.path.encode()))
@@ -329,27 +329,25 @@ def _content(entry: Entry) -> bytes:
 
 
 def _scene(entry: Entry, rng: np.random.Generator) -> tuple[drawing.Pixels, drawing.Mask | None]:
-    """The picture, and where the product is if it was drawn."""
+    """Draw the image; the mask is that of the product if it was drawn, else None."""
     retailer, number = entry.retailer, entry.number
-    # Numbers of the shots of a product follow each other: what varies by shot must not all have
-    # the same period.
+    # The images of a product have consecutive numbers, so size, person, colour and backdrop vary
+    # with different periods: otherwise the same combinations would repeat.
     width, height = retailer.sizes[(number // 2) % len(retailer.sizes)]
-    person = figures.PEOPLE[
-        (number + number // 4 + RETAILERS.index(retailer)) % len(figures.PEOPLE)
-    ]
+    person = people.PEOPLE[(number + number // 4 + RETAILERS.index(retailer)) % len(people.PEOPLE)]
     _, dye = _DYES[(number // 3 + 3 * RETAILERS.index(retailer)) % len(_DYES)]
     if entry.encoding == "png with alpha":
         width, height = 800, 800
 
     if entry.scene == "as taken":
-        return _maybe_mirrored(figures.as_taken(person, 1000, 1500), rng), None
+        return _maybe_mirrored(people.as_taken(person, 1000, 1500), rng), None
 
     kind = retailer.backdrops[(number + number // 5) % len(retailer.backdrops)]
-    picture = drawing.backdrop(kind, width, height, _WALLS[number % len(_WALLS)], rng)
+    image = drawing.backdrop(kind, width, height, _WALLS[number % len(_WALLS)], rng)
     shadow = 0.0 if kind == "white" else float(rng.uniform(0.12, 0.25))
     if entry.scene == "packshot":
-        return picture, drawing.draw_product(
-            picture,
+        return image, drawing.draw_product(
+            image,
             entry.product,
             dye,
             _PATTERNS[number % len(_PATTERNS)],
@@ -358,17 +356,17 @@ def _scene(entry: Entry, rng: np.random.Generator) -> tuple[drawing.Pixels, draw
         )
     if entry.scene == "person":
         share = rng.uniform(0.075, 0.2) if height > width else rng.uniform(0.15, 0.22)
-        figures.set_before(picture, person, float(share), dye, shadow=shadow)
+        people.place_person(image, person, float(share), dye, shadow=shadow)
     elif entry.scene == "neck down":
-        figures.set_from_neck_down(picture, person, dye, shadow=shadow)
+        people.place_from_neck_down(image, person, dye, shadow=shadow)
     else:
         fill = float(rng.uniform(0.6, 0.85))
-        figures.set_without_head(picture, fill, dye, shadow=shadow)
-    return _maybe_mirrored(picture, rng), None
+        people.place_suit_without_head(image, fill, dye, shadow=shadow)
+    return _maybe_mirrored(image, rng), None
 
 
-def _maybe_mirrored(picture: drawing.Pixels, rng: np.random.Generator) -> drawing.Pixels:
-    return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.5 else picture
+def _maybe_mirrored(image: drawing.Pixels, rng: np.random.Generator) -> drawing.Pixels:
+    return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
 
 
 def _encoded(pixels: drawing.Pixels, mask: drawing.Mask | None, encoding: Encoding) -> bytes:
@@ -383,8 +381,8 @@ def _encoded(pixels: drawing.Pixels, mask: drawing.Mask | None, encoding: Encodi
         suffix = ".png"
         if encoding == "png with alpha":
             if mask is None:
-                raise ValueError("only a drawn product knows where it is transparent")
-            # As exporters write it: black where nothing is seen.
+                raise ValueError("PNG with alpha needs a mask, which only drawn products have")
+            # Transparent pixels are black, as most exporters write them.
             pixels = np.dstack([np.where(mask[..., None] > 0, pixels, 0), mask]).astype(np.uint8)
     written, data = cv2.imencode(suffix, pixels, options)
     if not written:

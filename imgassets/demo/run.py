@@ -1,8 +1,8 @@
-"""The demo: a sample catalogue goes through the very assets that a user's own does.
+"""Run the demo: materialize the same assets as in production, for the sample catalogue.
 
-Here live the steps and what a person sees of them. The pictures are made in `catalogue`, served by
-`server`; the database is `mongod`'s. The demo has its own DAGSTER_HOME, database and data, and
-never touches the MongoDB that MONGODB_URI names.
+This module has the steps and the console output. Images are made in `catalogue` and served by
+`server`; the database is started in `mongod`. The demo has its own DAGSTER_HOME, database and data,
+and never uses the MongoDB of MONGODB_URI.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ if TYPE_CHECKING:
 
 
 def demo_folder() -> Path:
-    """Where all of the demo's state lies."""
+    """The folder of the demo's state and data."""
     return home() / "demo"
 
 
 def use_demo_state() -> None:
-    """Point this process, and those that it starts, to the demo's settings and state."""
+    """Point this process and its child processes to the settings and the state of the demo."""
     os.environ.pop(VARIABLE, None)
     os.environ[CONFIG_VARIABLE] = str(Path(__file__).with_name("settings.yaml"))
     prepare_dagster_home(demo_folder() / "dagster_home")
 
 
 def run_demo() -> bool:
-    """Materialize the sample catalogue, and print what became of it.
+    """Materialize the sample catalogue, and print the results.
 
-    Partitions that were materialized before are left alone.
+    Partitions that are materialized and current are skipped.
 
     Returns:
-        Whether every run succeeded.
+        Whether every run succeeded and every check passed.
 
     Raises:
         EmbeddedMongoError: MongoDB cannot be started.
@@ -85,13 +85,13 @@ def run_demo() -> bool:
             table, good = _results(partitions, instance)
     console.print(table)
     if len(todo) < len(partitions):
-        console.print(f"{len(partitions) - len(todo)} partitions were there already.")
+        console.print(f"{len(partitions) - len(todo)} partitions were already materialized.")
     data = load_settings().data_root
     console.print(
-        f"\nThe pictures: {data}/processed_images/date=.../retailer=.../images/\n"
-        "Before and after: contact_sheet.jpg, and review/ at full size, beside them\n"
-        "In the Dagster UI: [bold]make ui[/]\n"
-        "With Dagster's command line, first:\n"
+        f"\nProcessed images: {data}/processed_images/date=.../retailer=.../images/\n"
+        "Contact sheets: contact_sheet.jpg in the folder of each partition; review/ at full size\n"
+        "Dagster UI: [bold]make ui[/]\n"
+        "To use Dagster's command line on the demo, run first:\n"
         f"  export {VARIABLE}='{os.environ[VARIABLE]}' "
         f"{CONFIG_VARIABLE}='{os.environ[CONFIG_VARIABLE]}' "
         f"{MONGODB_VARIABLE}='{os.environ[MONGODB_VARIABLE]}'",
@@ -101,7 +101,14 @@ def run_demo() -> bool:
 
 
 def run_ui(port: int) -> int:
-    """Serve the sample catalogue and the Dagster UI on the demo's state until it is stopped."""
+    """Serve the sample catalogue and the Dagster UI of the demo until it is stopped.
+
+    Args:
+        port: Port of the UI.
+
+    Returns:
+        The exit code of `dagster dev`.
+    """
     console = Console()
     use_demo_state()
     with _progress(console) as progress, _catalogue_server(progress) as address:
@@ -110,7 +117,7 @@ def run_ui(port: int) -> int:
         with _step(progress, "register the retailers as partitions"):
             _register()[1].dispose()
         progress.stop()
-        console.print(f"The Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
+        console.print(f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
         command = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         program = str(Path(sys.executable).with_name(command[0]))
         return subprocess.call([program, *command[1:]], cwd=project_root())  # noqa: S603
@@ -118,11 +125,11 @@ def run_ui(port: int) -> int:
 
 @contextmanager
 def _catalogue_server(progress: Progress) -> Iterator[str]:
-    """Make the pictures, and serve them; yields the server's address.
+    """Make and serve the images; yields the address of the server.
 
-    The port stands in the URLs of the documents, so it is kept for the next time. Where another
-    process of the demo serves there already, `make ui` for one, its server is used; where a
-    stranger does, another port is taken.
+    The port is part of the URLs in the documents, so it is stored for the next run. If another
+    process of the demo (for example `make ui`) already serves on it, that server is used; if
+    another program does, a free port is taken.
     """
     folder = demo_folder() / "catalogue"
     task = progress.add_task("draw the sample catalogue", total=None)
@@ -154,7 +161,7 @@ def _insert_documents(address: str) -> None:
 
     from imgassets.sources.mongodb import MongoSource
 
-    # For this process and those that it starts: runs, and the UI's.
+    # Inherited by child processes: runs and the UI.
     uri = os.environ[MONGODB_VARIABLE] = EmbeddedMongo(home() / "mongodb").ensure_running()
     settings = load_settings()
     source = settings.source
@@ -176,7 +183,7 @@ def _register() -> tuple[list[Partition], dg.DagsterInstance]:
 
 
 def _is_current(partition: Partition, instance: dg.DagsterInstance, address: str) -> bool:
-    """Whether the partition was materialized, from a server of this address."""
+    """Whether the partition was materialized with URLs of this server address."""
     import dagster as dg
 
     done = instance.get_materialized_partitions(dg.AssetKey("processed_images"))
@@ -195,18 +202,18 @@ def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
         partition_key=partition.key,
         instance=instance,
         raise_on_error=False,
-        # Not the source's own check: the sample's documents are old, and its retailers late.
+        # Without the check of the source: the sample documents are old, so it would fail.
         asset_selection=[
             dg.AssetKey(name)
             for name in ("url_list", "face_model", "raw_images", "processed_images")
         ],
-        # The console is the table's; the page and the event log have every line.
+        # The console shows progress only; the UI and the event log have all log lines.
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
 
 
 def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, bool]:
-    table = Table(title="What became of the sample catalogue", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title="Results of the sample catalogue", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("partition", no_wrap=True)
     for name in ("URLs", "down-\nloaded", "failed", "faces\nremoved", "mean\ntrim\nratio"):
         table.add_column(name, justify="right", no_wrap=True)

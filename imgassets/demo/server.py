@@ -1,7 +1,7 @@
-"""A loopback HTTP server of a folder's files, as a shop's image host is one.
+"""Serve a folder over HTTP on loopback, like the image host of a shop.
 
-Here lives serving: keep-alive, the content type that the suffix promises (also where the file is
-something else), ETag and Last-Modified. What the files are is in `catalogue`.
+The server supports keep-alive, ETag and Last-Modified, and derives the content type from the
+suffix, even if the file has another format. Making the files is in `catalogue`.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ _CONTENT_TYPES = {
 _Request = socket.socket | tuple[bytes, socket.socket]
 
 PORT = 8765
-"""The demo's. Any port would do, but it stands in the URLs of the documents, so it stays."""
+"""Default port of the demo; fixed, because it is part of the URLs in the documents."""
 
 SERVER_NAME = "imgassets-demo"
-"""What the server calls itself in its answers, so that a second demo knows the first one's."""
+"""Value of the `Server` header, by which a second demo recognises the server of the first."""
 
 
 class ServerError(Exception):
-    """The server cannot start; the message says why and what to do."""
+    """The server cannot start or is not running; the message says what to do."""
 
 
 class CatalogueServer:
-    """Serves a folder on 127.0.0.1 while its context is open.
+    """Serves a folder on 127.0.0.1, as a context manager.
 
     Attributes:
-        requests: answers by URL path (without the query), of GET and HEAD, 404 included.
+        requests: Number of GET and HEAD requests by URL path (without the query), including those
+            answered with 404.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        """Choose what to serve, and where.
+        """Create a server that is not started yet.
 
         Args:
-            folder: its files are served by their path; names with a dot in front are not.
-            port: 0 takes a free one.
+            folder: Folder to serve; files whose names start with a dot are not served.
+            port: Port to listen on; 0 selects a free one.
         """
         self.requests: Counter[str] = Counter()
         self._folder = folder.resolve()
@@ -62,29 +63,29 @@ class CatalogueServer:
 
     @property
     def port(self) -> int:
-        """The port served on.
+        """The port that the server listens on.
 
         Raises:
-            ServerError: the context is not open.
+            ServerError: The server is not running.
         """
         if self._server is None:
-            raise ServerError("the sample catalogue is not being served")
+            raise ServerError("the catalogue server is not running; enter its context first")
         return self._server.server_port
 
     @property
     def url(self) -> str:
-        """The address of the server, without a slash at the end.
+        """The address of the server, without a trailing slash.
 
         Raises:
-            ServerError: the context is not open.
+            ServerError: The server is not running.
         """
         return f"http://{_HOST}:{self.port}"
 
     def __enter__(self) -> Self:
-        """Start to serve.
+        """Start the server.
 
         Raises:
-            ServerError: the port is taken.
+            ServerError: The port is in use or not permitted.
         """
         try:
             self._server = _Server(self._wanted_port, self._folder, self.requests)
@@ -93,7 +94,7 @@ class CatalogueServer:
                 raise
             raise ServerError(
                 f"cannot serve the sample catalogue on {_HOST}:{self._wanted_port}: "
-                f"{error.strerror}; stop what uses the port, or choose another"
+                f"{error.strerror}; stop the process that uses the port, or choose another port"
             ) from None
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -107,7 +108,7 @@ class CatalogueServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop, and end the connections that clients keep open."""
+        """Stop the server, and close the connections that clients keep open."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
@@ -118,7 +119,7 @@ class CatalogueServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # A client that opens all its connections at once is not made to wait for a retransmission.
+    # With a short queue, clients that open many connections at once wait for a SYN retransmission.
     request_queue_size = 256
 
     def __init__(self, port: int, folder: Path, requests: Counter[str]) -> None:
@@ -141,14 +142,14 @@ class _Server(ThreadingHTTPServer):
     def close_connections(self) -> None:
         with self.lock:
             for connection in self._open:
-                # Wakes the thread that reads from it, which then closes it. The client may have
-                # closed it first.
+                # Wakes up the thread that reads from the connection, which then closes it. Fails if
+                # the client has closed it first.
                 if isinstance(connection, socket.socket):
                     with contextlib.suppress(OSError):
                         connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: _Request, client_address: object) -> None:
-        # A client that hangs up is no news.
+        # A client may close its connection at any time.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -157,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
     server_version = SERVER_NAME
-    # Headers and body are written apart; Nagle would hold the second back for 40 ms.
+    # Headers and body are separate writes; Nagle's algorithm would delay the second by 40 ms.
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
@@ -181,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.OK, data, headers)
 
-    do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+    do_HEAD = do_GET  # noqa: N815 - name required by http.server
 
     def _answer(self, status: HTTPStatus, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -193,4 +194,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, _format: str, *_args: object) -> None:
-        """Say nothing: a demo's terminal shows progress."""
+        """Suppress the access log: the terminal of the demo shows progress."""

@@ -1,1 +1,1 @@
-"""Manifests to what a person looks at: contact sheets and plots. No Dagster."""
+"""Contact sheets and plots for people to review, made from manifests. No Dagster here."""

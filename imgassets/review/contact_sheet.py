@@ -1,8 +1,7 @@
-"""Before | after, a few pictures of a partition, the doubtful ones first.
+"""Draw a small contact sheet: a few raw images of a partition beside the processed ones.
 
-Here lives choosing the pictures, and the small sheet: it is stored inline in Dagster's event log,
-so it has some tens of kilobytes. How a pair is drawn is in `drawing`; the sheets of full size are
-in `pages`.
+This module selects the images to review. The sheet is stored inline in Dagster's event log, so it
+is small (some tens of kilobytes). Drawing is in `drawing`; the full-size sheets are in `pages`.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from collections.abc import Sequence
 from PIL import ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.review.drawing import INK, Layout, pair, sheet
+from imgassets.review.drawing import INK, Layout, draw_sheet, load_pair
 from imgassets.storage import Folder
 
-# Catalogue pictures are mostly 2:3.
-_LAYOUT = Layout(cell=(130, 195), pairs=3, gap=4, caption=26, font_size=10, letters=44)
+# Most catalogue images have the aspect ratio 2:3.
+_LAYOUT = Layout(cell=(130, 195), pairs=3, gap=4, caption=26, font_size=10, max_key_length=44)
 _QUALITY = 66
 
-_GOOD_RATIO = (0.25, 0.97)
+_USUAL_TRIM_RATIO = (0.25, 0.97)
 
 
 def contact_sheet(
@@ -31,60 +30,72 @@ def contact_sheet(
     *,
     limit: int = 12,
 ) -> bytes:
-    """Draw pictures of a partition as served, beside what was made of them.
+    """Draw raw images of a partition beside the processed ones.
 
-    On the served picture stand the face boxes (red), the line of the cut (orange), and the part
-    that was kept (green). Two thirds of the places go to the most doubtful pictures (close-ups,
-    low face scores, extreme trims), the rest to others, evenly spread over the partition.
+    The raw image is marked with the face boxes (red), the cut line (orange) and the kept area
+    (green). `select_rows` selects the images.
 
     Args:
-        rows: the manifest of `processed_images`.
-        raw_rows: the manifest of `raw_images`; says where the served pictures lie.
-        raw_folder: that the paths of `raw_rows` are relative to.
-        folder: that the paths of `rows` are relative to.
-        limit: pictures on the sheet.
+        rows: The manifest of `processed_images`.
+        raw_rows: The manifest of `raw_images`, which has the paths of the raw images.
+        raw_folder: Folder that the paths of `raw_rows` are relative to.
+        folder: Folder that the paths of `rows` are relative to.
+        limit: Maximum number of rows on the sheet.
 
     Returns:
-        A JPEG of about 800 pixels width.
+        A JPEG about 800 pixels wide.
     """
     paths = {raw.key: raw.path for raw in raw_rows}
     pairs = [
-        pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT) for row in chosen(rows, limit)
+        load_pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT)
+        for row in select_rows(rows, limit)
     ]
-    image, draw = sheet(pairs, _LAYOUT)
+    image, draw = draw_sheet(pairs, _LAYOUT)
     if not pairs:
         font = ImageFont.load_default(_LAYOUT.font_size)
-        draw.text((_LAYOUT.gap, _LAYOUT.gap), "no picture was made", INK, font)
+        draw.text((_LAYOUT.gap, _LAYOUT.gap), "no processed images", INK, font)
     file = io.BytesIO()
-    # Thin coloured lines need full colour resolution.
+    # Chroma subsampling would blur the thin coloured lines.
     image.save(file, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
     return file.getvalue()
 
 
-def chosen(rows: Sequence[ProcessedRow], limit: int) -> list[ProcessedRow]:
-    """The rows that a sheet shows: the most doubtful first, then some of the others."""
-    candidates = shown(rows)
-    by_doubt = sorted(candidates, key=doubt, reverse=True)
-    if len(by_doubt) <= limit:
-        return by_doubt
-    first = by_doubt[: -(-limit * 2 // 3)]
-    taken = {row.key for row in first}
-    others = [row for row in candidates if row.key not in taken]
-    places = limit - len(first)
-    return first + [others[len(others) * place // places] for place in range(places)]
+def select_rows(rows: Sequence[ProcessedRow], limit: int) -> list[ProcessedRow]:
+    """Select the rows to show on sheets.
+
+    Args:
+        rows: The manifest of `processed_images`.
+        limit: Maximum number of rows to select.
+
+    Returns:
+        All rows that can be shown, by review priority, if there are at most `limit`. Otherwise two
+        thirds of `limit` by review priority, then others spread evenly over the partition.
+    """
+    candidates = showable_rows(rows)
+    by_priority = sorted(candidates, key=review_priority, reverse=True)
+    if len(by_priority) <= limit:
+        return by_priority
+    first = by_priority[: -(-limit * 2 // 3)]
+    first_keys = {row.key for row in first}
+    others = [row for row in candidates if row.key not in first_keys]
+    free = limit - len(first)
+    return first + [others[len(others) * number // free] for number in range(free)]
 
 
-def shown(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
-    """The rows that there is something to show of: a picture was made, or could not be cropped."""
+def showable_rows(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
+    """The rows of images that were processed, or rejected because the face is too close."""
     return [row for row in rows if row.outcome in (Outcome.OK, Outcome.TOO_CLOSE)]
 
 
-def doubt(row: ProcessedRow) -> float:
-    """How much a picture deserves a look, from 0."""
+def review_priority(row: ProcessedRow) -> float:
+    """How urgently an image needs a review: 0 for none, 2 for a close-up.
+
+    A low face score and a trim ratio outside the usual range raise it.
+    """
     too_close = 2.0 if row.outcome == Outcome.TOO_CLOSE else 0.0
     face = 0.0 if row.face_score is None else 1 - row.face_score
     trim = 0.0
     if row.trim_ratio is not None:
-        low, high = _GOOD_RATIO
+        low, high = _USUAL_TRIM_RATIO
         trim = max(0.0, (low - row.trim_ratio) / low, (row.trim_ratio - high) / (1 - high) / 2)
     return max(too_close, face, trim)

@@ -1,7 +1,6 @@
-"""One picture as served, beside what was made of it: what contact sheets are put together from.
+"""Draw pairs of raw and processed images, with boxes and captions, on contact sheets.
 
-Here lives drawing a pair with its boxes and its caption. Which pictures are shown, and where the
-sheets go, is in `contact_sheet` and `pages`.
+Selecting images is in `contact_sheet`; writing files is in `contact_sheet` and `pages`.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from imgassets.storage import Folder
 
 PAPER, INK = (236, 238, 241), (30, 34, 40)
 _FACE, _CHIN, _KEPT = (230, 40, 40), (255, 140, 0), (0, 150, 70)
-_ORIENTATION = 0x0112  # the tag in EXIF
-_TURNED = range(5, 9)  # orientations that swap width and height
+_ORIENTATION = 0x0112  # EXIF tag
+_SWAPS_SIDES = range(5, 9)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How pairs stand on a sheet; lengths in pixels.
+    """The grid of pairs on a sheet; lengths in pixels.
 
     Attributes:
-        cell: width and height that a picture may take.
-        pairs: in a row.
-        gap: between pictures.
-        caption: height of the text below a pair.
-        font_size: of that text.
-        letters: of a key that fit beside each other.
+        cell: Maximum width and height of an image.
+        pairs: Number of pairs per line.
+        gap: Distance between images.
+        caption: Height of the caption below a pair.
+        font_size: Font size of the caption.
+        max_key_length: Number of characters of a key that fit into the caption.
     """
 
     cell: tuple[int, int]
@@ -39,37 +38,37 @@ class Layout:
     gap: int
     caption: int
     font_size: int
-    letters: int
+    max_key_length: int
 
     @property
     def pitch(self) -> tuple[int, int]:
-        """From one pair to the next, across and down."""
+        """Distance from one pair to the next, horizontal and vertical."""
         return 2 * self.cell[0] + 3 * self.gap, self.cell[1] + self.caption + 2 * self.gap
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture as served and as made, each fitted into a cell; none where it is gone."""
+    """A raw and a processed image, each scaled into a cell; None if the file is missing."""
 
     row: ProcessedRow
     before: Image.Image | None
     after: Image.Image | None
 
 
-def pair(
+def load_pair(
     row: ProcessedRow, path: str | None, raw_folder: Folder, folder: Folder, layout: Layout
 ) -> Pair:
-    """Read both pictures of a row.
+    """Read both images of a row, and draw the boxes on the raw one.
 
     Args:
-        row: what was done.
-        path: of the served picture in `raw_folder`, if there is one.
-        raw_folder: where served pictures lie.
-        folder: where pictures made lie.
-        layout: says how large they get.
+        row: Row of `processed_images`.
+        path: Path of the raw image in `raw_folder`; None if there is none.
+        raw_folder: Folder of the raw images.
+        folder: Folder of the processed images.
+        layout: Layout with the cell size.
     """
-    before = None if path is None else _opened(raw_folder, path, layout.cell)
-    after = None if row.path is None else _opened(folder, row.path, layout.cell)
+    before = None if path is None else _load_scaled(raw_folder, path, layout.cell)
+    after = None if row.path is None else _load_scaled(folder, row.path, layout.cell)
     return Pair(
         row,
         None if before is None else _with_boxes(*before, row),
@@ -77,59 +76,62 @@ def pair(
     )
 
 
-def sheet(
+def draw_sheet(
     pairs: Sequence[Pair], layout: Layout, head: int = 0
 ) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Lay pairs out in rows.
+    """Draw pairs on a grid.
 
     Args:
-        pairs: in the order of reading.
-        layout: where they stand.
-        head: pixels that are left free above them.
+        pairs: The pairs, in reading order.
+        layout: The grid.
+        head: Height of the empty area above the pairs, in pixels.
+
+    Returns:
+        The sheet and its drawing context.
     """
     across, down = layout.pitch
     lines = max(1, -(-len(pairs) // layout.pairs))
     image = Image.new("RGB", (layout.pairs * across, head + lines * down), PAPER)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(layout.font_size)
-    for number, shown in enumerate(pairs):
+    for number, pair in enumerate(pairs):
         x = number % layout.pairs * across + layout.gap
         y = head + number // layout.pairs * down + layout.gap
-        _paste(image, shown.before, (x, y), layout)
-        _paste(image, shown.after, (x + layout.cell[0] + layout.gap, y), layout)
-        text = _caption(shown.row, layout.letters)
+        _paste(image, pair.before, (x, y), layout)
+        _paste(image, pair.after, (x + layout.cell[0] + layout.gap, y), layout)
+        text = _caption(pair.row, layout.max_key_length)
         draw.multiline_text((x, y + layout.cell[1] + 1), text, INK, font, spacing=1)
     return image, draw
 
 
-def _opened(
+def _load_scaled(
     folder: Folder, path: str, cell: tuple[int, int]
 ) -> tuple[Image.Image, tuple[float, float]] | None:
-    """A picture that fits into a cell, and how much smaller it is than the file's, each way."""
+    """Read an image scaled into a cell, upright, with its horizontal and vertical scale."""
     try:
         file = Image.open(io.BytesIO(folder.read(path)))
     except FileNotFoundError:
         return None
     width, height = file.size
-    if file.getexif().get(_ORIENTATION) in _TURNED:
+    if file.getexif().get(_ORIENTATION) in _SWAPS_SIDES:
         width, height = height, width
-    # A JPEG is decoded at a half or a quarter, where that still fills the cell.
+    # Decodes a JPEG at 1/2, 1/4 or 1/8 of its size if that still fills the cell.
     file.draft("RGB", (max(cell), max(cell)))
-    picture = ImageOps.exif_transpose(file).convert("RGB")
-    picture.thumbnail(cell, Image.Resampling.BOX, reducing_gap=None)
-    return picture, (picture.width / width, picture.height / height)
+    image = ImageOps.exif_transpose(file).convert("RGB")
+    image.thumbnail(cell, Image.Resampling.BOX, reducing_gap=None)
+    return image, (image.width / width, image.height / height)
 
 
-def _with_boxes(picture: Image.Image, scale: tuple[float, float], row: ProcessedRow) -> Image.Image:
-    draw = ImageDraw.Draw(picture)
+def _with_boxes(image: Image.Image, scale: tuple[float, float], row: ProcessedRow) -> Image.Image:
+    draw = ImageDraw.Draw(image)
     if row.kept_box is not None:
         _rectangle(draw, row.kept_box, scale, _KEPT)
     for box in row.face_boxes or []:
         _rectangle(draw, box, scale, _FACE)
     if row.face_cut is not None:
         y = row.face_cut * scale[1]
-        draw.line([(0, y), (picture.width, y)], _CHIN, 2)
-    return picture
+        draw.line([(0, y), (image.width, y)], _CHIN, 2)
+    return image
 
 
 def _rectangle(
@@ -152,18 +154,18 @@ def _rectangle(
 
 
 def _paste(
-    image: Image.Image, picture: Image.Image | None, place: tuple[int, int], layout: Layout
+    sheet: Image.Image, image: Image.Image | None, corner: tuple[int, int], layout: Layout
 ) -> None:
     width, height = layout.cell
-    if picture is None:
-        frame = [place[0], place[1], place[0] + width - 1, place[1] + height - 1]
-        ImageDraw.Draw(image).rectangle(frame, outline=INK)
+    if image is None:
+        frame = [corner[0], corner[1], corner[0] + width - 1, corner[1] + height - 1]
+        ImageDraw.Draw(sheet).rectangle(frame, outline=INK)
         return
-    left = place[0] + (width - picture.width) // 2
-    image.paste(picture, (left, place[1] + (height - picture.height) // 2))
+    left = corner[0] + (width - image.width) // 2
+    sheet.paste(image, (left, corner[1] + (height - image.height) // 2))
 
 
-def _caption(row: ProcessedRow, letters: int) -> str:
+def _caption(row: ProcessedRow, max_key_length: int) -> str:
     parts = [] if row.outcome == Outcome.OK else [str(row.outcome)]
     if row.face_count:
         parts.append(f"{row.face_count} face{'s' * (row.face_count > 1)} {row.face_score:.2f}")
@@ -171,4 +173,4 @@ def _caption(row: ProcessedRow, letters: int) -> str:
         parts.append("no face")
     if row.trim_ratio is not None:
         parts.append(f"trim {row.trim_ratio:.2f}")
-    return f"{row.key[:letters]}\n{', '.join(parts)}"
+    return f"{row.key[:max_key_length]}\n{', '.join(parts)}"

@@ -1,8 +1,7 @@
-"""Contact sheets and plots as files beside a partition's manifest.
+"""Write contact sheets and plots as files beside a partition's manifest.
 
-Here lives which files there are, how the pages of full size are laid out, and that files of an
-earlier run go. How pictures are chosen is in `contact_sheet`, how pairs are drawn in `drawing`,
-plots in `plots`.
+This module lays out the full-size pages and removes the files of earlier runs. Selecting images is
+in `contact_sheet`, drawing pairs in `drawing`, histograms in `plots`.
 """
 
 from __future__ import annotations
@@ -19,35 +18,35 @@ from dataclasses import dataclass, fields, replace
 from PIL import ImageFont
 
 from imgassets.manifests import ProcessedRow, RawRow
-from imgassets.review.contact_sheet import chosen, contact_sheet, shown
-from imgassets.review.drawing import INK, Layout, Pair, pair, sheet
+from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
+from imgassets.review.drawing import INK, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
 from imgassets.storage import CONTACT_SHEET, Folder
 
 REVIEW = "review"
-"""The folder of the files of full size, beside the manifest."""
+"""Folder of the full-size files, beside the manifest."""
 INDEX = "index.json"
-"""In that folder: which pictures stand on which page."""
+"""File in that folder that lists the image keys of each page."""
 HISTOGRAMS = "histograms.png"
-PICTURES_A_PAGE = 40
+IMAGES_PER_PAGE = 40
 
-# A picture of 2:3 at the default size of 448 pixels stands there pixel by pixel. A page is
-# 12 megapixels: what a browser shows at once.
-_LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, letters=66)
+# A 2:3 image of the default size, 448 pixels high, is shown without scaling. A full page has
+# 12 megapixels, which browsers still display at once.
+_LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, max_key_length=66)
 _HEAD, _HEAD_SIZE = 40, 20
 _QUALITY = 80
 _PLOT_SCALE = 3
-_VERSION = 2  # to be raised by whoever changes what the files look like
+_VERSION = 3  # increment it when the look of the files changes, so that they are drawn again
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A sheet of full size.
+    """A full-size contact sheet.
 
     Attributes:
-        name: of the file in the folder `review`.
-        keys: of the pictures on it, in the order of reading.
+        name: Name of the file in the folder `review`.
+        keys: Keys of the images on it, in reading order.
     """
 
     name: str
@@ -63,36 +62,36 @@ def write_review(
     title: str,
     max_pages: int,
 ) -> list[Page]:
-    """Write the small contact sheet, the pages of full size, and the plots of full size.
+    """Write the small contact sheet, the full-size pages and the full-size histograms.
 
-    A page shows before | after at a legible size, the doubtful pictures first. Where the partition
-    has more pictures than the pages hold, two thirds of the places go to the most doubtful and the
-    rest is spread over the others; every page says so. One page at a time is in memory (some
-    40 MB). What an earlier run wrote and this one does not is removed. Where nothing has changed,
-    the files stay as they are, and with them served pictures that are gone since.
+    A page shows raw images beside the processed ones at a legible size, by review priority. If the
+    partition has more images than the pages hold, they show a selection (`select_rows`) and say so.
+    One page at a time is in memory (about 40 MB). Files of an earlier run that are no longer needed
+    are removed. If nothing has changed, no file is written again, so that pages keep showing raw
+    images that were removed since.
 
     Args:
-        rows: the manifest of `processed_images`.
-        raw_rows: the manifest of `raw_images`.
-        raw_folder: that the paths of `raw_rows` are relative to.
-        folder: of the manifest of `processed_images`.
-        title: stands on every page.
-        max_pages: of `PICTURES_A_PAGE` pictures.
+        rows: The manifest of `processed_images`.
+        raw_rows: The manifest of `raw_images`.
+        raw_folder: Folder that the paths of `raw_rows` are relative to.
+        folder: Folder of the manifest of `processed_images`.
+        title: Title of every page.
+        max_pages: Maximum number of pages, with `IMAGES_PER_PAGE` images each.
 
     Returns:
-        The pages of full size, in order.
+        The full-size pages, in order.
 
     Raises:
-        StorageError: a file cannot be read or written.
+        StorageError: A file cannot be read or written.
     """
     review = folder / REVIEW
     state = _state(rows, title, max_pages)
-    if (known := _known(review, state)) is not None:
-        return known
-    # The index is written last, so that a run that dies meanwhile draws all anew.
+    if (unchanged := _pages_of_same_state(review, state)) is not None:
+        return unchanged
+    # The index is written last: after a crash in between, the next run draws everything again.
     review.remove(INDEX)
     pages: list[Page] = []
-    if shown(rows):
+    if showable_rows(rows):
         folder.write(CONTACT_SHEET, contact_sheet(rows, raw_rows, raw_folder, folder))
         review.write(HISTOGRAMS, histograms(rows, scale=_PLOT_SCALE))
         pages = _write_pages(rows, raw_rows, raw_folder, folder, title=title, max_pages=max_pages)
@@ -117,52 +116,54 @@ def _write_pages(
     title: str,
     max_pages: int,
 ) -> list[Page]:
-    there = len(shown(rows))
-    listed = chosen(rows, max_pages * PICTURES_A_PAGE)
+    total = len(showable_rows(rows))
+    selected = select_rows(rows, max_pages * IMAGES_PER_PAGE)
     paths = {raw.key: raw.path for raw in raw_rows}
-    starts = range(0, len(listed), PICTURES_A_PAGE)
+    starts = range(0, len(selected), IMAGES_PER_PAGE)
     pages: list[Page] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, start in enumerate(starts, 1):
-            part = listed[start : start + PICTURES_A_PAGE]
+            page_rows = selected[start : start + IMAGES_PER_PAGE]
             pairs = list(
                 pool.map(
-                    lambda row: pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT), part
+                    lambda row: load_pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT),
+                    page_rows,
                 )
             )
-            image, draw = sheet(pairs, _fitted(_LAYOUT, pairs), _HEAD)
+            image, draw = draw_sheet(pairs, _fitted(_LAYOUT, pairs), _HEAD)
             head = (
-                f"{title}   page {number} of {len(starts)}: pictures {start + 1} to "
-                f"{start + len(part)}, the most doubtful first; {_told(len(listed), there)}"
+                f"{title}   page {number} of {len(starts)}: images {start + 1} to "
+                f"{start + len(page_rows)} by review priority; "
+                f"{_selection_text(len(selected), total)}"
             )
-            place = (_LAYOUT.gap, _HEAD // 4)
-            draw.text(place, head, INK, ImageFont.load_default(_HEAD_SIZE))
+            corner = (_LAYOUT.gap, _HEAD // 4)
+            draw.text(corner, head, INK, ImageFont.load_default(_HEAD_SIZE))
             file = io.BytesIO()
             image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
             name = f"page_{number:03}.jpg"
             (folder / REVIEW).write(name, file.getvalue())
-            pages.append(Page(name, [row.key for row in part]))
+            pages.append(Page(name, [row.key for row in page_rows]))
     return pages
 
 
 def _fitted(layout: Layout, pairs: Sequence[Pair]) -> Layout:
-    """The layout with cells no higher than the pictures are."""
+    """The layout with its cells reduced to the height of the highest image."""
     width, most = layout.cell
     heights = [each.height for pair in pairs for each in (pair.before, pair.after) if each]
     return replace(layout, cell=(width, min(most, max(heights, default=most))))
 
 
-def _told(listed: int, there: int) -> str:
-    if listed == there:
-        return f"all {there:,}"
+def _selection_text(selected: int, total: int) -> str:
+    if selected == total:
+        return f"all {total:,} images"
     return (
-        f"{listed:,} of {there:,} are shown, the last third of them evenly taken from the rest "
+        f"{selected:,} of {total:,} images, the last third spread evenly over the partition "
         "(review.max_pages)"
     )
 
 
 def _state(rows: Sequence[ProcessedRow], title: str, max_pages: int) -> str:
-    """A hash of all that the files are drawn from."""
+    """A hash of everything that the files are drawn from."""
     names = [field.name for field in fields(ProcessedRow)]
     digest = hashlib.sha256(repr((_VERSION, title, max_pages)).encode())
     for row in rows:
@@ -170,8 +171,8 @@ def _state(rows: Sequence[ProcessedRow], title: str, max_pages: int) -> str:
     return digest.hexdigest()
 
 
-def _known(review: Folder, state: str) -> list[Page] | None:
-    """The pages of an earlier run, if it drew the same."""
+def _pages_of_same_state(review: Folder, state: str) -> list[Page] | None:
+    """The pages of an earlier run with the same state; None if there was none."""
     try:
         index = json.loads(review.read(INDEX))
     except (FileNotFoundError, ValueError):

