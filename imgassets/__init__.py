@@ -4,8 +4,8 @@
 
     defs = build_defs(Settings(data_root="s3://my-bucket/images"), key_prefix="fashion")
 
-The public names are imported when they are first used: `import imgassets` alone imports neither
-Dagster nor OpenCV.
+Public names are imported on first use, so `import imgassets` alone imports neither Dagster nor
+OpenCV.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used."""
+    """Import a public name on first use."""
     if name == "__version__":
         from importlib.metadata import version
 
@@ -41,5 +41,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """All names, those that are not imported yet included: `dg` looks for components here."""
+    """All names, including those not imported yet: `dg` finds components in this list."""
     return sorted({*globals(), *__all__})

@@ -1,7 +1,6 @@
-"""`imgassets`: what Dagster's own command line does not do.
+"""The command `imgassets`: set-up, checks and the demo; runs are launched with `dagster`.
 
-Here lives what a person types and reads. Every error that a user can cause ends in one sentence
-and exit code 1, never in a stack trace.
+Errors that a user can cause end with one message and exit code 1, without a traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from imgassets.sources.opening import mongodb_address, open_source
 
 
 def main() -> None:
-    """Run the command line; reads `.env` of the current folder, as Dagster does."""
+    """Run the command line; like Dagster, it reads `.env` in the current folder."""
     load_dotenv(Path.cwd() / ".env")
     cli(prog_name="imgassets")
 
@@ -39,14 +38,14 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
-@click.option("--postgres", is_flag=True, help="Keep Dagster's runs and events in Postgres.")
+@click.option("--postgres", is_flag=True, help="Store Dagster's runs and events in Postgres.")
 def init(folder: Path, *, postgres: bool) -> None:
-    """Write a project: settings, workspace.yaml, dagster.yaml and an example of .env.
+    """Write a project folder: settings, workspace.yaml, dagster.yaml and .env.example.
 
-    Files that exist are left as they are.
+    Existing files are kept.
     """
     for file in write_project(folder, postgres=postgres):
-        click.echo(f"{'wrote' if file.new else 'kept '} {file.path}")
+        click.echo(f"{'wrote' if file.created else 'kept '} {file.path}")
     click.echo(
         "\nNext: edit config/imgassets.yaml, put MONGODB_URI into .env (see .env.example), then\n"
         '  export DAGSTER_HOME="$PWD/.imgassets/dagster_home"\n'
@@ -59,9 +58,9 @@ def init(folder: Path, *, postgres: bool) -> None:
 def sync() -> None:
     """Register the retailers of the source as partitions.
 
-    Retailers that have gone from the source keep their partitions and pictures.
+    Retailers that are no longer in the source keep their partitions and images.
     """
-    with _told():
+    with friendly_errors():
         settings = load_settings()
         from imgassets.defs.instance import open_instance
         from imgassets.defs.partitions import RETAILERS
@@ -88,7 +87,7 @@ def sync() -> None:
     console.print(table)
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
     if synced.absent:
-        console.print(f"registered, but no longer in the source: {', '.join(synced.absent)}")
+        console.print(f"registered, but not in the source: {', '.join(synced.absent)}")
     for oddity, count in survey.account.counts.items():
         console.print(f"{count} documents belong to no partition: {oddity}")
     for slug, names in survey.conflicts.items():
@@ -99,28 +98,28 @@ def sync() -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check settings, database, storage and face model; say what is wrong and what to do."""
-    from imgassets.doctor import examine
+    """Check settings, source, storage, face model and DAGSTER_HOME, and explain what is wrong."""
+    from imgassets.doctor import diagnose
 
-    signs = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
+    labels = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
     console = Console(soft_wrap=True)
     failed = False
-    for finding in examine(mongodb_address):
-        failed |= finding.verdict == "error"
-        console.print(f"{signs[finding.verdict]} {finding.what}: ", end="")
-        console.print(finding.sentence, markup=False, highlight=False)
+    for diagnosis in diagnose(mongodb_address):
+        failed |= diagnosis.status == "error"
+        console.print(f"{labels[diagnosis.status]} {diagnosis.subject}: ", end="")
+        console.print(diagnosis.message, markup=False, highlight=False)
     if failed:
         sys.exit(1)
 
 
 @cli.command()
-@click.option("--ui", is_flag=True, help="Open the Dagster UI on the demo's state.")
-@click.option("--port", default=3000, show_default=True, help="Of the Dagster UI.")
+@click.option("--ui", is_flag=True, help="Start the Dagster UI with the results of the demo.")
+@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
 def demo(*, ui: bool, port: int) -> None:
-    """Send a sample catalogue through the assets, and print what became of it."""
+    """Run all assets on a sample catalogue, and print a summary of the results."""
     from imgassets.demo.run import run_demo, run_ui
 
-    with _told():
+    with friendly_errors():
         if ui:
             sys.exit(run_ui(port))
         if not run_demo():
@@ -129,27 +128,27 @@ def demo(*, ui: bool, port: int) -> None:
 
 @cli.group()
 def db() -> None:
-    """An embedded MongoDB for trying things out; it has no passwords."""
+    """Control an embedded MongoDB for trials; it has no authentication."""
 
 
 @db.command()
 def start() -> None:
-    """Start it, if it is not running, and print the address to export."""
-    with _told():
+    """Start the server if it is not running, and print the line to export its address."""
+    with friendly_errors():
         click.echo(f"export MONGODB_URI='{_embedded_mongo().ensure_running()}'")
 
 
 @db.command()
 def stop() -> None:
-    """Stop it; its data stay."""
-    with _told():
+    """Stop the server; its data is kept."""
+    with friendly_errors():
         click.echo("stopped" if _embedded_mongo().stop() else "was not running")
 
 
 @db.command()
 def status() -> None:
-    """Say whether it runs, and where."""
-    with _told():
+    """Show whether the server is running, and its address."""
+    with friendly_errors():
         state = _embedded_mongo().status()
         click.echo(f"running at {state.uri}, process {state.pid}" if state.uri else "not running")
 
@@ -159,8 +158,12 @@ def _embedded_mongo() -> EmbeddedMongo:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Show an error that was written for the user as its one sentence."""
+def friendly_errors() -> Iterator[None]:
+    """Show the message of errors that are written for the user, without a traceback.
+
+    Raises:
+        click.ClickException: one of these errors was raised inside the `with` block.
+    """
     from imgassets.imaging.models import ModelError
     from imgassets.sources.listing import SourceError
     from imgassets.storage import StorageError

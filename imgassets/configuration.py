@@ -1,8 +1,8 @@
-"""Reads and validates the settings: files, then environment variables.
+"""Reads the settings from YAML files and environment variables, and validates them.
 
-`config/default.yaml`, then the file that `IMGASSETS_CONFIG` names or else `config/imgassets.yaml`,
-then environment variables (`IMGASSETS__DOWNLOAD__THREADS=64`); each overrides the one before. An
-error names the option and where it is set. The options themselves are in `settings`.
+Each layer overrides the one before: `config/default.yaml`; the file that `IMGASSETS_CONFIG` names,
+or else `config/imgassets.yaml`; environment variables such as `IMGASSETS__DOWNLOAD__THREADS=64`.
+Errors name the option and the layer that sets it. The options are defined in `settings`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """A file of settings.
+    """A settings file.
 
     Attributes:
-        path: of the file.
-        name: for messages about an option in it.
-        described: for messages about the file itself.
+        path: the path of the file.
+        name: the name of the file in messages about an option in it.
+        described: the subject of messages about the file itself.
     """
 
     path: Path
@@ -41,10 +41,10 @@ class SettingsFile:
 
 
 def settings_files() -> list[SettingsFile]:
-    """The files that `load_settings` reads, the strongest first.
+    """The files that `load_settings` reads, in descending order of precedence.
 
-    The file that `IMGASSETS_CONFIG` names, or else `config/imgassets.yaml` of the project folder;
-    then `config/default.yaml`. Files of the project folder need not exist.
+    The file that `IMGASSETS_CONFIG` names, or else `config/imgassets.yaml` in the project folder;
+    then `config/default.yaml`. The files in the project folder are optional.
     """
     files: list[SettingsFile] = []
     folder = project_root() / "config"
@@ -61,15 +61,15 @@ def settings_files() -> list[SettingsFile]:
 
 @cache
 def load_settings() -> Settings:
-    """Read the settings of this process, once.
+    """Read the settings; the result is cached for the lifetime of the process.
 
     Raises:
-        SettingsError: a file cannot be read, or an option is unknown, of a wrong type or out of
-            range; all that is wrong is named at once, each with where it stands.
+        SettingsError: a file cannot be read, or an option is unknown, has the wrong type or is out
+            of range. The message lists all such options, each with the layer that sets it.
     """
     layers = [("environment", _from_environment())]
     layers += [(file.name, _from_file(file.path, file.described)) for file in settings_files()]
-    # Not empty: where one of two bounds is set alone, the other is that of the option's default.
+    # Start from the defaults: if only one of two bounds is set, the other keeps its default.
     values = Settings().model_dump()
     for _, layer in reversed(layers):
         values = merged(values, layer)
@@ -77,10 +77,14 @@ def load_settings() -> Settings:
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
-    """These settings with some options changed, as a person does for one run.
+    """Settings with some options overridden, for example for one run.
+
+    Args:
+        settings: the settings to start from; they are not changed.
+        overrides: values by section and option, as in a settings file.
 
     Raises:
-        SettingsError: an override is wrong.
+        SettingsError: an override is not valid; the message names it.
     """
     return validated(merged(settings.model_dump(), overrides), [("overrides", overrides)])
 
@@ -88,10 +92,14 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
 def validated(
     values: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> Settings:
-    """Check values that were merged from named layers, the strongest layer first.
+    """Validate values that were merged from several layers.
+
+    Args:
+        values: the merged values by section and option.
+        layers: name and values of each layer, in descending order of precedence; used in messages.
 
     Raises:
-        SettingsError: names each wrong option and the layer that set it.
+        SettingsError: options are not valid; the message names each with the layer that sets it.
     """
     problems: list[str] = []
     try:
@@ -123,11 +131,11 @@ def _from_environment() -> dict[str, Any]:
             )
     if not named:
         return {}
-    # Every run pays for what this module imports, and most set no such variable.
+    # Imported only if such a variable is set, because every run imports this module.
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
     class FromEnvironment(Settings, BaseSettings):
-        """Lets pydantic-settings find the environment variables of our options."""
+        """The form of `Settings` for which pydantic-settings reads environment variables."""
 
         model_config = SettingsConfigDict()
 

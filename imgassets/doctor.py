@@ -1,7 +1,7 @@
-"""Is everything there that a run needs? Each examination answers in one sentence.
+"""Checks that everything a run needs is available (`imgassets doctor`).
 
-Here lives what `imgassets doctor` looks at. It changes nothing but one small file that it writes
-to the storage and removes again.
+It writes and removes one small file in the storage, and fetches the face model if it is missing.
+How the results are printed is in `cli`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,47 @@ from imgassets.configuration import load_settings, settings_files
 from imgassets.folders import models_folder
 from imgassets.settings import Settings, SettingsError
 
-Verdict = Literal["ok", "warning", "error"]
+Status = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The answer of one examination: what was looked at, how it stands, and what to do."""
+class Diagnosis:
+    """The result of one check.
 
-    what: str
-    verdict: Verdict
-    sentence: str
+    Attributes:
+        subject: what was checked, for example `storage`.
+        status: `error` if no run can succeed, `warning` if something needs attention.
+        message: what was found and, if something is wrong, what to do.
+    """
+
+    subject: str
+    status: Status
+    message: str
 
 
-def examine(mongodb_uri: Callable[[], str]) -> Iterator[Finding]:
-    """Look at settings, source, storage, face model and DAGSTER_HOME, in this order.
+def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
+    """Check settings, source, storage, face model and DAGSTER_HOME, in this order.
 
     Args:
-        mongodb_uri: gives the address of MongoDB; called only where the source is one.
+        mongodb_uri: returns the address of MongoDB; called only if the source is MongoDB.
+
+    Yields:
+        One or more results per check; only one if the settings are not valid.
     """
     try:
         settings = load_settings()
     except SettingsError as error:
-        yield Finding("settings", "error", str(error))
+        yield Diagnosis("settings", "error", str(error))
         return
-    files = " over ".join(str(file.path) for file in settings_files())
-    yield Finding("settings", "ok", files or "no file: all defaults, and environment variables")
+    files = " overriding ".join(str(file.path) for file in settings_files())
+    yield Diagnosis("settings", "ok", files or "no file; defaults and environment variables only")
     yield from _source(settings, mongodb_uri)
     yield _storage(settings)
     yield _model(settings)
     yield _dagster_home()
 
 
-def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Finding]:
+def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
     from imgassets.sources.listing import SourceError, conflict
     from imgassets.sources.mongodb import MongoSource, masked
     from imgassets.sources.opening import open_source
@@ -61,44 +70,45 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Find
         source = open_source(settings, address)
         survey = source.survey()
     except SourceError as error:
-        yield Finding("source", "error", str(error))
+        yield Diagnosis("source", "error", str(error))
         return
-    place = settings.source.csv_path or settings.source.function or ""
+    location = settings.source.csv_path or settings.source.function or ""
     if addresses:
-        place = f"{masked(addresses[-1])} {settings.source.database}.{settings.source.collection}"
+        collection = f"{settings.source.database}.{settings.source.collection}"
+        location = f"{masked(addresses[-1])} {collection}"
     total = sum(survey.documents.values())
     if total:
         retailers = f"{len(survey.names)} retailers, {len(survey.documents)} partitions"
-        yield Finding("source", "ok", f"{place}: {total} documents, {retailers}")
+        yield Diagnosis("source", "ok", f"{location}: {total} documents, {retailers}")
     else:
-        yield Finding(
+        yield Diagnosis(
             "source",
             "warning",
-            f"{place} has no document that belongs to a partition; see that source.database, "
-            "source.collection, source.fields and start_date are right",
+            f"{location} has no document that belongs to a partition; check source.database, "
+            "source.collection, source.fields and start_date",
         )
     for slug, names in survey.conflicts.items():
-        yield Finding("source", "error", conflict(slug, names))
+        yield Diagnosis("source", "error", conflict(slug, names))
     for oddity, count in survey.account.counts.items():
         example = next(e for e in survey.account.examples if e[0] is oddity)
-        yield Finding(
+        yield Diagnosis(
             "source",
             "warning",
             f"{count} documents: {oddity}, for example {example[1]}: {example[2]}",
         )
     if isinstance(source, MongoSource) and not source.has_index():
-        keys = ", ".join(f'"{name}": {way}' for name, way in source.index_keys)
-        yield Finding(
+        keys = ", ".join(f'"{name}": {direction}' for name, direction in source.index_keys)
+        yield Diagnosis(
             "index",
             "warning",
-            "every run reads the whole collection; in mongosh: "
+            "missing, so every run reads the whole collection; in mongosh: "
             f"db.{settings.source.collection}.createIndex({{{keys}}})",
         )
     elif isinstance(source, MongoSource):
-        yield Finding("index", "ok", "a partition's documents are found by an index")
+        yield Diagnosis("index", "ok", "an index finds the documents of a partition")
 
 
-def _storage(settings: Settings) -> Finding:
+def _storage(settings: Settings) -> Diagnosis:
     from imgassets.storage import StorageError, open_storage
 
     root = open_storage(settings).root
@@ -108,29 +118,29 @@ def _storage(settings: Settings) -> Finding:
         root.read(name)
         root.remove(name)
     except (StorageError, OSError) as error:
-        return Finding("storage", "error", str(error))
-    return Finding("storage", "ok", f"{root.address} can be written")
+        return Diagnosis("storage", "error", str(error))
+    return Diagnosis("storage", "ok", f"{root.address} is writable")
 
 
-def _model(settings: Settings) -> Finding:
+def _model(settings: Settings) -> Diagnosis:
     from imgassets.imaging.models import ModelError, ensure_model
 
     try:
         path = ensure_model(settings.faces, models_folder())
     except ModelError as error:
-        return Finding("face model", "error", str(error))
-    return Finding("face model", "ok", f"{settings.faces.model}, {path.name}, checksum verified")
+        return Diagnosis("face model", "error", str(error))
+    return Diagnosis("face model", "ok", f"{settings.faces.model}, {path.name}, checksum verified")
 
 
-def _dagster_home() -> Finding:
+def _dagster_home() -> Diagnosis:
     folder = os.environ.get("DAGSTER_HOME")
     if not folder:
-        return Finding(
+        return Diagnosis(
             "DAGSTER_HOME",
             "warning",
-            "is not set in this shell; before you run `dagster` yourself: "
+            "is not set in this shell; before you run `dagster`: "
             'export DAGSTER_HOME="$PWD/.imgassets/dagster_home"',
         )
-    if not os.path.isabs(folder):  # noqa: PTH117  (no file is touched)
-        return Finding("DAGSTER_HOME", "error", f"is {folder!r}, but must be an absolute path")
-    return Finding("DAGSTER_HOME", "ok", folder)
+    if not os.path.isabs(folder):  # noqa: PTH117  (a check of the text; no file is accessed)
+        return Diagnosis("DAGSTER_HOME", "error", f"is {folder!r}, but must be an absolute path")
+    return Diagnosis("DAGSTER_HOME", "ok", folder)

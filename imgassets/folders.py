@@ -1,4 +1,7 @@
-"""Where this checkout, its data and its models lie; what is kept in them is elsewhere."""
+"""Paths of the project folder and its subfolders.
+
+The layout of manifests and images below `data_root` is in `storage`.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,20 @@ from pathlib import Path
 
 
 def project_root() -> Path:
-    """The folder that relative paths of the settings start from.
+    """The folder that relative paths in the settings are relative to.
 
-    It is the checkout that this package lies in, so that every shell and every Dagster process
-    means the same files; the working directory where the package is installed without one.
+    In a checkout it is the checkout's root, so that every shell and Dagster process uses the same
+    files. With an installed package it is the current working directory.
     """
     checkout = Path(__file__).resolve().parents[1]
     return checkout if (checkout / "config" / "default.yaml").is_file() else Path.cwd()
 
 
 def home() -> Path:
-    """The ignored folder of data, models, DAGSTER_HOME and the embedded database."""
+    """The folder for data, models, DAGSTER_HOME and the embedded database; git ignores it."""
     return project_root() / ".imgassets"
 
 
 def models_folder() -> Path:
-    """Where face detectors' files are kept; every run on this machine shares them."""
+    """The folder for the face detectors' files, shared by all runs on this machine."""
     return home() / "models"

@@ -1,8 +1,7 @@
-"""The three manifests: their columns, dtypes and outcomes.
+"""The columns, dtypes and outcomes of the three manifests, and conversion of rows to tables.
 
-A manifest is a table with one row a URL, and the product's contract: notebooks, DuckDB, Spark and
-the asset checks read it. Here live what a row holds and how rows become a table. Where manifests
-lie and how they are written is in `storage`.
+A manifest is a table with one row per URL. It is the project's data contract: notebooks, DuckDB,
+Spark and the asset checks read it. Locations and writing of manifests are in `storage`.
 """
 
 from __future__ import annotations
@@ -20,12 +19,16 @@ import pyarrow as pa
 
 
 class Outcome(StrEnum):
-    """What became of a URL or of its picture. Every row has exactly one."""
+    """The result of a download or of image processing; every row has exactly one.
+
+    Attributes:
+        meaning: the description for users.
+    """
 
     meaning: str
 
     def __new__(cls, word: str, meaning: str) -> Self:
-        """Make a word that knows its meaning."""
+        """Create a member whose value is the word, with its meaning as an attribute."""
         member = str.__new__(cls, word)
         member._value_ = word
         member.meaning = meaning
@@ -68,118 +71,120 @@ class UrlRow:
     """One image URL of one product document."""
 
     key: str
-    """Stable id of the picture in its partition, safe as a file name."""
+    """Stable id of the image in its partition, safe as a file name."""
     url: str
-    """Address of the picture, as the document has it."""
+    """URL of the image, as in the document."""
     retailer: str
     """Slug of the retailer."""
     date: str
     """Day of the document in UTC, `YYYY-MM-DD`."""
     product_id: str
-    """What names the product; see `source.fields.product_id`."""
+    """Id of the product; see `source.fields.product_id`."""
     position: int
-    """Place of the URL in the document's list, from 0."""
+    """Index of the URL in the document's list, starting at 0."""
     document_id: str
     """`_id` of the document that lists the URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow(UrlRow):
-    """What happened to one URL."""
+    """The result of downloading one URL."""
 
     outcome: Outcome
-    """What became of the URL: `ok`, or why there is no picture."""
+    """Result of the download: `ok`, or the reason why there is no image."""
     http_status: int | None = None
-    """Status of the last answer; none where no answer came."""
+    """HTTP status of the last response; null if there was no response."""
     error: str | None = None
-    """One sentence for a person; of an ok picture, why it could not be refreshed."""
+    """Error message; for an `ok` image, the reason why it could not be refreshed."""
     attempts: int = 0
-    """Requests made, the first one included."""
+    """Number of requests, including the first one."""
     path: str | None = None
-    """Where the served bytes lie, relative to the folder of the manifest."""
+    """Path of the served bytes, relative to the folder of the manifest."""
     bytes: int | None = None
-    """Size of the served file."""
+    """Size of the served file in bytes."""
     sha256: str | None = None
-    """Of the served bytes."""
+    """SHA-256 of the served bytes, in hex."""
     format: str | None = None
-    """`jpeg`, `png`, ...: judged by the bytes."""
+    """Image format, detected from the bytes: `jpeg`, `png`, ..."""
     width: int | None = None
-    """Pixels, before any EXIF orientation."""
+    """Width in pixels, before any EXIF orientation is applied."""
     height: int | None = None
-    """Pixels, before any EXIF orientation."""
+    """Height in pixels, before any EXIF orientation is applied."""
     etag: str | None = None
-    """The server's name for this version of the picture."""
+    """ETag header of the response: the server's id of this version of the image."""
     last_modified: str | None = None
-    """When the picture changed, as the server says it."""
+    """Last-Modified header of the response."""
     fetched_at: dt.datetime | None = None
-    """When the answer was complete, in UTC."""
+    """Time at which the response was complete, in UTC."""
     elapsed_ms: int | None = None
-    """From the first attempt to the last byte, waits between attempts included."""
+    """Milliseconds from the first attempt to the last byte, including waits between attempts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessedRow:
-    """What was done to one picture."""
+    """The result of processing one image."""
 
     key: str
     """As in `raw_images`; each key has exactly one row."""
     url: str
-    """Address of the picture, as the document has it."""
+    """URL of the image, as in the document."""
     product_id: str
-    """What names the product; see `source.fields.product_id`."""
+    """Id of the product; see `source.fields.product_id`."""
     raw_sha256: str | None = None
-    """Of the served bytes that the picture was made from."""
+    """SHA-256 of the served bytes from which the image was made, in hex."""
     outcome: Outcome
-    """What became of the picture: `ok`, or why none was made."""
+    """Result of the processing: `ok`, or the reason why there is no processed image."""
     error: str | None = None
-    """One sentence for a person."""
+    """Error message."""
     path: str | None = None
-    """Where the picture made lies, relative to the folder of the manifest."""
+    """Path of the processed image, relative to the folder of the manifest."""
     bytes: int | None = None
-    """Size of that file; none in manifests older than this column."""
+    """Size of the processed file in bytes; null in manifests older than this column."""
     sha256: str | None = None
-    """Of that file."""
+    """SHA-256 of the processed file, in hex."""
     width: int | None = None
-    """Pixels of the picture made."""
+    """Width of the processed image in pixels."""
     height: int | None = None
-    """Pixels of the picture made."""
+    """Height of the processed image in pixels."""
     face_count: int | None = None
-    """Faces found; none where the picture was not looked at."""
+    """Number of detected faces; null if face detection did not run on the image."""
     face_box: list[int] | None = None
-    """`[x, y, width, height]` of the face with the lowest chin, in pixels of the served picture
-    as it is seen (its EXIF orientation applied)."""
+    """`[x, y, width, height]` of the face with the lowest chin, in pixels of the served image with
+    its EXIF orientation applied."""
     face_score: float | None = None
-    """Of that face, 0 to 1."""
+    """Detection score of that face, 0 to 1."""
     face_boxes: list[list[int]] | None = None
-    """Of all faces, the one of `face_box` first; as that one."""
+    """Boxes of all faces, in the form of `face_box`, which is the first."""
     face_scores: list[float] | None = None
-    """Of all faces, in the order of `face_boxes`."""
+    """Detection scores of all faces, in the order of `face_boxes`."""
     face_landmarks: list[list[int]] | None = None
-    """Of all faces: x and y of right eye, left eye, nose, right and left corner of the mouth."""
+    """Landmarks of all faces, in the order of `face_boxes`: x and y of right eye, left eye, nose,
+    right and left corner of the mouth."""
     face_action: str | None = None
-    """What was done: `crop`, `blur`, `pixelate`, `fill`, `crop_and_blur`, or `none`; none where
-    there is no face."""
+    """Action applied to the faces: `crop`, `blur`, `pixelate`, `fill`, `crop_and_blur`, or `none`;
+    null if no face was detected."""
     face_rule: str | None = None
-    """What decided the row of a crop: `lowest_chin`; `lowest_that_fits`, where a cut below the
-    lowest chin would leave too little; `too_close`, where every cut would."""
+    """Rule that chose the cut of a crop: `lowest_chin`; `lowest_that_fits` if a cut below the
+    lowest chin would leave too little; `too_close` if every cut would."""
     face_cut: int | None = None
-    """Row of the served picture above which all was cut off; none where nothing was."""
+    """Row of the served image above which everything was cut off; null if there was no cut."""
     face_removed: bool | None = None
-    """Whether no detected face is left; none where none was found."""
+    """Whether all detected faces were removed; null if no face was detected."""
     trim_box: list[int] | None = None
-    """`[x, y, width, height]` kept by the trim, in pixels of the picture before the trim."""
+    """`[x, y, width, height]` that the trim kept, in pixels of the image before the trim."""
     trim_threshold: float | None = None
-    """At which the box was found: grey variance (method variance), or slope of an edge in levels a
-    pixel (background); none where nothing was trimmed."""
+    """Threshold at which the box was found: grey variance (method `variance`), or slope of an edge
+    in grey levels per pixel (`background`); null if nothing was trimmed."""
     trim_ratio: float | None = None
-    """Area kept / area before the trim, 0 to 1."""
+    """Area that the trim kept / area before the trim, 0 to 1."""
     kept_box: list[int] | None = None
-    """`[x, y, width, height]` of the served picture that the picture made shows."""
+    """`[x, y, width, height]` of the region that the processed image shows, in pixels of the served
+    image."""
     settings_hash: str | None = None
-    """Of all settings that the picture depends on."""
+    """Hash of all settings that the processed image depends on."""
 
 
-# Dictionaries, since pyarrow and pandas otherwise refuse to merge a column with the Hive-style
+# Dictionary encoding: otherwise pyarrow and pandas refuse to merge a column with the Hive-style
 # folder of the same name.
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _TYPES: dict[str, pa.DataType] = {
@@ -218,7 +223,11 @@ SCHEMAS = {UrlRow: URL_LIST, RawRow: RAW_IMAGES, ProcessedRow: PROCESSED_IMAGES}
 
 
 def meanings(kind: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
-    """What each column of a manifest holds: the text under its field, on one line."""
+    """Description of each column of a manifest: the docstring of its field, on one line.
+
+    Args:
+        kind: the class of the manifest's rows.
+    """
     from docstring_parser import parse_from_object
 
     found = {}
@@ -229,13 +238,18 @@ def meanings(kind: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
 
 
 OUTCOMES = {str(outcome): outcome for outcome in Outcome}
-"""By the word that a manifest holds."""
+"""Outcomes by the word that a manifest contains."""
 
 Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
 
 
 def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
-    """Rows as a table with the columns and dtypes of their manifest."""
+    """Convert rows to a table with the columns and dtypes of their manifest.
+
+    Args:
+        rows: the rows; may be empty.
+        kind: the class of the rows.
+    """
     schema = SCHEMAS[kind]
     columns = [
         pa.array(list(map(attrgetter(field.name), rows)), type=field.type) for field in schema
@@ -244,7 +258,12 @@ def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
 
 
 def from_table(table: pa.Table, kind: type[Row]) -> list[Row]:
-    """The rows of a manifest; columns that a manifest does not have are left out."""
+    """Convert a manifest to rows; columns that the manifest lacks get their default.
+
+    Args:
+        table: the manifest.
+        kind: the class of the rows.
+    """
     names = [name for name in SCHEMAS[kind].names if name in table.column_names]
     rows = table.select(names).to_pylist()
     if "outcome" in names:
@@ -254,14 +273,18 @@ def from_table(table: pa.Table, kind: type[Row]) -> list[Row]:
 
 
 def count_outcomes(rows: Iterable[RawRow] | Iterable[ProcessedRow]) -> dict[str, int]:
-    """How many rows ended how, the most frequent outcome first."""
+    """Number of rows by outcome, the most frequent outcome first."""
     return dict(Counter(str(row.outcome) for row in rows).most_common())
 
 
 def fingerprint(rows: Sequence[UrlRow] | Sequence[ProcessedRow], *columns: str) -> str:
-    """A hash of some columns of all rows: equal exactly where the content is.
+    """SHA-256 over columns of all rows, in hex: equal content gives an equal hash.
 
-    Dagster compares it to tell whether what is downstream is still up to date.
+    Dagster compares it to decide whether downstream assets are up to date.
+
+    Args:
+        rows: the rows, in order.
+        columns: names of the columns to include.
     """
     digest = hashlib.sha256()
     for row in rows:

@@ -1,7 +1,7 @@
-"""The files of a project folder: writes them for `imgassets init`, and finds them as templates.
+"""Writes the files of a project folder (`imgassets init`) from templates.
 
-A project folder holds `config/imgassets.yaml`, `workspace.yaml`, `dagster.yaml` and `.env.example`.
-What they mean is in `configuration` and in Dagster.
+A project folder contains `config/imgassets.yaml`, `workspace.yaml`, `dagster.yaml`, `.env.example`
+and `.gitignore`. `configuration` reads the settings; Dagster reads the other two YAML files.
 """
 
 from __future__ import annotations
@@ -17,38 +17,49 @@ _IGNORED = ".imgassets/\n.env\n"
 
 
 @dataclass(frozen=True)
-class Written:
+class ProjectFile:
     """A file of a project folder.
 
     Attributes:
-        path: of the file.
-        new: whether it was written now; an existing file is left as it is.
+        path: the path of the file.
+        created: `True` if the file was written now, `False` if it existed and was kept.
     """
 
     path: Path
-    new: bool
+    created: bool
 
 
 def template(name: str) -> str:
-    """The text of a template.
+    """Read a template.
 
-    `dagster.yaml` and `workspace.yaml` are the project's own: a wheel carries copies of them.
+    The templates `dagster.yaml` and `workspace.yaml` are the files in the root of the repository;
+    the wheel contains copies of them.
+
+    Args:
+        name: the file name of the template.
     """
     packaged = _TEMPLATES / name
     return (packaged if packaged.is_file() else project_root() / name).read_text("utf-8")
 
 
 def instance_yaml(*, postgres: bool) -> str:
-    """The text of `dagster.yaml`, for SQLite files or for Postgres."""
+    """The text of `dagster.yaml`.
+
+    Args:
+        postgres: whether Dagster stores runs and events in Postgres instead of SQLite files.
+    """
     return template("dagster.yaml") + (template("postgres.yaml") if postgres else "")
 
 
-def write_project(folder: Path, *, postgres: bool) -> Iterator[Written]:
-    """Write the files of a project folder; a file that exists is left as it is.
+def write_project(folder: Path, *, postgres: bool) -> Iterator[ProjectFile]:
+    """Write the files of a project folder; existing files are kept.
 
     Args:
-        folder: need not exist.
-        postgres: whether Dagster keeps its runs and events in Postgres.
+        folder: the project folder; it is created if it does not exist.
+        postgres: whether Dagster stores runs and events in Postgres instead of SQLite files.
+
+    Yields:
+        Each file of the project folder, after it was written or kept.
     """
     texts = {
         "config/imgassets.yaml": template("imgassets.yaml"),
@@ -59,8 +70,8 @@ def write_project(folder: Path, *, postgres: bool) -> Iterator[Written]:
     }
     for name, text in texts.items():
         path = folder / name
-        new = not path.exists()
-        if new:
+        created = not path.exists()
+        if created:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
-        yield Written(path, new)
+        yield ProjectFile(path, created)

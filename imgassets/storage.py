@@ -1,8 +1,7 @@
-"""Where manifests and pictures lie, and how they are written: whole or not at all.
+"""The layout of manifests and images in storage, and atomic reads and writes.
 
-Here live addresses (a folder, or an object store that fsspec knows: `s3://bucket/prefix`,
-`gs://...`), the Hive-style layout of partitions, and atomic writes. What is in a manifest is in
-`manifests`.
+Storage is a local folder or an object store that fsspec supports (`s3://bucket/prefix`, `gs://...`).
+Partitions have a Hive-style layout. The columns of a manifest are in `manifests`.
 """
 
 from __future__ import annotations
@@ -32,49 +31,53 @@ _TEMPORARY = ".tmp"
 
 
 class StorageError(Exception):
-    """Storage cannot be used; the message says which address, why, and what to do."""
+    """Storage cannot be read or written; the message has the address, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of files on a disk or an object store, addressed by name.
+    """A folder on a disk or in an object store; files in it are addressed by name.
 
     Attributes:
-        address: a local path or an fsspec address, without a slash at the end.
+        address: a local path or an fsspec address, without a trailing slash.
     """
 
     address: str
 
     def __truediv__(self, name: str) -> Folder:
-        """The folder of that name in this one."""
+        """The subfolder `name`."""
         return Folder(f"{self.address}/{name}")
 
     @property
     def path(self) -> UPath:
-        """This folder for whoever needs all that fsspec can do."""
+        """This folder as a `UPath`, for operations that this class does not have."""
         from upath import UPath
 
-        # fsspec would answer from listings that other processes have since made untrue.
+        # Other processes change the folder, so cached listings would be stale.
         return UPath(self.address, use_listings_cache=False)
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a folder of this machine's file system."""
+        """Whether this is a folder in the local file system."""
         return "://" not in self.address
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file whole or not at all, replacing one of that name.
+        """Write a file atomically; an existing file is replaced.
 
-        A reader, and the next run after a `kill -9`, see the old file or the new one.
+        Readers, and the next run after a `kill -9`, see either the old file or the new one.
+
+        Args:
+            name: the name of the file.
+            data: its content.
 
         Raises:
-            StorageError: the storage is full, gone or not writable.
+            StorageError: the storage is full, not reachable or not writable.
         """
         try:
             if self.is_local:
                 _write_local(self.address, name, data)
             else:
-                # One put of the whole object: object stores show it when it is complete.
+                # A single PUT is atomic: object stores show an object when it is complete.
                 path = self.path / name
                 path.fs.pipe_file(path.path, data)
         except Exception as error:
@@ -85,11 +88,14 @@ class Folder:
             ) from error
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """Read a file.
+
+        Args:
+            name: the name of the file.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            StorageError: the storage is gone or not readable.
+            FileNotFoundError: the file does not exist.
+            StorageError: the storage is not reachable or not readable.
         """
         try:
             if self.is_local:
@@ -106,10 +112,10 @@ class Folder:
         return data
 
     def sizes(self) -> dict[str, int]:
-        """Name and size in bytes of every file; empty where the folder does not exist.
+        """Size in bytes of every file, by name; empty if the folder does not exist.
 
         Raises:
-            StorageError: the storage is gone or not readable.
+            StorageError: the storage is not reachable or not readable.
         """
         try:
             if self.is_local:
@@ -126,10 +132,13 @@ class Folder:
         return {f["name"].rpartition("/")[2]: f["size"] for f in found if f["type"] == "file"}
 
     def remove(self, name: str) -> None:
-        """Remove a file; it need not exist.
+        """Remove a file, if it exists.
+
+        Args:
+            name: the name of the file.
 
         Raises:
-            StorageError: the storage is gone or not writable.
+            StorageError: the storage is not reachable or not writable.
         """
         try:
             if self.is_local:
@@ -146,7 +155,7 @@ class Folder:
             ) from error
 
     def remove_temporaries(self) -> None:
-        """Remove what writers that were killed left behind; no writer may be at work."""
+        """Remove temporary files of killed writers; no writer may be active."""
         for name in self.sizes():
             if name.startswith(".") and name.endswith(_TEMPORARY):
                 self.remove(name)
@@ -154,7 +163,11 @@ class Folder:
 
 @dataclass(frozen=True)
 class Storage:
-    """The data root: one folder an asset, one an asset's partition."""
+    """The data root, with one folder per asset and one per partition of an asset.
+
+    Attributes:
+        root: the folder at `data_root` of the settings.
+    """
 
     root: Folder
 
@@ -164,16 +177,21 @@ class Storage:
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The storage that the settings name; nothing is touched yet."""
+    """The storage at `data_root` of the settings; nothing is read or written."""
     root = settings.data_root.removeprefix("file://").rstrip("/")
     return Storage(Folder(root if "://" in root else str(project_root() / root)))
 
 
 def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:
-    """Write a table as Parquet (zstd), whole or not at all.
+    """Write a table as Parquet (zstd), atomically.
+
+    Args:
+        folder: the folder to write to.
+        table: the table.
+        name: the name of the file.
 
     Raises:
-        StorageError: the storage is full, gone or not writable.
+        StorageError: the storage is full, not reachable or not writable.
     """
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
@@ -183,11 +201,17 @@ def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:
 def read_table(
     folder: Folder, name: str = MANIFEST, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read a table, or some columns of it.
+    """Read a Parquet table.
+
+    Args:
+        folder: the folder to read from.
+        name: the name of the file.
+        columns: the columns to read; `None` for all.
 
     Raises:
-        FileNotFoundError: it was never written.
-        StorageError: the file is no Parquet, or the storage is gone or not readable.
+        FileNotFoundError: the file does not exist.
+        StorageError: the file is not valid Parquet, or the storage is not reachable or not
+            readable.
     """
     data = folder.read(name)
     try:
@@ -202,7 +226,7 @@ def _local_sizes(folder: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            # Other writers rename and remove their temporaries while we look.
+            # Concurrent writers rename and remove their temporary files during the scan.
             with suppress(FileNotFoundError):
                 if entry.is_file():
                     sizes[entry.name] = entry.stat().st_size
@@ -210,10 +234,14 @@ def _local_sizes(folder: str) -> dict[str, int]:
 
 
 def mark_removed(folder: Folder, names: Iterable[str]) -> None:
-    """Note that files of a partition's pictures are gone because the settings want it so.
+    """Record that image files of a partition are removed on purpose (`process.keep_raw: false`).
 
-    To be called before they are removed: what reads the manifest then neither misses them nor
-    fetches them again.
+    Call it before removing them: readers of the manifest then neither report the files as missing
+    nor download them again.
+
+    Args:
+        folder: the folder of the partition.
+        names: the names of the files.
 
     Raises:
         StorageError: the storage cannot be read or written.
@@ -224,7 +252,10 @@ def mark_removed(folder: Folder, names: Iterable[str]) -> None:
 
 
 def removed(folder: Folder) -> set[str]:
-    """Names of the files that `mark_removed` was told of.
+    """Names of the files that `mark_removed` recorded.
+
+    Args:
+        folder: the folder of the partition.
 
     Raises:
         StorageError: the storage cannot be read.

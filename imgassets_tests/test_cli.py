@@ -1,4 +1,4 @@
-"""What a person types and reads: `imgassets sync`, `doctor`, `db`."""
+"""Tests of the commands `imgassets sync` and `imgassets doctor`, and of DAGSTER_HOME."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def imgassets(
     tmp_path: Path, mongodb_uri: str, mongo_database: Database[dict[str, Any]]
 ) -> Command:
-    """Run `imgassets`, with options and environment variables changed as a user would."""
+    """A function that runs `imgassets` with given options and environment variables."""
 
     def run(
         *arguments: str, options: dict[str, Any] | None = None, **variables: str
@@ -73,7 +73,7 @@ def registered(tmp_path: Path) -> set[str]:
         return set(instance.get_dynamic_partitions("retailer"))
 
 
-def test_sync_registers_new_retailers_and_keeps_those_that_are_gone(
+def test_sync_registers_new_retailers_and_keeps_those_without_documents(
     imgassets: Command, tmp_path: Path, mongo_database: Database[dict[str, Any]]
 ) -> None:
     insert(mongo_database, "Zara", "Nord & Sol")
@@ -86,11 +86,11 @@ def test_sync_registers_new_retailers_and_keeps_those_that_are_gone(
     insert(mongo_database, "Mango")
     second = imgassets("sync")
     assert "1 new, 1 known before" in second.stdout
-    assert "registered, but no longer in the source: zara" in second.stdout
+    assert "registered, but not in the source: zara" in second.stdout
     assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
 
 
-def test_sync_names_two_retailers_on_one_partition_and_registers_the_others(
+def test_sync_reports_conflicting_retailer_names_and_registers_the_others(
     imgassets: Command, tmp_path: Path, mongo_database: Database[dict[str, Any]]
 ) -> None:
     insert(mongo_database, "Zara", "ZARA", "Mango", None)
@@ -103,7 +103,7 @@ def test_sync_names_two_retailers_on_one_partition_and_registers_the_others(
 
 @pytest.mark.parametrize("command", ["sync", "doctor"])
 @pytest.mark.parametrize(
-    ("options", "variables", "told"),
+    ("options", "variables", "message"),
     [
         ({}, {"MONGODB_URI": "mongodb://u:s3cret@127.0.0.1:9"}, "cannot be reached"),
         ({}, {"MONGODB_URI": "mongo//nowhere"}, "MONGODB_URI is no address of a MongoDB"),
@@ -112,16 +112,20 @@ def test_sync_names_two_retailers_on_one_partition_and_registers_the_others(
         ({"source": {"kind": "csv", "csv_path": "absent.csv"}}, {}, "absent.csv cannot be read"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_and_exit_code_1(
-    imgassets: Command, command: str, options: dict[str, Any], variables: dict[str, str], told: str
+def test_a_user_error_is_one_message_and_exit_code_1(
+    imgassets: Command,
+    command: str,
+    options: dict[str, Any],
+    variables: dict[str, str],
+    message: str,
 ) -> None:
     done = imgassets(command, options=options, **variables)
     assert done.returncode == 1
-    assert told in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_doctor_finds_nothing_wrong_with_a_sound_set_up(
+def test_doctor_reports_ok_for_a_correct_setup(
     imgassets: Command, mongo_database: Database[dict[str, Any]], tmp_path: Path
 ) -> None:
     insert(mongo_database, "Zara")
@@ -141,18 +145,18 @@ def test_doctor_finds_nothing_wrong_with_a_sound_set_up(
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_doctor_warns_of_a_missing_index_and_says_how_to_make_it(
+def test_doctor_warns_about_a_missing_index_and_shows_the_command(
     imgassets: Command, mongo_database: Database[dict[str, Any]]
 ) -> None:
     insert(mongo_database, "Zara")
     done = imgassets("doctor")
     assert done.returncode == 0
-    assert "warning index: every run reads the whole collection" in done.stdout
+    assert "warning index: missing, so every run reads the whole collection" in done.stdout
     command = 'db.products.createIndex({"product_retailer": 1, "scraped_at": 1, "_id": 1})'
     assert command in done.stdout
 
 
-def test_doctor_tells_a_storage_and_a_model_that_cannot_be_used(
+def test_doctor_reports_unusable_storage_and_an_unusable_model(
     imgassets: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
@@ -165,17 +169,19 @@ def test_doctor_tells_a_storage_and_a_model_that_cannot_be_used(
     assert f"error storage: cannot write {tmp_path}/file/data" in done.stdout
     assert "error face model: " in done.stdout
     assert "no.onnx" in done.stdout
-    assert "warning source" in done.stdout  # nothing is in it
+    assert "warning source" in done.stdout  # the collection is empty
 
 
-def test_dagster_home_need_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dagster_home_is_created_with_dagster_yaml_if_the_variable_is_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from imgassets.defs.instance import prepare_dagster_home
 
     monkeypatch.setenv("DAGSTER_HOME", "")
     folder = prepare_dagster_home(tmp_path / "home")
     assert os.environ["DAGSTER_HOME"] == str(folder) == str(tmp_path / "home")
-    ours = (project_root() / "dagster.yaml").read_text()
-    assert (folder / "dagster.yaml").read_text() == ours
+    expected = (project_root() / "dagster.yaml").read_text()
+    assert (folder / "dagster.yaml").read_text() == expected
 
     (folder / "dagster.yaml").unlink()
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")

@@ -1,6 +1,6 @@
-"""The main job as a user runs it: our commands and Dagster's, in processes of their own.
+"""Tests of the main job as a user runs it: commands of imgassets and Dagster in subprocesses.
 
-A real MongoDB, a real HTTP server, a real Dagster instance on disk; nothing is replaced.
+MongoDB, the HTTP server and the Dagster instance on disk are real; nothing is mocked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FAILURES = {Kind.MISSING: "http_error", Kind.HTML: "not_an_image", Kind.TRUNCATE
 
 @dataclass
 class Project:
-    """A user's deployment: a configuration, a DAGSTER_HOME, and shops that answer."""
+    """A user's deployment: settings, a DAGSTER_HOME, and a server with the sample catalogue."""
 
     folder: Path
     catalogue: Path
@@ -43,7 +43,7 @@ class Project:
     environment: dict[str, str]
 
     def run(self, *command: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment that the tests run in."""
+        """Run a command of the tests' Python environment, and assert its success or failure."""
         program = Path(sys.executable).with_name(command[0])
         done = subprocess.run(
             [program, *command[1:]],
@@ -58,24 +58,24 @@ class Project:
         return done
 
     def materialize(self, select: str = ALL, partition: str = PARTITION, *, ok: bool = True) -> str:
-        """Run `dagster asset materialize`; returns all that it printed."""
+        """Run `dagster asset materialize`; returns its output."""
         module = ("-m", "imgassets.definitions")
         command = ("dagster", "asset", "materialize", "--select", select, "--partition", partition)
         done = self.run(*command, *module, ok=ok)
         return done.stdout + done.stderr
 
-    def place(self, asset: str, partition: str = PARTITION) -> Path:
+    def partition_folder(self, asset: str, partition: str = PARTITION) -> Path:
         """The folder of an asset's partition."""
         date, retailer = partition.split("|")
         return self.folder / "data" / asset / f"date={date}" / f"retailer={retailer}"
 
     def manifest(self, asset: str, partition: str = PARTITION) -> pd.DataFrame:
-        """The manifest of an asset's partition, read as a user reads it."""
-        return pd.read_parquet(self.place(asset, partition) / "manifest.parquet")
+        """The manifest of an asset's partition as a data frame."""
+        return pd.read_parquet(self.partition_folder(asset, partition) / "manifest.parquet")
 
     def rows(self, asset: str, partition: str = PARTITION) -> list[dict[str, Any]]:
-        """The same, row by row."""
-        table = pq.read_table(self.place(asset, partition) / "manifest.parquet")
+        """The manifest of an asset's partition as one dictionary per row."""
+        table = pq.read_table(self.partition_folder(asset, partition) / "manifest.parquet")
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
@@ -113,7 +113,7 @@ def project(
 
 
 @pytest.mark.slow
-def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Project) -> None:
+def test_documents_become_a_clean_dataset_and_every_url_has_one_row(project: Project) -> None:
     assert "4 new, 0 known before" in project.run("imgassets", "sync").stdout
     project.materialize()
 
@@ -126,7 +126,7 @@ def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Pr
         project.rows(name) for name in ("url_list", "raw_images", "processed_images")
     )
     assert {row["url"].split("?")[0] for row in urls} == set(entries)
-    assert len(urls) == len(entries) + 1  # two products list one of them
+    assert len(urls) == len(entries) + 1  # one URL is listed by two products
     keys = [row["key"] for row in urls]
     assert len(set(keys)) == len(keys)
     assert [row["key"] for row in raw] == [row["key"] for row in made] == keys
@@ -139,7 +139,7 @@ def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Pr
             continue
         served = (project.catalogue / entry.path.lstrip("/")).read_bytes()
         assert row["outcome"] == "ok"
-        assert (project.place("raw_images") / row["path"]).read_bytes() == served
+        assert (project.partition_folder("raw_images") / row["path"]).read_bytes() == served
 
     settings = Settings()
     detector = load_detector(ensure_model(settings.faces, project.folder), settings.faces)
@@ -152,22 +152,22 @@ def test_documents_become_a_clean_data_set_and_every_url_has_one_row(project: Pr
             continue
         assert row["outcome"] == "ok"
         assert row["face_count"] == entry.has_face
-        picture = cv2.imread(str(project.place("processed_images") / row["path"]))
-        assert picture is not None
-        assert picture.shape == (row["height"], row["width"], 3)
-        assert max(picture.shape[:2]) <= settings.resize.max_side
+        image = cv2.imread(str(project.partition_folder("processed_images") / row["path"]))
+        assert image is not None
+        assert image.shape == (row["height"], row["width"], 3)
+        assert max(image.shape[:2]) <= settings.resize.max_side
         assert 0 < row["trim_ratio"] <= 1
         if entry.has_face:
             with_face += 1
             assert row["face_removed"]
-            assert detector.find(picture.astype(np.uint8)) == []
+            assert detector.find(image.astype(np.uint8)) == []
     assert with_face == 9
 
-    files = {path.name for path in (project.place("raw_images") / "images").iterdir()}
+    files = {path.name for path in (project.partition_folder("raw_images") / "images").iterdir()}
     assert files == {
         path.removeprefix("images/") for path in filter(None, (row["path"] for row in raw))
     }
-    assert (project.place("processed_images") / "contact_sheet.jpg").is_file()
+    assert (project.partition_folder("processed_images") / "contact_sheet.jpg").is_file()
 
 
 @pytest.mark.slow
@@ -177,10 +177,10 @@ def test_a_second_run_downloads_only_what_failed(project: Project) -> None:
     before = project.manifest("raw_images")
     project.server.requests.clear()
     project.materialize()
-    asked = {f"{project.server.url}{path}" for path in project.server.requests}
-    asked -= {f"{project.server.url}/robots.txt"}
+    requested = {f"{project.server.url}{path}" for path in project.server.requests}
+    requested -= {f"{project.server.url}/robots.txt"}
     failed = set(before.loc[before["outcome"] != "ok", "url"].str.split("?").str[0])
-    assert asked == failed
+    assert requested == failed
     pd.testing.assert_frame_equal(
         before[before["outcome"] == "ok"],
         project.manifest("raw_images")[before["outcome"] == "ok"],
@@ -188,27 +188,27 @@ def test_a_second_run_downloads_only_what_failed(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_processed_images_need_no_materialized_face_model(project: Project) -> None:
+def test_processed_images_do_not_need_a_materialized_face_model(project: Project) -> None:
     project.run("imgassets", "sync")
     project.materialize("url_list,raw_images,processed_images")
     assert (project.manifest("processed_images")["outcome"] == "ok").sum() > 15
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_told_in_one_sentence_and_loses_nothing(project: Project) -> None:
+def test_failures_have_one_message_and_lose_no_data(project: Project) -> None:
     project.run("imgassets", "sync")
     project.materialize("url_list")
     before = project.manifest("url_list")
 
-    away = project.environment | {"MONGODB_URI": "mongodb://scraper:s3cret@127.0.0.1:9/"}
-    project.environment, right = away, project.environment
-    told = project.materialize("url_list", ok=False)
-    assert "MongoDB at mongodb://127.0.0.1:9 cannot be reached" in told
-    assert "s3cret" not in told
-    project.environment = right
+    unreachable = project.environment | {"MONGODB_URI": "mongodb://scraper:s3cret@127.0.0.1:9/"}
+    project.environment, reachable = unreachable, project.environment
+    output = project.materialize("url_list", ok=False)
+    assert "MongoDB at mongodb://127.0.0.1:9 cannot be reached" in output
+    assert "s3cret" not in output
+    project.environment = reachable
 
-    told = project.materialize("raw_images", "2026-01-03|zara", ok=False)
-    assert "url_list of 2026-01-03|zara was never materialized; materialize it first" in told
+    output = project.materialize("raw_images", "2026-01-03|zara", ok=False)
+    assert "url_list of 2026-01-03|zara was never materialized; materialize it first" in output
 
     project.materialize("url_list", "2026-01-05|zara")
     assert len(project.manifest("url_list", "2026-01-05|zara")) == 0

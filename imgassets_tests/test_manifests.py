@@ -379,10 +379,10 @@ def test_every_column_says_what_it_holds_on_one_line(kind: type[UrlRow | Process
     [
         (UrlRow, "date", "YYYY-MM-DD"),
         (RawRow, "date", "YYYY-MM-DD"),
-        (RawRow, "outcome", "What became of the URL"),
-        (ProcessedRow, "outcome", "What became of the picture"),
-        (ProcessedRow, "url", "Address of the picture"),
-        (ProcessedRow, "face_box", "lowest chin, in pixels of the served picture as it is seen"),
+        (RawRow, "outcome", "Result of the download"),
+        (ProcessedRow, "outcome", "Result of the processing"),
+        (ProcessedRow, "url", "URL of the image"),
+        (ProcessedRow, "face_box", "lowest chin, in pixels of the served image with its EXIF"),
     ],
 )
 def test_a_column_says_what_it_holds_in_its_own_manifest(

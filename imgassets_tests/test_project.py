@@ -1,4 +1,4 @@
-"""`imgassets init`: the project folder that it writes, and what reads it."""
+"""Tests of `imgassets init`: the files of a project folder, and the commands that read them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_init_writes_a_project(tmp_path: Path) -> None:
     assert "DAGSTER_HOME" in done.stdout
 
 
-def test_init_takes_a_folder_and_keeps_files_that_exist(tmp_path: Path) -> None:
+def test_init_accepts_a_folder_and_keeps_existing_files(tmp_path: Path) -> None:
     (tmp_path / "mine" / "config").mkdir(parents=True)
     kept = tmp_path / "mine" / "config" / "imgassets.yaml"
     kept.write_text("start_date: 2020-01-01\n")
@@ -48,7 +48,7 @@ def test_init_takes_a_folder_and_keeps_files_that_exist(tmp_path: Path) -> None:
     assert kept.read_text() == "start_date: 2020-01-01\n"
 
 
-def test_the_settings_that_init_writes_are_valid_and_change_nothing_but_what_they_show(
+def test_the_settings_that_init_writes_are_valid_and_equal_to_the_defaults(
     tmp_path: Path,
 ) -> None:
     values = yaml.safe_load(template("imgassets.yaml"))
@@ -56,10 +56,11 @@ def test_the_settings_that_init_writes_are_valid_and_change_nothing_but_what_the
     usual = Settings().model_dump()
     usual["download"]["user_agent"] = settings.download.user_agent
     assert settings.model_dump() == usual
-    assert [file.new for file in write_project(tmp_path, postgres=False)] == [True] * len(FILES)
+    created = [file.created for file in write_project(tmp_path, postgres=False)]
+    assert created == [True] * len(FILES)
 
 
-def test_with_postgres_the_instance_has_a_storage_and_all_else(tmp_path: Path) -> None:
+def test_with_postgres_only_a_storage_section_is_added_to_dagster_yaml(tmp_path: Path) -> None:
     init(tmp_path, "--postgres")
     written = yaml.safe_load((tmp_path / "dagster.yaml").read_text())
     storage = written.pop("storage")
@@ -110,7 +111,7 @@ def test_commands_read_the_env_file_of_the_folder(tmp_path: Path) -> None:
     assert "MongoDB at mongodb://127.0.0.1:9 cannot be reached" in done.stdout
 
 
-def test_without_an_address_the_commands_say_what_to_do(tmp_path: Path) -> None:
+def test_without_mongodb_uri_the_commands_fail_and_say_what_to_do(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "MONGODB_URI"}
     for command in ("sync", "doctor"):
         done = subprocess.run(

@@ -1,7 +1,7 @@
-"""What nobody may read anywhere: the password of MongoDB's address.
+"""Tests that the password in MongoDB's address never appears in any output.
 
-Whatever is wrong with the address or the server, what Dagster keeps of runs and ticks, what the
-commands print and what is posted is searched for it.
+For several faults of address and server, the tests search what Dagster stores of runs and ticks,
+the output of the commands, and the webhook's messages for the password.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import pytest
 from imgassets.configuration import load_settings
 from imgassets.defs.resources import MongoDBResource
 from imgassets.defs.webhook import failure_message
-from imgassets.doctor import examine
+from imgassets.doctor import diagnose
 from imgassets.sources import mongodb
 from imgassets.storage import Storage
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION
 
-# A right address whose server is away; a right address with a wrong password; and passwords that
-# should have been escaped, of which parsers quote what they take for a host or a port.
+# A valid address without a server; a wrong password; and passwords with unescaped characters, parts
+# of which a parser takes for the host or port and quotes in its error.
 ADDRESSES = [
     "mongodb://scraper:hush0hush@127.0.0.1:9/?authSource=admin",
     "mongodb://scraper:hush0hush@{server}/",
@@ -45,7 +45,7 @@ def address(
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
-    """An address that does not work, in the environment."""
+    """An address that does not work, set in MONGODB_URI."""
     assert storage
     server = mongodb_uri.partition("://")[2].partition("/")[0]
     uri = str(request.param).replace("{server}", server)
@@ -56,20 +56,20 @@ def address(
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """One on disk, for all that is kept of a run."""
+    """A Dagster instance on disk, so that everything it stores can be searched."""
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         instance.add_dynamic_partitions("retailer", [PARTITION.retailer])
         yield instance
 
 
-def assert_quiet(text: str, *told: str) -> None:
-    """The text says what is wrong, and nothing of the password."""
-    assert any(word in text for word in told), text
+def assert_no_password(text: str, *expected: str) -> None:
+    """Assert that the text contains one of the expected words, and no part of the password."""
+    assert any(word in text for word in expected), text
     found = re.search(".{0,60}hush0.{0,60}", text)
     assert found is None, found
 
 
-def test_neither_a_failed_run_nor_its_message_holds_the_password(
+def test_a_failed_run_and_its_notification_do_not_contain_the_password(
     address: str,
     instance: dg.DagsterInstance,
     tmp_path: Path,
@@ -85,17 +85,17 @@ def test_neither_a_failed_run_nor_its_message_holds_the_password(
     assert not result.success
     failures = result.get_step_failure_events()
     message = json.dumps(failure_message(result.dagster_run, failures))
-    assert_quiet(message, "MONGODB_URI", "refused")
+    assert_no_password(message, "MONGODB_URI", "refused")
     events = "".join(dg.serialize_value(entry) for entry in instance.all_logs(result.run_id))
-    assert_quiet(events, "MONGODB_URI", "refused")
-    assert_quiet(dg.serialize_value(result.dagster_run), "catalogue_job")
+    assert_no_password(events, "MONGODB_URI", "refused")
+    assert_no_password(dg.serialize_value(result.dagster_run), "catalogue_job")
     printed = capfd.readouterr()
-    assert_quiet(f"{printed.out} {printed.err} {caplog.text}", " ")
+    assert_no_password(f"{printed.out} {printed.err} {caplog.text}", " ")
     for file in filter(Path.is_file, tmp_path.rglob("*")):
         assert b"hush0" not in file.read_bytes(), file
 
 
-def test_no_tick_of_the_sensor_holds_the_password(
+def test_a_failed_sensor_tick_does_not_contain_the_password(
     address: str, instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert address
@@ -108,12 +108,12 @@ def test_no_tick_of_the_sensor_holds_the_password(
             .get_sensor_def("new_documents")
             .evaluate_tick(context)
         )
-    assert_quiet(f"{data.skip_message} {caplog.text}", "MONGODB_URI", "refused")
+    assert_no_password(f"{data.skip_message} {caplog.text}", "MONGODB_URI", "refused")
 
 
 def test_the_doctor_does_not_print_the_password(address: str) -> None:
-    told = " ".join(finding.sentence for finding in examine(lambda: address))
-    assert_quiet(told, "MONGODB_URI", "refused")
+    output = " ".join(diagnosis.message for diagnosis in diagnose(lambda: address))
+    assert_no_password(output, "MONGODB_URI", "refused")
 
 
 def test_the_doctor_masks_an_address_that_works(
@@ -122,7 +122,7 @@ def test_the_doctor_masks_an_address_that_works(
     assert storage
     monkeypatch.setenv("IMGASSETS__SOURCE__DATABASE", "empty")
     load_settings.cache_clear()
-    # The options of an address hold secrets too: keys of certificates, session tokens.
+    # The options of an address can contain secrets too: certificate keys, session tokens.
     address = f"{mongodb_uri.partition('?')[0].rstrip('/')}/?appName=hush0hush0"
-    told = " ".join(finding.sentence for finding in examine(lambda: address))
-    assert_quiet(told, "has no document")
+    output = " ".join(diagnosis.message for diagnosis in diagnose(lambda: address))
+    assert_no_password(output, "has no document")

@@ -1,7 +1,7 @@
 """Builds all definitions from a `Settings` object.
 
-Add a new asset, check, job, schedule or sensor here. Building touches no network, no database and
-no file, and imports no heavy library: every run pays for what it imports.
+Add new assets, checks, jobs, schedules and sensors here. Building definitions accesses no network,
+database or file, and imports no heavy library, because every run builds them when it starts.
 """
 
 from __future__ import annotations
@@ -43,21 +43,24 @@ def build_defs(
 ) -> dg.Definitions:
     """Build the assets, checks, jobs, schedules, sensors and resources of one catalogue.
 
-    The result can be merged with other definitions (`dagster.Definitions.merge`), also with those
-    of another call under another prefix.
+    The result can be merged with other definitions (`dagster.Definitions.merge`), including those
+    of another call with a different prefix.
 
     Args:
         settings: the options; see `imgassets.Settings`.
-        key_prefix: prefix of asset keys, and of the names of ops, jobs, schedules, sensors,
-            resources and of the retailers' dynamic partitions.
-        partitions: date x retailer, with dimensions of these names; by default daily from
-            `settings.start_date`, and dynamic.
-        resources: replace the project's own of the same name: `settings`, `mongodb`, `manifests`.
-            What depends on one that is replaced is built from the new one.
-        executor: of the jobs; by default that of the code location.
+        key_prefix: prefix of the asset keys and of the names of ops, jobs, schedules, sensors,
+            resources and the retailers' dynamic partitions.
+        partitions: partitions with the dimensions `date` (daily) and `retailer` (dynamic); by
+            default they start at `settings.start_date`.
+        resources: resources that replace the default ones, by name: `settings`, `mongodb` or
+            `manifests`. Resources that depend on a replaced one are built from the replacement.
+        executor: the executor of the jobs; by default the executor of the code location.
+
+    Returns:
+        The definitions of the catalogue.
 
     Raises:
-        ValueError: a resource has another name, or the partitions have other dimensions.
+        ValueError: a name in `resources` is unknown, or `partitions` has other dimensions.
     """
     prefix = (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix)
     retailers = "_".join([*prefix, RETAILERS])
@@ -84,20 +87,21 @@ def build_defs(
     )
 
 
-def _resources(scope: Scope, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The resources by their keys in Dagster; given ones replace the project's own."""
-    if unknown := sorted(set(given) - set(_RESOURCES)):
+def _resources(scope: Scope, replacements: Mapping[str, Any]) -> dict[str, Any]:
+    """The resources by their keys in Dagster; `replacements` replaces the default ones."""
+    if unknown := sorted(set(replacements) - set(_RESOURCES)):
         raise ValueError(
-            f"there is no resource {unknown[0]!r} to replace; there are {', '.join(_RESOURCES)}"
+            f"unknown resource {unknown[0]!r}; resources that can be replaced: "
+            f"{', '.join(_RESOURCES)}"
         )
     bound = bound_to(scope.settings)
-    settings = given.get("settings", bound.configure_at_launch())
+    settings = replacements.get("settings", bound.configure_at_launch())
     if type(settings) is SettingsResource:
-        # Its overrides apply to the settings of these definitions.
+        # The overrides of a plain SettingsResource apply to the settings of these definitions.
         settings = bound(overrides=settings.overrides)
-    found = {
+    resources = {
         "settings": settings,
-        "mongodb": given.get("mongodb", MongoDBResource()),
-        "manifests": given.get("manifests", ManifestIOManager(settings=settings)),
+        "mongodb": replacements.get("mongodb", MongoDBResource()),
+        "manifests": replacements.get("manifests", ManifestIOManager(settings=settings)),
     }
-    return {scope.resource_key(name): resource for name, resource in found.items()}
+    return {scope.resource_key(name): resource for name, resource in resources.items()}

@@ -1,4 +1,4 @@
-"""A Dagster component: the definitions of one catalogue, described in YAML.
+"""The Dagster component `imgassets.CatalogueComponent`: `build_defs` configured in YAML.
 
 https://docs.dagster.io/guides/build/components
 """
@@ -12,7 +12,7 @@ from pydantic import Field
 
 
 class CatalogueComponent(dg.Component, dg.Model, dg.Resolvable):
-    """Product documents to clean image datasets: assets, checks, jobs, schedules and sensors.
+    """Turns product documents into image datasets: assets, checks, jobs, schedules and sensors.
 
     ```yaml
     type: imgassets.CatalogueComponent
@@ -23,11 +23,15 @@ class CatalogueComponent(dg.Component, dg.Model, dg.Resolvable):
         source: {database: catalogue, collection: products}
     ```
 
-    The address of MongoDB is a secret and is read from `MONGODB_URI`.
+    The address of MongoDB is a secret; it is read from the environment variable `MONGODB_URI`.
+
+    Attributes:
+        settings: options by section and name, as in `config/imgassets.yaml`.
+        key_prefix: prefix of the asset keys and of all other names; see `imgassets.build_defs`.
     """
 
     settings: dict[str, Any] = Field(
-        default_factory=dict, description="options, as in the settings reference of imgassets"
+        default_factory=dict, description="options; see the settings reference of imgassets"
     )
     key_prefix: str | list[str] = Field(
         default_factory=list,
@@ -35,10 +39,10 @@ class CatalogueComponent(dg.Component, dg.Model, dg.Resolvable):
     )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions; see `imgassets.build_defs`.
+        """Build the definitions; see `imgassets.build_defs`.
 
         Raises:
-            SettingsError: an option is unknown, of a wrong type or out of range.
+            SettingsError: an option is unknown, has the wrong type or is out of range.
         """
         del context
         from imgassets.configuration import validated

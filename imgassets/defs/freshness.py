@@ -1,10 +1,9 @@
-"""Which retailers no longer deliver.
+"""The external asset `product_documents` and its check for retailers that stopped delivering.
 
-Here live the source of product documents as Dagster sees it, and its check. Dagster's own
-`FreshnessPolicy` was tried and cannot say this: it holds for an asset, whose newest partition of
-any retailer resets it, so that one busy retailer hides all that fell silent. And a partition is
-materialized by backfills and schedules, whether or not something was delivered. So the documents
-themselves are asked, and the answer names the retailers.
+Dagster's `FreshnessPolicy` cannot do this. It applies to a whole asset: a new partition of one
+retailer resets it and hides all retailers that stopped. And backfills and schedules materialize
+partitions whether or not there are new documents. The check therefore reads the documents. How old
+a retailer's newest document may be is decided in `sources`.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -15,21 +14,21 @@ from imgassets.defs.scope import Scope
 
 
 def build_product_documents(scope: Scope) -> dg.AssetSpec:
-    """The source of product documents, as an external asset."""
+    """Build the external asset `product_documents`: the source."""
     return dg.AssetSpec(
         scope.key("product_documents"),
         group_name="source",
         kinds={scope.settings.source.kind},
         owners=scope.settings.owners,
         description=(
-            "The product documents that scrapers write (`source` in the settings). imgassets reads "
-            "them and never writes them."
+            "The product documents that your scrapers write (`source` in the settings). imgassets "
+            "only reads them."
         ),
     )
 
 
 def build_freshness_check(scope: Scope) -> dg.AssetChecksDefinition:
-    """The check `every_retailer_delivers` of the source."""
+    """Build the check `every_retailer_delivers` of the asset `product_documents`."""
 
     @dg.asset_check(
         asset=scope.key("product_documents"),
@@ -38,7 +37,7 @@ def build_freshness_check(scope: Scope) -> dg.AssetChecksDefinition:
     def every_retailer_delivers(
         context: dg.AssetCheckExecutionContext,
     ) -> dg.AssetCheckResult:
-        """Each registered retailer has a document that is recent enough (`checks.max_age_days`)."""
+        """The newest document of each retailer is at most `checks.max_age_days` days old."""
         from imgassets.sources.lateness import late_retailers
         from imgassets.sources.listing import SourceError, today
 

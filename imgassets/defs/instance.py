@@ -1,4 +1,4 @@
-"""DAGSTER_HOME: finds and creates the folder of the Dagster instance that our commands use."""
+"""Finds or creates DAGSTER_HOME, the folder of the Dagster instance, and opens the instance."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ VARIABLE = "DAGSTER_HOME"
 
 
 def prepare_dagster_home(default: Path | None = None) -> Path:
-    """Make DAGSTER_HOME usable, and set the variable for this process and its children.
+    """Create the folder and its `dagster.yaml`, and set DAGSTER_HOME for this process.
+
+    An existing `dagster.yaml` is not changed.
 
     Args:
-        default: the folder where the variable is not set; by default `.imgassets/dagster_home`.
+        default: the folder to use if DAGSTER_HOME is not set; by default `.imgassets/dagster_home`
+            of the project folder.
 
     Returns:
-        The absolute path. A `dagster.yaml` that is there already stays as it is.
+        The absolute path of the folder.
     """
     named = os.environ.get(VARIABLE, "").strip()
     folder = Path(named or default or home() / "dagster_home").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    ours, theirs = project_root() / "dagster.yaml", folder / "dagster.yaml"
-    if not theirs.exists():
-        if ours.is_file():
-            # A link, so that a change of the project's file is a change of the instance.
-            theirs.symlink_to(ours)
+    project_file, instance_file = project_root() / "dagster.yaml", folder / "dagster.yaml"
+    if not instance_file.exists():
+        if project_file.is_file():
+            # A link, so that changes to the project's file apply to the instance.
+            instance_file.symlink_to(project_file)
         else:
-            theirs.write_text(template("dagster.yaml"), "utf-8")
+            instance_file.write_text(template("dagster.yaml"), "utf-8")
     os.environ[VARIABLE] = str(folder)
     return folder
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The persistent instance of DAGSTER_HOME.
+    """Open the Dagster instance in DAGSTER_HOME.
 
-    Several processes that meet an empty home at once would otherwise race to make its tables.
+    A file lock keeps processes that start at the same time with an empty folder from creating the
+    database tables concurrently.
     """
     import dagster as dg
     from filelock import FileLock

@@ -1,7 +1,6 @@
-"""Jobs: which assets and checks a run covers.
+"""Jobs: which assets and checks a run includes.
 
-What a run does is in `assets` and `checks`; when a job runs by itself is in `schedules` and
-`sensors`.
+What a run does is in `assets` and `checks`; what launches runs is in `schedules` and `sensors`.
 https://docs.dagster.io/guides/build/jobs
 """
 
@@ -15,7 +14,7 @@ import dagster as dg
 from imgassets.defs.scope import Scope
 
 Job: TypeAlias = Any
-"""What `dagster.define_asset_job` returns: its type has no public name."""
+"""The type that `dagster.define_asset_job` returns; Dagster has no public name for it."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class Jobs:
     """The jobs of one set of definitions.
 
     Attributes:
-        catalogue: a partition from its documents to its images.
-        retry_failed: the failed downloads of a partition once more.
-        freshness: the check of the source.
+        catalogue: the job `catalogue_job`: all assets of a partition, with their checks.
+        retry_failed: the job `retry_failed`: the failed downloads of a partition.
+        freshness: the job `freshness_job`: the check of `product_documents`.
     """
 
     catalogue: Job
@@ -34,7 +33,12 @@ class Jobs:
 
 
 def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
-    """The jobs, which select the assets of this scope."""
+    """Build the jobs.
+
+    Args:
+        scope: names and settings of the definitions.
+        freshness_check: the check that `freshness_job` runs.
+    """
     return Jobs(
         catalogue=dg.define_asset_job(
             scope.name("catalogue_job"),
@@ -42,7 +46,7 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
                 *(scope.key(asset) for asset in ("url_list", "raw_images", "processed_images"))
             ),
             description=(
-                "A partition from its product documents to training images, with all its checks."
+                "Make a partition: from product documents to training images, with all checks."
             ),
         ),
         retry_failed=dg.define_asset_job(
@@ -51,13 +55,13 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
                 *(scope.key(asset) for asset in ("raw_images", "processed_images"))
             ),
             description=(
-                "Retry the failed downloads of a partition: its list of URLs stays, images that "
-                "are stored are not requested again."
+                "Retry the failed downloads of a partition. The URL list is not read again, and "
+                "stored images are not requested again."
             ),
         ),
         freshness=dg.define_asset_job(
             scope.name("freshness_job"),
             selection=dg.AssetSelection.checks(freshness_check),
-            description="Looks for retailers that no longer deliver.",
+            description="Find retailers that stopped delivering.",
         ),
     )

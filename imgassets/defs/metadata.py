@@ -1,7 +1,6 @@
-"""What all assets show of themselves in the same way: failures, manifests and counts.
+"""Converts results of the libraries to Dagster metadata and failures, the same way for all assets.
 
-Here live conversions of plain results to Dagster metadata. What is worth showing of one asset is
-in that asset's module.
+Which metadata an asset shows is in that asset's module.
 """
 
 from __future__ import annotations
@@ -17,14 +16,20 @@ if TYPE_CHECKING:
     from imgassets.storage import Folder
 
 MAX_TABLE_ROWS = 20
-_BAR = 40  # characters of the longest bar
+_LONGEST_BAR = 40  # characters
 
 
 @contextmanager
 def as_dagster_failure(*errors: type[Exception]) -> Iterator[None]:
-    """Turn errors whose message is meant for the user into a failure that shows it.
+    """Turn errors whose message is written for the user into a `dagster.Failure` with that message.
 
-    Such an error is not retried: it says that something must be changed first.
+    The run is not retried: the user has to change something first.
+
+    Args:
+        errors: the exception classes to convert.
+
+    Raises:
+        dagster.Failure: one of the errors was raised inside the `with` block.
     """
     try:
         yield
@@ -35,37 +40,43 @@ def as_dagster_failure(*errors: type[Exception]) -> Iterator[None]:
 def manifest_metadata(
     folder: Folder, rows: int, kind: type[UrlRow] | type[ProcessedRow]
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """The manifest's place, number of rows and columns, under Dagster's own names for them.
+    """Location, number of rows and columns of a manifest, under the keys that Dagster reserves.
 
     Args:
-        folder: of the manifest.
-        rows: their number.
-        kind: of row.
+        folder: the folder that contains the manifest.
+        rows: the number of rows in the manifest.
+        kind: the class of its rows.
+
+    Returns:
+        Metadata by key: `manifest`, `dagster/row_count` and `dagster/column_schema`.
     """
     from imgassets.storage import MANIFEST
 
     return {
-        "manifest": place(f"{folder.address}/{MANIFEST}"),
+        "manifest": location_metadata(f"{folder.address}/{MANIFEST}"),
         "dagster/row_count": dg.MetadataValue.int(rows),
         "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(kind)),
     }
 
 
 def column_schema(kind: type[UrlRow] | type[ProcessedRow]) -> dg.TableSchema:
-    """The columns of a manifest, for the page.
+    """The columns of a manifest with types and descriptions, for the asset's page in the UI.
 
-    It goes with each materialization: with the asset's definition, every run would pay for pyarrow
-    before it begins.
+    It is metadata of each materialization, not of the asset's definition: there, every run would
+    import pyarrow while it loads the definitions.
+
+    Args:
+        kind: the class of the manifest's rows.
     """
     from imgassets.manifests import SCHEMAS, meanings
 
-    told = meanings(kind)
+    descriptions = meanings(kind)
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 field.name,
                 type=_type_name(str(field.type)),
-                description=told[field.name],
+                description=descriptions[field.name],
                 constraints=dg.TableColumnConstraints(nullable=field.nullable),
             )
             for field in SCHEMAS[kind]
@@ -73,27 +84,35 @@ def column_schema(kind: type[UrlRow] | type[ProcessedRow]) -> dg.TableSchema:
     )
 
 
-def place(address: str) -> dg.MetadataValue[Any]:
-    """A file or folder: its path, which the page offers to copy, or the object store's address."""
+def location_metadata(address: str) -> dg.MetadataValue[Any]:
+    """The location of a file or folder: a path, which the UI can copy, or an object store's URL.
+
+    Args:
+        address: a local path or an fsspec address such as `s3://bucket/prefix`.
+    """
     return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 
 
 def rounded(value: SupportsFloat) -> float:
-    """A measured figure without the digits that nobody reads."""
+    """A measured value, rounded to four decimals for display."""
     return round(float(value), 4)
 
 
 def count_metadata(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:
-    """One number a count, so that Dagster plots each over the partitions."""
+    """One number per count, under `<prefix>/<name>`: Dagster plots each over the partitions."""
     return {f"{prefix}/{name}": dg.MetadataValue.int(count) for name, count in counts.items()}
 
 
-def bars(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
-    """A bar plot of counts, as text: it costs no time to draw and no space in the event log."""
+def bar_chart(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
+    """A bar chart of counts as a Markdown table: far smaller in the event log than an image.
+
+    Args:
+        counts: count by name; names with a count of 0 are left out.
+    """
     longest = max(counts.values(), default=0)
     lines = ["| | | |", "|---|---:|---|"]
     lines += [
-        f"| {name} | {count} | {'█' * max(1, round(_BAR * count / longest))} |"
+        f"| {name} | {count} | {'█' * max(1, round(_LONGEST_BAR * count / longest))} |"
         for name, count in counts.items()
         if count
     ]
@@ -101,7 +120,11 @@ def bars(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
 
 
 def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.MetadataValue[Any]:
-    """The first rows of a table, as Markdown."""
+    """The first `MAX_TABLE_ROWS` rows of a table as Markdown; `none` if there are no rows.
+
+    Args:
+        rows: one mapping per row, all with the same keys; the keys are the column titles.
+    """
     if not rows:
         return dg.MetadataValue.md("none")
     head = list(rows[0])
@@ -112,8 +135,13 @@ def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.Metadata
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def picture(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[Any]:
-    """A picture that the page shows inline; it is stored in the event log, so keep it small."""
+def inline_image(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[Any]:
+    """An image that the UI shows inline. It is stored in the event log, so keep it small.
+
+    Args:
+        data: the bytes of the image file.
+        format_: the format of the image file.
+    """
     import base64
 
     encoded = base64.b64encode(data).decode()
@@ -121,12 +149,12 @@ def picture(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[An
 
 
 def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
-    """A function that plain libraries report their progress to."""
+    """The function that the libraries call with their log messages (level INFO)."""
     return context.log.info
 
 
 def _type_name(arrow: str) -> str:
-    """What a reader of the manifest gets: dictionaries are a matter of storage."""
+    """The type that a reader sees; dictionary encoding only concerns the file."""
     return "string" if arrow.startswith("dictionary<") else arrow.replace("item: ", "")
 
 

@@ -1,7 +1,7 @@
 """Partitions: date x retailer. One run handles one partition.
 
-Which retailers exist is stored in the Dagster instance; `imgassets sync` and the sensor register
-them. How names become slugs is in `sources.listing`.
+The retailers are dynamic partitions in the Dagster instance; `imgassets sync` and the sensor
+`new_documents` register them. How names become slugs is in `sources.listing`.
 https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
 """
 
@@ -14,21 +14,21 @@ from typing import NamedTuple
 import dagster as dg
 
 RETAILERS = "retailer"
-"""Name of the dynamic partitions of retailers in the Dagster instance, without a key prefix."""
+"""Name of the retailers' dynamic partitions in the Dagster instance, without a key prefix."""
 
 
 def catalogue_partitions(
     start_date: dt.date, retailers: str = RETAILERS
 ) -> dg.MultiPartitionsDefinition:
-    """The partitions of all assets.
+    """Build the partitions of the assets, date x retailer.
 
     Args:
-        start_date: first day with a partition (UTC).
-        retailers: name of the dynamic partitions in the Dagster instance.
+        start_date: the first day with a partition (UTC).
+        retailers: the name of the retailers' dynamic partitions in the Dagster instance.
     """
     return dg.MultiPartitionsDefinition(
         {
-            # Today has a partition too: documents are scraped, and wanted, all day long.
+            # end_offset=1: today has a partition too, because documents arrive during the day.
             "date": dg.DailyPartitionsDefinition(
                 start_date=start_date.isoformat(), timezone="UTC", end_offset=1
             ),
@@ -38,14 +38,19 @@ def catalogue_partitions(
 
 
 class Partition(NamedTuple):
-    """One day of one retailer."""
+    """One day of one retailer.
+
+    Attributes:
+        date: the day in UTC, `YYYY-MM-DD`.
+        retailer: the slug of the retailer.
+    """
 
     date: str
     retailer: str
 
     @property
     def key(self) -> dg.MultiPartitionKey:
-        """The partition's key in Dagster, `2026-01-31|zara`."""
+        """The partition key in Dagster, for example `2026-01-31|zara`."""
         return dg.MultiPartitionKey(self._asdict())
 
 
@@ -53,20 +58,27 @@ def partition_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionConte
     """The partition of a run.
 
     Raises:
-        dagster.Failure: the run has a range of partitions; one run handles one.
+        dagster.Failure: the run has a range of partitions; a run handles exactly one.
     """
-    # `partition_keys` queries the database for the retailer, which Dagster has already done.
+    # `partition_keys` queries the instance for the retailers; `partition_key` does not.
     keys = [context.partition_key] if context.has_partition_key else context.partition_keys
     return only_partition(keys)
 
 
 def only_partition(keys: Sequence[str]) -> Partition:
-    """The partition of these keys; raises as `partition_of` does."""
+    """The partition of a list with one key.
+
+    Args:
+        keys: partition keys, for example `["2026-01-31|zara"]`.
+
+    Raises:
+        dagster.Failure: there is not exactly one key.
+    """
     if len(keys) != 1:
-        # Dagster turns a reversed range into zero partitions.
+        # Zero: Dagster turns a range whose end is before its start into no partitions.
         raise dg.Failure(
-            f"this run has {len(keys)} partitions, and one run handles one: launch a backfill, "
-            "which starts one run per partition",
+            f"this run has {len(keys)} partitions, but a run handles exactly one: launch a "
+            "backfill, which starts one run per partition",
             allow_retries=False,
         )
     date, retailer = keys[0].split("|")

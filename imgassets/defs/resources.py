@@ -1,6 +1,6 @@
-"""Resources: the settings, MongoDB, and the manifests of other assets.
+"""Resources: the settings, MongoDB, and an IO manager that reads manifests.
 
-They only connect Dagster to the plain libraries.
+They connect Dagster to the libraries; keep code that does the work there.
 https://docs.dagster.io/guides/build/external-resources
 """
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 
 class SettingsResource(dg.ConfigurableResource[Settings]):
-    """The options of these definitions; a run may override some in the launchpad.
+    """The settings of the definitions; a run can override options in the launchpad.
 
-    `build_defs` binds it to its settings: see `bound_to`.
+    `build_defs` uses a subclass that is bound to its settings; see `bound_to`.
     """
 
     overrides: dict[str, Any] = Field(
         default_factory=dict,
         description=(
-            "options changed for this run, as in config/default.yaml, for example "
+            "options for this run only, in the same form as in config/imgassets.yaml, for example "
             "{download: {threads: 8}, trim: {method: none}}"
         ),
     )
 
     def base(self) -> Settings:
-        """The settings without overrides: all defaults, unless the class is bound to others."""
+        """The settings without overrides: the defaults, unless the class is bound to others."""
         return Settings()
 
     def load(self) -> Settings:
         """The settings with this run's overrides.
 
         Raises:
-            dagster.Failure: an override is wrong.
+            dagster.Failure: an override is not valid; the message names it.
         """
         from imgassets.configuration import with_overrides
 
@@ -53,17 +53,17 @@ class SettingsResource(dg.ConfigurableResource[Settings]):
             raise dg.Failure(str(error), allow_retries=False) from None
 
     def storage(self) -> "Storage":
-        """The storage of manifests and images."""
+        """The storage of manifests and images, at `data_root` of the settings."""
         from imgassets.storage import open_storage
 
         return open_storage(self.load())
 
 
 def bound_to(settings: Settings) -> type[SettingsResource]:
-    """A settings resource whose base is a `Settings` object.
+    """Create a subclass of `SettingsResource` whose `base()` returns a `Settings` object.
 
-    A subclass, because Dagster makes a new object from the class and the run's config for each run,
-    and because settings as config would fill the launchpad with every option.
+    A subclass rather than an attribute: Dagster creates a new resource from the class and the run's
+    config for each run. And settings that were config would fill the launchpad with every option.
     """
 
     class BoundSettingsResource(SettingsResource):
@@ -74,14 +74,14 @@ def bound_to(settings: Settings) -> type[SettingsResource]:
 
 
 class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
-    """The MongoDB whose address is in `MONGODB_URI`.
+    """The MongoDB server whose address is in `MONGODB_URI`.
 
-    The address is read from the environment when it is needed and is not part of the resource's
-    configuration, so that it never appears in a run's config.
+    The address is read from the environment when it is needed. It is not part of the resource's
+    configuration, so that the password never appears in a run's config.
     """
 
     def address(self) -> str:
-        """The address of the server.
+        """The address of the server, including user and password: never log it.
 
         Raises:
             SourceError: `MONGODB_URI` is not set.
@@ -91,10 +91,10 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
         return mongodb_address()
 
     def source(self, settings: Settings) -> "Source":
-        """The source that the settings name; reads the address only where it is MongoDB.
+        """The source that `source.kind` selects; `MONGODB_URI` is read only for MongoDB.
 
         Raises:
-            SourceError: the source does not exist.
+            SourceError: the source cannot be opened.
         """
         from imgassets.sources.opening import open_source
 
@@ -102,27 +102,31 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
 
 
 class ManifestIOManager(dg.ConfigurableIOManager):
-    """Gives an asset's manifest to assets that depend on it, as a `pandas.DataFrame`.
+    """Loads the manifest of an upstream asset as a `pandas.DataFrame`.
 
-    The assets write their manifests themselves, last and atomically: a run that continues after a
-    kill must find what the killed one had done.
+    It writes nothing. The assets write their manifests themselves, atomically and as the last step,
+    so that a run after a crash continues from what was done.
     """
 
     settings: dg.ResourceDependency[SettingsResource]
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Refuse values: there is one way to write a manifest."""
+        """Reject the returned value: assets write manifests with `imgassets.storage`.
+
+        Raises:
+            dagster.DagsterInvariantViolationError: always.
+        """
         raise dg.DagsterInvariantViolationError(
             f"{context.asset_key.to_user_string()} returned a {type(obj).__name__}; "
             "write the manifest with imgassets.storage and return a MaterializeResult"
         )
 
     def load_input(self, context: dg.InputContext) -> "pd.DataFrame":
-        """The manifest of one partition.
+        """Read the manifest of the run's partition.
 
         Raises:
-            dagster.Failure: the partition was never materialized, its manifest is broken, or the
-                run has several partitions.
+            dagster.Failure: the partition was never materialized, its manifest cannot be read, or
+                the run has several partitions.
         """
         from imgassets.storage import StorageError, read_table
 

@@ -1,6 +1,6 @@
 """Schedules: jobs that run at fixed times.
 
-Runs for new documents are requested by the sensor in `sensors`.
+The sensor that requests runs for new documents is in `sensors`.
 https://docs.dagster.io/guides/automate/schedules
 """
 
@@ -20,7 +20,7 @@ FRESHNESS_CRON = "0 6 * * *"
 
 
 def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
-    """The schedules `every_day` and `freshness`; both are off until someone turns them on."""
+    """Build the schedules `every_day` and `freshness`; both are off until you turn them on."""
 
     @dg.schedule(
         name=scope.name("every_day"),
@@ -32,16 +32,16 @@ def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
     def every_day(
         context: dg.ScheduleEvaluationContext,
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        """Yesterday's partition of every registered retailer, when its day (UTC) is over.
+        """Requests yesterday's (UTC) partition of every registered retailer.
 
-        For a source that the sensor cannot follow, or beside it as a safety net. A retailer that
-        left the catalogue costs an empty run per day until its partition is deleted in the UI: a
-        source without its documents does not tell whether it has left or is late.
+        For sources that the sensor `new_documents` cannot follow, or in addition to it. A retailer
+        that left the catalogue causes an empty run per day until you delete its partition in the
+        UI: the source does not show whether its documents are late or will never come.
         """
         yesterday = (context.scheduled_execution_time - dt.timedelta(days=1)).date().isoformat()
         known = scope.registered_retailers(context.instance)
         if not known:
-            yield dg.SkipReason("no retailer is registered; run `imgassets sync`")
+            yield dg.SkipReason("no retailer is registered; run `imgassets sync` first")
         for retailer in sorted(known):
             key = Partition(yesterday, retailer).key
             yield dg.RunRequest(run_key=f"daily {key}", partition_key=key)
@@ -52,6 +52,6 @@ def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
         cron_schedule=FRESHNESS_CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Every morning: which retailers no longer deliver?",
+        description="Checks every morning which retailers stopped delivering.",
     )
     return [every_day, freshness]

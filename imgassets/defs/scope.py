@@ -1,7 +1,7 @@
-"""What the definitions of one `build_defs` call share: settings, names and partitions.
+"""Settings, names and partitions that all definitions of one `build_defs` call share.
 
-Several sets of definitions can live in one code location. Dagster requires the names of ops, jobs,
-sensors and resources to be unique there, so every name is made here, from the key prefix.
+A code location can contain several sets of definitions. Dagster requires the names of ops, jobs,
+sensors and resources to be unique in it, so this module derives every name from the key prefix.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ if TYPE_CHECKING:
     from imgassets.defs.resources import MongoDBResource, SettingsResource
     from imgassets.settings import Settings
 
-# Resource keys are global in a code location, and a user's own location often has a resource
-# called `settings`.
+# Resource keys are global in a code location, and many locations have a resource `settings`.
 _RESOURCE_PREFIX = "imgassets"
 
 ASSETS = ("product_documents", "url_list", "face_model", "raw_images", "processed_images")
-"""The names of the assets, in the order of the data flow."""
+"""Names of the assets, in the order of the data flow."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Names and parts that the definitions of one `build_defs` call share.
+    """Settings, names and partitions that the definitions of one `build_defs` call share.
 
     Attributes:
         settings: the options that the definitions are built from.
-        key_prefix: prefix of the asset keys, and of all other names.
-        partitions: date x retailer.
+        key_prefix: prefix of the asset keys and of all other names.
+        partitions: the partitions of the assets, date x retailer.
     """
 
     settings: Settings
@@ -39,37 +38,41 @@ class Scope:
     partitions: dg.MultiPartitionsDefinition
 
     def key(self, asset: str) -> dg.AssetKey:
-        """The key of an asset: the prefix and the asset's name."""
+        """The key of an asset: the key prefix and the name."""
         return dg.AssetKey([*self.key_prefix, asset])
 
     def owns(self, key: dg.AssetKey) -> bool:
-        """Whether an asset key is one of these definitions."""
+        """Whether an asset key belongs to these definitions."""
         return any(key == self.key(asset) for asset in ASSETS)
 
     def name(self, name: str) -> str:
-        """The name of an op, job, schedule or sensor: the prefix and the name, joined by `_`."""
+        """The name of an op, job, schedule or sensor: key prefix and name, joined by `_`."""
         return "_".join([*self.key_prefix, name])
 
     def resource_key(self, resource: str) -> str:
-        """The key of a resource: `imgassets_settings`, with a prefix `eu_imgassets_settings`."""
+        """The key of a resource: `imgassets_settings`, or `eu_imgassets_settings` with a prefix."""
         return self.name(f"{_RESOURCE_PREFIX}_{resource}")
 
     @property
     def retailers(self) -> str:
-        """The name under which the Dagster instance keeps the registered retailers."""
+        """The name of the retailers' dynamic partitions in the Dagster instance."""
         return retailers_name(self.partitions)
 
     def settings_resource(self, context: Any) -> SettingsResource:
         """The settings resource of a run.
 
         Args:
-            context: of an asset, op or check that requires this resource.
+            context: the context of an asset, op or check that requires this resource.
         """
-        found = getattr(context.resources, self.resource_key("settings"))
-        return cast("SettingsResource", found)
+        resource = getattr(context.resources, self.resource_key("settings"))
+        return cast("SettingsResource", resource)
 
     def mongodb_resource(self, context: Any) -> MongoDBResource:
-        """The MongoDB resource of a run or tick; see `settings_resource`."""
+        """The MongoDB resource of a run or sensor tick.
+
+        Args:
+            context: the context of an asset, op, check or sensor that requires this resource.
+        """
         return cast("MongoDBResource", getattr(context.resources, self.resource_key("mongodb")))
 
     def resource_keys(self, *resources: str) -> set[str]:
@@ -77,7 +80,7 @@ class Scope:
         return {self.resource_key(resource) for resource in resources}
 
     def registered_retailers(self, instance: dg.DagsterInstance) -> Sequence[str]:
-        """The slugs of the retailers that are registered in a Dagster instance."""
+        """The slugs of the retailers that are registered in the Dagster instance."""
         return instance.get_dynamic_partitions(self.retailers)
 
 
@@ -85,13 +88,13 @@ def retailers_name(partitions: dg.MultiPartitionsDefinition) -> str:
     """The name of the dynamic partitions of the dimension `retailer`.
 
     Raises:
-        ValueError: the partitions have no such dimension, or it is not dynamic.
+        ValueError: there is no dimension `retailer`, or it is not dynamic.
     """
     for dimension in partitions.partitions_defs:
         definition = dimension.partitions_def
         if dimension.name == "retailer" and isinstance(definition, dg.DynamicPartitionsDefinition):
             return str(definition.name)
     raise ValueError(
-        "partitions should be a MultiPartitionsDefinition with the dimensions date (daily) and "
+        "partitions must be a MultiPartitionsDefinition with the dimensions date (daily) and "
         "retailer (a DynamicPartitionsDefinition with a name)"
     )

@@ -1,7 +1,7 @@
-"""New documents become runs, and failed runs become messages.
+"""Sensors: `new_documents` requests runs for changed documents, `failed_runs` posts failed runs.
 
-Here live Dagster's questions and answers. What was touched and what is due is in
-`sources.changes`, how MongoDB is followed in `sources.mongo_changes`, the message in `webhook`.
+Only the Dagster side is here. Which partitions changed and are due is decided in `sources.changes`,
+MongoDB is read in `sources.mongo_changes`, and the webhook message is in `webhook`.
 https://docs.dagster.io/guides/automate/sensors
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def build_new_documents_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
-    """The sensor `new_documents`."""
+    """Build the sensor `new_documents`."""
     settings = scope.settings
 
     @dg.sensor(
@@ -36,46 +36,51 @@ def build_new_documents_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
         required_resource_keys=scope.resource_keys("mongodb"),
     )
     def new_documents(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        """Looks for product documents that were inserted or changed; requests runs for them.
+        """Requests a run for each partition whose product documents were inserted or changed.
 
-        The first scan launches nothing for documents that exist already (`sensor.start_from`):
-        backfill them. A partition's run waits until scrapers have left it alone for
-        `sensor.settle_s`. The partition that a deleted or moved document left is seen only where
-        MongoDB keeps documents as they were before a change; see the documentation.
+        The first tick requests nothing for existing documents (see `sensor.start_from`): backfill
+        them. A partition's run is requested once its documents were not changed for
+        `sensor.settle_s` seconds. If a document is deleted, or moved to another day or retailer,
+        the partition it left is detected only if MongoDB keeps pre-images of documents; see
+        docs/documents.md.
         """
-        return tick(context, scope, scope.mongodb_resource(context))
+        return evaluate_tick(context, scope, scope.mongodb_resource(context))
 
     return new_documents
 
 
-def tick(
+def evaluate_tick(
     context: dg.SensorEvaluationContext, scope: Scope, mongodb: "MongoDBResource"
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick of the sensor `new_documents`.
+    """Evaluate one tick of the sensor `new_documents`.
 
     Args:
-        context: holds the cursor and the Dagster instance.
-        scope: of the definitions.
-        mongodb: names the server.
+        context: the context of the tick, with the cursor and the Dagster instance.
+        scope: settings and names of the definitions.
+        mongodb: the resource with the address of the server.
+
+    Returns:
+        The runs to request and the next cursor, or the reason why the tick is skipped.
     """
     from imgassets.sources.listing import SourceError
 
     kind = scope.settings.source.kind
     if kind != "mongodb":
         return dg.SkipReason(
-            f"the source is {kind}, which does not report new rows; use the schedule every_day"
+            f"source.kind is {kind}, which does not report new rows; use the schedule every_day"
         )
     try:
-        return _look(context, scope, mongodb)
+        return _scan(context, scope, mongodb)
     except SourceError as error:
-        # The cursor stays: the next tick continues from the same position.
+        # Skipping keeps the cursor, so the next tick continues at the same position.
         context.log.warning(str(error))
         return dg.SkipReason(str(error))
 
 
-def _look(
+def _scan(
     context: dg.SensorEvaluationContext, scope: Scope, mongodb: "MongoDBResource"
 ) -> dg.SensorResult:
+    """Read the changes since the last tick, and request runs for the partitions that are due."""
     from imgassets.sources.changes import due, look, read_cursor
     from imgassets.sources.listing import SourceError, today
     from imgassets.sources.mongo_changes import READ_SECONDS, follow
@@ -86,15 +91,16 @@ def _look(
         cursor = read_cursor(context.cursor) if context.cursor else None
         if cursor is None or cursor.source != changes.name:
             cursor, names = changes.start(now), changes.names()
-            waiting = len(cursor.pending) or "no"
-            first = f"first look at {changes.name}: {len(names)} retailers, {waiting} partitions"
-            return _answer(
+            return _sensor_result(
                 context,
                 scope,
                 cursor,
                 ready={},
                 names=names,
-                nothing=f"{first} wait for a run",
+                skip_message=(
+                    f"first scan of {changes.name}: {len(names)} retailers, "
+                    f"{len(cursor.pending)} partitions waiting for a run"
+                ),
             )
         found = look(
             cursor,
@@ -108,41 +114,48 @@ def _look(
         try:
             names = changes.names() if ready else {}
         except SourceError as error:
-            # They are due again at the next look; what was read must not be lost.
-            return _answer(context, scope, found.cursor, ready={}, names={}, nothing=str(error))
+            # Keep the new cursor: the changes were read, and stay due at the next tick.
+            return _sensor_result(
+                context, scope, found.cursor, ready={}, names={}, skip_message=str(error)
+            )
     waiting = len(found.cursor.pending)
-    nothing = f"{waiting} touched partitions wait" if waiting else "nothing has changed"
-    return _answer(context, scope, found.cursor, ready=ready, names=names, nothing=nothing)
+    skip_message = (
+        f"{waiting} changed partitions are waiting until they settle" if waiting else "no changes"
+    )
+    return _sensor_result(
+        context, scope, found.cursor, ready=ready, names=names, skip_message=skip_message
+    )
 
 
-def _answer(
+def _sensor_result(
     context: dg.SensorEvaluationContext,
     scope: Scope,
     cursor: "Cursor",
     *,
     ready: "Mapping[PartitionName, Touch]",
     names: "Mapping[str, list[str]]",
-    nothing: str,
+    skip_message: str,
 ) -> dg.SensorResult:
-    """Request runs of partitions that are due, and register retailers that are new.
+    """Request runs for partitions that are due, and register new retailers.
 
     Args:
-        context: of the tick.
-        scope: of the definitions.
-        cursor: what to remember.
-        ready: the partitions that are due.
-        names: the retailers' names by slug; those that share a slug are held back.
-        nothing: what to say where no run is requested.
+        context: the context of the tick.
+        scope: settings and names of the definitions.
+        cursor: the cursor after the scan.
+        ready: the partitions that are due for a run.
+        names: the retailers' names by slug; a slug with several names is not registered, and its
+            partitions are not run.
+        skip_message: the skip reason of the tick if no run is requested.
     """
     from imgassets.sources.changes import requested, run_key
     from imgassets.sources.listing import conflict
 
     conflicts = {slug: same for slug, same in names.items() if len(same) > 1}
     for slug, same in conflicts.items():
-        # Its partitions stay in the cursor until the names are mended.
+        # The partitions stay in the cursor until the names in the source are corrected.
         context.log.error(conflict(slug, same))
-    free = {name: touch for name, touch in ready.items() if name.split("|")[1] not in conflicts}
-    runs = dict(list(free.items())[: scope.settings.sensor.max_runs])
+    allowed = {name: touch for name, touch in ready.items() if name.split("|")[1] not in conflicts}
+    runs = dict(list(allowed.items())[: scope.settings.sensor.max_runs])
     known = scope.registered_retailers(context.instance)
     found = {name.split("|")[1] for name in runs} | set(names) - set(conflicts)
     new = sorted(found - set(known))
@@ -154,35 +167,36 @@ def _answer(
             )
             for name, touch in runs.items()
         ],
-        skip_reason=None if runs else dg.SkipReason(nothing),
+        skip_reason=None if runs else dg.SkipReason(skip_message),
         dynamic_partitions_requests=[add_request] if new else [],
         cursor=requested(cursor, runs).to_json(),
     )
 
 
 def build_failed_runs_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
-    """The sensor `failed_runs`."""
+    """Build the sensor `failed_runs`."""
     names = {job.name for job in (jobs.catalogue, jobs.retry_failed, jobs.freshness)}
 
     @dg.run_failure_sensor(
         name=scope.name("failed_runs"),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Posts failed runs to the address in IMGASSETS_WEBHOOK_URL; posts nothing where it is "
-            "not set."
+            "Posts failed runs to the URL in IMGASSETS_WEBHOOK_URL; does nothing if the variable "
+            "is not set."
         ),
     )
     def failed_runs(context: dg.RunFailureSensorContext) -> None:
         """Posts one message per failed run of these definitions.
 
         Raises:
-            WebhookError: it could not be posted. The tick shows it, and the next one continues with
-                the next failure: a webhook that is down delays nothing.
+            WebhookError: the message could not be posted. The tick shows the error, and the next
+                tick continues with the next failed run: a webhook that is down blocks nothing.
         """
         from imgassets.defs.webhook import failure_message, post, webhook_url
 
         run, url = context.dagster_run, webhook_url()
-        # Dagster calls the sensor for every run of the code location, which may hold more jobs.
+        # Dagster calls the sensor for every failed run of the code location, which may contain
+        # other jobs.
         keys = run.asset_selection or ()
         own = run.job_name in names or any(scope.owns(key) for key in keys)
         if url is not None and own:

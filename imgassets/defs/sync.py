@@ -1,7 +1,6 @@
-"""Retailers of the source become partitions of the Dagster instance.
+"""Registers the retailers of the source as partitions of the Dagster instance.
 
-Here lives what `imgassets sync` does and the sensor shares; how a source is surveyed is in
-`sources`.
+`imgassets sync` uses it. How the retailers of a source are found is in `sources`.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Synced:
-    """What a sync found and did.
+class SyncResult:
+    """The retailers before and after a sync.
 
     Attributes:
-        new: slugs that were registered now.
-        known: slugs that were registered before.
-        absent: slugs that are registered, but have no document in the source; they stay, since
-            their pictures do.
+        new: slugs that this sync registered.
+        known: slugs in the source that were registered before.
+        absent: registered slugs without a document in the source; they stay registered, because
+            their images are kept.
     """
 
     new: list[str]
@@ -31,17 +30,17 @@ class Synced:
     absent: list[str]
 
 
-def register_retailers(survey: Survey, instance: dg.DagsterInstance, retailers: str) -> Synced:
-    """Register the retailers of a survey as partitions; never remove one.
+def register_retailers(survey: Survey, instance: dg.DagsterInstance, retailers: str) -> SyncResult:
+    """Register the retailers of a source as dynamic partitions; no partition is ever removed.
 
     Args:
-        survey: of the source.
-        instance: keeps the partitions.
-        retailers: name of the dynamic partitions in the instance.
+        survey: the retailers that the source contains.
+        instance: the Dagster instance that stores the partitions.
+        retailers: the name of the dynamic partitions in the instance.
     """
     before = set(instance.get_dynamic_partitions(retailers))
     found = set(survey.names)
     new = sorted(found - before)
     if new:
         instance.add_dynamic_partitions(retailers, new)
-    return Synced(new=new, known=sorted(found & before), absent=sorted(before - found))
+    return SyncResult(new=new, known=sorted(found & before), absent=sorted(before - found))

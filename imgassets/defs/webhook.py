@@ -1,8 +1,8 @@
-"""The message on a failed run, and posting it.
+"""Builds the message about a failed run, and posts it to the webhook.
 
-Here lives what leaves the house: names, never values. A run's config, logs and tracebacks may hold
-what nobody should read in a chat, so of an error only the sentence of a `dagster.Failure` is sent,
-which was written to be read, and of any other its class. When messages are sent is in `sensors`.
+The message leaves your network, so it contains names only. A run's config, logs and tracebacks may
+contain secrets: the message includes the description of a `dagster.Failure`, which is written for
+users, and only the class of any other error. When messages are sent is in `sensors`.
 """
 
 import os
@@ -13,24 +13,27 @@ import dagster as dg
 
 VARIABLE = "IMGASSETS_WEBHOOK_URL"
 TIMEOUT_S = 10
-MAX_SENTENCE = 500
+MAX_REASON_LENGTH = 500  # characters
 
 
 class WebhookError(Exception):
-    """The message could not be posted; says why, without the address, which is a secret."""
+    """The message could not be posted. The text does not contain the webhook's URL, a secret."""
 
 
 def webhook_url() -> str | None:
-    """The address to post to, from the environment; none where there is none."""
+    """The URL to post to from the environment, or `None` if it is not set."""
     return os.environ.get(VARIABLE, "").strip() or None
 
 
 def failure_message(run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
-    """The JSON that is posted; its `text` is what Slack, Mattermost and the like show.
+    """Build the JSON message about a failed run.
 
     Args:
         run: the run that failed.
-        failures: the failures of its steps.
+        failures: the failure events of its steps.
+
+    Returns:
+        The message; Slack, Mattermost and similar services show its `text`.
     """
     partition = run.tags.get("dagster/partition")
     steps = {str(event.step_key): _reason(event) for event in failures}
@@ -54,30 +57,34 @@ def failure_message(run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> 
 def post(url: str, message: dict[str, Any]) -> None:
     """Post a message as JSON.
 
+    Args:
+        url: the URL of the webhook.
+        message: the message, see `failure_message`.
+
     Raises:
-        WebhookError: nobody answered in time, or the answer was no success.
+        WebhookError: no answer within `TIMEOUT_S` seconds, or a status other than 2xx.
     """
     import requests
 
     try:
         answer = requests.post(url, json=message, timeout=TIMEOUT_S, allow_redirects=False)
     except (requests.RequestException, ValueError) as error:
-        # ValueError: what urllib3 raises for an address. Either's own text names it.
+        # ValueError: urllib3 raises it for invalid URLs. Both texts contain the URL, a secret.
         raise WebhookError(
-            f"the webhook in {VARIABLE} cannot be reached ({type(error).__name__}); "
-            "the message is lost, the run is on the page"
+            f"cannot reach the webhook in {VARIABLE} ({type(error).__name__}); "
+            "notification not sent; see the run in the UI"
         ) from None
     if not 200 <= answer.status_code < 300:
         raise WebhookError(
-            f"the webhook in {VARIABLE} answered {answer.status_code}; "
-            "the message is lost, the run is on the page"
+            f"the webhook in {VARIABLE} answered with status {answer.status_code}; "
+            "notification not sent; see the run in the UI"
         )
 
 
 def _reason(event: dg.DagsterEvent) -> str:
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
-        return data.user_failure_data.description[:MAX_SENTENCE]
+        return data.user_failure_data.description[:MAX_REASON_LENGTH]
     error = data.error
     while error is not None and error.cause is not None:
         error = error.cause

@@ -1,4 +1,4 @@
-"""What the page says of the assets themselves, whatever partition is looked at."""
+"""Tests of the project's definitions: groups, descriptions, owners and partitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROUPS = {
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
+def _clear_settings_cache() -> Iterator[None]:
     load_settings.cache_clear()
     yield
     load_settings.cache_clear()
@@ -34,7 +34,7 @@ def specs() -> dict[str, dg.AssetSpec]:
     return {spec.key.to_user_string(): spec for spec in project_defs().resolve_all_asset_specs()}
 
 
-def test_every_asset_stands_in_a_group_and_says_what_it_is() -> None:
+def test_every_asset_has_a_group_kinds_and_a_description() -> None:
     found = specs()
     assert {name: spec.group_name for name, spec in found.items()} == GROUPS
     for spec in found.values():
@@ -44,7 +44,7 @@ def test_every_asset_stands_in_a_group_and_says_what_it_is() -> None:
         assert not spec.owners
 
 
-def test_every_check_says_what_must_hold() -> None:
+def test_every_check_has_a_description() -> None:
     checks = project_defs().resolve_asset_graph().asset_check_keys
     graph = project_defs().resolve_asset_graph()
     assert len(checks) == 10
@@ -53,8 +53,8 @@ def test_every_check_says_what_must_hold() -> None:
 
 
 def test_partitions_begin_with_the_start_date_and_end_with_today() -> None:
-    # In a process of its own: definitions read the settings when they are loaded.
-    asked = (
+    # In a subprocess, because the definitions read the settings when they are imported.
+    program = (
         "from imgassets.definitions import defs\n"
         "catalogue = defs.get_assets_def('url_list').partitions_def\n"
         "days = catalogue.get_partitions_def_for_dimension('date')\n"
@@ -62,7 +62,7 @@ def test_partitions_begin_with_the_start_date_and_end_with_today() -> None:
     )
     before = today()
     done = subprocess.run(
-        [sys.executable, "-c", asked],
+        [sys.executable, "-c", program],
         env={**os.environ, "IMGASSETS__START_DATE": "2025-06-30", "TZ": "Pacific/Kiritimati"},
         capture_output=True,
         text=True,
@@ -74,9 +74,9 @@ def test_partitions_begin_with_the_start_date_and_end_with_today() -> None:
     assert last in {before.isoformat(), today().isoformat()}
 
 
-def test_the_owners_of_the_settings_own_every_asset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_owners_in_the_settings_apply_to_every_asset(monkeypatch: pytest.MonkeyPatch) -> None:
     owners = ["team:data", "someone@example.com"]
     monkeypatch.setenv("IMGASSETS__OWNERS", '["team:data", "someone@example.com"]')
     assert {name: [*spec.owners] for name, spec in specs().items()} == dict.fromkeys(GROUPS, owners)
-    # What is built of changed assets is still whole.
+    # Jobs still resolve.
     assert project_defs().resolve_job_def("catalogue_job").name == "catalogue_job"

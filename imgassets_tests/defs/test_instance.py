@@ -1,4 +1,4 @@
-"""The Dagster instance that `dagster.yaml` describes."""
+"""Tests of `dagster.yaml`, the configuration of the Dagster instance."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ def options() -> dict[str, Any]:
     return loaded
 
 
-def test_dagster_accepts_the_file_as_it_is_and_keeps_all_in_files(tmp_path: Path) -> None:
+def test_dagster_accepts_the_file_and_stores_runs_in_sqlite_files(tmp_path: Path) -> None:
     shutil.copy(FILE, tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         instance.add_dynamic_partitions("retailer", ["zara"])
@@ -28,7 +28,7 @@ def test_dagster_accepts_the_file_as_it_is_and_keeps_all_in_files(tmp_path: Path
     assert list(tmp_path.rglob("*.db"))
 
 
-def test_two_runs_never_ask_one_retailer_at_once(options: dict[str, Any]) -> None:
+def test_at_most_one_run_per_retailer_at_a_time(options: dict[str, Any]) -> None:
     (limit,) = options["concurrency"]["runs"]["tag_concurrency_limits"]
     assert limit == {
         "key": "dagster/partition/retailer",

@@ -1,4 +1,4 @@
-"""Jobs, schedules and the check that tells who no longer delivers."""
+"""Tests of jobs, schedules, and the check for retailers that stopped delivering."""
 
 import datetime as dt
 import json
@@ -23,7 +23,7 @@ MORNING = dt.datetime(2026, 2, 1, 1, tzinfo=dt.UTC)
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """One on disk: the context of a schedule opens it a second time."""
+    """A Dagster instance on disk, because the context of a schedule opens it a second time."""
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
 
@@ -31,23 +31,25 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 def requests(instance: dg.DagsterInstance) -> list[dg.RunRequest | dg.SkipReason]:
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=MORNING)
     every_day: Any = project_defs().get_repository_def().get_schedule_def("every_day")
-    answer: Any = every_day(context)
-    return list(answer)
+    evaluated: Any = every_day(context)
+    return list(evaluated)
 
 
 def test_the_daily_schedule_requests_yesterday_of_every_registered_retailer(
     instance: dg.DagsterInstance,
 ) -> None:
     instance.add_dynamic_partitions("retailer", ["zara", "asos"])
-    asked = [r for r in requests(instance) if isinstance(r, dg.RunRequest)]
-    assert [r.partition_key for r in asked] == ["2026-01-31|asos", "2026-01-31|zara"]
-    assert len({r.run_key for r in asked}) == 2
-    assert [r.run_key for r in asked] == [
+    requested = [r for r in requests(instance) if isinstance(r, dg.RunRequest)]
+    assert [r.partition_key for r in requested] == ["2026-01-31|asos", "2026-01-31|zara"]
+    assert len({r.run_key for r in requested}) == 2
+    assert [r.run_key for r in requested] == [
         r.run_key for r in requests(instance) if isinstance(r, dg.RunRequest)
     ]
 
 
-def test_the_daily_schedule_says_why_it_requests_nothing(instance: dg.DagsterInstance) -> None:
+def test_the_daily_schedule_is_skipped_with_a_reason_without_retailers(
+    instance: dg.DagsterInstance,
+) -> None:
     (skip,) = requests(instance)
     assert isinstance(skip, dg.SkipReason)
     assert "imgassets sync" in str(skip.skip_message)
@@ -63,7 +65,7 @@ def test_the_daily_schedule_works_inside_the_code_location(instance: dg.DagsterI
         instance=instance, scheduled_execution_time=MORNING, repository_def=repository
     )
     with warnings.catch_warnings():
-        # Dagster 1.13 finds fault with the names of its own tags.
+        # Dagster 1.13 warns about the names of its own tags.
         warnings.simplefilter("ignore", DeprecationWarning)
         data = schedule.evaluate_tick(context)
     assert data.run_requests is not None
@@ -73,7 +75,7 @@ def test_the_daily_schedule_works_inside_the_code_location(instance: dg.DagsterI
 
 
 def selected(name: str) -> tuple[set[str], set[str]]:
-    """The assets that a job makes, and the checks that it runs."""
+    """The assets that a job materializes, and the checks that it runs."""
     layer = project_defs().resolve_job_def(name).asset_layer
     return (
         {key.to_user_string() for key in layer.executable_asset_keys},
@@ -81,14 +83,14 @@ def selected(name: str) -> tuple[set[str], set[str]]:
     )
 
 
-def test_the_catalogue_job_makes_all_of_a_partition_with_its_checks() -> None:
+def test_the_catalogue_job_materializes_a_partition_with_its_checks() -> None:
     assets, checks = selected("catalogue_job")
     assert assets == {"url_list", "raw_images", "processed_images"}
     assert {"every_url_has_a_raw_row", "every_url_has_a_processed_row"} <= checks
     assert "every_retailer_delivers" not in checks
 
 
-def test_the_retry_job_leaves_the_list_of_urls_as_it_is() -> None:
+def test_the_retry_job_does_not_materialize_the_url_list() -> None:
     assets, checks = selected("retry_failed")
     assert assets == {"raw_images", "processed_images"}
     assert checks == selected("catalogue_job")[1]
@@ -101,7 +103,7 @@ def checked(instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
     return evaluation
 
 
-def test_the_check_turns_red_and_names_the_retailers_that_no_longer_deliver(
+def test_the_check_fails_and_names_retailers_that_stopped_delivering(
     storage: Storage,
     instance: dg.DagsterInstance,
     tmp_path: Path,
@@ -118,18 +120,18 @@ def test_the_check_turns_red_and_names_the_retailers_that_no_longer_deliver(
     load_settings.cache_clear()
     instance.add_dynamic_partitions("retailer", ["zara", "gone"])
 
-    red = checked(instance)
-    assert not red.passed
-    assert red.description == "late: gone, mango"
-    assert red.metadata["late"].value == 2
-    assert red.metadata["retailers"].value == 5
-    assert f"{today() - dt.timedelta(days=4)}" in str(red.metadata["late retailers"].value)
-    assert red.severity is dg.AssetCheckSeverity.ERROR
+    failed = checked(instance)
+    assert not failed.passed
+    assert failed.description == "late: gone, mango"
+    assert failed.metadata["late"].value == 2
+    assert failed.metadata["retailers"].value == 5
+    assert f"{today() - dt.timedelta(days=4)}" in str(failed.metadata["late retailers"].value)
+    assert failed.severity is dg.AssetCheckSeverity.ERROR
 
-    only_warned_of = {"checks": {"severity": {"every_retailer_delivers": "warn"}}}
+    warn_only = {"checks": {"severity": {"every_retailer_delivers": "warn"}}}
     for slugs, severity in ((["gone"], "ERROR"), (["gone", "mango"], "WARN")):
         own = json.dumps(
-            dict.fromkeys(slugs, only_warned_of) | {"slow": {"checks": {"max_age_days": 30}}}
+            dict.fromkeys(slugs, warn_only) | {"slow": {"checks": {"max_age_days": 30}}}
         )
         monkeypatch.setenv("IMGASSETS__RETAILERS", own)
         load_settings.cache_clear()
@@ -139,7 +141,7 @@ def test_the_check_turns_red_and_names_the_retailers_that_no_longer_deliver(
     assert checked(instance).passed
 
 
-def test_of_two_names_on_one_partition_nobody_says_late() -> None:
+def test_a_slug_with_conflicting_names_is_not_reported_as_late() -> None:
     survey = Survey({}, {}, {"zara": ["ZARA", "Zara"]}, Account())
     assert late_retailers(survey, ["zara"], lambda _: 3, dt.date(2026, 1, 31)) == []
 
@@ -148,7 +150,7 @@ def test_of_two_names_on_one_partition_nobody_says_late() -> None:
     st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 40), min_size=1, max_size=5)),
     st.integers(0, 40),
 )
-def test_a_retailer_is_late_when_even_its_newest_document_is_too_old(
+def test_a_retailer_is_late_if_its_newest_document_is_too_old(
     ages: dict[str, list[int]], allowed: int
 ) -> None:
     day = dt.date(2026, 3, 1)

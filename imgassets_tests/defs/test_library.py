@@ -1,4 +1,4 @@
-"""imgassets as a library: its definitions beside a user's own, with other settings and names."""
+"""Tests of imgassets as a library: `build_defs` and the component in a user's code location."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def catalogue(folder: Path, name: str, urls: int) -> Settings:
-    """Settings of a catalogue in a CSV file, whose images no server has."""
+    """Settings with a CSV file as source, whose URLs all fail with a connection error."""
     lines = [f"http://127.0.0.1:9/{n}.jpg,{name},{DAY}" for n in range(urls)]
     (folder / f"{name}.csv").write_text("\n".join(["url,retailer,date", *lines]))
     return Settings.model_validate(
@@ -63,14 +63,14 @@ def rows(folder: Path, name: str) -> int:
 
 
 class Theirs(dg.ConfigurableResource[Any]):
-    """A resource of the user's own, under the name that our settings have for us."""
+    """A resource of the user's code location."""
 
     word: str = "theirs"
 
 
 @dg.asset(key=["theirs", "raw_images"])
 def their_raw_images(settings: Theirs) -> dg.MaterializeResult[Any]:
-    """An asset with the name of one of ours."""
+    """An asset of the user with the same name as an asset of imgassets."""
     return dg.MaterializeResult(metadata={"word": settings.word})
 
 
@@ -113,13 +113,13 @@ def test_two_catalogues_run_side_by_side_in_one_location(
     assert run(defs, instance, "eu_catalogue_job", "zara").success
     assert run(defs, instance, "us_outlet_catalogue_job", "asos").success
     assert (rows(tmp_path, "zara"), rows(tmp_path, "asos")) == (2, 3)
-    # All jobs of both; `__ASSET_JOB` is Dagster's own.
+    # `__ASSET_JOB` is Dagster's implicit job.
     names = {job.name for job in defs.get_repository_def().get_all_jobs()} - {"__ASSET_JOB"}
     jobs = ("catalogue_job", "freshness_job", "retry_failed")
     assert names == {f"{prefix}_{job}" for prefix in ("eu", "us_outlet") for job in jobs}
 
 
-def test_every_name_carries_the_prefix() -> None:
+def test_every_name_has_the_key_prefix() -> None:
     defs = build_defs(Settings(), key_prefix="eu")
     repository = defs.get_repository_def()
     named = [
@@ -133,13 +133,13 @@ def test_every_name_carries_the_prefix() -> None:
     assert {key.path[0] for key in repository.asset_graph.get_all_asset_keys()} == {"eu"}
 
 
-def test_definitions_leave_the_executor_to_the_location_unless_they_are_given_one() -> None:
+def test_definitions_have_an_executor_only_if_one_is_given() -> None:
     assert build_defs(Settings()).executor is None
     given = build_defs(Settings(), executor=dg.in_process_executor)
     assert given.executor is dg.in_process_executor
 
 
-def test_what_depends_on_an_overridden_resource_is_rebuilt(
+def test_resources_that_depend_on_a_replaced_resource_are_rebuilt(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     elsewhere = SettingsResource(overrides={"data_root": str(tmp_path / "elsewhere")})
@@ -160,14 +160,14 @@ def test_what_depends_on_an_overridden_resource_is_rebuilt(
     )
     instance.add_dynamic_partitions("retailer", ["asos"])
     assert run(defs, instance, "catalogue_job", "asos").success
-    # The manifest that the downstream asset is given comes from the data root of the override.
+    # The downstream asset reads the manifest from the data root of the replaced settings.
     assert run(defs, instance, "both", "asos").success
     assert seen == [1]
     assert (tmp_path / "elsewhere").exists()
     assert not (tmp_path / "data-asos").exists()
 
 
-def test_overrides_of_a_resource_apply_to_the_settings_of_the_definitions(
+def test_overrides_of_a_plain_settings_resource_apply_to_the_settings_of_the_definitions(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     mine = SettingsResource(overrides={"data_root": str(tmp_path / "data-zara")})
@@ -194,12 +194,12 @@ def test_mongodb_and_the_io_manager_can_be_replaced() -> None:
     assert defs.resources["imgassets_manifests"] is manifests
 
 
-def test_a_resource_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="no resource 'setings' to replace; there are settings, "):
+def test_an_unknown_resource_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"unknown resource 'setings'; .* replaced: settings, "):
         build_defs(Settings(), resources={"setings": SettingsResource()})
 
 
-def test_partitions_of_the_user_are_used(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_given_partitions_are_used(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     partitions = dg.MultiPartitionsDefinition(
         {
             "date": dg.DailyPartitionsDefinition(start_date="2025-01-01"),
@@ -212,7 +212,7 @@ def test_partitions_of_the_user_are_used(tmp_path: Path, instance: dg.DagsterIns
     assert defs.get_assets_def("url_list").partitions_def is partitions
 
 
-def test_partitions_with_other_dimensions_are_refused() -> None:
+def test_partitions_with_other_dimensions_are_rejected() -> None:
     partitions = dg.MultiPartitionsDefinition(
         {
             "date": dg.DailyPartitionsDefinition(start_date="2025-01-01"),
@@ -266,7 +266,7 @@ def dg_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.slow
-def test_a_dg_project_takes_the_component_in_yaml(tmp_path: Path) -> None:
+def test_a_dg_project_loads_the_component_from_yaml(tmp_path: Path) -> None:
     for name, text in PROJECT.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -290,13 +290,13 @@ def test_a_dg_project_takes_the_component_in_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dg_accepts_the_project_itself() -> None:
+def test_dg_accepts_this_repository_as_a_project() -> None:
     checked = dg_command(project_root(), "check", "defs")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "catalogue_job" in dg_command(project_root(), "list", "defs").stdout
 
 
-def test_a_wrong_option_of_the_component_is_named() -> None:
+def test_an_invalid_option_of_the_component_is_named_in_the_error() -> None:
     component = CatalogueComponent(settings={"download": {"threads": 0}})
     with pytest.raises(SettingsError, match=r"settings: download\.threads: got 0"):
         component.build_defs(dg.ComponentTree.for_test().load_context)
@@ -321,7 +321,7 @@ def test_importing_the_package_imports_neither_dagster_nor_opencv() -> None:
     assert lines[2][0].isdigit()
 
 
-def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+def test_an_unknown_name_in_the_package_is_an_attribute_error() -> None:
     import imgassets
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

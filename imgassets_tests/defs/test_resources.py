@@ -1,4 +1,4 @@
-"""Resources: what assets, ours and a user's own, are given; and what loading definitions costs."""
+"""Tests of the resources in assets of imgassets and of users, and of loading the definitions."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ _seen: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def _nothing_seen() -> Iterator[None]:
+def _clear_seen() -> Iterator[None]:
     _seen.clear()
     yield
     _seen.clear()
@@ -41,26 +41,26 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @dg.asset(partitions_def=catalogue)
 def seeing(context: dg.AssetExecutionContext, imgassets_settings: SettingsResource) -> None:
-    """Sees what an asset is given."""
+    """Records the partition, the settings and the storage that an asset receives."""
     options = imgassets_settings.load()
     _seen.append((partition_of(context), options, imgassets_settings.storage()))
 
 
 @dg.asset(partitions_def=catalogue)
 def mine(processed_images: pd.DataFrame) -> None:
-    """A user's own asset."""
+    """A user's asset downstream of `processed_images`."""
     _seen.append(processed_images)
 
 
 @dg.asset(partitions_def=catalogue)
 def mine_of_raw(raw_images: pd.DataFrame) -> None:
-    """Another one, of the graph asset."""
+    """A user's asset downstream of the graph asset `raw_images`."""
     _seen.append(raw_images)
 
 
 @dg.asset(partitions_def=catalogue, io_manager_key="imgassets_manifests")
 def returning() -> pd.DataFrame:
-    """An asset that leaves its manifest to the IO manager."""
+    """An asset that returns a value for the IO manager to write."""
     return pd.DataFrame({"key": ["a"]})
 
 
@@ -119,31 +119,31 @@ def test_without_overrides_assets_have_the_settings_of_the_code_location(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         ({"download": {"threads": 0}}, "overrides: download.threads: got 0"),
         ({"downlaod": {}}, "overrides: downlaod: there is no such option"),
         ({"retailers": {"zara": {"trim": {"step": "x"}}}}, "retailers.zara.trim.step: got 'x'"),
     ],
 )
-def test_a_wrong_override_fails_the_run_with_what_is_wrong(
-    storage: Storage, instance: dg.DagsterInstance, overrides: dict[str, Any], told: str
+def test_an_invalid_override_fails_the_run_and_is_named(
+    storage: Storage, instance: dg.DagsterInstance, overrides: dict[str, Any], message: str
 ) -> None:
     assert storage.root.sizes() == {}
     result = _run("seeing", instance, overrides=overrides)
     assert not result.success
-    assert told in _failure(result)
+    assert message in _failure(result)
     assert _seen == []
 
 
-def test_a_wrong_override_is_a_failure_that_is_not_retried(storage: Storage) -> None:
+def test_an_invalid_override_is_a_failure_that_is_not_retried(storage: Storage) -> None:
     assert storage.root.sizes() == {}
     with pytest.raises(dg.Failure) as failure:
         SettingsResource(overrides={"data_root": ""}).load()
     assert failure.value.allow_retries is False
 
 
-def test_an_asset_of_a_user_is_given_a_manifest_as_a_data_frame(
+def test_an_asset_of_a_user_receives_a_manifest_as_a_data_frame(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
     for partition, ratio in ((PARTITION, 0.25), (NEXT_DAY, 0.75)):
@@ -159,7 +159,7 @@ def test_an_asset_of_a_user_is_given_a_manifest_as_a_data_frame(
     assert _seen[0]["outcome"].tolist() == ["ok"]
 
 
-def test_an_asset_of_a_user_is_given_the_manifest_of_a_graph_asset(
+def test_an_asset_of_a_user_receives_the_manifest_of_a_graph_asset(
     storage: Storage, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     elsewhere = Storage(Folder(f"{tmp_path}/elsewhere"))
@@ -171,64 +171,66 @@ def test_an_asset_of_a_user_is_given_the_manifest_of_a_graph_asset(
     assert _seen[0]["key"].tolist() == ["image-0", "image-1"]
 
 
-def test_an_asset_of_a_user_is_told_what_to_materialize_first(
+def test_a_missing_input_of_a_users_asset_is_a_failure_that_names_it(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
     assert storage.root.sizes() == {}
-    told = _failure(_run("mine", instance))
-    assert "processed_images of 2026-01-31|zara was never materialized" in told
+    message = _failure(_run("mine", instance))
+    assert "processed_images of 2026-01-31|zara was never materialized" in message
 
 
-def test_an_asset_of_a_user_is_told_which_manifest_is_broken(
+def test_a_broken_input_of_a_users_asset_is_a_failure_that_names_it(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
     storage.partition("processed_images", *PARTITION).write("manifest.parquet", b"broken")
-    told = _failure(_run("mine", instance))
-    assert "retailer=zara/manifest.parquet is broken" in told
-    assert "materialize its partition again" in told
+    message = _failure(_run("mine", instance))
+    assert "retailer=zara/manifest.parquet is broken" in message
+    assert "materialize its partition again" in message
 
 
-def test_the_io_manager_writes_no_manifest(storage: Storage, instance: dg.DagsterInstance) -> None:
-    told = _failure(_run("returning", instance))
-    assert "returning returned a DataFrame; write the manifest with imgassets.storage" in told
+def test_the_io_manager_rejects_a_returned_value(
+    storage: Storage, instance: dg.DagsterInstance
+) -> None:
+    message = _failure(_run("returning", instance))
+    assert "returning returned a DataFrame; write the manifest with imgassets.storage" in message
     assert not Path(storage.root.address).exists()
 
 
 @pytest.mark.parametrize("asset", ["seeing", "url_list", "raw_images", "processed_images", "mine"])
-def test_a_run_of_several_partitions_is_refused(
+def test_a_run_of_several_partitions_is_rejected(
     storage: Storage, instance: dg.DagsterInstance, asset: str
 ) -> None:
     tags = {
         "dagster/asset_partition_range_start": "2026-01-30|zara",
         "dagster/asset_partition_range_end": "2026-01-31|zara",
     }
-    told = _failure(_run(asset, instance, tags=tags))
-    assert "this run has 2 partitions, and one run handles one: launch a backfill" in told
+    message = _failure(_run(asset, instance, tags=tags))
+    assert "this run has 2 partitions, but a run handles exactly one: launch a backfill" in message
     assert _seen == []
     assert not Path(storage.root.address).exists()
 
 
 @pytest.mark.parametrize("asset", ["raw_images", "processed_images"])
-def test_an_asset_whose_input_is_missing_says_what_to_materialize(
+def test_a_missing_input_is_a_failure_that_names_what_to_materialize(
     storage: Storage, instance: dg.DagsterInstance, asset: str
 ) -> None:
     assert storage.root.sizes() == {}
-    told = _failure(_run(asset, instance))
-    assert told.endswith("of 2026-01-31|zara was never materialized; materialize it first")
+    message = _failure(_run(asset, instance))
+    assert message.endswith("of 2026-01-31|zara was never materialized; materialize it first")
 
 
 def test_the_partition_key_has_the_date_first() -> None:
     assert str(PARTITION.key) == "2026-01-31|zara"
 
 
-def test_mongodb_is_the_one_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_mongodb_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("MONGODB_URI", " mongodb://127.0.0.1:1/ ")
     assert MongoDBResource().address() == "mongodb://127.0.0.1:1/"
 
 
-def test_a_source_that_is_no_mongodb_asks_for_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_csv_source_needs_no_mongodb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MONGODB_URI", raising=False)
     monkeypatch.setattr(MongoDBResource, "address", lambda _: pytest.fail("asked for MongoDB"))
     path = tmp_path / "urls.csv"
@@ -244,7 +246,7 @@ import os, sys
 def watch(event, args):
     if event.startswith(("socket.connect", "socket.getaddrinfo", "os.mkdir")):
         print(event, args)
-    # Dagster has platform.architecture() ask the program `file` about Python.
+    # Dagster calls platform.architecture(), which runs the program `file`.
     if event == "subprocess.Popen" and args[0] != "file":
         print(event, args)
     if event == "open" and args[0] != os.devnull and args[2] & (os.O_WRONLY | os.O_RDWR):
@@ -257,9 +259,9 @@ print("imported:", sorted(heavy & set(sys.modules)))
 """
 
 
-def test_loading_the_definitions_imports_nothing_heavy_and_touches_nothing(tmp_path: Path) -> None:
+def test_loading_the_definitions_has_no_heavy_imports_and_no_side_effects(tmp_path: Path) -> None:
     loaded = subprocess.run(
-        # -B: Python's own bytecode files are nothing of ours.
+        # -B: do not write bytecode files, which the audit hook would report.
         [sys.executable, "-B", "-c", LOADING],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "MONGODB_URI": ""},
         cwd=tmp_path,
@@ -272,7 +274,7 @@ def test_loading_the_definitions_imports_nothing_heavy_and_touches_nothing(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_setting_stops_the_loading_of_definitions_and_is_named() -> None:
+def test_an_invalid_option_prevents_loading_the_definitions_and_is_named() -> None:
     loaded = subprocess.run(
         [sys.executable, "-B", "-c", "import imgassets.definitions"],
         env={**os.environ, "IMGASSETS__DOWNLOAD__THREADS": "0"},

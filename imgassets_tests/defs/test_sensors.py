@@ -1,4 +1,4 @@
-"""The sensors on a real MongoDB, a real Dagster instance and a real HTTP server."""
+"""Tests of the sensors with a real MongoDB, Dagster instance and HTTP server."""
 
 import datetime as dt
 import json
@@ -46,7 +46,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def option(
     mongodb_uri: str, mongo_database: Products, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str, str], None]]:
-    """Sets options of the sensor, which follows this test's database."""
+    """A function that sets an option of the sensor, which reads this test's database."""
 
     def set_option(name: str, value: str) -> None:
         monkeypatch.setenv(f"IMGASSETS__{name}", value)
@@ -60,7 +60,7 @@ def option(
 
 @pytest.fixture
 def tick(option: Callable[[str, str], None], instance: dg.DagsterInstance) -> Tick:
-    """One tick of the sensor, whose answer is carried out as the daemon does."""
+    """A function that runs one tick of the sensor and applies its result, as the daemon does."""
     option("SENSOR__SETTLE_S", "0")
     cursor: list[str | None] = [None]
 
@@ -81,9 +81,9 @@ def tick(option: Callable[[str, str], None], instance: dg.DagsterInstance) -> Ti
 def new_documents(
     instance: dg.DagsterInstance, cursor: str | None = None
 ) -> dg.SensorResult | dg.SkipReason:
-    """What the sensor answers in one tick."""
+    """Evaluate one tick of the sensor."""
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
-    return sensors.tick(context, project_scope(), MongoDBResource())
+    return sensors.evaluate_tick(context, project_scope(), MongoDBResource())
 
 
 def failed_runs(context: Any) -> None:
@@ -110,12 +110,12 @@ def test_the_first_tick_registers_retailers_and_launches_nothing(
     )
     first = tick()
     assert asked(first) == set()
-    assert "2 retailers, no partitions wait for a run" in reason(first)
+    assert "2 retailers, 0 partitions waiting for a run" in reason(first)
     assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "nord-sol"}
     assert asked(tick()) == set()
 
 
-def test_a_database_of_years_is_worked_off_a_few_runs_a_tick_where_the_settings_say_so(
+def test_with_start_from_everything_existing_documents_are_run_a_few_per_tick(
     tick: Tick, mongo_database: Products, option: Callable[[str, str], None]
 ) -> None:
     option("SENSOR__START_FROM", "everything")
@@ -137,21 +137,21 @@ def test_a_new_retailer_is_registered_with_its_first_run(
     result = tick()
     assert asked(result) == {"2026-01-02|zara", "2026-01-02|asos"}
     assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "asos"}
-    assert reason(tick()) == "nothing has changed"
+    assert reason(tick()) == "no changes"
 
 
-def test_a_partition_waits_until_its_scraper_has_left_it_alone(
+def test_a_partition_waits_until_its_documents_no_longer_change(
     tick: Tick, mongo_database: Products, option: Callable[[str, str], None]
 ) -> None:
     tick()
     option("SENSOR__SETTLE_S", "3600")
     mongo_database["products"].insert_one(document())
-    assert reason(tick()) == "1 touched partitions wait"
+    assert reason(tick()) == "1 changed partitions are waiting until they settle"
     option("SENSOR__SETTLE_S", "0")
     assert asked(tick()) == {"2026-01-02|zara"}
 
 
-def test_two_names_on_one_partition_hold_it_back_and_nothing_else(
+def test_conflicting_retailer_names_hold_back_only_their_own_partition(
     tick: Tick, mongo_database: Products, instance: dg.DagsterInstance
 ) -> None:
     tick()
@@ -164,7 +164,7 @@ def test_two_names_on_one_partition_hold_it_back_and_nothing_else(
     assert asked(tick()) == {"2026-01-02|zara"}
 
 
-def test_a_mongodb_that_is_away_is_told_and_nothing_is_missed(
+def test_an_unreachable_mongodb_skips_the_tick_with_a_reason_and_no_change_is_lost(
     tick: Tick,
     mongo_database: Products,
     mongodb_uri: str,
@@ -175,15 +175,15 @@ def test_a_mongodb_that_is_away_is_told_and_nothing_is_missed(
     monkeypatch.setattr(mongodb, "SERVER_SELECTION_MS", 200)
     monkeypatch.setenv("MONGODB_URI", "mongodb://user:s3cret@127.0.0.1:9/")
     for _ in range(2):
-        told = reason(tick())
-        assert told.startswith("MongoDB at mongodb://127.0.0.1:9 cannot be reached")
-        assert "s3cret" not in told
-        assert "\n" not in told
+        message = reason(tick())
+        assert message.startswith("MongoDB at mongodb://127.0.0.1:9 cannot be reached")
+        assert "s3cret" not in message
+        assert "\n" not in message
     monkeypatch.setenv("MONGODB_URI", mongodb_uri)
     assert asked(tick()) == {"2026-01-02|zara"}
 
 
-def test_what_was_read_is_kept_where_the_names_cannot_be_asked_for(
+def test_the_cursor_is_kept_if_the_retailer_names_cannot_be_read(
     tick: Tick, mongo_database: Products, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_late(_: object) -> dict[str, list[str]]:
@@ -201,7 +201,7 @@ def test_what_was_read_is_kept_where_the_names_cannot_be_asked_for(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["stream", "poll"])
-def test_a_tick_in_a_burst_of_100_000_documents_ends_in_time_and_the_next_goes_on(
+def test_a_tick_during_a_burst_of_100_000_documents_ends_in_time_and_the_next_continues(
     tick: Tick,
     mongo_database: Products,
     option: Callable[[str, str], None],
@@ -219,20 +219,20 @@ def test_a_tick_in_a_burst_of_100_000_documents_ends_in_time_and_the_next_goes_o
         )
         for number in range(100_000)
     )
-    # No time but for one page a tick: far less than it has.
+    # Each tick has time for one page only.
     monkeypatch.setattr(mongo_changes, "READ_SECONDS", 0)
-    asked_for, ticks = set[str](), 0
-    while len(asked_for) < 77:
+    requested, ticks = set[str](), 0
+    while len(requested) < 77:
         result = tick()
-        assert not asked(result) & asked_for
-        asked_for |= asked(result)
+        assert not asked(result) & requested
+        requested |= asked(result)
         ticks += 1
         assert ticks < 100
     assert ticks > 3
     assert asked(tick()) == set()
 
 
-def test_another_collection_is_begun_anew(
+def test_after_a_change_of_the_collection_the_sensor_starts_over(
     tick: Tick, mongo_database: Products, option: Callable[[str, str], None]
 ) -> None:
     tick()
@@ -247,7 +247,7 @@ def test_another_collection_is_begun_anew(
 def test_the_sensor_works_inside_the_code_location(
     mongo_database: Products, instance: dg.DagsterInstance
 ) -> None:
-    # Runs that it requests there are tested with Dagster's daemon, in `life`.
+    # The runs that it requests are tested with Dagster's daemon in `life`.
     mongo_database["products"].insert_one(document())
     repository = project_defs().get_repository_def()
     with dg.build_sensor_context(
@@ -261,36 +261,38 @@ def test_the_sensor_works_inside_the_code_location(
 
 
 @pytest.mark.usefixtures("option")
-def test_a_broken_cursor_is_told(instance: dg.DagsterInstance) -> None:
-    told = new_documents(instance, cursor="{}")
-    assert isinstance(told, dg.SkipReason)
-    assert "reset it on the sensor's page" in str(told.skip_message)
+def test_a_broken_cursor_skips_the_tick_and_says_how_to_reset_it(
+    instance: dg.DagsterInstance,
+) -> None:
+    result = new_documents(instance, cursor="{}")
+    assert isinstance(result, dg.SkipReason)
+    assert "reset it on the sensor's page" in str(result.skip_message)
 
 
-def test_a_source_that_is_no_mongodb_is_left_to_the_schedule(
+def test_for_a_csv_source_the_tick_is_skipped_and_names_the_schedule(
     option: Callable[[str, str], None], instance: dg.DagsterInstance
 ) -> None:
     option("SOURCE__KIND", "csv")
     option("SOURCE__CSV_PATH", "urls.csv")
-    told = new_documents(instance)
-    assert isinstance(told, dg.SkipReason)
-    assert "the source is csv" in str(told.skip_message)
+    result = new_documents(instance)
+    assert isinstance(result, dg.SkipReason)
+    assert "source.kind is csv" in str(result.skip_message)
 
 
 @pytest.mark.parametrize(
     ("enabled", "interval", "shown"), [("false", "30", "STOPPED 30"), ("true", "7", "RUNNING 7")]
 )
-def test_the_sensor_starts_where_and_looks_as_often_as_the_settings_say(
+def test_status_and_interval_of_the_sensor_come_from_the_settings(
     enabled: str, interval: str, shown: str
 ) -> None:
-    # In a process of its own: definitions read the settings when they are loaded.
-    asked = (
+    # In a subprocess, because the definitions read the settings when they are imported.
+    program = (
         "from imgassets.definitions import defs; "
         "s = defs.get_repository_def().get_sensor_def('new_documents'); "
         "print(s.default_status.name, s.minimum_interval_seconds)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", asked],
+        [sys.executable, "-c", program],
         env={
             **os.environ,
             "IMGASSETS__SENSOR__ENABLED": enabled,
@@ -305,7 +307,7 @@ def test_the_sensor_starts_where_and_looks_as_often_as_the_settings_say(
 
 
 class Webhook:
-    """A real HTTP server that notes what is posted to it."""
+    """A real HTTP server that records what is posted to it."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -342,26 +344,26 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
 
 @dg.op
 def telling() -> None:
-    """Fails with a sentence that was written to be read."""
+    """Fails with a message that is written for users."""
     raise dg.Failure("url_list of 2026-01-02|zara was never materialized; materialize it first")
 
 
 @dg.op
 def leaking() -> None:
-    """Fails with whatever a library says."""
+    """Fails with the message of a library, which contains a secret."""
     raise ValueError("cannot open mongodb://user:s3cret@host/")
 
 
 @dg.job(name="catalogue_job")
 def failing() -> None:
-    """A run with two failures."""
+    """A job with two failures."""
     telling()
     leaking()
 
 
 @dg.job
 def theirs() -> None:
-    """A job of the same code location that is not one of ours."""
+    """A job of the same code location that does not belong to imgassets."""
     leaking()
 
 
@@ -378,7 +380,7 @@ def failure(
     ).for_run_failure()
 
 
-def test_a_failed_run_is_posted_with_names_and_sentences_and_no_secret(
+def test_a_failed_run_is_posted_with_names_and_messages_but_no_secret(
     webhook: Webhook, instance: dg.DagsterInstance
 ) -> None:
     context = failure(instance)
@@ -395,7 +397,7 @@ def test_a_failed_run_is_posted_with_names_and_sentences_and_no_secret(
     assert "s3cret" not in json.dumps(message)
 
 
-def test_without_an_address_nothing_is_posted(
+def test_without_a_webhook_url_nothing_is_posted(
     webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", " ")
@@ -434,27 +436,27 @@ def test_a_failed_run_of_selected_assets_is_posted(
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
-def test_a_webhook_that_refuses_is_told_without_its_address(
+def test_an_error_status_of_the_webhook_is_reported_without_its_url(
     webhook: Webhook, instance: dg.DagsterInstance, status: int
 ) -> None:
     webhook.status = status
-    with pytest.raises(WebhookError, match=f"IMGASSETS_WEBHOOK_URL answered {status}") as error:
+    with pytest.raises(WebhookError, match=f"WEBHOOK_URL answered with status {status}") as error:
         failed_runs(failure(instance))
     assert "t0ken" not in str(error.value)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/t0ken", "t0ken", "http://t0ken..host/"])
-def test_a_webhook_that_is_down_is_told_without_its_address(
+def test_an_unreachable_webhook_is_reported_without_its_url(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", url)
-    with pytest.raises(WebhookError, match="cannot be reached") as error:
+    with pytest.raises(WebhookError, match="cannot reach the webhook") as error:
         failed_runs(failure(instance))
     assert "t0ken" not in str(error.value)
     assert error.value.__suppress_context__
 
 
-def test_a_webhook_that_is_down_harms_neither_the_run_nor_the_failures_after_it(
+def test_an_unreachable_webhook_does_not_block_later_notifications(
     webhook: Webhook, instance: dg.DagsterInstance
 ) -> None:
     def evaluate(cursor: str | None) -> Any:
@@ -468,9 +470,9 @@ def test_a_webhook_that_is_down_harms_neither_the_run_nor_the_failures_after_it(
     failure(instance)
     failure(instance)
     result = evaluate(cursor)
-    told = [reaction.error for reaction in result.dagster_run_reactions]
-    assert all(error is not None and "answered 500" in error.message for error in told)
-    assert "t0ken" not in repr(told)
+    errors = [reaction.error for reaction in result.dagster_run_reactions]
+    assert all(error is not None and "with status 500" in error.message for error in errors)
+    assert "t0ken" not in repr(errors)
     while len(webhook.posted) < 2:
         result = evaluate(result.cursor)
     webhook.status = 200

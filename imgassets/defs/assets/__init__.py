@@ -1,1 +1,1 @@
-"""The four assets: which libraries they call, and what they show. One module an asset."""
+"""The four assets, one module per asset: the libraries that each calls, the metadata it shows."""

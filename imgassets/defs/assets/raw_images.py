@@ -1,8 +1,9 @@
-"""`raw_images`: the served bytes of every URL, and what happened to each.
+"""The asset `raw_images`: the served bytes of every URL, and the outcome of each download.
 
-A graph of three ops: the URLs are cut into shards, each shard is downloaded by a pool of threads,
-and the rows of all become the manifest. In one process the shards run one after the other; under a
-distributed executor they spread. Ops pass descriptions of shards, never pixels.
+A graph of three ops: `plan_shards` splits the URLs into shards, `download_shard` downloads one
+shard with a pool of threads, `collect_manifest` writes the rows of all shards as the manifest. The
+in-process executor runs the shards one after another, a distributed executor runs them in parallel.
+Ops pass descriptions of shards, never image data.
 """
 
 import threading
@@ -16,11 +17,11 @@ from pydantic import Field
 
 from imgassets.defs.metadata import (
     as_dagster_failure,
-    bars,
+    bar_chart,
     count_metadata,
+    location_metadata,
     logger_of,
     manifest_metadata,
-    place,
     rounded,
     table,
 )
@@ -38,23 +39,23 @@ FAILED = "failed"
 
 
 class DownloadConfig(dg.Config):
-    """What one run does differently with what an earlier one left."""
+    """Which URLs of an earlier run are requested again."""
 
     refresh: bool = Field(
         default=False,
-        description="also ask whether pictures that are there have changed (ETag, Last-Modified)",
+        description="also check whether stored images have changed (ETag, Last-Modified)",
     )
     retry: list[str] = Field(
         default=[FAILED],
         description=(
-            "which URLs that failed before are tried again: 'failed' stands for all of them, or "
-            "name outcomes, for example [timeout, http_error]; an empty list tries none"
+            "which failed URLs to retry: [failed] for all of them, a list of outcomes such as "
+            "[timeout, http_error], or an empty list for none"
         ),
     )
 
 
 def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
-    """The asset `raw_images`, a graph of three ops."""
+    """Build the asset `raw_images`, a graph of three ops."""
 
     @dg.op(
         name=scope.name("plan_shards"),
@@ -65,7 +66,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     def plan_shards(
         context: dg.AssetExecutionContext, config: DownloadConfig
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        """Cut the URLs into shards, and leave out shards that have all their pictures."""
+        """Split the URLs into shards; shards whose images are all stored are left out."""
         from imgassets.download.partition import plan
         from imgassets.storage import StorageError
 
@@ -86,7 +87,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     def download_shard(
         context: dg.AssetExecutionContext, planned: dict[str, Any]
     ) -> dict[str, Any]:
-        """Download the pictures of one shard with a pool of threads."""
+        """Download the images of one shard with a pool of threads."""
         from imgassets.download.partition import Shard, shard_rows
         from imgassets.download.partition import download_shard as download
         from imgassets.storage import StorageError
@@ -116,7 +117,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     def collect_manifest(
         context: dg.AssetExecutionContext, reports: list[dict[str, Any]]
     ) -> dg.Output[None]:
-        """Write the manifest, one row a URL, and show what happened."""
+        """Write the manifest, one row per URL, and show the outcomes."""
         from imgassets.download.partition import collect
         from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint
         from imgassets.storage import IMAGES, StorageError
@@ -128,11 +129,11 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
         failed = [row for row in rows if row.outcome is not Outcome.OK]
         version = fingerprint(rows, "key", "outcome", "sha256")
         metadata = {
-            "outcomes": bars(outcomes),
+            "outcomes": bar_chart(outcomes),
             "success rate": rounded(1 - len(failed) / len(rows)) if rows else 1.0,
             **count_metadata(outcomes, "outcome"),
             "bytes": sum(row.bytes or 0 for row in rows),
-            **_figures(reports),
+            **_metrics(reports),
             "slowest hosts": table(
                 [host for report in reports for host in report["slowest_hosts"]]
             ),
@@ -149,16 +150,16 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
                 ]
             ),
             **manifest_metadata(folder, len(rows), RawRow),
-            "pictures as served": place((folder / IMAGES).address),
+            "raw image files": location_metadata((folder / IMAGES).address),
         }
         with warnings.catch_warnings():
-            # Dagster 1.13 has no other way for an op in a graph to give its data a version.
+            # In Dagster 1.13 an op of a graph has no other way to set a data version.
             warnings.simplefilter("ignore", dg.BetaWarning)
             return dg.Output(None, metadata=metadata, data_version=dg.DataVersion(version))
 
     @dg.config_mapping
     def _for_plan(config: DownloadConfig) -> dict[str, Any]:
-        """The asset's configuration is its first op's, which passes it on to the others."""
+        """Pass the asset's config to the first op, which passes it on to the others."""
         return {scope.name("plan_shards"): {"config": config.model_dump()}}
 
     @dg.graph_asset(
@@ -171,9 +172,9 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
         owners=list(scope.settings.owners),
     )
     def raw_images(url_list: Any) -> Any:
-        """The images as they were served, unchanged, and one row per URL: what happened to it.
+        """The images exactly as served, and one row per URL with the outcome of its download.
 
-        A partition that is materialized again downloads only what is missing.
+        Materializing a partition again downloads only what is missing.
         """
         shards = plan_shards(url_list)
         return collect_manifest(shards.map(download_shard).collect())
@@ -182,7 +183,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
 
 
 def _outcomes(names: list[str]) -> list["Outcome"] | None:
-    """The outcomes that are tried again; none stands for all."""
+    """The outcomes to retry; `None` means all failures."""
     from imgassets.manifests import Outcome
 
     if FAILED in names:
@@ -196,20 +197,20 @@ def _outcomes(names: list[str]) -> list["Outcome"] | None:
     return [known[name] for name in names]
 
 
-def _figures(reports: list[dict[str, Any]]) -> dict[str, int | float]:
-    """Numbers of this run that a person plots over partitions."""
+def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
+    """Numbers of this run that the UI plots over partitions."""
     totals = {
         name: sum(report[name] for report in reports)
         for name in ("seconds", "bytes", "retries", "unchanged", "changed", "not_refreshed")
     }
-    got = sum(report["outcomes"].get("ok", 0) for report in reports)
+    images = sum(report["outcomes"].get("ok", 0) for report in reports)
     seconds = totals.pop("seconds")
     downloaded = totals.pop("bytes")
     return {
-        "this run/pictures": got,
+        "this run/images": images,
         "this run/bytes": downloaded,
         "this run/seconds": rounded(seconds),
-        "this run/images per second": rounded(got / seconds) if seconds else 0.0,
+        "this run/images per second": rounded(images / seconds) if seconds else 0.0,
         "this run/MB per second": rounded(downloaded / seconds / 1e6) if seconds else 0.0,
         **{f"this run/{name}": value for name, value in totals.items()},
     }
@@ -218,7 +219,7 @@ def _figures(reports: list[dict[str, Any]]) -> dict[str, int | float]:
 def _inputs(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> tuple[list["UrlRow"], "Folder"]:
-    """The partition's URLs, and the folder of its pictures."""
+    """The rows of the partition's `url_list`, and the folder of its `raw_images`."""
     from imgassets.manifests import UrlRow, from_table
     from imgassets.storage import StorageError, read_table
 

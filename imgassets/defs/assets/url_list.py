@@ -1,4 +1,4 @@
-"""`url_list`: one row per image URL of a partition's product documents."""
+"""The asset `url_list`: one row per image URL of a partition's product documents."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from imgassets.defs.scope import Scope
 
 
 def build_url_list(scope: Scope) -> dg.AssetsDefinition:
-    """The asset `url_list`."""
+    """Build the asset `url_list`."""
 
     @dg.asset(
         key=scope.key("url_list"),
@@ -23,10 +23,10 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         required_resource_keys=scope.resource_keys("settings", "mongodb"),
     )
     def url_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        """The image URLs of the retailer's product documents of that day, one row each.
+        """One row per image URL in the retailer's product documents of that day.
 
-        Reads MongoDB, a CSV file or a function of your own (`source` in the settings). Documents
-        that give no row, and URLs that are listed twice, are counted and shown with examples.
+        Reads MongoDB, a CSV file or your own function (`source` in the settings). Documents without
+        a row and URLs that are listed twice are counted and shown with examples.
         """
         from imgassets.manifests import UrlRow, fingerprint, to_table
         from imgassets.sources.listing import SourceError
@@ -43,7 +43,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         if not listing.documents:
             context.log.warning(
                 f"The source has no document of {partition.retailer} dated {partition.date} "
-                "(UTC); the partition is empty."
+                "(UTC), so the partition is empty."
             )
         context.log.info(f"{len(listing.rows)} URLs in {listing.documents} documents")
         return dg.MaterializeResult(
@@ -51,10 +51,10 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             metadata={
                 "documents": listing.documents,
                 "urls": len(listing.rows),
-                **count_metadata({str(k): n for k, n in account.counts.items()}, "odd"),
-                "odd documents": table(
+                **count_metadata({str(k): n for k, n in account.counts.items()}, "anomaly"),
+                "anomalies": table(
                     [
-                        {"what": str(oddity), "document": document, "detail": detail}
+                        {"anomaly": str(oddity), "document": document, "detail": detail}
                         for oddity, document, detail in account.examples
                     ]
                 ),

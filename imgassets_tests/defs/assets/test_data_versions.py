@@ -1,4 +1,4 @@
-"""Data versions: they change when content does, and only then; Dagster judges freshness by them."""
+"""Tests of data versions: they change if and only if the content of an asset changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = picture(seed=1)
 
 
 class Chain:
-    """The three assets of one partition, fed by a CSV file and a server."""
+    """The three assets of one partition, with a CSV file as source and a local HTTP server."""
 
     def __init__(self, folder: Path, server: Server, instance: dg.DagsterInstance) -> None:
         self.server = server
@@ -32,7 +32,11 @@ class Chain:
         self._job = defs.resolve_job_def("job")
 
     def list(self, *products_and_paths: tuple[str, str]) -> None:
-        """Let the catalogue list these images: product and path."""
+        """Write the CSV file.
+
+        Args:
+            products_and_paths: product id and path on the server, per image.
+        """
         lines = [
             f"{self.server.url(path)},{PARTITION.retailer},{PARTITION.date},{product}"
             for product, path in products_and_paths
@@ -40,7 +44,7 @@ class Chain:
         self._csv.write_text("\n".join(["url,retailer,date,product_id", *lines]))
 
     def run(self, *, refresh: bool = False, **options: Any) -> dict[str, str]:
-        """Materialize all; returns their data versions."""
+        """Materialize all three assets; returns their data versions by asset."""
         overrides = {
             "source": {"kind": "csv", "csv_path": str(self._csv)},
             "download": {"allow_private_addresses": True, "retries": 0, "robots": False},
@@ -77,35 +81,35 @@ def chain(tmp_path: Path, storage: Storage) -> Iterator[Chain]:
         yield chain
 
 
-def test_a_run_that_finds_nothing_new_changes_no_version(chain: Chain) -> None:
+def test_a_run_without_changes_keeps_all_versions(chain: Chain) -> None:
     before = chain.run()
-    # Another order of products gives the same rows, and another status the same outcome.
+    # Another order of products gives the same rows, another HTTP status the same outcome.
     chain.list(("q", "/b.jpg"), ("p", "/a.jpg"))
     chain.server.add("/b.jpg", answer(b"", 410))
     assert changed(before, chain.run(refresh=True)) == []
 
 
-def test_an_image_whose_bytes_changed_changes_what_is_made_of_it(chain: Chain) -> None:
+def test_changed_bytes_of_an_image_change_raw_and_processed_images(chain: Chain) -> None:
     before = chain.run()
     chain.server.add("/a.jpg", OTHER)
     assert changed(before, chain.run(refresh=True)) == ["raw_images", "processed_images"]
 
 
-def test_an_outcome_that_changed_changes_the_version_as_far_as_it_matters(chain: Chain) -> None:
+def test_a_changed_outcome_changes_only_the_versions_that_depend_on_it(chain: Chain) -> None:
     missing = chain.run()
     chain.server.add("/b.jpg", b"<html>")
     broken = chain.run()
-    assert changed(missing, broken) == ["raw_images"]  # either way there is nothing to process
+    assert changed(missing, broken) == ["raw_images"]  # there is nothing to process in both cases
     chain.server.add("/b.jpg", OTHER)
     assert changed(broken, chain.run()) == ["raw_images", "processed_images"]
 
 
-def test_a_url_that_is_listed_under_another_product_changes_every_version(chain: Chain) -> None:
+def test_listing_a_url_under_another_product_changes_all_versions(chain: Chain) -> None:
     before = chain.run()
     chain.list(("p", "/a.jpg"), ("r", "/b.jpg"))
     assert changed(before, chain.run()) == [*ASSETS]
 
 
-def test_an_option_changes_the_version_of_what_depends_on_it(chain: Chain) -> None:
+def test_an_option_changes_only_the_versions_that_depend_on_it(chain: Chain) -> None:
     before = chain.run()
     assert changed(before, chain.run(resize={"max_side": 40})) == ["processed_images"]

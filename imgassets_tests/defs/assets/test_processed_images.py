@@ -1,4 +1,4 @@
-"""`processed_images` run by Dagster after `raw_images`, on pictures from a real server."""
+"""Tests of the asset `processed_images`, run by Dagster with images from a real HTTP server."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def materialize(
     return result, from_table(read_table(folder), ProcessedRow) if result.success else []
 
 
-def test_a_run_shows_its_figures_and_pictures(
+def test_a_run_shows_metrics_images_and_file_locations(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, rows = materialize(instance, storage, shop)
@@ -61,7 +61,7 @@ def test_a_run_shows_its_figures_and_pictures(
     metadata: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
     assert [row.face_count for row in rows] == [1, 1, 0]
     assert metadata["faces found"] == metadata["faces removed"] == 2
-    assert (metadata["pictures"], metadata["pictures with a face"]) == (3, 2)
+    assert (metadata["images"], metadata["images with a face"]) == (3, 2)
     low, middle, high = sorted(row.trim_ratio or 0 for row in rows)
     assert metadata["trim ratio/median"] == pytest.approx(middle, abs=1e-4)
     assert metadata["trim ratio/mean"] == pytest.approx((low + middle + high) / 3, abs=1e-4)
@@ -70,7 +70,7 @@ def test_a_run_shows_its_figures_and_pictures(
     assert metadata["trim ratio/p95"] == pytest.approx(p95, abs=1e-4)
     assert metadata["outcome/ok"] == 3
     assert metadata["not processed"] == "none"
-    assert "raw pictures removed" not in metadata
+    assert "raw images removed" not in metadata
     assert metadata["dagster/row_count"] == 3
     assert str(metadata["contact sheet"]).startswith("![](data:image/jpeg;base64,/9j/")
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
@@ -80,15 +80,15 @@ def test_a_run_shows_its_figures_and_pictures(
         PROCESSED_IMAGES.names
     )
     assert next(iter(metadata)) == "contact sheet"
-    # What the page plots must be numbers.
-    for name in ("pictures", "trim ratio/mean", "trim ratio/p95", "outcome/ok"):
+    # The UI plots numbers only.
+    for name in ("images", "trim ratio/mean", "trim ratio/p95", "outcome/ok"):
         assert isinstance(event.metadata[name], dg.IntMetadataValue | dg.FloatMetadataValue)
-    for name in ("manifest", "pictures made", "contact sheet, file", "full size"):
+    for name in ("manifest", "processed image files", "contact sheet file", "review folder"):
         assert isinstance(event.metadata[name], dg.PathMetadataValue)
         assert Path(metadata[name]).exists()
     page = f"{folder.address}/review/page_001.jpg"
     assert page in str(metadata["full-size contact sheets"])
-    assert metadata["full size"] == f"{folder.address}/review"
+    assert metadata["review folder"] == f"{folder.address}/review"
     assert Path(page).is_file()
     assert Path(f"{folder.address}/review/histograms.png").is_file()
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
@@ -97,7 +97,7 @@ def test_a_run_shows_its_figures_and_pictures(
 
 
 @pytest.mark.parametrize("pages", [0, 1])
-def test_as_many_full_size_pages_are_drawn_as_the_settings_allow(
+def test_review_max_pages_limits_the_full_size_pages(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, pages: int
 ) -> None:
     result, _ = materialize(instance, storage, shop, review={"max_pages": pages})
@@ -108,7 +108,7 @@ def test_as_many_full_size_pages_are_drawn_as_the_settings_allow(
     ]
 
 
-def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
+def test_without_keep_raw_served_files_are_removed_and_not_downloaded_again(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, before = materialize(instance, storage, shop, process={"keep_raw": False})
@@ -116,7 +116,7 @@ def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
     raw = storage.partition("raw_images", *PARTITION)
     assert (raw / "images").sizes() == {}
     (event,) = result.asset_materializations_for_node("processed_images")
-    assert event.metadata["raw pictures removed"].value == len(NAMES)
+    assert event.metadata["raw images removed"].value == len(NAMES)
     assert all(check.passed for check in result.get_asset_check_evaluations())
 
     shop.requests.clear()
@@ -126,7 +126,7 @@ def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
     assert after == before
     assert all(check.passed for check in again.get_asset_check_evaluations())
 
-    # A further image is fetched, made and removed; the first ones are not forgotten for it.
+    # A new image is downloaded, processed and removed; the earlier ones stay recorded as removed.
     names = (*NAMES, "cutout_a.jpg")
     for asked in (["/cutout_a.jpg"], []):
         shop.requests.clear()
@@ -137,7 +137,7 @@ def test_served_bytes_may_go_and_nothing_is_downloaded_twice(
         assert (raw / "images").sizes() == {}
 
 
-def test_what_was_not_processed_is_listed_without_what_was_not_downloaded(
+def test_failed_processing_is_listed_but_failed_downloads_are_not(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     names = ("portrait_a.jpg", "absent.jpg", "cutout_no_head.jpg")
@@ -152,31 +152,31 @@ def test_what_was_not_processed_is_listed_without_what_was_not_downloaded(
     assert [str(row.outcome) for row in rows] == ["too_many_pixels", "no_raw", "ok"]
     (event,) = result.asset_materializations_for_node("processed_images")
     metadata: dict[str, Any] = {name: value.value for name, value in event.metadata.items()}
-    assert (metadata["pictures"], metadata["dagster/row_count"]) == (1, 3)
+    assert (metadata["images"], metadata["dagster/row_count"]) == (1, 3)
     assert metadata["outcome/too_many_pixels"] == metadata["outcome/no_raw"] == 1
     lines = metadata["not processed"].splitlines()
     assert lines[0] == "| outcome | key | error |"
     assert len(lines) == 3
     assert lines[2].startswith("| too_many_pixels | image-0 | ")
-    # The served file of a picture that was not made stays.
-    assert metadata["raw pictures removed"] == 1
+    # The served file is kept if its image was not processed.
+    assert metadata["raw images removed"] == 1
     raw = storage.partition("raw_images", *PARTITION)
     assert [*(raw / "images").sizes()] == ["image-0.jpg"]
 
 
-def test_without_any_picture_nothing_is_shown_inline(
+def test_without_any_processed_image_nothing_is_shown_inline(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, rows = materialize(instance, storage, shop, ("absent.jpg",))
     assert [str(row.outcome) for row in rows] == ["no_raw"]
     (event,) = result.asset_materializations_for_node("processed_images")
-    assert event.metadata["pictures"].value == 0
+    assert event.metadata["images"].value == 0
     assert "contact sheet" not in event.metadata
-    assert "pictures made" not in event.metadata
+    assert "processed image files" not in event.metadata
     assert event.metadata["manifest"].value
 
 
-def test_the_options_of_a_retailer_hold_for_its_pictures(
+def test_options_of_a_retailer_apply_to_its_images(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     own = {"resize": {"max_side": 64}}
@@ -192,7 +192,7 @@ def test_the_options_of_a_retailer_hold_for_its_pictures(
     assert max(rows[0].width or 0, rows[0].height or 0) <= 64
 
 
-def test_without_raw_images_it_is_told_what_to_materialize(
+def test_without_raw_images_the_failure_names_what_to_materialize(
     instance: dg.DagsterInstance, storage: Storage
 ) -> None:
     assert storage
@@ -209,7 +209,7 @@ def test_without_raw_images_it_is_told_what_to_materialize(
     )
 
 
-def test_a_step_that_cannot_be_imported_is_told(
+def test_a_step_that_cannot_be_imported_is_a_failure_that_names_it(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, _ = materialize(instance, storage, shop, process={"steps": ["no_such_package.step"]})

@@ -1,4 +1,4 @@
-"""`raw_images` run by Dagster: what its configuration changes, and what it shows."""
+"""Tests of the asset `raw_images`, run by Dagster: its config and its metadata."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,14 +74,14 @@ def run(
     return result, rows
 
 
-def test_what_the_page_plots_are_numbers_and_columns_are_explained(
+def test_plotted_metadata_are_numbers_and_columns_have_descriptions(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, _ = materialize(instance, storage, shop)
     (event,) = result.asset_materializations_for_node("raw_images.collect_manifest")
     for name in ("success rate", "outcome/ok", "bytes", "this run/images per second"):
         assert isinstance(event.metadata[name], dg.IntMetadataValue | dg.FloatMetadataValue)
-    for name in ("manifest", "pictures as served"):
+    for name in ("manifest", "raw image files"):
         assert Path(str(event.metadata[name].value)).exists()
     columns = {column.name: column for column in shown(result)["dagster/column_schema"].columns}
     assert [*columns] == RAW_IMAGES.names
@@ -89,7 +89,7 @@ def test_what_the_page_plots_are_numbers_and_columns_are_explained(
     assert columns["outcome"].constraints.nullable is False
     assert columns["elapsed_ms"].type == "int64"
     assert columns["http_status"].description == (
-        "Status of the last answer; none where no answer came."
+        "HTTP status of the last response; null if there was no response."
     )
 
 
@@ -99,7 +99,7 @@ def shown(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("size", "shards"), [(5, 1), (2, 3)])
-def test_urls_are_cut_into_shards_of_the_size_that_is_set(
+def test_urls_are_split_into_shards_of_the_configured_size(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, size: int, shards: int
 ) -> None:
     result, rows = materialize(instance, storage, shop, {"download": {"shard_size": size}})
@@ -108,7 +108,7 @@ def test_urls_are_cut_into_shards_of_the_size_that_is_set(
     assert len(rows) == 5
 
 
-def test_a_run_shows_what_happened(
+def test_a_run_shows_outcomes_failures_and_hosts(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, rows = materialize(instance, storage, shop)
@@ -116,7 +116,7 @@ def test_a_run_shows_what_happened(
     metadata = shown(result)
     assert metadata["outcome/ok"] == 3
     assert metadata["success rate"] == pytest.approx(0.6)
-    assert metadata["this run/pictures"] == 3
+    assert metadata["this run/images"] == 3
     assert metadata["dagster/row_count"] == 5
     assert "| ok | 3 | " + "█" * 40 + " |" in metadata["outcomes"]
     assert "| http_error | 404 | 1 | " in metadata["failures"]
@@ -128,12 +128,12 @@ def test_a_run_shows_what_happened(
     assert lines[0] == "| outcome | status | attempts | url | error |"
     assert len(lines) == 4
     assert f"| not_an_image | 200 | 1 | {shop.url}/page.jpg | " in lines[2]
-    place = storage.partition("raw_images", *PARTITION).address
-    assert metadata["manifest"] == f"{place}/manifest.parquet"
-    assert metadata["pictures as served"] == f"{place}/images"
+    folder = storage.partition("raw_images", *PARTITION).address
+    assert metadata["manifest"] == f"{folder}/manifest.parquet"
+    assert metadata["raw image files"] == f"{folder}/images"
 
 
-def test_a_second_run_shows_what_it_did_and_what_there_is(
+def test_a_second_run_shows_totals_and_its_own_downloads_separately(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     _, rows = materialize(instance, storage, shop)
@@ -141,11 +141,11 @@ def test_a_second_run_shows_what_it_did_and_what_there_is(
     metadata = shown(result)
     assert metadata["outcome/ok"] == 3
     assert metadata["bytes"] == sum(row.bytes or 0 for row in rows)
-    for name in ("pictures", "bytes", "images per second", "retries", "unchanged", "changed"):
+    for name in ("images", "bytes", "images per second", "retries", "unchanged", "changed"):
         assert metadata[f"this run/{name}"] == 0
 
 
-def test_shards_become_one_manifest_and_their_figures_one_sum(
+def test_shards_are_merged_into_one_manifest_and_their_metrics_are_added(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     download = {
@@ -162,12 +162,12 @@ def test_shards_become_one_manifest_and_their_figures_one_sum(
     steps = [event.step_key for event in result.all_events if event.is_step_success]
     assert sum("download_shard" in str(step) for step in steps) == 3
     metadata = shown(result)
-    assert metadata["this run/pictures"] == 3
+    assert metadata["this run/images"] == 3
     assert metadata["this run/bytes"] == sum(row.bytes or 0 for row in rows)
     assert metadata["slowest hosts"].count(f"127.0.0.1:{shop.port}") == 3
 
 
-def test_the_options_of_a_retailer_hold_for_its_partitions(
+def test_options_of_a_retailer_apply_to_its_partitions(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     own = {"download": {"allow_private_addresses": True, "robots": False, "shard_size": 3}}
@@ -179,7 +179,7 @@ def test_the_options_of_a_retailer_hold_for_its_partitions(
     assert sum("download_shard" in str(step) for step in steps) == 2
 
 
-def test_a_partition_without_urls_is_whole(
+def test_a_partition_without_urls_succeeds_with_an_empty_manifest(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     list_urls(storage, shop)
@@ -197,7 +197,7 @@ def failure(result: dg.ExecuteInProcessResult) -> dg.DagsterEvent:
     return event
 
 
-def test_without_a_url_list_it_is_told_what_to_materialize(
+def test_without_a_url_list_the_failure_names_what_to_materialize(
     instance: dg.DagsterInstance, storage: Storage
 ) -> None:
     result, _ = run(instance, storage)
@@ -208,7 +208,7 @@ def test_without_a_url_list_it_is_told_what_to_materialize(
     )
 
 
-def test_a_broken_url_list_is_told_in_one_sentence(
+def test_a_broken_url_list_is_a_failure_that_names_it(
     instance: dg.DagsterInstance, storage: Storage
 ) -> None:
     storage.partition("url_list", *PARTITION).write("manifest.parquet", b"no parquet")
@@ -232,7 +232,7 @@ def test_a_broken_url_list_is_told_in_one_sentence(
         ),
     ],
 )
-def test_a_second_run_asks_only_for_what_its_configuration_says(
+def test_a_second_run_requests_only_the_urls_that_its_config_selects(
     instance: dg.DagsterInstance,
     storage: Storage,
     shop: CatalogueServer,
@@ -250,7 +250,7 @@ def test_a_second_run_asks_only_for_what_its_configuration_says(
         assert shown(result)["this run/unchanged"] == 3
 
 
-def test_an_outcome_that_does_not_exist_is_told(
+def test_an_unknown_outcome_in_retry_is_a_failure_that_lists_the_allowed_ones(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     result, _ = materialize(instance, storage, shop, retry=["http-error"])
