@@ -40,8 +40,9 @@ def cli() -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 @click.option("--postgres", is_flag=True, help="Store Dagster's runs and events in Postgres.")
 def init(folder: Path, *, postgres: bool) -> None:
-    """Write a project folder: settings, workspace.yaml, dagster.yaml and .env.example.
+    """Write the files of a project folder.
 
+    These are config/imgassets.yaml, workspace.yaml, dagster.yaml, .env.example and .gitignore.
     Existing files are kept.
     """
     for file in write_project(folder, postgres=postgres):
@@ -98,7 +99,10 @@ def sync() -> None:
 
 @cli.command()
 def doctor() -> None:
-    """Check settings, source, storage, face model and DAGSTER_HOME, and explain what is wrong."""
+    """Check the setup and explain what is wrong.
+
+    Checks settings, source, storage, face model and DAGSTER_HOME.
+    """
     from imgassets.doctor import diagnose
 
     labels = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]error[/]"}
@@ -116,7 +120,10 @@ def doctor() -> None:
 @click.option("--ui", is_flag=True, help="Start the Dagster UI with the results of the demo.")
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
 def demo(*, ui: bool, port: int) -> None:
-    """Run all assets on a sample catalogue, and print a summary of the results."""
+    """Run all assets on a sample catalogue.
+
+    Prints a summary of the results.
+    """
     from imgassets.demo.run import run_demo, run_ui
 
     with friendly_errors():
@@ -128,12 +135,18 @@ def demo(*, ui: bool, port: int) -> None:
 
 @cli.group()
 def db() -> None:
-    """Control an embedded MongoDB for trials; it has no authentication."""
+    """Control an embedded MongoDB for trials.
+
+    It listens on 127.0.0.1 and has no authentication.
+    """
 
 
 @db.command()
 def start() -> None:
-    """Start the server if it is not running, and print the line to export its address."""
+    """Start the server and print the export line.
+
+    If it is running already, only the line that exports MONGODB_URI is printed.
+    """
     with friendly_errors():
         click.echo(f"export MONGODB_URI='{_embedded_mongo().ensure_running()}'")
 
