@@ -1,0 +1,66 @@
+"""The documents name files, functions and modules that exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import textwrap
+
+import pytest
+
+from imgassets.folders import project_root
+
+DOCUMENTS = ("architecture.md", "extending.md")
+PATH = r"`((?:imgassets|imgassets_tests|config|docs)/[\w./]*|dagster\.yaml|workspace\.yaml)`"
+NAMES_IN_PATH = r"((?:`[\w.]+`(?:,| and)?\s+)+)in\s+`(imgassets[\w/]*\.py)`"
+
+
+def text_of(document: str) -> str:
+    return (project_root() / "docs" / document).read_text("utf-8")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_in_a_document_exists(document: str) -> None:
+    paths = set(re.findall(PATH, text_of(document)))
+    assert len(paths) > 10
+    assert [path for path in sorted(paths) if not (project_root() / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_name_that_a_document_places_in_a_file_is_defined_there(document: str) -> None:
+    places = re.findall(NAMES_IN_PATH, text_of(document))
+    assert len(places) > 5
+    for names, path in places:
+        code = (project_root() / path).read_text("utf-8")
+        for name in re.findall(r"`([\w.]+)`", names):
+            last = name.rpartition(".")[2]
+            defined = rf"^\s*(?:class|def) {last}\b|^\s*{last}\b.*[=:]|^\s+\"{last}\""
+            assert re.search(defined, code, re.M), f"{name} is not in {path}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_between_documents_lead_to_headings(document: str) -> None:
+    for target, anchor in re.findall(r"\]\(([\w.]*)(?:#([\w-]+))?\)", text_of(document)):
+        text = text_of(target or document)
+        anchors = {
+            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+            for heading in re.findall(r"^#+ (.*)$", text, re.M)
+        }
+        assert not anchor or anchor in anchors
+
+
+def test_imports_of_the_examples_exist() -> None:
+    blocks = re.findall(r"^ *```python\n(.*?)```", text_of("extending.md"), re.S | re.M)
+    found = 0
+    for block in blocks:
+        for line in re.findall(r"^from imgassets.*$", textwrap.dedent(block), re.M):
+            (statement,) = ast.parse(line).body
+            assert isinstance(statement, ast.ImportFrom)
+            if str(statement.module).endswith("large_files"):  # the module that the example adds
+                continue
+            module = importlib.import_module(str(statement.module))
+            for alias in statement.names:
+                assert hasattr(module, alias.name), line
+                found += 1
+    assert found >= 8
