@@ -198,7 +198,8 @@ def test_a_host_that_is_known_stays_known(start: Start) -> None:
     run = start(GATED, *tasks(A, 4))
     run.finish(run.take())
     run.finish(run.take(), signs=Signs(opened=False))
-    run.taken(2)
+    # Both at once, without one of them being finished first.
+    assert [url for _, url in run.taken(2)] == [f"{A}/2", f"{A}/3"]
 
 
 def test_a_redirect_opens_the_host_that_sent_it(start: Start) -> None:

@@ -90,7 +90,9 @@ def test_an_asset_shows_its_column_descriptions_and_plots_its_metadata(
     page: Page, screenshot: Screenshot
 ) -> None:
     page.goto("/assets/processed_images?view=overview")
-    expect(page.get_by_text("Area that the trim kept / area before the trim, 0 to 1.")).to_be_attached()
+    expect(
+        page.get_by_text("Area that the trim kept / area before the trim, 0 to 1.")
+    ).to_be_attached()
     screenshot("ui_asset")
     page.get_by_text("Plots", exact=True).click()
     page.get_by_text("Events", exact=True).last.click()
