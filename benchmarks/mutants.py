@@ -29,7 +29,14 @@ _DOWNLOAD = "imgassets_tests/download"
 _SOURCES = "imgassets_tests/sources"
 _EXCHANGES = tuple(
     f"{_DOWNLOAD}/test_{name}.py"
-    for name in ("exchange", "politeness", "server_behaviour", "guards", "identity", "incremental")
+    for name in (
+        "exchange",
+        "politeness",
+        "server_behaviour",
+        "guards",
+        "request_headers",
+        "incremental",
+    )
 )
 _PARTITIONS = tuple(
     f"{_DOWNLOAD}/test_{name}.py" for name in ("partition", "incremental", "adoption", "state")
@@ -41,7 +48,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "imaging/trim": (f"{_IMAGING}/test_trim.py", f"{_IMAGING}/test_pipeline.py"),
     "imaging/background": (f"{_IMAGING}/test_background.py", f"{_IMAGING}/test_trim.py"),
     "imaging/decode": (f"{_IMAGING}/test_decode.py", f"{_IMAGING}/test_pipeline.py"),
-    "imaging/picture": (f"{_IMAGING}/test_picture.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/image": (f"{_IMAGING}/test_picture.py", f"{_IMAGING}/test_pipeline.py"),
     "download/schedule": (f"{_DOWNLOAD}/test_schedule.py", *_EXCHANGES),
     "download/exchange": _EXCHANGES,
     "download/partition": _PARTITIONS,

@@ -8,7 +8,6 @@ the pictures are also processed into it, as by default.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -47,7 +46,6 @@ def main(urls: str, folder: str, client: str, processed: str | None = None) -> N
             settings,
             shard=shard.name,
             log=lambda _line: None,
-            cancelled=threading.Event(),
         )
         downloading += report.seconds
     raw = collect(rows, target)
@@ -72,7 +70,6 @@ def _process(raw: list[RawRow], raw_folder: Folder, folder: Folder) -> list[Proc
         settings,
         ensure_model(settings.faces, models_folder()),
         log=lambda _line: None,
-        cancelled=threading.Event(),
     )
 
 

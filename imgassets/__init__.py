@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imgassets.defs.build import build_defs
     from imgassets.defs.component import CatalogueComponent
+    from imgassets.errors import ImgassetsError
     from imgassets.settings import Settings
 
     __version__: str
 
-__all__ = ["CatalogueComponent", "Settings", "__version__", "build_defs"]
+__all__ = ["CatalogueComponent", "ImgassetsError", "Settings", "__version__", "build_defs"]
 
 _MODULES = {
     "CatalogueComponent": "imgassets.defs.component",
+    "ImgassetsError": "imgassets.errors",
     "Settings": "imgassets.settings",
     "build_defs": "imgassets.defs.build",
 }

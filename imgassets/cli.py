@@ -17,11 +17,11 @@ from rich.table import Table
 
 from imgassets import __version__
 from imgassets.configuration import load_settings
-from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
+from imgassets.demo.mongod import EmbeddedMongo
+from imgassets.errors import EmbeddedMongoError, SettingsError
 from imgassets.folders import home
 from imgassets.project import write_project
-from imgassets.settings import SettingsError
-from imgassets.sources.opening import mongodb_address, open_source
+from imgassets.sources.factory import mongodb_address, open_source
 
 
 def main() -> None:
@@ -68,13 +68,13 @@ def sync() -> None:
         from imgassets.defs.sync import register_retailers
         from imgassets.sources.listing import conflict
 
-        survey = open_source(settings, mongodb_address).survey()
+        inventory = open_source(settings, mongodb_address).inventory()
         with open_instance() as instance:
-            synced = register_retailers(survey, instance, RETAILERS)
+            synced = register_retailers(inventory, instance, RETAILERS)
 
     table = Table("retailer", "partition", "first day", "last day", "days", "documents", "")
-    for slug, name in sorted(survey.names.items()):
-        days = {day: n for (found, day), n in survey.documents.items() if found == slug}
+    for slug, name in sorted(inventory.names.items()):
+        days = {day: n for (found, day), n in inventory.documents.items() if found == slug}
         table.add_row(
             name,
             slug,
@@ -89,11 +89,11 @@ def sync() -> None:
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
     if synced.absent:
         console.print(f"registered, but not in the source: {', '.join(synced.absent)}")
-    for oddity, count in survey.account.counts.items():
-        console.print(f"{count} documents belong to no partition: {oddity}")
-    for slug, names in survey.conflicts.items():
+    for anomaly, count in inventory.report.counts.items():
+        console.print(f"{count} documents belong to no partition: {anomaly}")
+    for slug, names in inventory.conflicts.items():
         click.echo(f"Error: {conflict(slug, names)}", err=True)
-    if survey.conflicts:
+    if inventory.conflicts:
         sys.exit(1)
 
 
@@ -177,9 +177,7 @@ def friendly_errors() -> Iterator[None]:
     Raises:
         click.ClickException: one of these errors was raised inside the `with` block.
     """
-    from imgassets.imaging.models import ModelError
-    from imgassets.sources.listing import SourceError
-    from imgassets.storage import StorageError
+    from imgassets.errors import ModelError, SourceError, StorageError
 
     try:
         yield

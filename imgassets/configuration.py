@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from imgassets.errors import SettingsError
 from imgassets.folders import project_root
-from imgassets.settings import RetailerSettings, Settings, SettingsError, merged
+from imgassets.settings import RetailerSettings, Settings, merged
 
 CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"

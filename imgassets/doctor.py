@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from imgassets.configuration import load_settings, settings_files
+from imgassets.errors import SettingsError
 from imgassets.folders import models_folder
-from imgassets.settings import Settings, SettingsError
+from imgassets.settings import Settings
 
 Status = Literal["ok", "warning", "error"]
 
@@ -56,9 +57,10 @@ def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
 
 
 def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
-    from imgassets.sources.listing import SourceError, conflict
+    from imgassets.errors import SourceError
+    from imgassets.sources.factory import open_source
+    from imgassets.sources.listing import conflict
     from imgassets.sources.mongodb import MongoSource, masked
-    from imgassets.sources.opening import open_source
 
     addresses: list[str] = []
 
@@ -68,7 +70,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
 
     try:
         source = open_source(settings, address)
-        survey = source.survey()
+        inventory = source.inventory()
     except SourceError as error:
         yield Diagnosis("source", "error", str(error))
         return
@@ -76,9 +78,9 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
     if addresses:
         collection = f"{settings.source.database}.{settings.source.collection}"
         location = f"{masked(addresses[-1])} {collection}"
-    total = sum(survey.documents.values())
+    total = sum(inventory.documents.values())
     if total:
-        retailers = f"{len(survey.names)} retailers, {len(survey.documents)} partitions"
+        retailers = f"{len(inventory.names)} retailers, {len(inventory.documents)} partitions"
         yield Diagnosis("source", "ok", f"{location}: {total} documents, {retailers}")
     else:
         yield Diagnosis(
@@ -87,14 +89,14 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
             f"{location} has no document that belongs to a partition; check source.database, "
             "source.collection, source.fields and start_date",
         )
-    for slug, names in survey.conflicts.items():
+    for slug, names in inventory.conflicts.items():
         yield Diagnosis("source", "error", conflict(slug, names))
-    for oddity, count in survey.account.counts.items():
-        example = next(e for e in survey.account.examples if e[0] is oddity)
+    for anomaly, count in inventory.report.counts.items():
+        example = next(e for e in inventory.report.examples if e[0] is anomaly)
         yield Diagnosis(
             "source",
             "warning",
-            f"{count} documents: {oddity}, for example {example[1]}: {example[2]}",
+            f"{count} documents: {anomaly}, for example {example[1]}: {example[2]}",
         )
     if isinstance(source, MongoSource) and not source.has_index():
         keys = ", ".join(f'"{name}": {direction}' for name, direction in source.index_keys)
@@ -109,7 +111,8 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
 
 
 def _storage(settings: Settings) -> Diagnosis:
-    from imgassets.storage import StorageError, open_storage
+    from imgassets.errors import StorageError
+    from imgassets.storage import open_storage
 
     root = open_storage(settings).root
     name = ".imgassets-doctor"
@@ -123,7 +126,8 @@ def _storage(settings: Settings) -> Diagnosis:
 
 
 def _model(settings: Settings) -> Diagnosis:
-    from imgassets.imaging.models import ModelError, ensure_model
+    from imgassets.errors import ModelError
+    from imgassets.imaging.models import ensure_model
 
     try:
         path = ensure_model(settings.faces, models_folder())

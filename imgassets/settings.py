@@ -33,10 +33,6 @@ Owner = Annotated[
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
-class SettingsError(Exception):
-    """A setting is wrong; the message says where it stands, its value, and what is allowed."""
-
-
 class Section(BaseModel):
     """A group of options: unknown keys and later changes are refused."""
 
@@ -157,7 +153,7 @@ class DownloadSettings(Section):
     breaker_failures: int = Field(
         30, ge=0, description="a host that fails so often in a row is given a rest; 0: never"
     )
-    breaker_rest_s: float = Field(
+    breaker_cooldown_s: float = Field(
         30, gt=0, description="seconds of that rest; after three in vain the host is given up"
     )
     robots: bool = Field(True, description="ask for robots.txt first, and do as it says")
@@ -198,7 +194,7 @@ class ProcessSettings(Section):
         STEPS,
         description=(
             "remove_face, resize, trim, in any order, or a dotted path (package.module.function) "
-            "of your own from Picture to Picture; see imgassets.imaging.steps"
+            "of your own from Image to Image; see imgassets.imaging.steps"
         ),
     )
     keep_raw: bool = Field(

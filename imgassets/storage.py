@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imgassets.errors import StorageError
 from imgassets.folders import project_root
 from imgassets.settings import Settings
 
@@ -28,10 +29,6 @@ IMAGES = "images"
 CONTACT_SHEET = "contact_sheet.jpg"
 _REMOVED = "_removed.parquet"
 _TEMPORARY = ".tmp"
-
-
-class StorageError(Exception):
-    """Storage cannot be read or written; the message has the address, the reason and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from imgassets.configuration import load_settings, validated, with_overrides
-from imgassets.settings import Bounds, Settings, SettingsError
+from imgassets.errors import SettingsError
+from imgassets.settings import Bounds, Settings
 
 
 @pytest.fixture(autouse=True)

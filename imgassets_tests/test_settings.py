@@ -13,15 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from imgassets.configuration import ENV_PREFIX, load_settings, validated
+from imgassets.errors import SettingsError
 from imgassets.folders import project_root
-from imgassets.settings import (
-    Bounds,
-    RetailerSettings,
-    Section,
-    Settings,
-    SettingsError,
-    as_yaml,
-)
+from imgassets.settings import Bounds, RetailerSettings, Section, Settings, as_yaml
 
 CHECKSUM = "0123456789abcdef" * 4
 
@@ -70,7 +64,7 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "download.rate_per_host": ("2.5", 2.5),
     "download.retry_after_max_s": ("121.5", 121.5),
     "download.breaker_failures": ("35", 35),
-    "download.breaker_rest_s": ("36.5", 36.5),
+    "download.breaker_cooldown_s": ("36.5", 36.5),
     "download.robots": ("false", False),
     "download.robots_tag": ("false", False),
     "download.shard_size": ("10001", 10_001),
@@ -351,7 +345,7 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "download.rate_per_host": ABOVE_ZERO,
     "download.retry_after_max_s": NOT_NEGATIVE,
     "download.breaker_failures": NOT_NEGATIVE,
-    "download.breaker_rest_s": ABOVE_ZERO,
+    "download.breaker_cooldown_s": ABOVE_ZERO,
     "download.shard_size": FROM_ONE,
     "decode.background": COLOUR,
     "decode.max_pixels": ([1, 89_000_000], [0, 89_000_001]),

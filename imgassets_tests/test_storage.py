@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from imgassets.errors import StorageError
 from imgassets.folders import project_root
 from imgassets.settings import Settings
 from imgassets.storage import (
@@ -29,7 +30,6 @@ from imgassets.storage import (
     MANIFEST,
     Folder,
     Storage,
-    StorageError,
     mark_removed,
     open_storage,
     read_table,
@@ -477,7 +477,8 @@ def test_a_write_that_is_interrupted_leaves_nothing(
 
 FULL_DISK = """
 import resource, sys
-from imgassets.storage import Folder, StorageError
+from imgassets.errors import StorageError
+from imgassets.storage import Folder
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 folder = Folder(sys.argv[1])
 folder.write("small.jpg", bytes(100_000))

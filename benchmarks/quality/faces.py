@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.quality.people import PHOTOS, SHARES, Labelled, with_face, without_face
 from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.models import ensure_model
-from imgassets.imaging.pipeline import PictureRecord, process_picture
+from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.settings import FaceSettings, RetailerSettings
 
 
@@ -47,8 +47,8 @@ def _hits(box: list[float], labelled: Labelled) -> bool:
     return bool(away < 0.5 * labelled.face)
 
 
-def _processed(labelled: Labelled, detector: FaceDetector) -> PictureRecord:
-    return process_picture(labelled.file, RetailerSettings(), detector)[1]
+def _processed(labelled: Labelled, detector: FaceDetector) -> ImageRecord:
+    return process_image(labelled.file, RetailerSettings(), detector)[1]
 
 
 def main() -> None:
@@ -66,7 +66,7 @@ def main() -> None:
 
     natural = [path for path in sorted(PHOTOS.glob("*.jpg")) if path.stem != "cutout_no_head"]
     found = sum(
-        process_picture(path.read_bytes(), RetailerSettings(), detector)[1].face_count == 1
+        process_image(path.read_bytes(), RetailerSettings(), detector)[1].face_count == 1
         for path in natural
     )
     print(f"natural faces found: {found} of {len(natural)}\n")

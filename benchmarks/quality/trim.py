@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.products import Product, products
-from imgassets.imaging.picture import Box
+from imgassets.imaging.image import Box
 from imgassets.imaging.trim import find
 from imgassets.settings import TrimSettings
 

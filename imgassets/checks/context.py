@@ -17,7 +17,7 @@ from imgassets.checks.history import (
     processed_metrics,
     raw_metrics,
 )
-from imgassets.checks.outcome import CheckError
+from imgassets.errors import CheckError
 from imgassets.manifests import ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, Storage, read_table, removed

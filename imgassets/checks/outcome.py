@@ -55,7 +55,3 @@ class CheckOutcome:
     def description(self) -> str:
         """All violations and drift in one line; the summary if there are none."""
         return "; ".join([*self.violations, *self.drift]) or self.summary
-
-
-class CheckError(Exception):
-    """A check cannot run because its input is missing; the message says what to do."""

@@ -165,8 +165,8 @@ def run_checks(
     A check that cannot run does not prevent the others; the step fails after the last one.
     """
     from imgassets.checks.context import CheckContext
-    from imgassets.checks.outcome import CheckError
-    from imgassets.storage import StorageError, open_storage
+    from imgassets.errors import CheckError, StorageError
+    from imgassets.storage import open_storage
 
     partition = partition_of(context)
     common = settings.load()
@@ -214,8 +214,9 @@ def _result(
 def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     """Detect faces a second time, on a sample of the processed images."""
     from imgassets.checks.context import PROCESSED
-    from imgassets.checks.outcome import CheckError, CheckOutcome, Finding
-    from imgassets.imaging.models import ModelError, ensure_model
+    from imgassets.checks.outcome import CheckOutcome, Finding
+    from imgassets.errors import CheckError, ModelError
+    from imgassets.imaging.models import ensure_model
     from imgassets.imaging.residual import check_residual
 
     rows, folder, options = (

@@ -38,15 +38,16 @@ def build_freshness_check(scope: Scope) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext,
     ) -> dg.AssetCheckResult:
         """The newest document of each retailer is at most `checks.max_age_days` days old."""
-        from imgassets.sources.lateness import late_retailers
-        from imgassets.sources.listing import SourceError, today
+        from imgassets.errors import SourceError
+        from imgassets.sources.listing import today
+        from imgassets.sources.staleness import stale_retailers
 
         options = scope.settings_resource(context).load()
         with as_dagster_failure(SourceError):
-            survey = scope.mongodb_resource(context).source(options).survey()
+            inventory = scope.mongodb_resource(context).source(options).inventory()
         registered = scope.registered_retailers(context.instance)
-        late = late_retailers(
-            survey,
+        late = stale_retailers(
+            inventory,
             registered,
             lambda slug: options.for_retailer(slug).checks.max_age_days,
             today(),
@@ -63,7 +64,7 @@ def build_freshness_check(scope: Scope) -> dg.AssetChecksDefinition:
             else dg.AssetCheckSeverity.ERROR,
             description=f"late: {names}" if late else "every retailer delivers",
             metadata={
-                "retailers": len({*registered, *survey.names}),
+                "retailers": len({*registered, *inventory.names}),
                 "late": len(late),
                 "late retailers": table(
                     [

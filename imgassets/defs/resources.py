@@ -10,7 +10,8 @@ import dagster as dg
 from pydantic import Field
 
 from imgassets.defs.partitions import only_partition
-from imgassets.settings import Settings, SettingsError
+from imgassets.errors import SettingsError
+from imgassets.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,7 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
         Raises:
             SourceError: `MONGODB_URI` is not set.
         """
-        from imgassets.sources.opening import mongodb_address
+        from imgassets.sources.factory import mongodb_address
 
         return mongodb_address()
 
@@ -96,7 +97,7 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
         Raises:
             SourceError: the source cannot be opened.
         """
-        from imgassets.sources.opening import open_source
+        from imgassets.sources.factory import open_source
 
         return open_source(settings, self.address)
 
@@ -128,7 +129,8 @@ class ManifestIOManager(dg.ConfigurableIOManager):
             dagster.Failure: the partition was never materialized, its manifest cannot be read, or
                 the run has several partitions.
         """
-        from imgassets.storage import StorageError, read_table
+        from imgassets.errors import StorageError
+        from imgassets.storage import read_table
 
         partition, asset = only_partition(context.asset_partition_keys), context.asset_key.path[-1]
         try:

@@ -17,7 +17,7 @@ from imgassets.defs.scope import Scope
 
 if TYPE_CHECKING:
     from imgassets.defs.resources import MongoDBResource
-    from imgassets.sources.changes import Cursor, PartitionName, Touch
+    from imgassets.sources.changes import Cursor, PartitionName, PendingPartition
 
 
 def build_new_documents_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
@@ -62,7 +62,7 @@ def evaluate_tick(
     Returns:
         The runs to request and the next cursor, or the reason why the tick is skipped.
     """
-    from imgassets.sources.listing import SourceError
+    from imgassets.errors import SourceError
 
     kind = scope.settings.source.kind
     if kind != "mongodb":
@@ -81,8 +81,9 @@ def _scan(
     context: dg.SensorEvaluationContext, scope: Scope, mongodb: "MongoDBResource"
 ) -> dg.SensorResult:
     """Read the changes since the last tick, and request runs for the partitions that are due."""
+    from imgassets.errors import SourceError
     from imgassets.sources.changes import due, look, read_cursor
-    from imgassets.sources.listing import SourceError, today
+    from imgassets.sources.listing import today
     from imgassets.sources.mongo_changes import READ_SECONDS, follow
 
     options, began, now = scope.settings.sensor, time.monotonic(), time.time()
@@ -132,7 +133,7 @@ def _sensor_result(
     scope: Scope,
     cursor: "Cursor",
     *,
-    ready: "Mapping[PartitionName, Touch]",
+    ready: "Mapping[PartitionName, PendingPartition]",
     names: "Mapping[str, list[str]]",
     skip_message: str,
 ) -> dg.SensorResult:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import dagster as dg
 
-    from imgassets.sources.listing import Survey
+    from imgassets.sources.listing import Inventory
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,18 @@ class SyncResult:
     absent: list[str]
 
 
-def register_retailers(survey: Survey, instance: dg.DagsterInstance, retailers: str) -> SyncResult:
+def register_retailers(
+    inventory: Inventory, instance: dg.DagsterInstance, retailers: str
+) -> SyncResult:
     """Register the retailers of a source as dynamic partitions; no partition is ever removed.
 
     Args:
-        survey: the retailers that the source contains.
+        inventory: the retailers that the source contains.
         instance: the Dagster instance that stores the partitions.
         retailers: the name of the dynamic partitions in the instance.
     """
     before = set(instance.get_dynamic_partitions(retailers))
-    found = set(survey.names)
+    found = set(inventory.names)
     new = sorted(found - before)
     if new:
         instance.add_dynamic_partitions(retailers, new)

@@ -11,13 +11,11 @@ from typing import Any
 
 import dagster as dg
 
+from imgassets.errors import WebhookError
+
 VARIABLE = "IMGASSETS_WEBHOOK_URL"
 TIMEOUT_S = 10
 MAX_REASON_LENGTH = 500  # characters
-
-
-class WebhookError(Exception):
-    """The message could not be posted. The text does not contain the webhook's URL, a secret."""
 
 
 def webhook_url() -> str | None:

@@ -26,6 +26,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from imgassets.demo import mongod_program
+from imgassets.errors import EmbeddedMongoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,10 +54,6 @@ _POLL_SECONDS = 0.05
 # size is checked at each start; one earlier log is kept, as `.old`.
 _LOG_BYTES = 16 * 1024 * 1024
 _MIN_FREE_BYTES = 1024 * 1024
-
-
-class EmbeddedMongoError(Exception):
-    """The embedded MongoDB cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

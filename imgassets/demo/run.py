@@ -31,9 +31,10 @@ from imgassets.configuration import CONFIG_VARIABLE, load_settings
 from imgassets.defs.instance import VARIABLE, open_instance, prepare_dagster_home
 from imgassets.demo.catalogue import build_catalogue, documents
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer, ServerError
+from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer
+from imgassets.errors import CatalogueServerError
 from imgassets.folders import home, project_root
-from imgassets.sources.opening import MONGODB_VARIABLE, mongodb_address, open_source
+from imgassets.sources.factory import MONGODB_VARIABLE, mongodb_address, open_source
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -140,7 +141,7 @@ def _catalogue_server(progress: Progress) -> Iterator[str]:
     with ExitStack() as stack:
         try:
             address = stack.enter_context(CatalogueServer(folder, port)).url
-        except ServerError:
+        except CatalogueServerError:
             address = f"http://127.0.0.1:{port}"
             if not _is_our_server(address):
                 address = stack.enter_context(CatalogueServer(folder)).url
@@ -176,10 +177,10 @@ def _register() -> tuple[list[Partition], dg.DagsterInstance]:
     from imgassets.defs.partitions import RETAILERS, Partition
     from imgassets.defs.sync import register_retailers
 
-    survey = open_source(load_settings(), mongodb_address).survey()
+    inventory = open_source(load_settings(), mongodb_address).inventory()
     instance = open_instance()
-    register_retailers(survey, instance, RETAILERS)
-    return sorted(Partition(day, slug) for slug, day in survey.documents), instance
+    register_retailers(inventory, instance, RETAILERS)
+    return sorted(Partition(day, slug) for slug, day in inventory.documents), instance
 
 
 def _is_current(partition: Partition, instance: dg.DagsterInstance, address: str) -> bool:

@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+from imgassets.errors import CatalogueServerError
+
 _HOST = "127.0.0.1"
 _CONTENT_TYPES = {
     ".jpg": "image/jpeg",
@@ -34,10 +36,6 @@ PORT = 8765
 
 SERVER_NAME = "imgassets-demo"
 """Value of the `Server` header, by which a second demo recognises the server of the first."""
-
-
-class ServerError(Exception):
-    """The server cannot start or is not running; the message says what to do."""
 
 
 class CatalogueServer:
@@ -66,10 +64,12 @@ class CatalogueServer:
         """The port that the server listens on.
 
         Raises:
-            ServerError: The server is not running.
+            CatalogueServerError: The server is not running.
         """
         if self._server is None:
-            raise ServerError("the catalogue server is not running; enter its context first")
+            raise CatalogueServerError(
+                "the catalogue server is not running; enter its context first"
+            )
         return self._server.server_port
 
     @property
@@ -77,7 +77,7 @@ class CatalogueServer:
         """The address of the server, without a trailing slash.
 
         Raises:
-            ServerError: The server is not running.
+            CatalogueServerError: The server is not running.
         """
         return f"http://{_HOST}:{self.port}"
 
@@ -85,14 +85,14 @@ class CatalogueServer:
         """Start the server.
 
         Raises:
-            ServerError: The port is in use or not permitted.
+            CatalogueServerError: The port is in use or not permitted.
         """
         try:
             self._server = _Server(self._wanted_port, self._folder, self.requests)
         except OSError as error:
             if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
                 raise
-            raise ServerError(
+            raise CatalogueServerError(
                 f"cannot serve the sample catalogue on {_HOST}:{self._wanted_port}: "
                 f"{error.strerror}; stop the process that uses the port, or choose another port"
             ) from None

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import certifi
 
+from imgassets.errors import FetchError
 from imgassets.manifests import Outcome
 
 IGNORED_BODY = 65_536
@@ -54,24 +55,10 @@ class Response:
     """As it came over the wire: content codings are not undone. Only of statuses 200 to 299."""
 
 
-class FetchError(Exception):
-    """No whole answer came.
-
-    Attributes:
-        outcome: what the row says.
-        passing: whether another attempt may succeed.
-    """
-
-    def __init__(self, outcome: Outcome, message: str, *, passing: bool) -> None:
-        super().__init__(message)
-        self.outcome = outcome
-        self.passing = passing
-
-
 def blocked(address: str) -> FetchError:
     """The error of a connection that is not made; see `addresses`."""
     message = f"{address} is not on the open internet; see download.allow_private_addresses"
-    return FetchError(Outcome.BLOCKED_ADDRESS, message, passing=False)
+    return FetchError(Outcome.BLOCKED_ADDRESS, message, retryable=False)
 
 
 def ca_bundle() -> str:
@@ -82,10 +69,6 @@ def ca_bundle() -> str:
     return certifi.where()
 
 
-class AbortedError(Exception):
-    """The client was told to stop while a request was on its way."""
-
-
 class Client(Protocol):
     """An engine; its methods are called by many threads at once."""
 
@@ -94,7 +77,7 @@ class Client(Protocol):
 
         Raises:
             FetchError: no answer, no whole answer, or a limit was passed.
-            AbortedError: `abort` was called.
+            FetchAbortedError: `abort` was called.
         """
 
     def abort(self) -> None:

@@ -15,15 +15,9 @@ from collections.abc import Mapping
 import pycurl  # type: ignore[import-untyped]
 
 from imgassets.download import addresses
-from imgassets.download.client import (
-    FetchError,
-    Limits,
-    Request,
-    Response,
-    blocked,
-    ca_bundle,
-)
+from imgassets.download.client import Limits, Request, Response, blocked, ca_bundle
 from imgassets.download.curl_loop import Loop, Transfer
+from imgassets.errors import FetchError
 from imgassets.manifests import Outcome
 
 _BUFFER = 131_072
@@ -168,11 +162,11 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
 
 def _as_fetch_error(code: int, message: str, limits: Limits) -> FetchError:
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        return FetchError(Outcome.TIMEOUT, message, passing=True)
+        return FetchError(Outcome.TIMEOUT, message, retryable=True)
     if code == pycurl.E_FILESIZE_EXCEEDED:
         error = f"more than download.max_bytes ({limits.max_bytes}): {message}"
-        return FetchError(Outcome.TOO_LARGE, error, passing=False)
+        return FetchError(Outcome.TOO_LARGE, error, retryable=False)
     if code == pycurl.E_URL_MALFORMAT:
-        return FetchError(Outcome.INVALID_URL, message, passing=False)
-    passing = code != pycurl.E_PEER_FAILED_VERIFICATION
-    return FetchError(Outcome.CONNECTION_ERROR, message, passing=passing)
+        return FetchError(Outcome.INVALID_URL, message, retryable=False)
+    retryable = code != pycurl.E_PEER_FAILED_VERIFICATION
+    return FetchError(Outcome.CONNECTION_ERROR, message, retryable=retryable)

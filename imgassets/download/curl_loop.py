@@ -18,7 +18,7 @@ from collections import deque
 
 import pycurl  # type: ignore[import-untyped]
 
-from imgassets.download.client import AbortedError
+from imgassets.errors import FetchAbortedError
 
 _CLOSE_S = 1.0
 """Seconds that the loop gets to end: libcurl may have to wait for a name lookup."""
@@ -53,7 +53,7 @@ class Transfer:
         """Wait for the end of the request.
 
         Raises:
-            AbortedError: the loop was stopped.
+            FetchAbortedError: the loop was stopped.
             RuntimeError: the loop ended by a bug.
         """
         self._ended.acquire()
@@ -88,7 +88,7 @@ class Loop:
         """Send the transfer's request and wait for its end.
 
         Raises:
-            AbortedError: the loop is stopped.
+            FetchAbortedError: the loop is stopped.
             RuntimeError: the loop ended by a bug.
         """
         with self._lock:
@@ -123,7 +123,7 @@ class Loop:
         return True
 
     def _refusal(self) -> Exception:
-        return AbortedError() if self._bug is None else RuntimeError(self._bug)
+        return FetchAbortedError() if self._bug is None else RuntimeError(self._bug)
 
     def _ring(self) -> None:
         with contextlib.suppress(OSError):

@@ -16,25 +16,33 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from imgassets.download import coding, inspection, robots
+from imgassets.download import content_encoding, inspection, robots
 from imgassets.download.addresses import is_local_name
-from imgassets.download.client import Client, FetchError, Limits, Request, Response, blocked
-from imgassets.download.identity import identity
-from imgassets.download.schedule import Signs, Task
-from imgassets.download.urls import InvalidUrlError, joined, origin
+from imgassets.download.client import Client, Limits, Request, Response, blocked
+from imgassets.download.request_headers import request_headers
+from imgassets.download.schedule import HostFeedback, Task
+from imgassets.download.urls import origin, resolved
+from imgassets.errors import (
+    BodyTooLargeError,
+    ContentEncodingError,
+    DownloadError,
+    FetchError,
+    InvalidUrlError,
+    UnreadableImageError,
+)
 from imgassets.manifests import Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder
 
 # RFC 9110 and RFC 6585: request timeout, too early, too many requests; and all of 500 to 599.
-_PASSING = frozenset({408, 425, 429, *range(500, 600)})
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 # Of these the host is tired, not the URL wrong: gateway errors, overload, too many requests.
-_TIRED = frozenset({429, 502, 503, 504})
+_OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
 
-_NO_SIGNS = Signs()
+_NO_FEEDBACK = HostFeedback()
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -45,7 +53,7 @@ class Step:
     rows: list[RawRow] | None
     url: str = ""
     wait_s: float = 0
-    signs: Signs = _NO_SIGNS
+    signs: HostFeedback = _NO_FEEDBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +63,11 @@ class _Verdict:
     outcome: Outcome
     error: str | None = None
     response: Response | None = None
-    passing: bool = False
-    signs: Signs = _NO_SIGNS
+    retryable: bool = False
+    signs: HostFeedback = _NO_FEEDBACK
 
 
-class _RefusedError(Exception):
+class _RefusedError(DownloadError):
     """The URL is not asked for."""
 
     def __init__(self, verdict: _Verdict) -> None:
@@ -74,7 +82,7 @@ class Exchange:
         self._client = client
         self._settings = settings
         self._images = folder / IMAGES
-        self._identity = identity(settings)
+        self._request_headers = request_headers(settings)
         self._limits = Limits(
             connect_s=settings.connect_timeout_s,
             read_s=settings.read_timeout_s,
@@ -89,7 +97,7 @@ class Exchange:
 
         Raises:
             StorageError: the picture cannot be written.
-            AbortedError: the client was told to stop.
+            FetchAbortedError: the client was told to stop.
         """
         if task.given_up is not None:
             return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.given_up))
@@ -108,7 +116,7 @@ class Exchange:
             return self._after_failure(task, error.verdict)
         return self._answered(task, response, signs)
 
-    def _answered(self, task: Task, response: Response, signs: Signs) -> Step:
+    def _answered(self, task: Task, response: Response, signs: HostFeedback) -> Step:
         if response.status in _REDIRECTS and "location" in response.headers:
             return self._redirected(task, response, signs)
         if response.status == 304 and task.before:
@@ -120,7 +128,7 @@ class Exchange:
     def _fetch(
         self, url: str, at_home: bool, limits: Limits, conditions: Mapping[str, str] = _NONE
     ) -> Response:
-        who = self._identity
+        who = self._request_headers
         host = origin(url)
         proxy = who.proxy_of(host)
         if proxy is not None and not self._settings.allow_private_addresses:
@@ -132,20 +140,20 @@ class Exchange:
             headers = {**headers, **conditions}
         return self._client.fetch(Request(url, headers, proxy), limits)
 
-    def _permitted(self, task: Task) -> Signs:
+    def _permitted(self, task: Task) -> HostFeedback:
         """Look whether robots.txt lets the task's URL be asked, reading it where it is unknown.
 
         The schedule sees to it that only one thread at a time is here with an unknown host.
         """
         if not self._settings.robots:
-            return Signs()
+            return HostFeedback()
         rules = self._rules.get(task.host)
         if rules is None:
             rules = self._rules[task.host] = self._read_robots(task)
         if not rules.allow(task.url):
             message = f"{task.host}/robots.txt disallows it for {self._settings.user_agent}"
             raise _RefusedError(_Verdict(Outcome.DISALLOWED, message))
-        return Signs(interval_s=rules.interval_s)
+        return HostFeedback(interval_s=rules.interval_s)
 
     def _read_robots(self, task: Task) -> robots.Rules:
         """RFC 9309, 2.3.1: no such file allows all, a server in trouble allows nothing yet."""
@@ -155,7 +163,7 @@ class Exchange:
                 response = self._fetch(url, origin(url) == task.first_host, self._robots_limits)
                 if response.status not in _REDIRECTS or "location" not in response.headers:
                     break
-                url = joined(url, response.headers["location"])
+                url = resolved(url, response.headers["location"])
         except FetchError as error:
             found = _unanswered(error)
             message = f"robots.txt cannot be read: {error}"
@@ -164,7 +172,7 @@ class Exchange:
             ) from error
         except InvalidUrlError:
             return robots.rules(b"", "")
-        if response.status in _PASSING:
+        if response.status in _RETRYABLE_STATUSES:
             found = self._http_error(response)
             message = f"robots.txt cannot be read: {found.error}"
             raise _RefusedError(
@@ -177,21 +185,21 @@ class Exchange:
         signs = verdict.signs
         if (rules := self._rules.get(task.host)) is not None:
             signs = replace(signs, interval_s=rules.interval_s)
-        if not verdict.passing or task.attempts > self._settings.retries:
+        if not verdict.retryable or task.attempts > self._settings.retries:
             return Step(rows, signs=signs)
         task.hops = 0
         task.last_failure = rows
         wait = max(self._backoff(task.attempts), signs.rest_s)
         return Step(None, task.first_url, wait, signs)
 
-    def _redirected(self, task: Task, response: Response, signs: Signs) -> Step:
+    def _redirected(self, task: Task, response: Response, signs: HostFeedback) -> Step:
         allowed = self._settings.max_redirects
         if task.hops >= allowed:
             message = f"more than {allowed} redirects, the last to {response.headers['location']}"
             verdict = _Verdict(Outcome.TOO_MANY_REDIRECTS, message, response)
             return Step(_rows(task, verdict), signs=signs)
         try:
-            url = joined(task.url, response.headers["location"])
+            url = resolved(task.url, response.headers["location"])
         except InvalidUrlError as error:
             verdict = _Verdict(Outcome.INVALID_URL, f"after a redirect: {error}", response)
             return Step(_rows(task, verdict), signs=signs)
@@ -207,13 +215,13 @@ class Exchange:
             return _rows(task, _Verdict(Outcome.DISALLOWED, message, response))
         try:
             if encoding := response.headers.get("content-encoding"):
-                body = coding.decoded(body, encoding, settings.max_bytes)
+                body = content_encoding.decompressed(body, encoding, settings.max_bytes)
             picture = inspection.inspect(body, settings.max_pixels)
-        except coding.TooLargeError as error:
+        except BodyTooLargeError as error:
             return _rows(task, _Verdict(Outcome.TOO_LARGE, str(error), response))
-        except coding.BrokenCodingError as error:
+        except ContentEncodingError as error:
             return _rows(task, _Verdict(Outcome.CORRUPT, str(error), response))
-        except inspection.NotAPictureError as error:
+        except UnreadableImageError as error:
             return _rows(task, _Verdict(error.outcome, str(error), response))
         if len(body) < settings.min_bytes:
             message = f"{len(body)} bytes; wanted: at least {settings.min_bytes}"
@@ -221,7 +229,7 @@ class Exchange:
         return self._saved(task, response, body, picture)
 
     def _saved(
-        self, task: Task, response: Response, body: bytes, picture: inspection.Picture
+        self, task: Task, response: Response, body: bytes, picture: inspection.ImageInfo
     ) -> list[RawRow]:
         extension = inspection.EXTENSIONS[picture.format]
         sha256 = hashlib.sha256(body).hexdigest()
@@ -249,14 +257,14 @@ class Exchange:
 
     def _http_error(self, response: Response) -> _Verdict:
         message = f"the server answered with status {response.status}"
-        passing = response.status in _PASSING
+        retryable = response.status in _RETRYABLE_STATUSES
         rest = 0.0
-        if passing and (asked := response.headers.get("retry-after")):
+        if retryable and (asked := response.headers.get("retry-after")):
             rest = min(_seconds(asked), self._settings.retry_after_max_s)
         # A host that says when to come back is not in unknown trouble.
-        tired = response.status in _TIRED and not rest
-        signs = Signs(failure=message if tired else None, rest_s=rest)
-        return _Verdict(Outcome.HTTP_ERROR, message, response, passing, signs)
+        tired = response.status in _OVERLOADED_STATUSES and not rest
+        signs = HostFeedback(failure=message if tired else None, rest_s=rest)
+        return _Verdict(Outcome.HTTP_ERROR, message, response, retryable, signs)
 
 
 def failed_rows(task: Task, outcome: Outcome, error: str) -> list[RawRow]:
@@ -272,8 +280,8 @@ def raw_row(row: UrlRow, outcome: Outcome, **values: object) -> RawRow:
 
 def _unanswered(error: FetchError) -> _Verdict:
     hosts = error.outcome in (Outcome.TIMEOUT, Outcome.CONNECTION_ERROR)
-    signs = Signs(failure=str(error) if hosts else None)
-    return _Verdict(error.outcome, str(error), passing=error.passing, signs=signs)
+    signs = HostFeedback(failure=str(error) if hosts else None)
+    return _Verdict(error.outcome, str(error), retryable=error.retryable, signs=signs)
 
 
 def _conditions(task: Task) -> Mapping[str, str]:

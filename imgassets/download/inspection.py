@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
+from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome
 
 EXTENSIONS = {
@@ -29,7 +30,7 @@ EXTENSIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageInfo:
     """What a file is."""
 
     format: str
@@ -39,26 +40,14 @@ class Picture:
     """Pixels, before any EXIF orientation."""
 
 
-class NotAPictureError(Exception):
-    """The bytes cannot be kept as a picture.
-
-    Attributes:
-        outcome: `EMPTY`, `NOT_AN_IMAGE`, `UNSUPPORTED_FORMAT`, `CORRUPT` or `TOO_MANY_PIXELS`.
-    """
-
-    def __init__(self, outcome: Outcome, message: str) -> None:
-        super().__init__(message)
-        self.outcome = outcome
-
-
-def inspect(data: bytes, max_pixels: int) -> Picture:
+def inspect(data: bytes, max_pixels: int) -> ImageInfo:
     """Say what a file is, from its bytes.
 
     Raises:
-        NotAPictureError: it is no picture, not a whole one, or one of more than `max_pixels`.
+        UnreadableImageError: it is no picture, not a whole one, or one of more than `max_pixels`.
     """
     if not data:
-        raise NotAPictureError(Outcome.EMPTY, "the server sent no bytes")
+        raise UnreadableImageError(Outcome.EMPTY, "the server sent no bytes")
     if data.startswith(b"\xff\xd8\xff"):
         picture = _jpeg(data)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -77,19 +66,19 @@ def inspect(data: bytes, max_pixels: int) -> Picture:
     return picture
 
 
-def _check_pixels(picture: Picture, max_pixels: int) -> None:
+def _check_pixels(picture: ImageInfo, max_pixels: int) -> None:
     if picture.width * picture.height > max_pixels:
-        raise NotAPictureError(
+        raise UnreadableImageError(
             Outcome.TOO_MANY_PIXELS,
             f"{picture.width} x {picture.height} pixels; allowed: {max_pixels}",
         )
 
 
-def _corrupt(why: str) -> NotAPictureError:
-    return NotAPictureError(Outcome.CORRUPT, why)
+def _corrupt(why: str) -> UnreadableImageError:
+    return UnreadableImageError(Outcome.CORRUPT, why)
 
 
-def _cut_off(format_: str) -> NotAPictureError:
+def _cut_off(format_: str) -> UnreadableImageError:
     return _corrupt(f"the {format_} file is cut off")
 
 
@@ -101,7 +90,7 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
-def _jpeg(data: bytes) -> Picture:
+def _jpeg(data: bytes) -> ImageInfo:
     """Walk the markers (ITU-T T.81, annex B): whole when a scan is followed by an end of image."""
     size: tuple[int, int] | None = None
     scans = 0
@@ -116,7 +105,7 @@ def _jpeg(data: bytes) -> Picture:
         if marker == _END_OF_IMAGE:
             if size is None or not scans:
                 raise _corrupt("the JPEG file holds no picture")
-            return Picture("jpeg", *size)
+            return ImageInfo("jpeg", *size)
         if marker in _WITHOUT_LENGTH:
             continue
         if marker < 0xC0:
@@ -137,7 +126,7 @@ def _jpeg(data: bytes) -> Picture:
         pos += length
 
 
-def _png(data: bytes) -> Picture:
+def _png(data: bytes) -> ImageInfo:
     """Walk the chunks (PNG specification, 5.3) and check their checksums, up to IEND."""
     view = memoryview(data)
     pos = 8
@@ -159,12 +148,12 @@ def _png(data: bytes) -> Picture:
         if kind == b"IEND":
             if not pixels:
                 raise _corrupt("the PNG file holds no pixels")
-            return Picture("png", *size)
+            return ImageInfo("png", *size)
         pos = end
     raise _cut_off("PNG")
 
 
-def _webp(data: bytes) -> Picture:
+def _webp(data: bytes) -> ImageInfo:
     """Walk the RIFF chunks up to the picture (RFC 9649, 2.3 to 2.7)."""
     end = int.from_bytes(data[4:8], "little") + 8
     if end > len(data):
@@ -183,19 +172,19 @@ def _webp(data: bytes) -> Picture:
                 int.from_bytes(data[body + 7 : body + 10], "little") + 1,
             )
         elif kind == b"ANMF" and canvas is not None:
-            return Picture("webp", *canvas)
+            return ImageInfo("webp", *canvas)
         elif length >= 10 and kind == b"VP8 " and data[body + 3 : body + 6] == b"\x9d\x01\x2a":
             width, height = struct.unpack_from("<HH", data, body + 6)
-            return Picture("webp", *(canvas or (width & 0x3FFF, height & 0x3FFF)))
+            return ImageInfo("webp", *(canvas or (width & 0x3FFF, height & 0x3FFF)))
         elif length >= 5 and kind == b"VP8L" and data[body] == 0x2F:
             bits = int.from_bytes(data[body + 1 : body + 5], "little")
             lossless = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-            return Picture("webp", *(canvas or lossless))
+            return ImageInfo("webp", *(canvas or lossless))
         pos = body + length + (length & 1)
     raise _corrupt("the WebP file holds no picture")
 
 
-def _gif(data: bytes) -> Picture:
+def _gif(data: bytes) -> ImageInfo:
     """Walk the blocks (GIF89a specification) past the first frame, whose end must be there."""
     try:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
@@ -208,7 +197,7 @@ def _gif(data: bytes) -> Picture:
         _after_blocks(data, pos + 1)
     except (IndexError, struct.error):
         raise _cut_off("GIF") from None
-    return Picture("gif", width, height)
+    return ImageInfo("gif", width, height)
 
 
 def _colour_table(flags: int) -> int:
@@ -235,19 +224,19 @@ def _rare_format(data: bytes) -> str | None:
 _decoding = threading.Lock()
 
 
-def _decoded(data: bytes, format_: str, max_pixels: int) -> Picture:
+def _decoded(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
     """Formats that catalogues hardly use are decoded: their structure tells too little."""
     from PIL import Image
 
     with _decoding:
         try:
             with Image.open(BytesIO(data), formats=[format_.upper()]) as image:
-                picture = Picture(format_, *image.size)
+                picture = ImageInfo(format_, *image.size)
                 _check_pixels(picture, max_pixels)
                 image.load()
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise NotAPictureError(Outcome.TOO_MANY_PIXELS, str(error)) from error
-        except NotAPictureError:
+            raise UnreadableImageError(Outcome.TOO_MANY_PIXELS, str(error)) from error
+        except UnreadableImageError:
             raise
         except Exception as error:
             raise _corrupt(f"the {format_.upper()} file is broken: {error}") from error
@@ -270,13 +259,13 @@ _UNSUPPORTED = (
 )
 
 
-def _no_picture(data: bytes) -> NotAPictureError:
+def _no_picture(data: bytes) -> UnreadableImageError:
     head = data[:2048].removeprefix(b"\xef\xbb\xbf")
     if _HTML.match(head):
-        return NotAPictureError(Outcome.NOT_AN_IMAGE, "an HTML page")
+        return UnreadableImageError(Outcome.NOT_AN_IMAGE, "an HTML page")
     if _SVG.search(head):
-        return NotAPictureError(Outcome.UNSUPPORTED_FORMAT, "an SVG drawing")
+        return UnreadableImageError(Outcome.UNSUPPORTED_FORMAT, "an SVG drawing")
     for pattern, name in _UNSUPPORTED:
         if pattern.match(head):
-            return NotAPictureError(Outcome.UNSUPPORTED_FORMAT, f"a {name} file")
-    return NotAPictureError(Outcome.NOT_AN_IMAGE, f"no picture; it starts with {head[:16]!r}")
+            return UnreadableImageError(Outcome.UNSUPPORTED_FORMAT, f"a {name} file")
+    return UnreadableImageError(Outcome.NOT_AN_IMAGE, f"no picture; it starts with {head[:16]!r}")

@@ -10,7 +10,6 @@ pictures in `images/<key>.<extension>`, the journal in `_journal/`.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +22,14 @@ from imgassets.download.pool import Pool
 from imgassets.download.report import Progress, ShardReport
 from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.state import known, last_rows, read_state, rows_of
-from imgassets.download.urls import InvalidUrlError, normalise, origin
+from imgassets.download.urls import normalise, origin
+from imgassets.errors import InvalidUrlError, SettingsError
 from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
-from imgassets.settings import DownloadSettings, SettingsError
+from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder, write_table
 
 _PROGRESS_S = 5.0
 _POLL_S = 0.2
-
-
-class CancelledError(Exception):
-    """The download was cancelled; what was done is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,6 @@ def download_shard(
     *,
     shard: str,
     log: Callable[[str], None],
-    cancelled: threading.Event,
     refresh: bool = False,
     retry: Collection[Outcome] | None = None,
 ) -> ShardReport:
@@ -105,14 +100,12 @@ def download_shard(
         settings: the retailer's.
         shard: names the shard in the log and in the journal; `[A-Za-z0-9_-]+`.
         log: takes progress lines; called by several threads.
-        cancelled: set by another thread to stop the download.
         refresh: also ask whether pictures that are there have changed. One that cannot be asked
             for keeps its file and its row, whose `error` says why.
         retry: of the rows that failed, try only those with these outcomes; none: all.
 
     Raises:
         StorageError: a picture or the journal cannot be written; what was done is kept.
-        CancelledError: `cancelled` was set; what was done is kept.
         SettingsError: the settings name an environment variable that is not set.
     """
     state = read_state(folder, url_rows)
@@ -137,8 +130,6 @@ def download_shard(
                 writer.add(rows)
                 progress.add(rows)
                 writer.flush_if_due()
-                if cancelled.is_set():
-                    raise CancelledError(f"{shard} was cancelled; what was done is kept")
                 if time.monotonic() - told >= _PROGRESS_S:
                     told = time.monotonic()
                     log(progress.line)
@@ -214,7 +205,7 @@ def _host_limits(settings: DownloadSettings) -> HostLimits:
         at_once=settings.per_host,
         interval_s=1 / settings.rate_per_host if settings.rate_per_host else 0,
         failures=settings.breaker_failures,
-        rest_s=settings.breaker_rest_s,
+        rest_s=settings.breaker_cooldown_s,
         gated=settings.robots,
     )
 

@@ -13,12 +13,12 @@ import traceback
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from imgassets.download.client import AbortedError, Client
+from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, Step, failed_rows
 from imgassets.download.schedule import Schedule, Task
 from imgassets.download.urls import origin
+from imgassets.errors import FetchAbortedError, StorageError
 from imgassets.manifests import Outcome, RawRow
-from imgassets.storage import StorageError
 
 _STOP_S = 1.0
 """Seconds that threads get to end after a stop; all but one stuck in a system call do."""
@@ -101,7 +101,7 @@ class Pool:
         try:
             while (task := self._schedule.take()) is not None:
                 self._run(task)
-        except AbortedError:
+        except FetchAbortedError:
             pass
         except Exception as error:  # noqa: BLE001  (else the other threads would wait for ever)
             self._fatal = self._fatal or error
@@ -116,7 +116,7 @@ class Pool:
     def _run(self, task: Task) -> None:
         try:
             step = self._exchange.step(task)
-        except (AbortedError, StorageError):
+        except (FetchAbortedError, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  (a bug met in one picture stops no other)
             self._log(f"a bug, met at {task.url}; please report it:\n{traceback.format_exc()}")

@@ -19,16 +19,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from imgassets.download import addresses
-from imgassets.download.client import (
-    IGNORED_BODY,
-    AbortedError,
-    FetchError,
-    Limits,
-    Request,
-    Response,
-    blocked,
-    ca_bundle,
-)
+from imgassets.download.client import IGNORED_BODY, Limits, Request, Response, blocked, ca_bundle
+from imgassets.errors import FetchAbortedError, FetchError
 from imgassets.manifests import Outcome
 
 _CHUNK = 65_536
@@ -59,7 +51,7 @@ class RequestsClient:
                 raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if flight.aborted:
-                    raise AbortedError from error
+                    raise FetchAbortedError from error
                 if flight.cut:
                     raise _too_long(limits) from error
                 raise _as_fetch_error(error) from error
@@ -81,7 +73,7 @@ class RequestsClient:
             # A connection that is shut down looks like the end of a body without a length.
             answer.raw.close()
             if _current.flight.aborted:
-                raise AbortedError
+                raise FetchAbortedError
             raise _too_long(limits)
         answer.raw.release_conn()
         headers: dict[str, str] = {}
@@ -121,22 +113,22 @@ def _body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> bytes:
 
 def _too_large(size: str, limits: Limits) -> FetchError:
     message = f"{size} bytes; allowed: {limits.max_bytes}"
-    return FetchError(Outcome.TOO_LARGE, message, passing=False)
+    return FetchError(Outcome.TOO_LARGE, message, retryable=False)
 
 
 def _too_long(limits: Limits) -> FetchError:
     message = f"not done after {limits.total_s:g} s"
-    return FetchError(Outcome.TIMEOUT, message, passing=True)
+    return FetchError(Outcome.TIMEOUT, message, retryable=True)
 
 
 def _as_fetch_error(error: Exception) -> FetchError:
     text = _innermost(error)
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return FetchError(Outcome.TIMEOUT, text, passing=True)
+        return FetchError(Outcome.TIMEOUT, text, retryable=True)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
-        return FetchError(Outcome.INVALID_URL, text, passing=False)
-    passing = "CERTIFICATE_VERIFY_FAILED" not in str(error)
-    return FetchError(Outcome.CONNECTION_ERROR, text, passing=passing)
+        return FetchError(Outcome.INVALID_URL, text, retryable=False)
+    retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    return FetchError(Outcome.CONNECTION_ERROR, text, retryable=retryable)
 
 
 def _innermost(error: BaseException) -> str:
@@ -188,7 +180,7 @@ class _Watchdog:
     def watching(self, flight: _Flight) -> Iterator[None]:
         with self._lock:
             if self._aborted:
-                raise AbortedError
+                raise FetchAbortedError
             self._flights.add(flight)
         _current.flight = flight
         try:
@@ -232,7 +224,7 @@ class _Connection(HTTPConnection):
             found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             message = f"the name {name} cannot be looked up: {error}"
-            raise FetchError(Outcome.CONNECTION_ERROR, message, passing=True) from error
+            raise FetchError(Outcome.CONNECTION_ERROR, message, retryable=True) from error
         refused = [str(sockaddr[0]) for *_, sockaddr in found]
         allowed = [address for address in refused if addresses.is_public(address)]
         if not allowed:

@@ -49,7 +49,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signs:
+class HostFeedback:
     """What a request showed of its host.
 
     Attributes:
@@ -128,7 +128,7 @@ class Schedule:
                 wait = self._later[0][0] - time.monotonic() if self._later else None
                 self._changed.wait(wait)
 
-    def finish(self, task: Task, signs: Signs | None = None) -> None:
+    def finish(self, task: Task, signs: HostFeedback | None = None) -> None:
         """The task is done."""
         with self._changed:
             self._release(task, signs)
@@ -138,7 +138,7 @@ class Schedule:
             else:
                 self._changed.notify_all()
 
-    def again(self, task: Task, host: str, url: str, wait_s: float, signs: Signs) -> None:
+    def again(self, task: Task, host: str, url: str, wait_s: float, signs: HostFeedback) -> None:
         """The task needs a further request, of this URL, not before `wait_s` seconds."""
         with self._changed:
             self._release(task, signs)
@@ -184,14 +184,14 @@ class Schedule:
         host.queue.append(task)
         self._list(host)
 
-    def _release(self, task: Task, signs: Signs | None) -> None:
+    def _release(self, task: Task, signs: HostFeedback | None) -> None:
         host = self._hosts[task.host]
         host.active -= 1
         if signs is not None and host.given_up is None:
-            self._heed(host, signs)
+            self._apply_feedback(host, signs)
         self._list(host)
 
-    def _heed(self, host: _Host, signs: Signs) -> None:
+    def _apply_feedback(self, host: _Host, signs: HostFeedback) -> None:
         now = time.monotonic()
         if signs.rest_s:
             host.not_before = max(host.not_before, now + signs.rest_s)

@@ -11,12 +11,10 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import idna
 from requests.utils import requote_uri
 
+from imgassets.errors import InvalidUrlError
+
 MAX_LENGTH = 16_000
 """Longer than any server takes (Apache 8,190, nginx 8,192 bytes a line)."""
-
-
-class InvalidUrlError(Exception):
-    """Not an http or https address; the message says why."""
 
 
 def normalise(url: str) -> str:
@@ -47,7 +45,7 @@ def normalise(url: str) -> str:
     return quoted
 
 
-def joined(base: str, location: str) -> str:
+def resolved(base: str, location: str) -> str:
     """The address that a redirect from `base` names.
 
     Raises:

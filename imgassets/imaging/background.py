@@ -24,8 +24,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.outline import Mask, Outline, Plane, around, faint, lines, trace
-from imgassets.imaging.picture import Box, Pixels
 
 _SIDE = 448  # the edges are looked for in a picture of at most this side
 _LEAST = 16  # pixels: of a smaller picture nothing can be said

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-from imgassets.imaging.picture import Pixels
+from imgassets.imaging.image import Pixels
 
 _KEPT = 64  # profiles a process remembers; a shop uses a few
 # As Photoshop and browsers convert: white on white, and the darkest on the darkest.

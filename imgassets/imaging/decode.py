@@ -15,10 +15,13 @@ from collections.abc import Callable
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, UnidentifiedImageError
+from PIL import Image as PILImage
 
+from imgassets.errors import UnreadableImageError
 from imgassets.imaging.colour import to_srgb
-from imgassets.imaging.picture import Picture, Pixels
+from imgassets.imaging.image import Image, Pixels
+from imgassets.manifests import Outcome
 from imgassets.settings import DecodeSettings
 
 Shrink = Callable[[int, int], int]
@@ -37,24 +40,12 @@ _UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 _TURNED = (5, 6, 7, 8)
 
 
-class Unreadable(Exception):  # noqa: N818  (what a file is, not a fault of the program)
-    """The bytes give no whole picture; the message says why."""
-
-
-class NotAnImage(Unreadable):
-    """The bytes are of no known picture format."""
-
-
-class TooManyPixels(Unreadable):
-    """The picture is larger than the settings allow; it was not decoded."""
-
-
 def full_size(_width: int, _height: int) -> int:
     """The `Shrink` that shrinks nothing."""
     return 1
 
 
-def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) -> Picture:
+def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) -> Image:
     """Decode a picture file: upright, in sRGB, on a background where it is transparent.
 
     Animations give their first picture.
@@ -66,33 +57,33 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
             used where the format can do it (JPEG).
 
     Raises:
-        NotAnImage: the bytes are no picture.
-        TooManyPixels: the picture is larger than `settings.max_pixels`.
-        Unreadable: the picture is cut off, broken, or of a kind that is not supported.
+        UnreadableImageError: The bytes are not an image, the image is truncated, damaged or of a
+            kind that is not supported, or it has more than `settings.max_pixels` pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with PILImage.open(io.BytesIO(data)) as image:
             pixels, size = _decoded(image, data, settings, shrink)
-    except Unreadable:
+    except UnreadableImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise TooManyPixels(str(error)) from None
+    except PILImage.DecompressionBombError as error:
+        raise UnreadableImageError(Outcome.TOO_MANY_PIXELS, str(error)) from None
     except UnidentifiedImageError:
-        raise NotAnImage("no known picture format") from None
+        raise UnreadableImageError(Outcome.NOT_AN_IMAGE, "no known picture format") from None
     except Exception as error:  # decoders raise whatever the broken bytes lead to
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
+        raise UnreadableImageError(Outcome.CORRUPT, f"{type(error).__name__}: {error}") from error
     scale_x, scale_y = size[0] / pixels.shape[1], size[1] / pixels.shape[0]
-    return Picture(np.ascontiguousarray(pixels), size, scale_x=scale_x, scale_y=scale_y)
+    return Image(np.ascontiguousarray(pixels), size, scale_x=scale_x, scale_y=scale_y)
 
 
 def _decoded(
-    image: Image.Image, data: bytes, settings: DecodeSettings, shrink: Shrink
+    image: PILImage.Image, data: bytes, settings: DecodeSettings, shrink: Shrink
 ) -> tuple[Pixels, tuple[int, int]]:
     """Upright pixels, and the upright width and height at full size."""
     if image.width * image.height > settings.max_pixels:
-        raise TooManyPixels(
+        raise UnreadableImageError(
+            Outcome.TOO_MANY_PIXELS,
             f"{image.width}x{image.height} pixels, more than {settings.max_pixels:,} "
-            "(decode.max_pixels)"
+            "(decode.max_pixels)",
         )
     profile = image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
@@ -101,7 +92,7 @@ def _decoded(
         pixels = _jpeg(data, image.size, shrink(*size))
         if profile is not None:
             grey = image.mode == "L"
-            seen = Image.fromarray(pixels[:, :, 0] if grey else pixels[:, :, ::-1])
+            seen = PILImage.fromarray(pixels[:, :, 0] if grey else pixels[:, :, ::-1])
             pixels = to_srgb(seen, profile)
         return _upright(pixels, orientation), size
     image.load()
@@ -119,17 +110,19 @@ def _jpeg(data: bytes, size: tuple[int, int], factor: int) -> Pixels:
     return np.asarray(decoded, dtype=np.uint8)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: PILImage.Image) -> PILImage.Image:
     """Pillow's conversion of deep grey pictures clips their values; their high byte is meant."""
     if image.mode.startswith("I;16") or image.mode == "I":
         deep = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
+        return PILImage.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":
-        raise Unreadable("floating-point pixels have no agreed range")
+        raise UnreadableImageError(Outcome.CORRUPT, "floating-point pixels have no agreed range")
     return image
 
 
-def _on_background(image: Image.Image, profile: bytes | None, settings: DecodeSettings) -> Pixels:
+def _on_background(
+    image: PILImage.Image, profile: bytes | None, settings: DecodeSettings
+) -> Pixels:
     if not image.has_transparency_data:
         return to_srgb(image, profile)
     rgba = image.convert("RGBA")
@@ -144,7 +137,7 @@ def _on_background(image: Image.Image, profile: bytes | None, settings: DecodeSe
     return np.rint(pixels * share + background * (1 - share)).astype(np.uint8)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: PILImage.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  (broken EXIF data says nothing; the picture is whole)

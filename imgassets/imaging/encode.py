@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from imgassets.imaging.picture import Pixels
+from imgassets.imaging.image import Pixels
 from imgassets.settings import EncodeSettings
 
 _JPEG = b"\xff\xd8\xff"

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imgassets.imaging.models import ModelError, ensure_config
-from imgassets.imaging.picture import Box, Pixels
+from imgassets.errors import ModelError
+from imgassets.imaging.image import Box, Pixels
+from imgassets.imaging.models import ensure_config
 from imgassets.imaging.yunet import DIVISOR, padded_area, shared_network
 from imgassets.settings import FaceSettings
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from imgassets.errors import ModelError
 from imgassets.folders import project_root
 from imgassets.settings import FaceSettings
 
@@ -47,10 +48,6 @@ _CONFIG = _Packaged(
 
 _TIMEOUT_S = 30
 _CHUNK = 1 << 16
-
-
-class ModelError(Exception):
-    """The detector's file cannot be used; the message says which, why, and what to do."""
 
 
 def model_sha256(faces: FaceSettings) -> str:

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imgassets.imaging.picture import Box, Pixels
+from imgassets.imaging.image import Box, Pixels
 
 Plane: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]

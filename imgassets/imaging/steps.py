@@ -3,12 +3,12 @@
 Here lives what a step is, and finding one. What the steps do is in `removal`, `resize` and `trim`;
 their order and the record are in `pipeline`.
 
-A step of your own is a function from `Picture` to `Picture`, named in `process.steps` by its
+A step of your own is a function from `Image` to `Image`, named in `process.steps` by its
 dotted path. It runs in several processes at once, and must not change a picture in place. With
 `picture.cut(box)` and `picture.scaled(pixels)` the manifest still knows what part of the served
 picture is shown::
 
-    def brighten(picture: Picture) -> Picture:
+    def brighten(picture: Image) -> Image:
         return replace(picture, pixels=cv2.convertScaleAbs(picture.pixels, alpha=1.1))
 """
 
@@ -23,13 +23,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from imgassets.imaging.picture import Picture
+from imgassets.errors import StepError
+from imgassets.imaging.image import Image
 
-OwnStep: TypeAlias = Callable[[Picture], Picture]
-
-
-class StepError(Exception):
-    """A step of the settings cannot be found, or did not give a picture."""
+OwnStep: TypeAlias = Callable[[Image], Image]
 
 
 @cache
@@ -53,7 +50,7 @@ def own_step(path: str) -> OwnStep:
     return own
 
 
-def run_own_step(path: str, picture: Picture) -> Picture:
+def run_own_step(path: str, picture: Image) -> Image:
     """The picture that a step of the user's own makes of a picture.
 
     Raises:
@@ -61,8 +58,8 @@ def run_own_step(path: str, picture: Picture) -> Picture:
         Exception: whatever the function raises.
     """
     made = own_step(path)(picture)
-    if not isinstance(made, Picture):
-        raise StepError(f"{path} gave a {type(made).__name__}, not a Picture")
+    if not isinstance(made, Image):
+        raise StepError(f"{path} gave a {type(made).__name__}, not a Image")
     pixels = made.pixels
     if (
         not isinstance(pixels, np.ndarray)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgassets.imaging.background import find_by_background
-from imgassets.imaging.picture import Box, Pixels
+from imgassets.imaging.image import Box, Pixels
 from imgassets.settings import TrimSettings
 
 

@@ -20,13 +20,13 @@ from typing import BinaryIO
 
 import cv2
 
+from imgassets.errors import ModelError, StorageError
 from imgassets.imaging.encode import suffix
 from imgassets.imaging.faces import FaceDetector, load_detector
-from imgassets.imaging.job import LENGTH_BYTES, Job, row_without_picture
-from imgassets.imaging.models import ModelError
-from imgassets.imaging.pipeline import PictureRecord, process_picture
+from imgassets.imaging.pipeline import ImageRecord, process_image
+from imgassets.imaging.worker_protocol import LENGTH_BYTES, Job, row_without_image
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.storage import IMAGES, StorageError
+from imgassets.storage import IMAGES
 
 # Options of `mallopt`, and the variables that they can be set by as well.
 _MALLOPT = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
@@ -72,13 +72,13 @@ def _processed(raw: RawRow, job: Job, detector: FaceDetector) -> tuple[Processed
         data = job.raw_folder.read(str(raw.path))
     except FileNotFoundError:
         error = f"{raw.path} is gone; materialize raw_images of the partition again"
-        return row_without_picture(raw, job.hash, Outcome.RAW_MISSING, error), None
+        return row_without_image(raw, job.hash, Outcome.RAW_MISSING, error), None
     try:
-        file, record = process_picture(data, job.settings, detector)
+        file, record = process_image(data, job.settings, detector)
     except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)
         trouble = f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}"
         told = f"{type(error).__name__}: {error}"
-        return row_without_picture(raw, job.hash, Outcome.FAILED, told), trouble
+        return row_without_image(raw, job.hash, Outcome.FAILED, told), trouble
     path = sha256 = size = None
     if file is not None:
         name = f"{raw.key}.{suffix(file)}"
@@ -94,7 +94,7 @@ def _processed(raw: RawRow, job: Job, detector: FaceDetector) -> tuple[Processed
         path=path,
         bytes=size,
         sha256=sha256,
-        **{name: getattr(record, name) for name in PictureRecord.__slots__},
+        **{name: getattr(record, name) for name in ImageRecord.__slots__},
     )
     return row, None
 

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imgassets.imaging.joined import HEADS, STRIDES, joined_file
-from imgassets.imaging.models import ModelError
-from imgassets.imaging.picture import Pixels
+from imgassets.errors import ModelError
+from imgassets.imaging.fuse_heads import HEADS, STRIDES, fused_model_file
+from imgassets.imaging.image import Pixels
 
 # Or ONNX Runtime tells Microsoft about each process and network, from 1.29 on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -52,7 +52,7 @@ class Network:
     def __init__(self, model: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        file = joined_file(model)
+        file = fused_model_file(model)
         try:
             self._session = onnxruntime.InferenceSession(
                 file, options, providers=["CPUExecutionProvider"]

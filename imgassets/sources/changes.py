@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
+from imgassets.errors import SourceError
 from imgassets.settings import SensorSettings
-from imgassets.sources.listing import Account, SourceError
+from imgassets.sources.listing import SourceReport
 
 # Documents dated ahead of today wait for their day. A date further ahead is a mistake more often
 # than a plan, and each one would stay in the cursor for ever.
@@ -29,7 +30,7 @@ PartitionName = str
 
 
 @dataclass(frozen=True)
-class Touch:
+class PendingPartition:
     """A partition that waits for its run.
 
     Attributes:
@@ -44,7 +45,7 @@ class Touch:
 
 
 @dataclass(frozen=True)
-class Place:
+class StreamPosition:
     """Up to where the documents were read. What the fields mean is `mongo_changes`' business.
 
     Attributes:
@@ -73,8 +74,8 @@ class Cursor:
     """
 
     source: str
-    place: Place
-    pending: Mapping[PartitionName, Touch] = field(default_factory=dict)
+    place: StreamPosition
+    pending: Mapping[PartitionName, PendingPartition] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text that Dagster keeps."""
@@ -110,14 +111,14 @@ class Page:
         note: what a person should know of the reading, if anything.
     """
 
-    place: Place
+    place: StreamPosition
     touched: Mapping[PartitionName, str]
     more: bool
     note: str | None = None
 
 
 @dataclass(frozen=True)
-class Look:
+class Scan:
     """What one look found.
 
     Attributes:
@@ -133,11 +134,11 @@ class Look:
 
 def look(
     cursor: Cursor,
-    pages: Callable[[Place], Iterator[Page]],
+    pages: Callable[[StreamPosition], Iterator[Page]],
     *,
     now: float,
     out_of_time: Callable[[], bool],
-) -> Look:
+) -> Scan:
     """Read pages until nothing is left or the time is up; what was read stays read.
 
     Args:
@@ -166,22 +167,24 @@ def look(
         # What was read before is kept, or a slow server would never get anywhere.
         caught_up = False
         notes.append(str(error))
-    return Look(cursor, caught_up, notes)
+    return Scan(cursor, caught_up, notes)
 
 
 def _touched(
-    pending: Mapping[PartitionName, Touch], touched: Mapping[PartitionName, str], now: float
-) -> dict[PartitionName, Touch]:
+    pending: Mapping[PartitionName, PendingPartition],
+    touched: Mapping[PartitionName, str],
+    now: float,
+) -> dict[PartitionName, PendingPartition]:
     result = dict(pending)
     for name, position in touched.items():
         first = result[name].first if name in result else now
-        result[name] = Touch(position, first, now)
+        result[name] = PendingPartition(position, first, now)
     return result
 
 
 def due(
-    found: Look, options: SensorSettings, *, now: float, today: dt.date
-) -> dict[PartitionName, Touch]:
+    found: Scan, options: SensorSettings, *, now: float, today: dt.date
+) -> dict[PartitionName, PendingPartition]:
     """The partitions whose run should be requested now, those that wait longest first.
 
     A partition is due once it was quiet for `settle_s`, which is only known when all was read, or
@@ -200,13 +203,13 @@ def due(
     return dict(sorted(ready.items(), key=lambda item: (item[1].first, item[0])))
 
 
-def requested(cursor: Cursor, names: Mapping[PartitionName, Touch]) -> Cursor:
+def requested(cursor: Cursor, names: Mapping[PartitionName, PendingPartition]) -> Cursor:
     """The cursor when the runs of these partitions were requested."""
     rest = {name: touch for name, touch in cursor.pending.items() if name not in names}
     return replace(cursor, pending=rest)
 
 
-def run_key(name: PartitionName, touch: Touch) -> str:
+def run_key(name: PartitionName, touch: PendingPartition) -> str:
     """Names the run for one state of a partition: a repeated look asks for no second run."""
     return f"{name}@{touch.position}"
 
@@ -216,12 +219,12 @@ def position(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
-def told(account: Account) -> str | None:
+def unpartitioned_message(report: SourceReport) -> str | None:
     """A sentence on the changed documents that have no partition, or none where all have one."""
-    if not account.counts:
+    if not report.counts:
         return None
-    counts = ", ".join(f"{count} {oddity}" for oddity, count in account.counts.items())
-    oddity, document, detail = account.examples[0]
+    counts = ", ".join(f"{count} {anomaly}" for anomaly, count in report.counts.items())
+    anomaly, document, detail = report.examples[0]
     return (
-        f"changed documents without a partition: {counts}; one is {document} ({oddity}: {detail})"
+        f"changed documents without a partition: {counts}; one is {document} ({anomaly}: {detail})"
     )

@@ -1,4 +1,4 @@
-"""What every source yields: the URL rows of a partition, and an account of what was odd.
+"""What every source yields: the URL rows of a partition, and an report of what was odd.
 
 Here live keys, slugs and days, which must be the same whatever the source. How documents are read
 is in `mongodb` and `table`.
@@ -16,16 +16,13 @@ from typing import Protocol
 
 from slugify import slugify
 
+from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
 
 MAX_EXAMPLES = 20
 
 
-class SourceError(Exception):
-    """The source cannot be read as it stands; the message says what is wrong and what to do."""
-
-
-class Oddity(StrEnum):
+class Anomaly(StrEnum):
     """What can be odd about a document. Each is counted and reported; nothing is dropped silently.
 
     Of documents with several retailers, dates or lists the first reason in this order counts.
@@ -49,18 +46,18 @@ class Oddity(StrEnum):
 
 
 @dataclass
-class Account:
+class SourceReport:
     """How many documents were odd and why, with a few examples of each."""
 
-    counts: Counter[Oddity] = field(default_factory=Counter)
-    examples: list[tuple[Oddity, str, str]] = field(default_factory=list)
-    """`(oddity, document id, detail)`, at most `MAX_EXAMPLES` of each oddity."""
+    counts: Counter[Anomaly] = field(default_factory=Counter)
+    examples: list[tuple[Anomaly, str, str]] = field(default_factory=list)
+    """`(anomaly, document id, detail)`, at most `MAX_EXAMPLES` of each anomaly."""
 
-    def report(self, oddity: Oddity, document_id: str, detail: str) -> None:
-        """Count one oddity and keep it as an example while there are few."""
-        if self.counts[oddity] < MAX_EXAMPLES:
-            self.examples.append((oddity, document_id, detail[:200]))
-        self.counts[oddity] += 1
+    def add(self, anomaly: Anomaly, document_id: str, detail: str) -> None:
+        """Count one anomaly and keep it as an example while there are few."""
+        if self.counts[anomaly] < MAX_EXAMPLES:
+            self.examples.append((anomaly, document_id, detail[:200]))
+        self.counts[anomaly] += 1
 
 
 @dataclass(frozen=True)
@@ -69,24 +66,24 @@ class Listing:
 
     rows: list[UrlRow]
     documents: int
-    account: Account
+    report: SourceReport
 
 
 @dataclass(frozen=True)
-class Survey:
+class Inventory:
     """What the whole source holds.
 
     Attributes:
         names: the retailers' names as the documents have them, by slug.
         documents: number of documents by `(slug, day)`, for days that have a partition.
         conflicts: slugs that several names fall on; they are in neither of the above.
-        account: documents that have no partition, and why.
+        report: documents that have no partition, and why.
     """
 
     names: dict[str, str]
     documents: dict[tuple[str, str], int]
     conflicts: dict[str, list[str]]
-    account: Account
+    report: SourceReport
 
 
 class Source(Protocol):
@@ -99,7 +96,7 @@ class Source(Protocol):
             SourceError: the source cannot be read, or does not know the retailer.
         """
 
-    def survey(self) -> Survey:
+    def inventory(self) -> Inventory:
         """Retailers and days of the whole source.
 
         Raises:
@@ -127,12 +124,12 @@ def unknown_retailer(slug: str, known: Mapping[str, object]) -> SourceError:
     return SourceError(f"the source has no document of retailer {slug!r}; it has: {others}")
 
 
-def odd_day(day: dt.date, start_date: dt.date) -> Oddity | None:
+def day_anomaly(day: dt.date, start_date: dt.date) -> Anomaly | None:
     """Why a day has no partition, or none where it has one."""
     if day < start_date:
-        return Oddity.BEFORE_START_DATE
+        return Anomaly.BEFORE_START_DATE
     if day > today():
-        return Oddity.IN_FUTURE
+        return Anomaly.IN_FUTURE
     return None
 
 
@@ -160,9 +157,9 @@ def document_rows(
     images: object,
     date: str,
     retailer: str,
-    account: Account,
+    report: SourceReport,
 ) -> list[UrlRow]:
-    """The rows of one document; what is odd about its list is reported to the account.
+    """The rows of one document; what is odd about its list is reported to the report.
 
     Args:
         document_id: names the document.
@@ -170,19 +167,19 @@ def document_rows(
         images: what the document has as its list; a single URL counts as a list of one.
         date: day of the document, `YYYY-MM-DD`.
         retailer: slug of the retailer.
-        account: takes the oddities.
+        report: takes the anomalies.
     """
     entries = [images] if isinstance(images, str) else images
     if not isinstance(entries, list | tuple) or not entries:
-        account.report(Oddity.NO_IMAGES, document_id, f"the list of URLs is {images!r}")
+        report.add(Anomaly.NO_IMAGES, document_id, f"the list of URLs is {images!r}")
         return []
     rows: dict[str, UrlRow] = {}
     for position, entry in enumerate(entries):
         url = entry.strip() if isinstance(entry, str) else ""
         if not url:
-            account.report(Oddity.NON_STRING_URL, document_id, f"entry {position} is {entry!r}")
+            report.add(Anomaly.NON_STRING_URL, document_id, f"entry {position} is {entry!r}")
         elif url in rows:
-            account.report(Oddity.DUPLICATE_URL, document_id, url)
+            report.add(Anomaly.DUPLICATE_URL, document_id, url)
         else:
             rows[url] = UrlRow(
                 key=picture_key(document_id, product_id, position, url),
@@ -196,7 +193,7 @@ def document_rows(
     return list(rows.values())
 
 
-def finished(rows: list[UrlRow], documents: int, account: Account) -> Listing:
+def finished(rows: list[UrlRow], documents: int, report: SourceReport) -> Listing:
     """The listing, in an order that does not depend on how the source was read.
 
     Raises:
@@ -209,4 +206,4 @@ def finished(rows: list[UrlRow], documents: int, account: Account) -> Listing:
             f"{len(repeated)} keys stand for two pictures each, for example {repeated[0]!r}: "
             "the same document was read twice; check the source for repeated ids"
         )
-    return Listing(rows, documents, account)
+    return Listing(rows, documents, report)

@@ -38,11 +38,19 @@ from bson import json_util
 from pymongo import ReadPreference
 from pymongo.errors import OperationFailure
 
+from imgassets.errors import SourceError
 from imgassets.settings import SensorSettings, Settings
-from imgassets.sources.changes import Cursor, Page, Place, Touch, position, told
-from imgassets.sources.listing import Account, SourceError
+from imgassets.sources.changes import (
+    Cursor,
+    Page,
+    PendingPartition,
+    StreamPosition,
+    position,
+    unpartitioned_message,
+)
+from imgassets.sources.listing import SourceReport
+from imgassets.sources.mongo_partitions import PartitionResolver
 from imgassets.sources.mongo_poll import MongoPoll
-from imgassets.sources.mongo_touching import Touching
 from imgassets.sources.mongodb import MongoSource, Products
 
 PAGE_EVENTS = 5_000
@@ -99,7 +107,7 @@ class MongoChanges:
     """
 
     source: MongoSource
-    touching: Touching
+    touching: PartitionResolver
     options: SensorSettings
 
     @property
@@ -138,9 +146,9 @@ class MongoChanges:
                 place = last.place
         if self.options.start_from == "now":
             return Cursor(self.name, place)
-        touch = Touch(position("start", place.until), now, now)
-        survey = self.source.survey()
-        pending = {f"{day}|{slug}": touch for slug, day in sorted(survey.documents)}
+        touch = PendingPartition(position("start", place.until), now, now)
+        inventory = self.source.inventory()
+        pending = {f"{day}|{slug}": touch for slug, day in sorted(inventory.documents)}
         return Cursor(self.name, place, pending)
 
     def names(self) -> dict[str, list[str]]:
@@ -152,7 +160,7 @@ class MongoChanges:
         with self.source.collection() as collection:
             return self.source.names_by_slug(collection)
 
-    def pages(self, place: Place) -> Iterator[Page]:
+    def pages(self, place: StreamPosition) -> Iterator[Page]:
         """What was changed since a place.
 
         Raises:
@@ -188,22 +196,22 @@ class MongoChanges:
                 began = place.began
             yield from self._poll.pages(collection, place, began)
 
-    def _now(self, collection: Products) -> Place:
+    def _now(self, collection: Products) -> StreamPosition:
         """The present, with a change stream's token where there is a stream."""
         hello = collection.database.client.admin.command("hello")
         until = hello["localTime"].timestamp()
         streams = "setName" in hello or hello.get("msg") == "isdbgrid"
         if self.options.method == "poll" or (self.options.method == "auto" and not streams):
-            return Place(until)
+            return StreamPosition(until)
         if not streams:
             raise SourceError(
                 "sensor.method is stream, but this MongoDB is no replica set and has no change "
                 "streams; set it to auto or poll, or make the server a replica set"
             )
         with collection.watch(self._changes(), max_await_time_ms=_AWAIT_MS) as stream:
-            return Place(until, token=json_util.dumps(stream.resume_token))
+            return StreamPosition(until, token=json_util.dumps(stream.resume_token))
 
-    def _stream(self, collection: Products, place: Place) -> Iterator[Page]:
+    def _stream(self, collection: Products, place: StreamPosition) -> Iterator[Page]:
         until = collection.database.client.admin.command("hello")["localTime"].timestamp()
         remembers = _remembers(collection)
         with collection.watch(
@@ -284,7 +292,7 @@ class MongoChanges:
         """
         if not changed:
             return {}, None
-        account = Account()
+        report = SourceReport()
         latest = dict(left)
         # A secondary may not have them yet.
         primary = collection.with_options(read_preference=ReadPreference.PRIMARY)
@@ -302,8 +310,10 @@ class MongoChanges:
                 token = changed[bson.encode({"_": row["_id"]})][1]
                 latest[found] = max(token, latest.get(found, ""))
             else:
-                account.report(found[0], str(row["_id"]), found[1])
-        return {name: position(token) for name, token in latest.items()}, told(account)
+                report.add(found[0], str(row["_id"]), found[1])
+        return {name: position(token) for name, token in latest.items()}, unpartitioned_message(
+            report
+        )
 
 
 def follow(settings: Settings, mongodb_uri: str) -> MongoChanges:
@@ -314,7 +324,7 @@ def follow(settings: Settings, mongodb_uri: str) -> MongoChanges:
         mongodb_uri: address of the server.
     """
     source = MongoSource(mongodb_uri, settings.source, settings.start_date)
-    return MongoChanges(source, Touching(source, settings.start_date), settings.sensor)
+    return MongoChanges(source, PartitionResolver(source, settings.start_date), settings.sensor)
 
 
 def _when(seconds: float) -> str:

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 from bson import DatetimeMS, ObjectId
 
 from imgassets.settings import SourceSettings
-from imgassets.sources.changes import Page, Place, position, told
-from imgassets.sources.listing import Account, Oddity
-from imgassets.sources.mongo_touching import Touching
+from imgassets.sources.changes import Page, StreamPosition, position, unpartitioned_message
+from imgassets.sources.listing import Anomaly, SourceReport
+from imgassets.sources.mongo_partitions import PartitionResolver
 from imgassets.sources.mongodb import Products, dig
 
 BIN_SECONDS = 600
@@ -44,10 +44,10 @@ class MongoPoll:
     """
 
     source: SourceSettings
-    touching: Touching
+    touching: PartitionResolver
     overlap_s: int
 
-    def pages(self, collection: Products, place: Place, began: float) -> Iterator[Page]:
+    def pages(self, collection: Products, place: StreamPosition, began: float) -> Iterator[Page]:
         """Go along the index from the window's begin, or where an unfinished sweep stopped.
 
         Args:
@@ -64,11 +64,11 @@ class MongoPoll:
             # The last page has no end: a writer's clock may be ahead.
             high = low + BIN_SECONDS
             more = first is not None and high <= began
-            bins, account = self._binned(collection, low, high if more else None, place.window)
+            bins, report = self._binned(collection, low, high if more else None, place.window)
             lines: dict[str, list[str]] = defaultdict(list)
             for name, entry in sorted(bins.items()):
                 partition = name.partition("|")[2]
-                if place.window.get(name) != entry and partition not in set(Oddity):
+                if place.window.get(name) != entry and partition not in set(Anomaly):
                     lines[partition].append(f"{name} {entry}")
             # A repeated look starts from the same `until`, and finds the same position.
             touched = {name: position(place.until, *parts) for name, parts in lines.items()}
@@ -81,7 +81,7 @@ class MongoPoll:
                     if int(name.partition("|")[0]) >= oldest
                 }
                 place = replace(place, until=began, began=None, next=None, window=kept)
-            yield Page(place, touched, more=more, note=told(account))
+            yield Page(place, touched, more=more, note=unpartitioned_message(report))
             low = high
 
     def _first_since(self, collection: Products, low: int) -> float | None:
@@ -101,8 +101,8 @@ class MongoPoll:
         low: int,
         high: int | None,
         before: Mapping[str, tuple[int, int]],
-    ) -> tuple[dict[str, tuple[int, int]], Account]:
-        """Number and checksum of the documents of a range, by bin and partition or oddity."""
+    ) -> tuple[dict[str, tuple[int, int]], SourceReport]:
+        """Number and checksum of the documents of a range, by bin and partition or anomaly."""
         field, bound = self._polled
         within = {"$gte": bound(low)} if high is None else {"$gte": bound(low), "$lt": bound(high)}
         moment = {"$toDate": "$_id"} if field == "_id" else f"${field}"
@@ -127,7 +127,7 @@ class MongoPoll:
             allowDiskUse=True,
         )
         bins: dict[str, tuple[int, int]] = {}
-        account = Account()
+        report = SourceReport()
         for group in groups:
             key, count = group["_id"], group["count"]
             found = self.touching.partition(key)
@@ -135,9 +135,9 @@ class MongoPoll:
             total, checksum = bins.get(name, (0, 0))
             bins[name] = (total + count, checksum + group["checksum"])
             if not isinstance(found, str) and before.get(name) is None:
-                account.report(found[0], str(group["example"]), found[1])
-                account.counts[found[0]] += count - 1
-        return bins, account
+                report.add(found[0], str(group["example"]), found[1])
+                report.counts[found[0]] += count - 1
+        return bins, report
 
     @property
     def _polled(self) -> tuple[str, Callable[[int], object]]:

@@ -1,7 +1,7 @@
 """Product documents in MongoDB, as the scrapers write them.
 
 Here live the queries. MongoDB decides which day a document belongs to, by one expression that the
-partition's query and the survey share; what rows a document makes is in `listing`.
+partition's query and the inventory share; what rows a document makes is in `listing`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
+from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
 from imgassets.settings import SourceSettings
 from imgassets.sources.listing import (
-    Account,
+    Anomaly,
+    Inventory,
     Listing,
-    Oddity,
-    SourceError,
-    Survey,
+    SourceReport,
     conflict,
+    day_anomaly,
     document_rows,
     finished,
-    odd_day,
     retailer_slug,
     today,
     unknown_retailer,
@@ -72,7 +72,7 @@ class MongoSource:
 
     def listing(self, date: str, retailer: str) -> Listing:
         """The URL rows of one partition; see `Source.listing`."""
-        account = Account()
+        report = SourceReport()
         rows: list[UrlRow] = []
         documents = 0
         with self.collection() as collection:
@@ -86,14 +86,14 @@ class MongoSource:
                     images=dig(document, self._fields.images),
                     date=date,
                     retailer=retailer,
-                    account=account,
+                    report=report,
                 )
-            self._report_undated(collection, {self._fields.retailer: name}, account)
-        return finished(rows, documents, account)
+            self._report_undated(collection, {self._fields.retailer: name}, report)
+        return finished(rows, documents, report)
 
-    def survey(self) -> Survey:
+    def inventory(self) -> Inventory:
         """Retailers and days of the whole collection; reads it once, in the server."""
-        account = Account()
+        report = SourceReport()
         documents: dict[tuple[str, str], int] = {}
         names: dict[str, set[str]] = defaultdict(set)
         pipeline = [
@@ -114,19 +114,19 @@ class MongoSource:
                 name, day = group["_id"].get("retailer"), group["_id"].get("day")
                 slug = retailer_slug(name)
                 if slug is None:
-                    account.report(Oddity.NO_RETAILER, str(group["example"]), f"it is {name!r}")
-                    account.counts[Oddity.NO_RETAILER] += group["count"] - 1
+                    report.add(Anomaly.NO_RETAILER, str(group["example"]), f"it is {name!r}")
+                    report.counts[Anomaly.NO_RETAILER] += group["count"] - 1
                     continue
                 names[slug].add(name)
-                if isinstance(day, dt.datetime) and not odd_day(day.date(), self._start_date):
+                if isinstance(day, dt.datetime) and not day_anomaly(day.date(), self._start_date):
                     documents[slug, day.date().isoformat()] = group["count"]
-            self._report_undated(collection, {self._fields.retailer: {"$type": "string"}}, account)
+            self._report_undated(collection, {self._fields.retailer: {"$type": "string"}}, report)
         conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
-        return Survey(
+        return Inventory(
             names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
             documents={key: n for key, n in documents.items() if key[0] not in conflicts},
             conflicts=conflicts,
-            account=account,
+            report=report,
         )
 
     def has_index(self) -> bool:
@@ -197,7 +197,7 @@ class MongoSource:
             {"$project": dict.fromkeys(wanted, 1)},
         ]
 
-    def _report_undated(self, collection: Products, match: Document, account: Account) -> None:
+    def _report_undated(self, collection: Products, match: Document, report: SourceReport) -> None:
         """Report the documents that belong to no partition because of their date."""
         field = self._fields.date
         start = dt.datetime.combine(self._start_date, dt.time(), dt.UTC)
@@ -225,16 +225,16 @@ class MongoSource:
                                 {
                                     "case": {"$eq": ["$_imgassets_date", None]},
                                     "then": {
-                                        "$cond": [absent, Oddity.NO_DATE, Oddity.INVALID_DATE]
+                                        "$cond": [absent, Anomaly.NO_DATE, Anomaly.INVALID_DATE]
                                     },
                                 },
                                 {
                                     "case": {"$lt": ["$_imgassets_date", start]},
-                                    "then": Oddity.BEFORE_START_DATE,
+                                    "then": Anomaly.BEFORE_START_DATE,
                                 },
                                 {
                                     "case": {"$gte": ["$_imgassets_date", end]},
-                                    "then": Oddity.IN_FUTURE,
+                                    "then": Anomaly.IN_FUTURE,
                                 },
                             ],
                             "default": None,
@@ -252,9 +252,9 @@ class MongoSource:
             },
         ]
         for group in collection.aggregate(pipeline):
-            oddity, example = Oddity(group["_id"]), group["example"]
-            account.report(oddity, str(example["id"]), f"{field} is {example.get('date')!r}")
-            account.counts[oddity] += group["count"] - 1
+            anomaly, example = Anomaly(group["_id"]), group["example"]
+            report.add(anomaly, str(example["id"]), f"{field} is {example.get('date')!r}")
+            report.counts[anomaly] += group["count"] - 1
 
     def names_by_slug(self, collection: Products) -> dict[str, list[str]]:
         """The retailers' names that the documents have, by the slug that they fall on."""

@@ -18,17 +18,17 @@ from typing import Any
 
 from upath import UPath
 
+from imgassets.errors import SourceError
 from imgassets.folders import project_root
 from imgassets.sources.listing import (
-    Account,
+    Anomaly,
+    Inventory,
     Listing,
-    Oddity,
-    SourceError,
-    Survey,
+    SourceReport,
     conflict,
+    day_anomaly,
     document_rows,
     finished,
-    odd_day,
     retailer_slug,
     unknown_retailer,
 )
@@ -36,7 +36,7 @@ from imgassets.sources.listing import (
 Record = Mapping[str, Any]
 Records = Callable[..., Iterable[Record]]
 """Yields records. If it takes arguments named `date` and `retailer` (texts, as in the partition's
-key; None in a survey), it is told what is asked for; it may yield more than that."""
+key; None in a inventory), it is told what is asked for; it may yield more than that."""
 
 _COLUMNS = ("url", "retailer", "date", "product_id")
 
@@ -55,11 +55,11 @@ class TableSource:
 
     def listing(self, date: str, retailer: str) -> Listing:
         """The URL rows of one partition; see `Source.listing`."""
-        account = Account()
+        report = SourceReport()
         names: dict[str, set[str]] = defaultdict(set)
         products: dict[str, list[object]] = defaultdict(list)
         for place, record in enumerate(self._read(date, retailer), 1):
-            slug, day = self._partition(record, f"record {place}", account)
+            slug, day = self._partition(record, f"record {place}", report)
             if slug is not None:
                 names[slug].add(record["retailer"])
             if slug == retailer and day == date:
@@ -77,28 +77,28 @@ class TableSource:
                 images=urls,
                 date=date,
                 retailer=retailer,
-                account=account,
+                report=report,
             )
         ]
-        return finished(rows, len(products), account)
+        return finished(rows, len(products), report)
 
-    def survey(self) -> Survey:
+    def inventory(self) -> Inventory:
         """Retailers and days of all records; a product is counted once a day."""
-        account = Account()
+        report = SourceReport()
         names: dict[str, set[str]] = defaultdict(set)
         products: dict[tuple[str, str], set[str]] = defaultdict(set)
         for place, record in enumerate(self._read(None, None), 1):
-            slug, day = self._partition(record, f"record {place}", account)
+            slug, day = self._partition(record, f"record {place}", report)
             if slug is not None:
                 names[slug].add(record["retailer"])
                 if day is not None:
                     products[slug, day].add(_product_of(record))
         conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
-        return Survey(
+        return Inventory(
             names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
             documents={k: len(ids) for k, ids in products.items() if k[0] not in conflicts},
             conflicts=conflicts,
-            account=account,
+            report=report,
         )
 
     @property
@@ -118,20 +118,20 @@ class TableSource:
             yield record
 
     def _partition(
-        self, record: Record, name: str, account: Account
+        self, record: Record, name: str, report: SourceReport
     ) -> tuple[str | None, str | None]:
         slug = retailer_slug(record.get("retailer"))
         if slug is None:
-            account.report(Oddity.NO_RETAILER, name, f"it is {record.get('retailer')!r}")
+            report.add(Anomaly.NO_RETAILER, name, f"it is {record.get('retailer')!r}")
             return None, None
         date = record.get("date", self._start_date)
         day = _day(date)
         if date is None or date == "":
-            account.report(Oddity.NO_DATE, name, "its date is empty")
+            report.add(Anomaly.NO_DATE, name, "its date is empty")
         elif day is None:
-            account.report(Oddity.INVALID_DATE, name, f"its date is {date!r}")
-        elif oddity := odd_day(day, self._start_date):
-            account.report(oddity, name, f"its date is {date!r}")
+            report.add(Anomaly.INVALID_DATE, name, f"its date is {date!r}")
+        elif anomaly := day_anomaly(day, self._start_date):
+            report.add(anomaly, name, f"its date is {date!r}")
         else:
             return slug, day.isoformat()
         return slug, None

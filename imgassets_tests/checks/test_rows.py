@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from imgassets.checks.outcome import CheckError
 from imgassets.checks.rows import every_url_has_a_processed_row, every_url_has_a_raw_row
+from imgassets.errors import CheckError, StorageError
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.storage import IMAGES, StorageError, mark_removed
+from imgassets.storage import IMAGES, mark_removed
 from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.rows import processed_row, raw_row, url_row
 

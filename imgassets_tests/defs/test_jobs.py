@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgassets.configuration import load_settings
-from imgassets.sources.lateness import late_retailers
-from imgassets.sources.listing import Account, Survey, today
+from imgassets.sources.listing import Inventory, SourceReport, today
+from imgassets.sources.staleness import stale_retailers
 from imgassets.storage import Storage
 from imgassets_tests.project import project_defs
 
@@ -142,8 +142,8 @@ def test_the_check_fails_and_names_retailers_that_stopped_delivering(
 
 
 def test_a_slug_with_conflicting_names_is_not_reported_as_late() -> None:
-    survey = Survey({}, {}, {"zara": ["ZARA", "Zara"]}, Account())
-    assert late_retailers(survey, ["zara"], lambda _: 3, dt.date(2026, 1, 31)) == []
+    inventory = Inventory({}, {}, {"zara": ["ZARA", "Zara"]}, SourceReport())
+    assert stale_retailers(inventory, ["zara"], lambda _: 3, dt.date(2026, 1, 31)) == []
 
 
 @given(
@@ -159,8 +159,8 @@ def test_a_retailer_is_late_if_its_newest_document_is_too_old(
         for slug, found in ages.items()
         for age in found
     }
-    survey = Survey({slug: slug for slug in ages}, documents, {}, Account())
-    late = late_retailers(survey, [], lambda _: allowed, day)
+    inventory = Inventory({slug: slug for slug in ages}, documents, {}, SourceReport())
+    late = stale_retailers(inventory, [], lambda _: allowed, day)
     assert {r.slug: r.age_days for r in late} == {
         slug: min(found) for slug, found in ages.items() if min(found) > allowed
     }

@@ -16,8 +16,8 @@ import pytest
 
 from imgassets import CatalogueComponent, Settings, build_defs
 from imgassets.defs.resources import ManifestIOManager, MongoDBResource, SettingsResource
+from imgassets.errors import SettingsError
 from imgassets.folders import project_root
-from imgassets.settings import SettingsError
 
 DAY = "2026-01-02"
 SELECTED = ("url_list", "raw_images", "processed_images")

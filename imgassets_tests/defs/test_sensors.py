@@ -20,9 +20,8 @@ from pymongo.database import Database
 from imgassets.configuration import load_settings
 from imgassets.defs import sensors
 from imgassets.defs.resources import MongoDBResource
-from imgassets.defs.webhook import WebhookError
+from imgassets.errors import SourceError, WebhookError
 from imgassets.sources import mongo_changes, mongodb
-from imgassets.sources.listing import SourceError
 from imgassets.sources.mongo_changes import MongoChanges
 from imgassets_tests.project import project_defs, project_scope
 

@@ -15,7 +15,8 @@ import pytest
 from pymongo import MongoClient
 
 from imgassets.demo import mongod_program
-from imgassets.demo.mongod import EmbeddedMongo, EmbeddedMongoError
+from imgassets.demo.mongod import EmbeddedMongo
+from imgassets.errors import EmbeddedMongoError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from imgassets.demo.catalogue import Kind, documents, expected
-from imgassets.demo.server import CatalogueServer, ServerError
+from imgassets.demo.server import CatalogueServer
+from imgassets.errors import CatalogueServerError
 
 
 def test_every_url_of_the_documents_returns_the_bytes_of_the_file_or_404(
@@ -96,7 +97,9 @@ def test_a_port_can_be_used_again_after_the_server_stopped(tmp_path: Path) -> No
 def test_a_port_in_use_raises_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     with CatalogueServer(tmp_path) as server:
         with (
-            pytest.raises(ServerError, match=rf"127\.0\.0\.1:{server.port}.*choose another"),
+            pytest.raises(
+                CatalogueServerError, match=rf"127\.0\.0\.1:{server.port}.*choose another"
+            ),
             CatalogueServer(tmp_path, server.port),
         ):
             pytest.fail("two servers on one port")
@@ -104,5 +107,5 @@ def test_a_port_in_use_raises_an_error_that_says_what_to_do(tmp_path: Path) -> N
 
 
 def test_the_address_of_a_server_that_is_not_running_raises_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="server is not running"):
+    with pytest.raises(CatalogueServerError, match="server is not running"):
         _ = CatalogueServer(tmp_path).url

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +49,6 @@ class Partition:
 
     folder: Folder
     settings: DownloadSettings = QUICK
-    cancelled: threading.Event = field(default_factory=threading.Event)
     log: list[str] = field(default_factory=list)
     reports: list[ShardReport] = field(default_factory=list)
 
@@ -69,7 +67,6 @@ class Partition:
                 self.settings,
                 shard=shard.name,
                 log=self.log.append,
-                cancelled=self.cancelled,
                 refresh=refresh,
                 retry=retry,
             )

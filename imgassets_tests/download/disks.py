@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from imgassets.storage import Folder, StorageError
+from imgassets.errors import StorageError
+from imgassets.storage import Folder
 
 
 @contextmanager

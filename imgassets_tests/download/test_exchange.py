@@ -18,13 +18,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from imgassets.download import exchange as exchange_module
-from imgassets.download.client import AbortedError, FetchError, Limits, Request, Response
+from imgassets.download.client import Limits, Request, Response
 from imgassets.download.exchange import Exchange, Step, failed_rows, raw_row
-from imgassets.download.schedule import Signs, Task
+from imgassets.download.schedule import HostFeedback, Task
 from imgassets.download.urls import origin
+from imgassets.errors import FetchAbortedError, FetchError, StorageError
 from imgassets.manifests import Outcome, RawRow
 from imgassets.settings import DownloadSettings
-from imgassets.storage import Folder, StorageError
+from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition, url_row
 from imgassets_tests.download.pictures import picture
 from imgassets_tests.download.server import Handler, Server, answer, redirect, running, slow
@@ -201,8 +202,8 @@ def test_a_picture_that_cannot_be_written_is_an_error_of_the_storage(tmp_path: P
 
 def test_an_abort_is_passed_on(talk: Start) -> None:
     for settings in ({"robots": False}, {"robots": True}):
-        with pytest.raises(AbortedError):
-            talk(AbortedError(), **settings).step(a_task())
+        with pytest.raises(FetchAbortedError):
+            talk(FetchAbortedError(), **settings).step(a_task())
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_an_answer_without_a_picture_ends_the_task_with_its_reason(
     assert row.elapsed_ms is not None
     assert run.files == {}
     # The host has answered: nothing is wrong with it.
-    assert step.signs == Signs()
+    assert step.signs == HostFeedback()
 
 
 @pytest.mark.parametrize(
@@ -315,12 +316,12 @@ def test_these_and_no_other_statuses_say_that_the_host_is_in_trouble(talk: Start
 
 def test_a_host_that_says_when_to_come_back_is_not_in_trouble(talk: Start) -> None:
     run = talk(response(503, retry_after="5"), response(503, retry_after="0"))
-    assert run.step(a_task()).signs == Signs(rest_s=5)
+    assert run.step(a_task()).signs == HostFeedback(rest_s=5)
     failure = "the server answered with status 503"
-    assert run.step(a_task()).signs == Signs(failure=failure)
+    assert run.step(a_task()).signs == HostFeedback(failure=failure)
 
 
-@pytest.mark.parametrize("passing", [True, False])
+@pytest.mark.parametrize("retryable", [True, False])
 @pytest.mark.parametrize(
     ("outcome", "trouble"),
     [
@@ -332,12 +333,12 @@ def test_a_host_that_says_when_to_come_back_is_not_in_trouble(talk: Start) -> No
     ],
 )
 def test_an_answer_that_does_not_come_is_tried_again_if_it_may_come_then(
-    talk: Start, outcome: Outcome, trouble: bool, passing: bool
+    talk: Start, outcome: Outcome, trouble: bool, retryable: bool
 ) -> None:
-    run = talk(FetchError(outcome, "no such luck", passing=passing), found())
+    run = talk(FetchError(outcome, "no such luck", retryable=retryable), found())
     first, *later = run.steps()
-    assert first.signs == Signs(failure="no such luck" if trouble else None)
-    if passing:
+    assert first.signs == HostFeedback(failure="no such luck" if trouble else None)
+    if retryable:
         assert [only(step).outcome for step in later] == [Outcome.OK]
     else:
         row = only(first)
@@ -358,7 +359,7 @@ def test_a_failure_is_tried_again_as_often_as_the_settings_say(talk: Start, retr
 
 
 def test_a_row_tells_of_the_last_attempt(talk: Start) -> None:
-    reset = FetchError(Outcome.CONNECTION_ERROR, "reset", passing=True)
+    reset = FetchError(Outcome.CONNECTION_ERROR, "reset", retryable=True)
     row = only(talk(response(500), response(503), reset, retries=2).steps()[-1])
     assert (row.outcome, row.http_status, row.error, row.attempts) == (
         Outcome.CONNECTION_ERROR, None, "reset", 3,
@@ -384,7 +385,7 @@ def test_the_time_of_a_row_counts_from_its_first_attempt(
 def test_attempts_are_counted_across_redirects_and_every_one_starts_anew(talk: Start) -> None:
     run = talk(
         moved(f"{CDN}/x/1"), moved("2"), response(503),
-        moved(f"{CDN}/y/1"), FetchError(Outcome.TIMEOUT, "late", passing=True),
+        moved(f"{CDN}/y/1"), FetchError(Outcome.TIMEOUT, "late", retryable=True),
         response(500),
         moved(f"{CDN}/z"), found(),
     )  # fmt: skip
@@ -439,7 +440,7 @@ def test_so_many_redirects_are_followed_and_no_more(talk: Start, allowed: int) -
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.TOO_MANY_REDIRECTS, 302, 1)
     assert row.error == f"more than {allowed} redirects, the last to /last"
-    assert step.signs == Signs()
+    assert step.signs == HostFeedback()
     assert len(run.asked) == allowed + 1
 
 
@@ -453,7 +454,7 @@ def test_a_redirect_to_no_address_says_so(talk: Start) -> None:
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.INVALID_URL, 302, 1)
     assert row.error == ("after a redirect: the address does not start with http:// or https://")
-    assert step.signs == Signs()
+    assert step.signs == HostFeedback()
 
 
 # Waits before further attempts.
@@ -487,7 +488,7 @@ def test_a_retry_waits_as_long_as_the_server_asks_or_longer(
     run = talk(response(503, retry_after="7"), response(503, retry_after="7"), found(), backoff_s=4)
     first, second, _ = run.steps()
     assert (first.wait_s, second.wait_s) == (7, 8)
-    assert first.signs == second.signs == Signs(rest_s=7)
+    assert first.signs == second.signs == HostFeedback(rest_s=7)
 
 
 @pytest.fixture
@@ -703,7 +704,7 @@ def test_a_picture_that_changed_is_written_for_all_its_rows(talk: Start) -> None
     [
         (response(404), "could not be refreshed (http_error): the server answered with status 404"),
         (response(200, b"<html>"), "could not be refreshed (not_an_image): an HTML page"),
-        (FetchError(Outcome.TOO_LARGE, "too much", passing=False),
+        (FetchError(Outcome.TOO_LARGE, "too much", retryable=False),
          "could not be refreshed (too_large): too much"),
     ],
 )  # fmt: skip
@@ -752,15 +753,15 @@ def test_robots_txt_is_read_once_for_each_host(talk: Start) -> None:
         (response(500), None, 0),
         (response(503), "the server answered with status 503", 0),
         (response(503, retry_after="9"), None, 9),
-        (FetchError(Outcome.TOO_LARGE, "too much", passing=False), None, 0),
-        (FetchError(Outcome.TIMEOUT, "late", passing=True), "late", 0),
+        (FetchError(Outcome.TOO_LARGE, "too much", retryable=False), None, 0),
+        (FetchError(Outcome.TIMEOUT, "late", retryable=True), "late", 0),
     ],
 )
 @pytest.mark.parametrize("task", [a_task, a_refresh])
 def test_a_crawl_delay_is_passed_on_whatever_the_answer(
     talk: Start, task: Callable[[], Task], answer: Answer, failure: str | None, rest_s: float
 ) -> None:
-    signs = Signs(interval_s=3, failure=failure, rest_s=rest_s)
+    signs = HostFeedback(interval_s=3, failure=failure, rest_s=rest_s)
     assert talk(DELAY, answer, robots=True).step(task()).signs == signs
     assert talk(DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).signs == signs
 
@@ -778,14 +779,14 @@ def test_what_robots_txt_forbids_is_not_asked_for_and_not_tried_again(talk: Star
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.DISALLOWED, None, 1)
     assert row.error == f"{SHOP}/robots.txt disallows it for MyShop/2"
-    assert step.signs == Signs(interval_s=3)
+    assert step.signs == HostFeedback(interval_s=3)
     assert run.asked == [f"{SHOP}/robots.txt"]
 
 
 def test_the_host_of_a_redirect_is_asked_for_its_own_rules(talk: Start) -> None:
     run = talk(DELAY, moved(f"{CDN}/a.jpg"), FORBIDS, robots=True)
     first, second = run.steps()
-    assert first.signs == Signs(interval_s=3)
+    assert first.signs == HostFeedback(interval_s=3)
     row = only(second)
     assert (row.outcome, row.attempts) == (Outcome.DISALLOWED, 1)
     assert row.error == f"{CDN}/robots.txt disallows it for imgassets/0.1"
@@ -807,24 +808,24 @@ def test_no_robots_txt_allows_all_and_is_remembered(talk: Start, answer: Respons
     for _ in range(2):
         step = run.step(a_task())
         assert only(step).outcome is Outcome.OK
-        assert step.signs == Signs()
+        assert step.signs == HostFeedback()
     assert run.asked == [f"{SHOP}/robots.txt", A, A]
 
 
 @pytest.mark.parametrize(
     ("answer", "outcome", "error", "signs"),
     [
-        (response(500), Outcome.HTTP_ERROR, "the server answered with status 500", Signs()),
+        (response(500), Outcome.HTTP_ERROR, "the server answered with status 500", HostFeedback()),
         (response(503), Outcome.HTTP_ERROR, "the server answered with status 503",
-         Signs(failure="the server answered with status 503")),
+         HostFeedback(failure="the server answered with status 503")),
         (response(429, retry_after="9"), Outcome.HTTP_ERROR, "the server answered with status 429",
-         Signs(rest_s=9)),
-        (FetchError(Outcome.TIMEOUT, "late", passing=True), Outcome.TIMEOUT, "late",
-         Signs(failure="late")),
+         HostFeedback(rest_s=9)),
+        (FetchError(Outcome.TIMEOUT, "late", retryable=True), Outcome.TIMEOUT, "late",
+         HostFeedback(failure="late")),
     ],
 )  # fmt: skip
 def test_a_robots_txt_that_cannot_be_read_allows_nothing_yet(
-    talk: Start, answer: Answer, outcome: Outcome, error: str, signs: Signs
+    talk: Start, answer: Answer, outcome: Outcome, error: str, signs: HostFeedback
 ) -> None:
     run = talk(answer, answer, robots=True, retries=1)
     first, second = run.steps()
@@ -842,17 +843,17 @@ def test_a_robots_txt_that_can_be_read_later_opens_the_host(talk: Start) -> None
     run = talk(response(500), DELAY, found(), robots=True)
     first, second = run.steps()
     assert not first.signs.opened
-    assert second.signs == Signs(interval_s=3)
+    assert second.signs == HostFeedback(interval_s=3)
     assert only(second).attempts == 2
 
 
 def test_a_host_whose_robots_txt_cannot_be_fetched_at_all_is_not_asked(talk: Start) -> None:
-    blocked = FetchError(Outcome.BLOCKED_ADDRESS, "10.0.0.1 is not allowed", passing=False)
+    blocked = FetchError(Outcome.BLOCKED_ADDRESS, "10.0.0.1 is not allowed", retryable=False)
     step = talk(blocked, robots=True).step(a_task())
     row = only(step)
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
     assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
-    assert step.signs == Signs(opened=False)
+    assert step.signs == HostFeedback(opened=False)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -884,7 +885,7 @@ def test_robots_txt_is_followed_through_five_redirects_and_no_more(talk: Start) 
 
 def test_robots_txt_is_not_asked_for_where_it_does_not_count(talk: Start) -> None:
     run = talk(moved(f"{CDN}/a.jpg"), found(), robots=False)
-    assert [step.signs for step in run.steps()] == [Signs(), Signs()]
+    assert [step.signs for step in run.steps()] == [HostFeedback(), HostFeedback()]
     assert run.asked == [A, f"{CDN}/a.jpg"]
 
 

@@ -7,7 +7,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from imgassets.download.inspection import NotAPictureError, Picture, inspect
+from imgassets.download.inspection import ImageInfo, inspect
+from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome
 from imgassets_tests.download.pictures import picture, png_of
 
@@ -15,14 +16,14 @@ MANY = 80_000_000
 
 
 def outcome_of(data: bytes, max_pixels: int = MANY) -> Outcome:
-    with pytest.raises(NotAPictureError) as caught:
+    with pytest.raises(UnreadableImageError) as caught:
         inspect(data, max_pixels)
     return caught.value.outcome
 
 
 @pytest.mark.parametrize("format_", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"])
 def test_format_and_size_are_read_from_the_bytes(format_: str) -> None:
-    assert inspect(picture(format_.upper(), 61, 37), MANY) == Picture(format_, 61, 37)
+    assert inspect(picture(format_.upper(), 61, 37), MANY) == ImageInfo(format_, 61, 37)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
@@ -45,7 +46,7 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
     exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
     whole = picture()
     with_thumbnail = whole[:2] + exif + whole[2:]
-    assert inspect(with_thumbnail, MANY) == Picture("jpeg", 60, 90)
+    assert inspect(with_thumbnail, MANY) == ImageInfo("jpeg", 60, 90)
     assert outcome_of(with_thumbnail[:-10]) is Outcome.CORRUPT
 
 
@@ -53,7 +54,7 @@ def test_a_progressive_jpeg_cut_off_between_two_scans_is_corrupt() -> None:
     buffer = io.BytesIO()
     Image.open(io.BytesIO(picture())).save(buffer, format="JPEG", progressive=True)
     data = buffer.getvalue()
-    assert inspect(data, MANY) == Picture("jpeg", 60, 90)
+    assert inspect(data, MANY) == ImageInfo("jpeg", 60, 90)
     assert outcome_of(data[: data.rindex(b"\xff\xda")]) is Outcome.CORRUPT
 
 
@@ -104,7 +105,7 @@ def test_what_is_no_whole_picture_has_its_outcome(data: bytes, outcome: Outcome)
 
 
 def error_of(data: bytes) -> str:
-    with pytest.raises(NotAPictureError) as caught:
+    with pytest.raises(UnreadableImageError) as caught:
         inspect(data, MANY)
     assert caught.value.outcome is Outcome.CORRUPT
     return str(caught.value)
@@ -114,7 +115,7 @@ def error_of(data: bytes) -> str:
 def test_a_picture_may_have_as_many_pixels_as_allowed(format_: str) -> None:
     data = picture(format_)
     assert inspect(data, 60 * 90).width == 60
-    with pytest.raises(NotAPictureError, match="60 x 90 pixels; allowed: 5399") as caught:
+    with pytest.raises(UnreadableImageError, match="60 x 90 pixels; allowed: 5399") as caught:
         inspect(data, 60 * 90 - 1)
     assert caught.value.outcome is Outcome.TOO_MANY_PIXELS
 
@@ -153,7 +154,7 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
     ],
 )
 def test_the_size_of_a_jpeg_is_that_of_its_first_frame(parts: list[bytes]) -> None:
-    assert inspect(SOI + b"".join(parts) + EOI, MANY) == Picture("jpeg", 60, 90)
+    assert inspect(SOI + b"".join(parts) + EOI, MANY) == ImageInfo("jpeg", 60, 90)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_jpeg_that_makes_no_sense_is_corrupt(parts: list[bytes], error: str) -
 
 def test_a_jpeg_that_ends_anywhere_is_cut_off() -> None:
     data = SOI + segment(0xFE, b"a comment") + frame() + SCAN + EOI
-    assert inspect(data, MANY) == Picture("jpeg", 60, 90)
+    assert inspect(data, MANY) == ImageInfo("jpeg", 60, 90)
     for length in range(3, len(data)):
         assert error_of(data[:length]) == "the JPEG file is cut off"
 
@@ -198,7 +199,7 @@ PIXELS, END = chunk(b"IDAT", b"pixels"), chunk(b"IEND", b"")
 
 def test_a_png_is_whole_up_to_its_end_chunk() -> None:
     data = png(HEADER, chunk(b"tEXt", b"a comment"), PIXELS, PIXELS, END)
-    assert inspect(data + b"more", MANY) == Picture("png", 60, 90)
+    assert inspect(data + b"more", MANY) == ImageInfo("png", 60, 90)
     for length in range(8, len(data)):
         assert error_of(data[:length]) == "the PNG file is cut off"
 
@@ -261,7 +262,7 @@ CANVAS = riff_chunk(b"VP8X", bytes(4) + (69_999).to_bytes(3, "little") + b"\x09\
 def test_the_size_of_a_webp_is_that_of_its_canvas_or_picture(
     chunks: list[bytes], size: tuple[int, int]
 ) -> None:
-    assert inspect(webp(*chunks), MANY) == Picture("webp", *size)
+    assert inspect(webp(*chunks), MANY) == ImageInfo("webp", *size)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +316,7 @@ def drawn(flags: int = 0, table: int = 0) -> bytes:
     ],
 )
 def test_a_gif_is_whole_up_to_the_end_of_its_first_frame(data: bytes) -> None:
-    assert inspect(data, MANY) == Picture("gif", 60, 90)
+    assert inspect(data, MANY) == ImageInfo("gif", 60, 90)
     for length in range(6, len(data)):
         assert error_of(data[:length]) == "the GIF file is cut off"
 
@@ -331,7 +332,7 @@ def test_a_tiff_may_have_its_bytes_in_either_order() -> None:
     buffer = io.BytesIO()
     Image.new("I;16B", (6, 4)).save(buffer, format="TIFF")
     assert buffer.getvalue().startswith(b"MM")
-    assert inspect(buffer.getvalue(), MANY) == Picture("tiff", 6, 4)
+    assert inspect(buffer.getvalue(), MANY) == ImageInfo("tiff", 6, 4)
 
 
 def test_an_avif_may_be_a_sequence() -> None:
@@ -355,7 +356,7 @@ def test_a_bmp_so_large_that_pillow_refuses_it_has_too_many_pixels() -> None:
     ],
 )
 def test_what_only_starts_like_a_picture_is_none(data: bytes) -> None:
-    with pytest.raises(NotAPictureError, match="no picture; it starts with ") as caught:
+    with pytest.raises(UnreadableImageError, match="no picture; it starts with ") as caught:
         inspect(data, MANY)
     assert caught.value.outcome is Outcome.NOT_AN_IMAGE
 
@@ -372,7 +373,7 @@ def test_what_only_starts_like_a_picture_is_none(data: bytes) -> None:
     ],
 )
 def test_a_page_is_named_as_such(page: bytes) -> None:
-    with pytest.raises(NotAPictureError, match=r"^an HTML page$"):
+    with pytest.raises(UnreadableImageError, match=r"^an HTML page$"):
         inspect(page, MANY)
 
 
@@ -396,6 +397,6 @@ def test_a_page_is_named_as_such(page: bytes) -> None:
     ],
 )
 def test_a_format_that_cannot_be_processed_is_named(data: bytes, name: str) -> None:
-    with pytest.raises(NotAPictureError, match=f"^{name}$") as caught:
+    with pytest.raises(UnreadableImageError, match=f"^{name}$") as caught:
         inspect(data, MANY)
     assert caught.value.outcome is Outcome.UNSUPPORTED_FORMAT

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import signal
 import sys
 import threading
 import time
@@ -17,16 +19,15 @@ from imgassets.download import inspection, journal
 from imgassets.download import partition as partition_module
 from imgassets.download.curl_loop import Loop, Transfer
 from imgassets.download.partition import (
-    CancelledError,
     Shard,
     collect,
     download_shard,
     plan,
     shard_rows,
 )
+from imgassets.errors import SettingsError, StorageError
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
-from imgassets.settings import SettingsError
-from imgassets.storage import Folder, StorageError, mark_removed, read_table
+from imgassets.storage import Folder, mark_removed, read_table
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
 from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
 from imgassets_tests.download.pictures import picture
@@ -286,7 +287,12 @@ def test_of_two_rows_of_a_key_the_later_holds(partition: Partition, server: Serv
     assert row.outcome is Outcome.OK
 
 
-def test_cancelling_stops_promptly_and_keeps_what_was_done(
+def interrupt() -> None:
+    """Interrupt the main thread, as "Terminate" in the UI does."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_run_stops_promptly_and_keeps_what_was_done(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(read_timeout_s=240, total_timeout_s=240, threads=4, per_host=4)
@@ -294,32 +300,20 @@ def test_cancelling_stops_promptly_and_keeps_what_was_done(
 
     def stuck(handler: Handler) -> None:
         if next(arrived) == 4:  # all threads hang, so that each has handed in what it had
-            partition.cancelled.set()
+            interrupt()
         hang(handler)
 
     done = [server.add(f"/{n}.jpg", JPEG) for n in range(8)]
     rows = url_rows(*done, *(server.add(f"/stuck{n}.jpg", stuck) for n in range(8)))
     start = time.monotonic()
-    with pytest.raises(CancelledError, match=r"^shard_0000 was cancelled; what was done is kept$"):
+    with pytest.raises(KeyboardInterrupt):
         partition.download(rows)
     assert time.monotonic() - start < 120  # not the 240 s of the time limits
     assert not [t for t in threading.enumerate() if t.name.startswith("download-")]
     server.hits.clear()
     server.answers.update({f"/stuck{n}.jpg": answer(JPEG) for n in range(8)})
-    partition.cancelled.clear()
     assert {row.outcome for row in partition.run_rows(rows)} == {Outcome.OK}
     assert server.hits == {f"/stuck{n}.jpg": 1 for n in range(8)}
-
-
-class CancelledAfter(threading.Event):
-    """Set once a file is there: while the run looks whether it is cancelled."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self._file = file
-
-    def is_set(self) -> bool:
-        return wait_for(self._file.exists)
 
 
 def wait_for(condition: Callable[[], object]) -> bool:
@@ -330,15 +324,25 @@ def wait_for(condition: Callable[[], object]) -> bool:
     return True
 
 
-def test_an_image_that_is_saved_while_the_run_stops_is_kept(
+def test_an_image_that_is_saved_just_before_an_interrupt_is_kept(
     partition: Partition, server: Server
 ) -> None:
-    urls = [server.add("/0.jpg", JPEG), server.add("/1.jpg", slow(0.3, answer(JPEG)))]
-    partition.cancelled = CancelledAfter(Path(partition.folder.address, "images", "p-1.jpg"))
-    with pytest.raises(CancelledError):
+    partition.with_settings(read_timeout_s=240, total_timeout_s=240)
+    urls = [server.add("/0.jpg", JPEG), server.add("/hangs.jpg", hang)]
+    file = Path(partition.folder.address, "images", "p-0.jpg")
+
+    def interrupt_when_saved() -> None:
+        wait_for(file.exists)
+        interrupt()
+
+    watcher = threading.Thread(target=interrupt_when_saved)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt):
         partition.download(url_rows(*urls))
+    watcher.join()
+    server.answers["/hangs.jpg"] = answer(JPEG)
     assert [row.outcome for row in partition.run(*urls)] == [Outcome.OK] * 2
-    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
+    assert server.hits == {"/0.jpg": 1, "/hangs.jpg": 2}
 
 
 def test_an_image_that_is_being_written_while_the_run_stops_is_kept(
@@ -348,34 +352,17 @@ def test_an_image_that_is_being_written_while_the_run_stops_is_kept(
 
     def slowly(folder: Folder, name: str, data: bytes) -> None:
         if name == "p-1.jpg":
-            partition.cancelled.set()
+            interrupt()
             time.sleep(0.5)  # twice as long as the run takes to notice
         write(folder, name, data)
 
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(2)]
     monkeypatch.setattr(Folder, "write", slowly)
-    with pytest.raises(CancelledError):
-        partition.download(url_rows(*urls))
-    monkeypatch.undo()
-    partition.cancelled.clear()
-    assert [row.outcome for row in partition.run(*urls)] == [Outcome.OK] * 2
-    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
-
-
-def test_an_interrupted_run_keeps_what_was_done(partition: Partition, server: Server) -> None:
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
-
-    class Interrupting(threading.Event):
-        def is_set(self) -> bool:
-            raise KeyboardInterrupt
-
-    partition.cancelled = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         partition.download(url_rows(*urls))
-    kept = server.hits.total()
-    partition.cancelled = threading.Event()
-    assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
-    assert kept <= server.hits.total() == 3
+    monkeypatch.undo()
+    assert [row.outcome for row in partition.run(*urls)] == [Outcome.OK] * 2
+    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
 
 
 def test_rows_are_kept_on_disk_while_the_run_goes_on(
@@ -618,7 +605,6 @@ def test_shards_that_run_side_by_side_keep_the_rows_of_each(
             partition.settings,
             shard=shard.name,
             log=partition.log.append,
-            cancelled=partition.cancelled,
         )
 
     with ThreadPoolExecutor() as pool:
@@ -638,7 +624,6 @@ def test_by_itself_a_shard_tries_all_that_failed_and_asks_for_nothing_else(
         partition.settings,
         shard="shard_0000",
         log=partition.log.append,
-        cancelled=partition.cancelled,
     )
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 2}
 
@@ -652,7 +637,7 @@ def test_a_host_that_keeps_failing_rests_and_is_given_up(
         at.append(time.monotonic())
         handler.reply(b"", 503)
 
-    partition.with_settings(threads=1, retries=0, breaker_failures=2, breaker_rest_s=0.3)
+    partition.with_settings(threads=1, retries=0, breaker_failures=2, breaker_cooldown_s=0.3)
     rows = partition.run(*(server.add(f"/{n}.jpg", tired) for n in range(9)))
     # Two failures, then three rests with one request after each.
     assert [str(row.outcome) for row in rows] == ["http_error"] * 5 + ["host_down"] * 4

@@ -181,7 +181,7 @@ def test_an_x_robots_tag_that_opts_out_is_obeyed(
 def test_a_host_that_keeps_failing_is_given_rests_and_then_up(
     partition: Partition, server: Server
 ) -> None:
-    partition.with_settings(breaker_failures=4, breaker_rest_s=0.1, threads=4, retries=0)
+    partition.with_settings(breaker_failures=4, breaker_cooldown_s=0.1, threads=4, retries=0)
     server.otherwise = answer(b"", 503)
     rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(200)))
     outcomes = {str(row.outcome) for row in rows}
@@ -194,7 +194,7 @@ def test_a_host_that_keeps_failing_is_given_rests_and_then_up(
 def test_a_url_that_was_tried_before_its_host_was_given_up_keeps_its_own_reason(
     partition: Partition, server: Server
 ) -> None:
-    partition.with_settings(breaker_failures=2, breaker_rest_s=0.05, threads=2, retries=5)
+    partition.with_settings(breaker_failures=2, breaker_cooldown_s=0.05, threads=2, retries=5)
     server.otherwise = answer(b"", 503)
     rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(2)))
     assert {row.outcome for row in rows} == {Outcome.HTTP_ERROR}
@@ -204,7 +204,7 @@ def test_a_url_that_was_tried_before_its_host_was_given_up_keeps_its_own_reason(
 def test_a_host_that_recovers_after_a_rest_is_asked_for_all(
     partition: Partition, server: Server
 ) -> None:
-    partition.with_settings(breaker_failures=3, breaker_rest_s=0.2, threads=3, retries=3)
+    partition.with_settings(breaker_failures=3, breaker_cooldown_s=0.2, threads=3, retries=3)
     server.otherwise = in_turn(*[answer(b"", 503)] * 4, answer(JPEG))
     rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(20)))
     assert {row.outcome for row in rows} == {Outcome.OK}
@@ -212,7 +212,7 @@ def test_a_host_that_recovers_after_a_rest_is_asked_for_all(
 
 
 def test_the_trouble_of_a_host_is_not_anothers(partition: Partition, server: Server) -> None:
-    partition.with_settings(breaker_failures=2, breaker_rest_s=0.3, threads=2, retries=0)
+    partition.with_settings(breaker_failures=2, breaker_cooldown_s=0.3, threads=2, retries=0)
     server.otherwise = answer(b"", 503)
     good = [server.add(f"/good{n}.jpg", JPEG) for n in range(10)]
     bad = [server.url(f"/bad{n}.jpg", host="localhost") for n in range(10)]
@@ -229,7 +229,7 @@ def test_wrong_urls_are_no_trouble_of_the_host(partition: Partition, server: Ser
 
 
 def test_a_dead_host_is_given_up_soon(polite: Partition) -> None:
-    polite.with_settings(breaker_rest_s=0.05)
+    polite.with_settings(breaker_cooldown_s=0.05)
     rows = polite.run(*(f"http://127.0.0.1:9/{n}.jpg" for n in range(100)))
     assert {str(row.outcome) for row in rows} == {"connection_error", "host_down"}
     assert sum(row.outcome is Outcome.HOST_DOWN for row in rows) > 80

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from imgassets.download import schedule as schedule_module
-from imgassets.download.schedule import HostLimits, Schedule, Signs, Task
+from imgassets.download.schedule import HostFeedback, HostLimits, Schedule, Task
 from imgassets.download.urls import origin
 from imgassets_tests.download.conftest import url_row
 
@@ -21,8 +21,8 @@ A, B = "http://a.example", "http://b.example"
 TWO_AT_ONCE = HostLimits(at_once=2, interval_s=0, failures=0, rest_s=8, gated=False)
 GATED = replace(TWO_AT_ONCE, gated=True)
 BREAKER = replace(TWO_AT_ONCE, at_once=4, failures=3)
-OK = Signs()
-DOWN = Signs(failure="status 503")
+OK = HostFeedback()
+DOWN = HostFeedback(failure="status 503")
 PATIENCE_S = 20
 """Seconds that a thread gets which should wake up at once."""
 
@@ -91,11 +91,11 @@ class Run:
             return True
         return False
 
-    def finish(self, *tasks: Task, signs: Signs | None = OK) -> None:
+    def finish(self, *tasks: Task, signs: HostFeedback | None = OK) -> None:
         for task in tasks:
             self.schedule.finish(task, signs)
 
-    def one_by_one(self, signs: Signs, count: int) -> list[float]:
+    def one_by_one(self, signs: HostFeedback, count: int) -> list[float]:
         """Take and finish tasks; the seconds since the start at which each was taken."""
         times = []
         for _ in range(count):
@@ -155,7 +155,7 @@ def test_hosts_take_turns(start: Start) -> None:
 
 @pytest.mark.parametrize("signs", [OK, DOWN, None])
 def test_a_host_has_no_more_requests_at_once_than_allowed(
-    start: Start, signs: Signs | None
+    start: Start, signs: HostFeedback | None
 ) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 5))
     first, second = run.take(), run.take()
@@ -178,7 +178,11 @@ def test_an_unknown_host_is_asked_one_url_at_a_time_until_its_robots_txt_is_know
     start: Start,
 ) -> None:
     run = start(GATED, *tasks(A, 6))
-    for signs in (None, Signs(opened=False), Signs(opened=False, failure="status 503")):
+    for signs in (
+        None,
+        HostFeedback(opened=False),
+        HostFeedback(opened=False, failure="status 503"),
+    ):
         first = run.take()
         assert run.stuck
         run.finish(first, signs=signs)
@@ -197,7 +201,7 @@ def test_a_known_host_does_not_open_another(start: Start) -> None:
 def test_a_host_that_is_known_stays_known(start: Start) -> None:
     run = start(GATED, *tasks(A, 4))
     run.finish(run.take())
-    run.finish(run.take(), signs=Signs(opened=False))
+    run.finish(run.take(), signs=HostFeedback(opened=False))
     # Both at once, without one of them being finished first.
     assert [url for _, url in run.taken(2)] == [f"{A}/2", f"{A}/3"]
 
@@ -307,7 +311,7 @@ def test_attempts_keep_the_distance_too(start: Start) -> None:
 def test_a_crawl_delay_is_kept_from_then_on_by_its_host_alone(start: Start) -> None:
     run = start(replace(GATED, at_once=9), *tasks(A, 4), *tasks(B, 3))
     slow, quick = run.take(), run.take()
-    run.finish(slow, signs=Signs(interval_s=3))
+    run.finish(slow, signs=HostFeedback(interval_s=3))
     run.finish(quick)
     assert run.taken(5) == [
         (0, f"{A}/1"), (0, f"{B}/1"), (0, f"{B}/2"), (3, f"{A}/2"), (6, f"{A}/3"),
@@ -319,7 +323,7 @@ def test_the_longer_of_crawl_delay_and_the_settings_interval_is_kept(
     start: Start, configured: float, asked: float, kept: float
 ) -> None:
     run = start(replace(TWO_AT_ONCE, interval_s=configured, at_once=9), *tasks(A, 4))
-    run.finish(run.take(), signs=Signs(interval_s=asked))
+    run.finish(run.take(), signs=HostFeedback(interval_s=asked))
     run.finish(run.take(), signs=OK)  # an answer without a delay does not end it
     _, third, fourth = [0.0, *run.times(2)]
     assert fourth - third == kept
@@ -327,13 +331,13 @@ def test_the_longer_of_crawl_delay_and_the_settings_interval_is_kept(
 
 def test_a_delay_counts_only_where_the_robots_txt_is_known(start: Start) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 4))
-    run.finish(run.take(), signs=Signs(opened=False, interval_s=5))
+    run.finish(run.take(), signs=HostFeedback(opened=False, interval_s=5))
     assert run.times(2) == [0, 0]
 
 
 def test_a_host_that_asks_for_a_rest_is_left_alone_and_no_other(start: Start) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 3), *tasks(B, 2))
-    run.finish(run.take(), signs=Signs(rest_s=7))
+    run.finish(run.take(), signs=HostFeedback(rest_s=7))
     assert run.taken(4) == [(0, f"{B}/0"), (0, f"{B}/1"), (7, f"{A}/1"), (7, f"{A}/2")]
 
 
@@ -344,9 +348,9 @@ def test_the_longest_rest_counts_and_the_last_does_not_shorten_it(
 ) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 3))
     first, second = run.take(), run.take()
-    run.finish(first, signs=Signs(rest_s=rests[0], failure=failure))
+    run.finish(first, signs=HostFeedback(rest_s=rests[0], failure=failure))
     run.sleep(1)
-    run.finish(second, signs=Signs(rest_s=rests[1], failure=failure))
+    run.finish(second, signs=HostFeedback(rest_s=rests[1], failure=failure))
     assert run.times(1) == [max(rests[0], 1 + rests[1])]
 
 
@@ -356,8 +360,8 @@ def test_the_longest_rest_counts_for_tasks_that_come_later(
 ) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 2))
     first, second = run.take(), run.take()
-    run.finish(first, signs=Signs(rest_s=rests[0]))
-    run.schedule.again(second, A, f"{A}/again", 0, Signs(rest_s=rests[1]))
+    run.finish(first, signs=HostFeedback(rest_s=rests[0]))
+    run.schedule.again(second, A, f"{A}/again", 0, HostFeedback(rest_s=rests[1]))
     assert run.taken(1) == [(7, f"{A}/again")]
 
 
@@ -366,9 +370,9 @@ def test_a_rest_that_grows_while_a_host_waits_is_kept_whole(start: Start) -> Non
     first, second = run.take(), run.take()
     assert {first.host, second.host} == {A, B}
     third = run.take()
-    run.finish(first, signs=Signs(rest_s=2))
+    run.finish(first, signs=HostFeedback(rest_s=2))
     run.sleep(1)
-    run.finish(third, signs=Signs(rest_s=5))
+    run.finish(third, signs=HostFeedback(rest_s=5))
     assert run.taken(2) == [(6, f"{A}/2"), (6, f"{A}/3")]
 
 
@@ -377,7 +381,7 @@ def test_a_host_may_come_to_rest_while_it_stands_in_the_line(start: Start) -> No
     first, other = run.take(), run.take()
     second = run.take()
     run.finish(first)  # the host is in the line
-    run.finish(second, signs=Signs(rest_s=3))
+    run.finish(second, signs=HostFeedback(rest_s=3))
     run.finish(other)
     assert run.taken(2) == [(3, f"{A}/2"), (3, f"{A}/3")]
 
@@ -440,8 +444,8 @@ def test_a_host_that_never_answered_rests_after_five_failures(
     assert run.times(1) == [8]
 
 
-@pytest.mark.parametrize("answer", [OK, Signs(opened=False)])
-def test_a_host_that_answered_once_is_given_more_time(start: Start, answer: Signs) -> None:
+@pytest.mark.parametrize("answer", [OK, HostFeedback(opened=False)])
+def test_a_host_that_answered_once_is_given_more_time(start: Start, answer: HostFeedback) -> None:
     run = start(replace(BREAKER, failures=30), *tasks(A, 40))
     run.finish(run.take(), signs=answer)
     run.one_by_one(DOWN, 30)
@@ -464,8 +468,8 @@ def test_attempts_that_fail_count_as_well(start: Start) -> None:
     assert run.times(1) == [8]
 
 
-@pytest.mark.parametrize("answer", [OK, Signs(opened=False)])
-def test_after_a_rest_one_request_tries_the_host(start: Start, answer: Signs) -> None:
+@pytest.mark.parametrize("answer", [OK, HostFeedback(opened=False)])
+def test_after_a_rest_one_request_tries_the_host(start: Start, answer: HostFeedback) -> None:
     run = start(BREAKER, *tasks(A, 20))
     run.finish(run.take(), signs=answer)
     run.one_by_one(DOWN, 3)
@@ -527,7 +531,7 @@ def test_a_host_that_fails_after_three_rests_is_given_up(start: Start) -> None:
     run.one_by_one(OK, 2)
     assert run.one_by_one(DOWN, 3) == [0.25, 0.5, 0.75]
     assert run.one_by_one(DOWN, 2) == [8.75, 16.75]
-    run.finish(run.take(), signs=Signs(failure="status 502"))
+    run.finish(run.take(), signs=HostFeedback(failure="status 502"))
     last = [run.take(), run.take()]
     reason = f"{A} kept failing after 3 rests; at last: status 502"
     assert [task.given_up for task in last] == [reason, reason]
@@ -550,8 +554,8 @@ def test_nothing_delays_the_tasks_of_a_host_that_was_given_up(start: Start) -> N
     run = start(replace(BREAKER, failures=1), *tasks(A, 9))
     run.one_by_one(DOWN, 4)
     assert run.seconds == 24
-    run.finish(run.take(), signs=Signs(rest_s=100))
-    run.finish(run.take(), signs=Signs(interval_s=100))
+    run.finish(run.take(), signs=HostFeedback(rest_s=100))
+    run.finish(run.take(), signs=HostFeedback(interval_s=100))
     assert [run.take().given_up is None for _ in range(3)] == [False] * 3
     assert run.seconds == 24
 
@@ -596,7 +600,7 @@ def test_failures_while_the_host_has_asked_for_a_long_rest_do_not_count(start: S
     run = start(BREAKER, *tasks(A, 9))
     known(run)
     under_way = [run.take() for _ in range(4)]
-    run.finish(under_way[0], signs=Signs(rest_s=5))
+    run.finish(under_way[0], signs=HostFeedback(rest_s=5))
     run.finish(*under_way[1:], signs=DOWN)
     assert run.times(1) == [5]
 
@@ -628,7 +632,7 @@ def test_an_answer_at_the_end_of_the_rest_ends_the_trouble(start: Start) -> None
 def test_a_stranger_that_answers_in_a_rest_stays_behind_its_gate(start: Start) -> None:
     run = start(replace(BREAKER, failures=1, gated=True), *tasks(A, 20))
     run.one_by_one(DOWN, 1)
-    run.finish(run.take(), signs=Signs(opened=False))
+    run.finish(run.take(), signs=HostFeedback(opened=False))
     run.take()
     assert run.stuck
 

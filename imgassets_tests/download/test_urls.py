@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgassets.download.urls import MAX_LENGTH, InvalidUrlError, joined, normalise, origin
+from imgassets.download.urls import MAX_LENGTH, normalise, origin, resolved
+from imgassets.errors import InvalidUrlError
 from imgassets.manifests import Outcome
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition
@@ -129,7 +130,7 @@ def test_an_origin_is_scheme_host_and_port(url: str, host: str) -> None:
     ],
 )
 def test_a_redirect_is_resolved(location: str, target: str) -> None:
-    assert joined("http://h.example/x/a.jpg?w=1", location) == target
+    assert resolved("http://h.example/x/a.jpg?w=1", location) == target
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_redirect_is_resolved(location: str, target: str) -> None:
 )
 def test_a_redirect_to_what_cannot_be_sent_is_refused(location: str, message: str) -> None:
     with pytest.raises(InvalidUrlError) as caught:
-        joined("http://h.example/x/a.jpg", location)
+        resolved("http://h.example/x/a.jpg", location)
     assert str(caught.value) == message
 
 

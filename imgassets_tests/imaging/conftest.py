@@ -9,8 +9,8 @@ import pytest
 
 import imgassets.demo
 from imgassets.imaging.faces import FaceDetector, load_detector
+from imgassets.imaging.image import Pixels
 from imgassets.imaging.models import ensure_model
-from imgassets.imaging.picture import Pixels
 from imgassets.settings import FaceSettings
 
 

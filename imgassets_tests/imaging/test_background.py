@@ -17,7 +17,7 @@ from imgassets.imaging.background import (
     _unless_unsure,
     find_by_background,
 )
-from imgassets.imaging.picture import Box, Pixels
+from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.trim import Trim, find
 from imgassets.settings import TrimSettings
 

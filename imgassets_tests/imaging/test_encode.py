@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from imgassets.imaging.encode import encode, suffix
-from imgassets.imaging.picture import Pixels
+from imgassets.imaging.image import Pixels
 from imgassets.settings import EncodeSettings
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from imgassets.errors import ModelError
 from imgassets.imaging.decode import decode
 from imgassets.imaging.faces import Face, FaceDetector, busy_part, load_detector
-from imgassets.imaging.models import ModelError, ensure_model
-from imgassets.imaging.picture import Box, Pixels
+from imgassets.imaging.image import Box, Pixels
+from imgassets.imaging.models import ensure_model
 from imgassets.settings import DecodeSettings, FaceSettings
 
 

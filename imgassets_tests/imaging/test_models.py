@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imgassets.imaging.models import ModelError, ensure_model, model_sha256
+from imgassets.errors import ModelError
+from imgassets.imaging.models import ensure_model, model_sha256
 from imgassets.settings import FaceSettings
 
 BODY = b"a model" * 5000

@@ -12,8 +12,8 @@ from PIL import Image
 
 from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import load_detector
-from imgassets.imaging.picture import Pixels
-from imgassets.imaging.pipeline import PictureRecord, process_picture
+from imgassets.imaging.image import Pixels
+from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.imaging.residual import check_residual
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import EncodeSettings, RetailerSettings, merged
@@ -25,13 +25,13 @@ EXACT = {"encode": {"format": "png"}, "trim": {"method": "none"}, "resize": {"ma
 
 def made(
     data: bytes, model: Path | None = None, **sections: dict[str, Any]
-) -> tuple[Pixels | None, PictureRecord]:
+) -> tuple[Pixels | None, ImageRecord]:
     """The pixels (red, green, blue) and the record of one image; without a model, faces stay."""
     if model is None:
         sections = {"faces": {"action": "none"}} | sections
     settings = RetailerSettings.model_validate(merged(EXACT, sections))
     detector = _no_detector() if model is None else load_detector(model, settings.faces)
-    file, record = process_picture(data, settings, detector)
+    file, record = process_image(data, settings, detector)
     if file is None:
         return None, record
     return np.asarray(Image.open(io.BytesIO(file)).convert("RGB")), record

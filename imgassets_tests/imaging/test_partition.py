@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -14,15 +16,13 @@ import cv2
 import numpy as np
 import pytest
 
-from imgassets.imaging import isolation
-from imgassets.imaging.isolation import WorkerError
-from imgassets.imaging.models import ModelError
-from imgassets.imaging.partition import JOURNAL, Cancelled, process_partition, remove_raw
-from imgassets.imaging.steps import StepError
+from imgassets.errors import ModelError, StepError, StorageError, WorkerError
+from imgassets.imaging import worker_pool
+from imgassets.imaging.partition import JOURNAL, process_partition, remove_raw
 from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings, merged
-from imgassets.storage import Folder, StorageError, read_table
+from imgassets.storage import Folder, read_table
 from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.own_steps import MARK
 
@@ -37,7 +37,6 @@ class Partition:
         self.model = model
         self.rows: list[RawRow] = []
         self.lines: list[str] = []
-        self.cancelled = threading.Event()
 
     def add(self, key: str, data: bytes | None, outcome: Outcome = Outcome.OK) -> None:
         path = None
@@ -70,7 +69,6 @@ class Partition:
             self.model,
             processes=2,
             log=log or self.lines.append,
-            cancelled=self.cancelled,
         )
 
     def manifest(self) -> list[ProcessedRow]:
@@ -158,24 +156,23 @@ def _marked(value: int = MARK) -> bytes:
     return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
-def test_a_run_that_was_cancelled_is_continued(filled: Partition) -> None:
+def test_a_run_that_was_interrupted_is_continued(filled: Partition) -> None:
     filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(6) for raw in filled.rows]
     settings = _own("slowly")
 
-    def cancel_after_the_third(folder: Folder) -> None:
+    def interrupt_after_the_third(folder: Folder) -> None:
         while len((folder / "images").sizes()) < 3:
             time.sleep(0.01)
-        filled.cancelled.set()
+        os.kill(os.getpid(), signal.SIGINT)
 
-    watcher = threading.Thread(target=cancel_after_the_third, args=(filled.folder,))
+    watcher = threading.Thread(target=interrupt_after_the_third, args=(filled.folder,))
     watcher.start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(KeyboardInterrupt):
         filled.run(settings)
     watcher.join()
     assert "manifest.parquet" not in filled.folder.sizes()
     done = (filled.folder / "images").sizes()
     assert 3 <= len(done) < len(filled.rows)
-    filled.cancelled.clear()
     rows = filled.run(settings)
     assert all(row.outcome == Outcome.OK for row in rows)
     kept = next(int(line.split()[0]) for line in filled.lines if "are kept" in line)
@@ -187,14 +184,13 @@ def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -
     filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(20) for raw in filled.rows]
     (tmp_path / "partition.pickle").write_bytes(pickle.dumps((filled.rows, str(filled.model))))
     code = (
-        "import pickle, sys, threading; from pathlib import Path\n"
+        "import pickle, sys; from pathlib import Path\n"
         "from imgassets.imaging import partition; from imgassets.storage import Folder\n"
         "from imgassets.settings import RetailerSettings\n"
         "partition._EVERY_S = 0.2\n"
         "root = sys.argv[1]; rows, model = pickle.load(open(root + '/partition.pickle', 'rb'))\n"
         "partition.process_partition(rows, Folder(root + '/raw'), Folder(root + '/processed'),\n"
-        "    RetailerSettings(), Path(model), processes=2, log=print,\n"
-        "    cancelled=threading.Event())\n"
+        "    RetailerSettings(), Path(model), processes=2, log=print)\n"
     )
     run = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -352,7 +348,7 @@ def test_a_worker_that_cannot_start_beside_others_stops_none(
             broken.setattr(sys, "executable", next(interpreters, sys.executable))
             return programs.start(module)
 
-    monkeypatch.setattr(isolation, "start", start)
+    monkeypatch.setattr(worker_pool, "start", start)
     rows = filled.run()
     assert all(row.outcome == Outcome.OK for row in rows)
     assert (

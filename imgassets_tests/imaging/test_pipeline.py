@@ -11,10 +11,10 @@ from PIL import Image
 from imgassets.imaging.decode import decode
 from imgassets.imaging.encode import suffix
 from imgassets.imaging.faces import Face, FaceDetector
-from imgassets.imaging.job import settings_hash
-from imgassets.imaging.picture import Pixels
-from imgassets.imaging.pipeline import PictureRecord, process_picture
+from imgassets.imaging.image import Pixels
+from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.imaging.resize import resize
+from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
@@ -65,7 +65,7 @@ def _pixels(file: bytes | None) -> Pixels:
 def test_no_face_is_found_in_a_picture_that_had_one(
     photos: dict[str, bytes], detector: FaceDetector, name: str
 ) -> None:
-    file, record = process_picture(photos[name], SETTINGS, detector)
+    file, record = process_image(photos[name], SETTINGS, detector)
     assert record.outcome == Outcome.OK
     assert record.face_count == 1
     assert record.face_removed is True
@@ -79,7 +79,7 @@ def test_no_face_is_found_in_a_picture_that_had_one(
 def test_the_picture_made_is_at_most_the_largest_side(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
-    file, record = process_picture(photos["portrait_b"], SETTINGS, detector)
+    file, record = process_image(photos["portrait_b"], SETTINGS, detector)
     height, width = _pixels(file).shape[:2]
     assert (record.width, record.height) == (width, height)
     assert max(width, height) <= 448
@@ -88,7 +88,7 @@ def test_the_picture_made_is_at_most_the_largest_side(
 def test_the_record_says_what_part_of_the_served_picture_is_kept(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
-    file, record = process_picture(photos["cutout_c"], SETTINGS, detector)
+    file, record = process_image(photos["cutout_c"], SETTINGS, detector)
     assert record.kept_box is not None
     x, y, width, height = record.kept_box
     assert y == record.face_cut
@@ -101,14 +101,14 @@ def test_the_record_says_what_part_of_the_served_picture_is_kept(
 def test_a_picture_without_a_face_keeps_its_height(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
-    _, record = process_picture(photos["cutout_no_head"], SETTINGS, detector)
+    _, record = process_image(photos["cutout_no_head"], SETTINGS, detector)
     assert record.outcome == Outcome.OK
     assert (record.face_count, record.face_removed, record.face_cut) == (0, None, None)
 
 
 def test_a_close_up_is_an_outcome(photos: dict[str, bytes], detector: FaceDetector) -> None:
     settings = _with(faces={"min_left": 0.9})
-    file, record = process_picture(photos["portrait_a"], settings, detector)
+    file, record = process_image(photos["portrait_a"], settings, detector)
     assert file is None
     assert record.outcome == Outcome.TOO_CLOSE
     assert record.face_count == 1
@@ -119,7 +119,7 @@ def test_faces_are_not_looked_for_where_the_action_is_none(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     settings = _with(faces={"action": "none"}, trim={"method": "none"}, resize={"max_side": None})
-    file, record = process_picture(photos["portrait_c"], settings, detector)
+    file, record = process_image(photos["portrait_c"], settings, detector)
     assert record.face_count is None
     assert _pixels(file).shape == _pixels(photos["portrait_c"]).shape
 
@@ -127,7 +127,7 @@ def test_faces_are_not_looked_for_where_the_action_is_none(
 def test_the_trim_is_recorded(
     product: Pixels, jpeg: Callable[[Pixels], bytes], detector: FaceDetector
 ) -> None:
-    file, record = process_picture(jpeg(product), _with(trim={"method": "variance"}), detector)
+    file, record = process_image(jpeg(product), _with(trim={"method": "variance"}), detector)
     assert record.trim_box is not None
     assert record.trim_threshold == 250
     assert record.trim_ratio == record.trim_box[2] * record.trim_box[3] / (300 * 400)
@@ -135,8 +135,8 @@ def test_the_trim_is_recorded(
 
 
 def test_equal_input_gives_equal_bytes(photos: dict[str, bytes], detector: FaceDetector) -> None:
-    first = process_picture(photos["portrait_c"], SETTINGS, detector)
-    assert process_picture(photos["portrait_c"], SETTINGS, detector) == first
+    first = process_image(photos["portrait_c"], SETTINGS, detector)
+    assert process_image(photos["portrait_c"], SETTINGS, detector) == first
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
@@ -144,7 +144,7 @@ def test_a_truncated_jpeg_is_corrupt(
     photos: dict[str, bytes], detector: FaceDetector, share: float
 ) -> None:
     data = photos["portrait_b"]
-    file, record = process_picture(data[: int(len(data) * share)], SETTINGS, detector)
+    file, record = process_image(data[: int(len(data) * share)], SETTINGS, detector)
     assert file is None
     assert record.outcome == Outcome.CORRUPT
     assert record.error
@@ -152,7 +152,7 @@ def test_a_truncated_jpeg_is_corrupt(
 
 @pytest.mark.parametrize("data", [b"", b"<html>not here</html>", b"\x00" * 500])
 def test_what_is_no_picture_is_told(data: bytes, detector: FaceDetector) -> None:
-    file, record = process_picture(data, SETTINGS, detector)
+    file, record = process_image(data, SETTINGS, detector)
     assert (file, record.outcome) == (None, Outcome.NOT_AN_IMAGE)
 
 
@@ -162,7 +162,7 @@ def test_grey_and_palette_pictures_pass(mode: str, product: Pixels, detector: Fa
     data = io.BytesIO()
     image.save(data, "PNG")
     settings = _with(process={"steps": ["remove_face"]}, encode={"format": "png"})
-    file, record = process_picture(data.getvalue(), settings, detector)
+    file, record = process_image(data.getvalue(), settings, detector)
     assert record.outcome == Outcome.OK
     np.testing.assert_array_equal(_pixels(file), np.asarray(image.convert("RGB"))[:, :, ::-1])
 
@@ -183,25 +183,25 @@ def test_the_settings_hash_follows_what_changes_pixels_and_nothing_else() -> Non
 
 def test_a_picture_of_too_many_pixels_is_an_outcome_of_its_own(product: Pixels) -> None:
     detector = Finds()
-    file, record = process_picture(_png(product), _with(decode={"max_pixels": 119_999}), detector)
+    file, record = process_image(_png(product), _with(decode={"max_pixels": 119_999}), detector)
     assert file is None
-    assert record == PictureRecord(
+    assert record == ImageRecord(
         outcome=Outcome.TOO_MANY_PIXELS,
         error="300x400 pixels, more than 119,999 (decode.max_pixels)",
     )
     assert detector.sizes == []
-    _, record = process_picture(_png(product), _with(decode={"max_pixels": 120_000}), detector)
+    _, record = process_image(_png(product), _with(decode={"max_pixels": 120_000}), detector)
     assert record.outcome == Outcome.OK
 
 
 def test_the_error_of_a_file_that_gives_no_picture_says_what_it_is() -> None:
-    _, record = process_picture(b"<html>", SETTINGS, Finds())
-    assert record == PictureRecord(outcome=Outcome.NOT_AN_IMAGE, error="no known picture format")
-    _, record = process_picture(_png(_noise(40, 40))[:2000], SETTINGS, Finds())
+    _, record = process_image(b"<html>", SETTINGS, Finds())
+    assert record == ImageRecord(outcome=Outcome.NOT_AN_IMAGE, error="no known picture format")
+    _, record = process_image(_png(_noise(40, 40))[:2000], SETTINGS, Finds())
     assert record.outcome == Outcome.CORRUPT
     assert record.error is not None
     assert "truncated" in record.error
-    assert record == PictureRecord(outcome=Outcome.CORRUPT, error=record.error)
+    assert record == ImageRecord(outcome=Outcome.CORRUPT, error=record.error)
 
 
 STEPS = ["remove_face", "resize"]
@@ -264,7 +264,7 @@ def test_an_image_is_decoded_as_small_as_detector_and_resize_allow(
     }
     settings = _with(**(given | sections))
     data = jpeg(_noise(*size))
-    file, record = process_picture(data, settings, Finds())
+    file, record = process_image(data, settings, Finds())
     wanted = decode(data, settings.decode, lambda _width, _height: factor)
     for step in settings.process.steps:
         if step == "resize":
@@ -287,7 +287,7 @@ def test_the_face_of_an_image_decoded_at_a_quarter_is_recorded_in_served_pixels(
         resize={"max_side": 60},
         process={"steps": STEPS},
     )
-    file, record = process_picture(jpeg(_noise(1001, 1600)), settings, detector)
+    file, record = process_image(jpeg(_noise(1001, 1600)), settings, detector)
     assert detector.sizes == [(251, 400)]
     assert record.face_boxes == [[399, 200, 239, 320], [40, 80, 120, 160]]
     assert record.face_landmarks == [
@@ -310,7 +310,7 @@ def test_min_left_is_a_share_of_the_height_also_of_an_image_decoded_smaller(
         resize={"max_side": 32},
         process={"steps": STEPS},
     )
-    _, record = process_picture(jpeg(_noise(300, 400)), settings, detector)
+    _, record = process_image(jpeg(_noise(300, 400)), settings, detector)
     assert detector.sizes == [(75, 100)]
     assert record.outcome == outcome
     assert record.face_cut == (240 if outcome == Outcome.OK else None)
@@ -324,7 +324,7 @@ def test_a_margin_in_pixels_is_one_of_the_served_image_also_if_it_is_decoded_sma
         resize={"max_side": 32},
         process={"steps": STEPS},
     )
-    _, record = process_picture(jpeg(_noise(300, 400)), settings, Finds(_face(10, 5, 10, 20)))
+    _, record = process_image(jpeg(_noise(300, 400)), settings, Finds(_face(10, 5, 10, 20)))
     assert record.face_cut == 25 * 4 + 20
 
 
@@ -337,7 +337,7 @@ def test_faces_found_after_other_steps_are_recorded_in_served_pixels() -> None:
     )
     served = _noise(300, 400)
     detector = Finds(_face(11, 5, 20, 10))
-    file, record = process_picture(_png(served), settings, detector)
+    file, record = process_image(_png(served), settings, detector)
     assert detector.sizes == [(75, 40)]
     assert record.face_box == [172, 225, 40, 50]
     assert record.face_landmarks == [[172, 225, 212, 225, 192, 250, 172, 275, 212, 275]]
@@ -347,9 +347,9 @@ def test_faces_found_after_other_steps_are_recorded_in_served_pixels() -> None:
     np.testing.assert_array_equal(_pixels(file), served[275::5, 150::2])
 
 
-def _looked_at(detector: FaceDetector, **faces: object) -> tuple[bytes | None, PictureRecord]:
+def _looked_at(detector: FaceDetector, **faces: object) -> tuple[bytes | None, ImageRecord]:
     settings = _with(faces=faces, process={"steps": ["remove_face"]}, encode={"format": "png"})
-    return process_picture(_png(_noise(300, 400)), settings, detector)
+    return process_image(_png(_noise(300, 400)), settings, detector)
 
 
 LONG, LOW, TINY = (
@@ -450,13 +450,13 @@ def test_a_close_up_is_recorded_as_too_close(too_close: str, action: str, remove
 
 def test_a_close_up_that_is_skipped_goes_through_no_further_step() -> None:
     settings = _with(process={"steps": ["remove_face", f"{OWN}.nothing"]})
-    file, record = process_picture(_png(_noise(300, 400)), settings, Finds(TOO_LOW))
+    file, record = process_image(_png(_noise(300, 400)), settings, Finds(TOO_LOW))
     assert (file, record.outcome) == (None, Outcome.TOO_CLOSE)
 
 
 def test_an_image_without_a_face_has_no_face_in_its_record() -> None:
     file, record = _looked_at(Finds())
-    assert record == PictureRecord(
+    assert record == ImageRecord(
         outcome=Outcome.OK, width=300, height=400, face_count=0, kept_box=[0, 0, 300, 400]
     )
     np.testing.assert_array_equal(_pixels(file), _noise(300, 400))
@@ -466,7 +466,7 @@ def test_an_image_that_is_not_looked_at_has_no_count_of_faces() -> None:
     detector = Finds(LONG)
     file, record = _looked_at(detector, action="none")
     assert detector.sizes == []
-    assert record == PictureRecord(
+    assert record == ImageRecord(
         outcome=Outcome.OK, width=300, height=400, kept_box=[0, 0, 300, 400]
     )
     np.testing.assert_array_equal(_pixels(file), _noise(300, 400))
@@ -480,7 +480,7 @@ def test_the_format_as_served_stores_the_image_made_and_not_the_served_file(
     settings = _with(
         process={"steps": ["remove_face"]}, faces={"margin": 0}, encode={"format": "served"}
     )
-    file, record = process_picture(served, settings, Finds(LONG))
+    file, record = process_image(served, settings, Finds(LONG))
     assert file is not None
     assert suffix(file) == format_
     assert _pixels(file).shape == (250, 300, 3)
@@ -491,7 +491,7 @@ def test_another_format_than_the_served_one_is_made_also_without_steps(
     jpeg: Callable[[Pixels], bytes],
 ) -> None:
     settings = _with(process={"steps": []}, encode={"format": "png"})
-    file, _ = process_picture(jpeg(_noise(30, 40)), settings, Finds())
+    file, _ = process_image(jpeg(_noise(30, 40)), settings, Finds())
     assert file is not None
     assert suffix(file) == "png"
 
@@ -503,8 +503,8 @@ def test_the_trim_keeps_its_box_of_the_image_as_it_is_at_that_step(product: Pixe
         encode={"format": "png"},
     )
     # The left half is 150 pixels wide; the product begins at column 70.
-    file, record = process_picture(_png(product), settings, Finds())
-    assert record == PictureRecord(
+    file, record = process_image(_png(product), settings, Finds())
+    assert record == ImageRecord(
         outcome=Outcome.OK,
         width=80,
         height=160,
@@ -523,7 +523,7 @@ def test_the_trim_of_a_cropped_image_is_recorded_beside_its_face(product: Pixels
         trim={"method": "variance", "blur": 1},
         encode={"format": "png"},
     )
-    file, record = process_picture(_png(product), settings, Finds(_face(80, 20, 40, 100)))
+    file, record = process_image(_png(product), settings, Finds(_face(80, 20, 40, 100)))
     assert record.face_box == [80, 20, 40, 100]
     assert (record.face_cut, record.face_removed) == (120, True)
     assert record.trim_box == [70, 0, 100, 130]
@@ -534,8 +534,8 @@ def test_the_trim_of_a_cropped_image_is_recorded_beside_its_face(product: Pixels
 
 def test_the_method_none_trims_and_records_nothing(product: Pixels) -> None:
     settings = _with(process={"steps": ["trim"]}, trim={"method": "none"}, encode={"format": "png"})
-    file, record = process_picture(_png(product), settings, Finds())
-    assert record == PictureRecord(
+    file, record = process_image(_png(product), settings, Finds())
+    assert record == ImageRecord(
         outcome=Outcome.OK, width=300, height=400, kept_box=[0, 0, 300, 400]
     )
     np.testing.assert_array_equal(_pixels(file), product)
@@ -544,5 +544,5 @@ def test_the_method_none_trims_and_records_nothing(product: Pixels) -> None:
 def test_a_face_is_looked_for_in_the_image_that_the_steps_before_it_leave() -> None:
     detector = Finds()
     settings = _with(process={"steps": ["resize", "remove_face"]}, resize={"size": [30, 50]})
-    process_picture(_png(_noise(300, 400)), settings, detector)
+    process_image(_png(_noise(300, 400)), settings, detector)
     assert detector.sizes == [(30, 50)]

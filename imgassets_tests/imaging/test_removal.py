@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from imgassets.imaging.decode import decode
 from imgassets.imaging.faces import Face, FaceDetector
-from imgassets.imaging.picture import Box, Picture, Pixels
+from imgassets.imaging.image import Box, Image, Pixels
 from imgassets.imaging.removal import chin, remove
 from imgassets.settings import DecodeSettings, FaceSettings
 
 
-def _picture(height: int = 400, width: int = 300) -> Picture:
+def _picture(height: int = 400, width: int = 300) -> Image:
     random = np.random.default_rng(3)
-    return Picture(random.integers(0, 255, (height, width, 3), dtype=np.uint8), (width, height))
+    return Image(random.integers(0, 255, (height, width, 3), dtype=np.uint8), (width, height))
 
 
 def _face(y: float, height: float = 50, x: float = 100) -> Face:
@@ -35,7 +35,7 @@ def test_a_crop_cuts_a_share_of_the_face_below_the_chin() -> None:
 
 def test_a_margin_in_pixels_is_one_of_the_served_picture() -> None:
     picture = _picture()
-    half = Picture(picture.pixels, (600, 800), scale_x=2, scale_y=2)
+    half = Image(picture.pixels, (600, 800), scale_x=2, scale_y=2)
     made = remove(half, [_face(50)], FaceSettings(margin_pixels=10))
     assert made.picture is not None
     assert made.picture.height == 400 - 105
@@ -81,7 +81,7 @@ def test_a_chin_above_the_picture_cuts_nothing() -> None:
     assert made.picture.height == 400
 
 
-def _photo(photos: dict[str, bytes], name: str) -> Picture:
+def _photo(photos: dict[str, bytes], name: str) -> Image:
     return decode(photos[name], DecodeSettings())
 
 
@@ -188,7 +188,7 @@ def test_a_cut_leaves_at_least_min_left_of_the_height_and_one_row(
         assert (made.cut, made.removed) == (True, True)
 
 
-def _changed(before: Picture, after: Picture | None) -> NDArray[np.bool_]:
+def _changed(before: Image, after: Image | None) -> NDArray[np.bool_]:
     """Where two images of the same size differ."""
     assert after is not None
     changed: NDArray[np.bool_] = (before.pixels != after.pixels).any(axis=2)
@@ -260,7 +260,7 @@ _TALL = Face(106, 112, 40, 80, 0.9)
 
 def _middle_row(pixels: Pixels, action: Literal["blur", "pixelate"]) -> list[int]:
     """Row 152 of an image of tones, where the cover of `_TALL` is widest."""
-    made = remove(Picture(pixels, (300, 400)), [_TALL], FaceSettings(action=action))
+    made = remove(Image(pixels, (300, 400)), [_TALL], FaceSettings(action=action))
     assert made.picture is not None
     row: list[int] = made.picture.pixels[152, 101:151, 0].tolist()
     return row
@@ -292,7 +292,7 @@ def test_a_pixelated_face_keeps_four_squares_across() -> None:
 def test_blurred_and_pixelated_faces_keep_their_colours() -> None:
     pixels = np.full((400, 300, 3), (10, 90, 170), np.uint8)
     for action in ("blur", "pixelate"):
-        made = remove(Picture(pixels, (300, 400)), [_TALL], FaceSettings(action=action))
+        made = remove(Image(pixels, (300, 400)), [_TALL], FaceSettings(action=action))
         assert made.picture is not None
         np.testing.assert_array_equal(made.picture.pixels, pixels)
 

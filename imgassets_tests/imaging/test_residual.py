@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imgassets.imaging.faces import Face, FaceDetector, load_detector
-from imgassets.imaging.picture import Pixels
+from imgassets.imaging.image import Pixels
 from imgassets.imaging.residual import check_residual, faces_left, sample
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import FaceSettings, RetailerSettings

@@ -3,16 +3,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PILImage
 
 from imgassets.imaging.decode import decode
-from imgassets.imaging.picture import Box, Picture, Pixels
+from imgassets.imaging.image import Box, Image, Pixels
 from imgassets.imaging.resize import resize, shrunk
 from imgassets.settings import DecodeSettings, ResizeSettings
 
 
-def _picture(width: int, height: int, value: int = 50) -> Picture:
-    return Picture(np.full((height, width, 3), value, np.uint8), (width, height))
+def _picture(width: int, height: int, value: int = 50) -> Image:
+    return Image(np.full((height, width, 3), value, np.uint8), (width, height))
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_no_maximum_leaves_the_size() -> None:
 def test_fine_stripes_become_their_mean_and_no_pattern() -> None:
     stripes = np.zeros((900, 900, 3), np.uint8)
     stripes[::2] = 200
-    made = resize(Picture(stripes, (900, 900)), ResizeSettings(max_side=300))
+    made = resize(Image(stripes, (900, 900)), ResizeSettings(max_side=300))
     assert made.pixels.std() < 40  # nearest neighbour gives 100
-    quarter = resize(Picture(stripes, (900, 900)), ResizeSettings(max_side=450))
+    quarter = resize(Image(stripes, (900, 900)), ResizeSettings(max_side=450))
     assert (quarter.pixels == 100).all()
 
 
@@ -56,7 +56,7 @@ def test_a_photograph_shrinks_as_by_an_ideal_filter(
     size = round(pixels.shape[1] * share), round(pixels.shape[0] * share)
     area = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     made = shrunk(pixels, size)
-    ideal = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    ideal = np.asarray(PILImage.fromarray(pixels).resize(size, PILImage.Resampling.LANCZOS))
     assert _difference(made, ideal) <= 1.1 * _difference(area, ideal)
     assert _sharpness(made) > 0.94 * _sharpness(area)
 
@@ -67,7 +67,7 @@ def test_edges_get_no_more_of_a_halo_than_by_an_ideal_filter(share: float) -> No
     edges = np.dstack([np.minimum.outer(bands, bands)] * 3)
     size = round(300 * share), round(300 * share)
     made = shrunk(edges, size)
-    ideal = np.asarray(Image.fromarray(edges).resize(size, Image.Resampling.LANCZOS))
+    ideal = np.asarray(PILImage.fromarray(edges).resize(size, PILImage.Resampling.LANCZOS))
     assert made.max() <= ideal.max()
     assert made.min() >= ideal.min()
 
@@ -128,7 +128,7 @@ def test_an_enlarged_image_is_smooth_and_keeps_its_edges() -> None:
     bands = np.repeat(np.array([60, 60, 60, 200, 200, 200], np.uint8), 4)
     pixels = np.dstack([np.tile(bands, (24, 1))] * 3)
     settings = ResizeSettings(max_side=96, enlarge=True)
-    made = resize(Picture(pixels, (24, 24)), settings).pixels[48, :, 0].astype(int)
+    made = resize(Image(pixels, (24, 24)), settings).pixels[48, :, 0].astype(int)
     steps = np.abs(np.diff(made))
     assert steps.max() < 60  # the nearest pixel gives a step of 140
     assert made.min() < 60  # straight lines between pixels exceed neither level

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
+from imgassets.errors import StepError
 from imgassets.imaging.faces import FaceDetector
-from imgassets.imaging.job import settings_hash
-from imgassets.imaging.picture import Pixels
-from imgassets.imaging.pipeline import process_picture
-from imgassets.imaging.steps import StepError
+from imgassets.imaging.image import Pixels
+from imgassets.imaging.pipeline import process_image
+from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
@@ -27,7 +27,7 @@ def _pixels(file: bytes | None) -> Pixels:
 def test_no_steps_leave_a_copy_encoded_again(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
-    file, record = process_picture(photos["portrait_c"], _steps(), detector)
+    file, record = process_image(photos["portrait_c"], _steps(), detector)
     assert file != photos["portrait_c"]
     difference = np.abs(_pixels(file).astype(int) - _pixels(photos["portrait_c"]))
     assert difference.mean() < 2
@@ -39,7 +39,7 @@ def test_no_steps_and_the_format_as_served_leave_the_bytes(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     settings = _steps(encode={"format": "served"})
-    file, record = process_picture(photos["portrait_c"], settings, detector)
+    file, record = process_image(photos["portrait_c"], settings, detector)
     assert file == photos["portrait_c"]
     assert (record.width, record.height) == _pixels(file).shape[1::-1]
 
@@ -47,7 +47,7 @@ def test_no_steps_and_the_format_as_served_leave_the_bytes(
 def test_a_step_that_is_left_out_is_not_done(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
-    file, record = process_picture(photos["cutout_c"], _steps("remove_face"), detector)
+    file, record = process_image(photos["cutout_c"], _steps("remove_face"), detector)
     assert record.face_removed is True
     assert record.trim_ratio is None
     assert _pixels(file).shape[1] == 600
@@ -57,11 +57,11 @@ def test_the_order_is_the_one_of_the_settings(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     sections: dict[str, dict[str, object]] = {"resize": {"size": [200, 300]}}
-    last, _ = process_picture(
+    last, _ = process_image(
         photos["cutout_c"], _steps("trim", "remove_face", "resize", **sections), detector
     )
     assert _pixels(last).shape == (300, 200, 3)
-    _, record = process_picture(photos["cutout_c"], _steps("trim", "remove_face"), detector)
+    _, record = process_image(photos["cutout_c"], _steps("trim", "remove_face"), detector)
     assert record.trim_box is not None
     assert record.kept_box is not None
     assert record.face_cut is not None
@@ -74,7 +74,7 @@ def test_a_step_of_ones_own_runs_in_its_place(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     settings = _steps(f"{OWN}.left_half", f"{OWN}.invert", encode={"format": "png"})
-    file, record = process_picture(photos["portrait_c"], settings, detector)
+    file, record = process_image(photos["portrait_c"], settings, detector)
     served = _pixels(photos["portrait_c"])
     wanted = 255 - served[:, : served.shape[1] // 2]
     # Two decoders of JPEG differ by a level or two.
@@ -90,7 +90,7 @@ def test_a_step_that_gives_no_picture_is_told(
     photos: dict[str, bytes], detector: FaceDetector, step: str, said: str
 ) -> None:
     with pytest.raises(StepError, match=said):
-        process_picture(photos["cutout_a"], _steps(f"{OWN}.{step}"), detector)
+        process_image(photos["cutout_a"], _steps(f"{OWN}.{step}"), detector)
 
 
 @pytest.mark.parametrize("path", [f"{OWN}.not_there", "not.there.at_all", f"{OWN}.NOT_A_FUNCTION"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgassets.imaging.picture import Box, Pixels
+from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.trim import Trim, find, find_by_variance
 from imgassets.settings import TrimSettings
 

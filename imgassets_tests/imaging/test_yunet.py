@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-import imgassets.imaging.joined
-from imgassets.imaging.joined import joined, joined_file
-from imgassets.imaging.models import ModelError
+import imgassets.imaging.fuse_heads
+from imgassets.errors import ModelError
+from imgassets.imaging.fuse_heads import fuse_heads, fused_model_file
 from imgassets.imaging.yunet import Network
 
 
@@ -70,12 +70,12 @@ def test_another_network_is_told(
 def test_the_rewritten_file_is_kept_and_made_anew_if_it_is_damaged(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imgassets.imaging.joined, "models_folder", lambda: tmp_path / "models")
-    made = joined_file(model)
+    monkeypatch.setattr(imgassets.imaging.fuse_heads, "models_folder", lambda: tmp_path / "models")
+    made = fused_model_file(model)
     (kept,) = (tmp_path / "models").iterdir()
     assert kept.read_bytes() == made
     kept.write_bytes(made[:100])
-    assert joined_file(model) == made
+    assert fused_model_file(model) == made
     assert kept.read_bytes() == made
 
 
@@ -83,5 +83,5 @@ def test_where_nothing_can_be_kept_the_file_is_rewritten_all_the_same(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models").write_text("no folder")
-    monkeypatch.setattr(imgassets.imaging.joined, "models_folder", lambda: tmp_path / "models")
-    assert joined_file(model) == joined(model.read_bytes())
+    monkeypatch.setattr(imgassets.imaging.fuse_heads, "models_folder", lambda: tmp_path / "models")
+    assert fused_model_file(model) == fuse_heads(model.read_bytes())

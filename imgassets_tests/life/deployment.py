@@ -143,7 +143,7 @@ class Deployment:
                 "retries": 1,
                 "backoff_s": 0.01,
                 "breaker_failures": 3,
-                "breaker_rest_s": 0.1,
+                "breaker_cooldown_s": 0.1,
                 "allow_private_addresses": True,
             },
         }

@@ -1,4 +1,4 @@
-"""Keys, slugs and the account of odd documents."""
+"""Keys, slugs and the report of odd documents."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
 from imgassets.sources.listing import (
-    Account,
-    Oddity,
-    SourceError,
+    Anomaly,
+    SourceReport,
     conflict,
+    day_anomaly,
     document_rows,
     finished,
-    odd_day,
     picture_key,
     retailer_slug,
     today,
@@ -127,16 +127,16 @@ def test_today_is_the_day_in_utc_wherever_the_machine_is(time_zone: str) -> None
 def test_the_first_day_and_today_have_partitions_and_their_neighbours_none() -> None:
     start, day = dt.date(2026, 1, 1), dt.timedelta(days=1)
     now = today()
-    assert odd_day(start, start) is None
-    assert odd_day(start - day, start) is Oddity.BEFORE_START_DATE
-    assert odd_day(now, start) is None
-    assert odd_day(now + 2 * day, start) is Oddity.IN_FUTURE
+    assert day_anomaly(start, start) is None
+    assert day_anomaly(start - day, start) is Anomaly.BEFORE_START_DATE
+    assert day_anomaly(now, start) is None
+    assert day_anomaly(now + 2 * day, start) is Anomaly.IN_FUTURE
 
 
 def test_tomorrow_has_no_partition_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imgassets.sources.listing.today", lambda: dt.date(2026, 3, 1))
-    assert odd_day(dt.date(2026, 3, 1), dt.date(2026, 1, 1)) is None
-    assert odd_day(dt.date(2026, 3, 2), dt.date(2026, 1, 1)) is Oddity.IN_FUTURE
+    assert day_anomaly(dt.date(2026, 3, 1), dt.date(2026, 1, 1)) is None
+    assert day_anomaly(dt.date(2026, 3, 2), dt.date(2026, 1, 1)) is Anomaly.IN_FUTURE
 
 
 def test_a_row_says_all_that_is_known_of_its_picture() -> None:
@@ -146,7 +146,7 @@ def test_a_row_says_all_that_is_known_of_its_picture() -> None:
         images=(" http://a ", "http://b"),
         date="2026-01-02",
         retailer="zara",
-        account=Account(),
+        report=SourceReport(),
     )
     assert first == UrlRow(
         key=picture_key("d1", "p1", 0, "http://a"),
@@ -170,10 +170,10 @@ def test_two_documents_of_one_product_have_rows_of_their_own_for_the_same_url() 
             images=["http://a"],
             date="2026-01-02",
             retailer="zara",
-            account=Account(),
+            report=SourceReport(),
         )
     ]
-    listing = finished(rows, 2, Account())
+    listing = finished(rows, 2, SourceReport())
     assert [(row.document_id, row.product_id, row.url) for row in listing.rows] == [
         ("d1", "p1", "http://a"),
         ("d2", "p1", "http://a"),
@@ -182,16 +182,16 @@ def test_two_documents_of_one_product_have_rows_of_their_own_for_the_same_url() 
 
 
 def rows_of(images: object) -> tuple[list[tuple[int, str]], dict[str, int]]:
-    account = Account()
+    report = SourceReport()
     rows = document_rows(
         document_id="d1",
         product_id="p1",
         images=images,
         date="2026-01-02",
         retailer="zara",
-        account=account,
+        report=report,
     )
-    return [(row.position, row.url) for row in rows], {str(k): n for k, n in account.counts.items()}
+    return [(row.position, row.url) for row in rows], {str(k): n for k, n in report.counts.items()}
 
 
 @pytest.mark.parametrize("images", [None, [], {}, 3, {"url": "http://a"}])
@@ -217,7 +217,7 @@ def test_a_single_url_counts_as_a_list_of_one() -> None:
 
 
 def test_an_odd_list_is_reported_with_its_document_and_what_it_holds() -> None:
-    account = Account()
+    report = SourceReport()
     for number, images in enumerate([{}, [" http://a", 7, "http://a"]]):
         document_rows(
             document_id=f"d{number}",
@@ -225,23 +225,23 @@ def test_an_odd_list_is_reported_with_its_document_and_what_it_holds() -> None:
             images=images,
             date="2026-01-02",
             retailer="zara",
-            account=account,
+            report=report,
         )
-    assert account.examples == [
-        (Oddity.NO_IMAGES, "d0", "the list of URLs is {}"),
-        (Oddity.NON_STRING_URL, "d1", "entry 1 is 7"),
-        (Oddity.DUPLICATE_URL, "d1", "http://a"),
+    assert report.examples == [
+        (Anomaly.NO_IMAGES, "d0", "the list of URLs is {}"),
+        (Anomaly.NON_STRING_URL, "d1", "entry 1 is 7"),
+        (Anomaly.DUPLICATE_URL, "d1", "http://a"),
     ]
 
 
 def test_the_account_counts_all_and_keeps_twenty_examples_of_each_oddity() -> None:
-    account = Account()
+    report = SourceReport()
     for number in range(50):
-        account.report(Oddity.NO_IMAGES, str(number), "x" * 1000)
-    assert account.counts[Oddity.NO_IMAGES] == 50
-    account.report(Oddity.NO_DATE, "late", "x")
-    kept = [(Oddity.NO_IMAGES, str(number), "x" * 200) for number in range(20)]
-    assert account.examples == [*kept, (Oddity.NO_DATE, "late", "x")]
+        report.add(Anomaly.NO_IMAGES, str(number), "x" * 1000)
+    assert report.counts[Anomaly.NO_IMAGES] == 50
+    report.add(Anomaly.NO_DATE, "late", "x")
+    kept = [(Anomaly.NO_IMAGES, str(number), "x" * 200) for number in range(20)]
+    assert report.examples == [*kept, (Anomaly.NO_DATE, "late", "x")]
 
 
 def test_a_document_that_is_read_twice_is_an_error_and_overwrites_nothing() -> None:
@@ -251,10 +251,10 @@ def test_a_document_that_is_read_twice_is_an_error_and_overwrites_nothing() -> N
         images=["http://a"],
         date="2026-01-02",
         retailer="zara",
-        account=Account(),
+        report=SourceReport(),
     )
     with pytest.raises(SourceError) as caught:
-        finished(rows * 2, 2, Account())
+        finished(rows * 2, 2, SourceReport())
     assert str(caught.value) == (
         f"1 keys stand for two pictures each, for example '{rows[0].key}': "
         "the same document was read twice; check the source for repeated ids"
@@ -271,8 +271,8 @@ def test_a_listing_is_in_the_same_order_however_the_source_was_read() -> None:
             ("d2", 0, "d"),
         )
     ]
-    account = Account()
-    listing = finished([rows[2], rows[1], rows[3], rows[0]], 7, account)
+    report = SourceReport()
+    listing = finished([rows[2], rows[1], rows[3], rows[0]], 7, report)
     assert listing.rows == rows
     assert listing.documents == 7
-    assert listing.account is account
+    assert listing.report is report

@@ -20,10 +20,11 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
 from imgassets.demo import mongod_program
+from imgassets.errors import SourceError
 from imgassets.settings import Settings
 from imgassets.sources import mongodb
-from imgassets.sources.changes import Cursor, Touch, due, look, requested, run_key
-from imgassets.sources.listing import SourceError, today
+from imgassets.sources.changes import Cursor, PendingPartition, due, look, requested, run_key
+from imgassets.sources.listing import today
 from imgassets.sources.mongo_changes import MongoChanges, follow
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -60,7 +61,7 @@ class Follower:
         self.cursor = self.changes.start(time.time())
         return self
 
-    def asked(self, *, keep: bool = True) -> dict[str, Touch]:
+    def asked(self, *, keep: bool = True) -> dict[str, PendingPartition]:
         """What one look asks for; where it is not kept, as if Dagster had ended before it was."""
         assert self.cursor is not None
         now = time.time()

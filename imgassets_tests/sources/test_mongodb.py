@@ -26,10 +26,11 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 from pymongo.errors import AutoReconnect, OperationFailure
 
+from imgassets.errors import SourceError
 from imgassets.settings import Settings, SourceSettings
-from imgassets.sources.listing import Oddity, SourceError, Survey, today
+from imgassets.sources.factory import open_source
+from imgassets.sources.listing import Anomaly, Inventory, today
 from imgassets.sources.mongodb import MongoSource, dig, masked
-from imgassets.sources.opening import open_source
 
 START = dt.date(2026, 1, 1)
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -59,8 +60,8 @@ def created(moment: dt.datetime, number: int = 0) -> ObjectId:
     return ObjectId(ObjectId.from_datetime(moment).binary[:11] + bytes([number]))
 
 
-def counts(survey: Survey) -> dict[str, int]:
-    return {str(oddity): count for oddity, count in survey.account.counts.items()}
+def counts(inventory: Inventory) -> dict[str, int]:
+    return {str(anomaly): count for anomaly, count in inventory.report.counts.items()}
 
 
 def test_a_partition_has_the_urls_of_its_day_and_retailer_alone(
@@ -139,7 +140,7 @@ def test_iso_texts_count_as_dates_in_utc_and_belong_to_one_day_alone(
     insert(mongo_database, document(_id="d", scraped_at=text))
     days = [f"2026-01-0{number}" for number in range(1, 5)]
     assert [one for one in days if source.listing(one, "zara").rows] == [day]
-    assert source.survey().documents == {("zara", day): 1}
+    assert source.inventory().documents == {("zara", day): 1}
 
 
 def test_days_are_those_of_utc_wherever_the_machine_is(
@@ -167,9 +168,9 @@ def test_days_are_those_of_utc_wherever_the_machine_is(
         "2026-01-02": {"date 1", "text 1", str(created(midnight))},
         "2026-01-03": set(),
     }
-    survey = source.survey()
-    assert survey.documents == {("zara", "2026-01-01"): 3, ("zara", "2026-01-02"): 3}
-    assert counts(survey) == {}
+    inventory = source.inventory()
+    assert inventory.documents == {("zara", "2026-01-01"): 3, ("zara", "2026-01-02"): 3}
+    assert counts(inventory) == {}
 
 
 def test_documents_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
@@ -191,10 +192,10 @@ def test_documents_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
     )
     listing = source.listing(day.isoformat(), "zara")
     assert listing.documents == 4
-    assert listing.account.counts == {Oddity.IN_FUTURE: 3}
-    survey = source.survey()
-    assert survey.documents == {("zara", day.isoformat()): 4}
-    assert survey.account.counts == {Oddity.IN_FUTURE: 3}
+    assert listing.report.counts == {Anomaly.IN_FUTURE: 3}
+    inventory = source.inventory()
+    assert inventory.documents == {("zara", day.isoformat()): 4}
+    assert inventory.report.counts == {Anomaly.IN_FUTURE: 3}
 
 
 def test_the_start_date_is_the_first_day_with_a_partition(
@@ -212,10 +213,10 @@ def test_the_start_date_is_the_first_day_with_a_partition(
     )
     listing = source.listing("2026-01-01", "zara")
     assert listing.documents == 3
-    assert listing.account.counts == {Oddity.BEFORE_START_DATE: 3}
-    survey = source.survey()
-    assert survey.documents == {("zara", "2026-01-01"): 3}
-    assert survey.account.counts == {Oddity.BEFORE_START_DATE: 3}
+    assert listing.report.counts == {Anomaly.BEFORE_START_DATE: 3}
+    inventory = source.inventory()
+    assert inventory.documents == {("zara", "2026-01-01"): 3}
+    assert inventory.report.counts == {Anomaly.BEFORE_START_DATE: 3}
 
 
 def test_documents_that_have_no_partition_are_counted_by_reason(
@@ -239,11 +240,11 @@ def test_documents_that_have_no_partition_are_counted_by_reason(
     )
     reasons = {"no_date": 2, "invalid_date": 2, "before_start_date": 3, "in_future": 3}
     listing = source.listing("2026-01-02", "zara")
-    assert {str(k): n for k, n in listing.account.counts.items()} == reasons
+    assert {str(k): n for k, n in listing.report.counts.items()} == reasons
     assert [row.document_id for row in listing.rows] == ["good"]
-    survey = source.survey()
-    assert counts(survey) == {**reasons, "invalid_date": 3}
-    assert survey.documents == {("zara", "2026-01-02"): 1}
+    inventory = source.inventory()
+    assert counts(inventory) == {**reasons, "invalid_date": 3}
+    assert inventory.documents == {("zara", "2026-01-02"): 1}
 
 
 def test_an_undefined_date_is_none(source: MongoSource, mongo_database: Products) -> None:
@@ -257,48 +258,48 @@ def test_an_undefined_date_is_none(source: MongoSource, mongo_database: Products
         products.insert_one(RawBSONDocument(data))
     listing = source.listing("2026-01-02", "zara")
     assert [row.document_id for row in listing.rows] == [str(created(NOON))]
-    assert listing.account.examples == [(Oddity.NO_DATE, "d1", "scraped_at is None")]
+    assert listing.report.examples == [(Anomaly.NO_DATE, "d1", "scraped_at is None")]
 
 
 @pytest.mark.parametrize(
-    ("date", "oddity", "shown"),
+    ("date", "anomaly", "shown"),
     [
-        (["2026-01-02"], Oddity.INVALID_DATE, "['2026-01-02']"),
-        ([NOON], Oddity.INVALID_DATE, "[datetime.datetime(2026, 1, 2, 12, 0, tzinfo="),
-        ({"at": NOON}, Oddity.INVALID_DATE, "{'at': datetime.datetime("),
-        (True, Oddity.INVALID_DATE, "True"),
-        (3, Oddity.INVALID_DATE, "3"),
-        (Int64(3), Oddity.INVALID_DATE, "3"),
-        (2.5, Oddity.INVALID_DATE, "2.5"),
-        (Decimal128("2.5"), Oddity.INVALID_DATE, "Decimal128('2.5')"),
-        (b"2026-01-02", Oddity.INVALID_DATE, "b'2026-01-02'"),
-        (created(NOON), Oddity.INVALID_DATE, f"ObjectId('{created(NOON)}')"),
-        (Timestamp(NOON, 1), Oddity.INVALID_DATE, "Timestamp(1767355200, 1)"),
-        (Regex("^2026"), Oddity.INVALID_DATE, "Regex('^2026', 0)"),
-        (Code("2026"), Oddity.INVALID_DATE, "Code('2026', None)"),
-        (Code("2026", {"a": 1}), Oddity.INVALID_DATE, "Code('2026', {'a': 1})"),
-        (MinKey(), Oddity.INVALID_DATE, "MinKey()"),
-        (MaxKey(), Oddity.INVALID_DATE, "MaxKey()"),
-        ("", Oddity.INVALID_DATE, "''"),
-        ("0000", Oddity.INVALID_DATE, "'0000'"),
-        ("2026-01-32", Oddity.INVALID_DATE, "'2026-01-32'"),
-        (None, Oddity.NO_DATE, "None"),
-        (..., Oddity.NO_DATE, "None"),
-        ("2025-12-31", Oddity.BEFORE_START_DATE, "'2025-12-31'"),
-        ("2999-01-01", Oddity.IN_FUTURE, "'2999-01-01'"),
+        (["2026-01-02"], Anomaly.INVALID_DATE, "['2026-01-02']"),
+        ([NOON], Anomaly.INVALID_DATE, "[datetime.datetime(2026, 1, 2, 12, 0, tzinfo="),
+        ({"at": NOON}, Anomaly.INVALID_DATE, "{'at': datetime.datetime("),
+        (True, Anomaly.INVALID_DATE, "True"),
+        (3, Anomaly.INVALID_DATE, "3"),
+        (Int64(3), Anomaly.INVALID_DATE, "3"),
+        (2.5, Anomaly.INVALID_DATE, "2.5"),
+        (Decimal128("2.5"), Anomaly.INVALID_DATE, "Decimal128('2.5')"),
+        (b"2026-01-02", Anomaly.INVALID_DATE, "b'2026-01-02'"),
+        (created(NOON), Anomaly.INVALID_DATE, f"ObjectId('{created(NOON)}')"),
+        (Timestamp(NOON, 1), Anomaly.INVALID_DATE, "Timestamp(1767355200, 1)"),
+        (Regex("^2026"), Anomaly.INVALID_DATE, "Regex('^2026', 0)"),
+        (Code("2026"), Anomaly.INVALID_DATE, "Code('2026', None)"),
+        (Code("2026", {"a": 1}), Anomaly.INVALID_DATE, "Code('2026', {'a': 1})"),
+        (MinKey(), Anomaly.INVALID_DATE, "MinKey()"),
+        (MaxKey(), Anomaly.INVALID_DATE, "MaxKey()"),
+        ("", Anomaly.INVALID_DATE, "''"),
+        ("0000", Anomaly.INVALID_DATE, "'0000'"),
+        ("2026-01-32", Anomaly.INVALID_DATE, "'2026-01-32'"),
+        (None, Anomaly.NO_DATE, "None"),
+        (..., Anomaly.NO_DATE, "None"),
+        ("2025-12-31", Anomaly.BEFORE_START_DATE, "'2025-12-31'"),
+        ("2999-01-01", Anomaly.IN_FUTURE, "'2999-01-01'"),
     ],
 )
 def test_a_date_without_a_partition_is_reported_with_its_document_and_value(
-    source: MongoSource, mongo_database: Products, date: object, oddity: Oddity, shown: str
+    source: MongoSource, mongo_database: Products, date: object, anomaly: Anomaly, shown: str
 ) -> None:
     insert(mongo_database, document(_id="odd", scraped_at=date), document(_id="good"))
     listing = source.listing("2026-01-02", "zara")
     assert [row.document_id for row in listing.rows] == ["good"]
-    for account in (listing.account, source.survey().account):
-        ((found, name, detail),) = account.examples
-        assert (found, name) == (oddity, "odd")
+    for report in (listing.report, source.inventory().report):
+        ((found, name, detail),) = report.examples
+        assert (found, name) == (anomaly, "odd")
         assert detail.startswith(f"scraped_at is {shown}")
-        assert account.counts == {oddity: 1}
+        assert report.counts == {anomaly: 1}
 
 
 def test_what_the_extra_filter_leaves_out_is_not_odd(
@@ -313,10 +314,10 @@ def test_what_the_extra_filter_leaves_out_is_not_odd(
     )
     settings = SourceSettings(database=mongo_database.name, query={"kind": "bag"})
     source = MongoSource(mongodb_uri, settings, START)
-    assert source.listing("2026-01-02", "zara").account.counts == {}
-    survey = source.survey()
-    assert survey.account.counts == {}
-    assert survey.names == {"zara": "Zara"}
+    assert source.listing("2026-01-02", "zara").report.counts == {}
+    inventory = source.inventory()
+    assert inventory.report.counts == {}
+    assert inventory.names == {"zara": "Zara"}
     with pytest.raises(SourceError, match=r"'mango'; it has: zara$"):
         source.listing("2026-01-02", "mango")
 
@@ -332,7 +333,7 @@ def test_odd_lists_are_counted_and_the_rest_of_them_kept(
     )
     listing = source.listing("2026-01-02", "zara")
     assert [row.url for row in listing.rows] == ["http://a", "http://b"]
-    assert {str(k): n for k, n in listing.account.counts.items()} == {
+    assert {str(k): n for k, n in listing.report.counts.items()} == {
         "no_images": 2,
         "non_string_url": 1,
         "duplicate_url": 1,
@@ -378,9 +379,9 @@ def test_the_source_has_the_start_date_of_the_settings(
     settings = Settings.model_validate(
         {"start_date": "2025-06-30", "source": {"database": mongo_database.name}}
     )
-    survey = open_source(settings, lambda: mongodb_uri).survey()
-    assert survey.documents == {("zara", "2025-06-30"): 1}
-    assert survey.account.counts == {Oddity.BEFORE_START_DATE: 1}
+    inventory = open_source(settings, lambda: mongodb_uri).inventory()
+    assert inventory.documents == {("zara", "2025-06-30"): 1}
+    assert inventory.report.counts == {Anomaly.BEFORE_START_DATE: 1}
 
 
 def test_a_dotted_path_that_meets_a_plain_value_finds_nothing(
@@ -402,9 +403,9 @@ def test_a_dotted_path_that_meets_a_plain_value_finds_nothing(
     assert [(row.url, row.product_id, row.document_id) for row in listing.rows] == [
         ("http://b", "d2", "d2")
     ]
-    assert listing.account.examples == [
-        (Oddity.NO_IMAGES, "d1", "the list of URLs is None"),
-        (Oddity.NO_IMAGES, "d3", "the list of URLs is None"),
+    assert listing.report.examples == [
+        (Anomaly.NO_IMAGES, "d1", "the list of URLs is None"),
+        (Anomaly.NO_IMAGES, "d3", "the list of URLs is None"),
     ]
 
 
@@ -467,15 +468,15 @@ def test_two_documents_of_one_product_both_have_their_rows(
         ("d2", "p", "http://shop/a.jpg"),
     ]
     assert len({row.key for row in listing.rows}) == 2
-    assert listing.account.counts == {}
-    assert source.survey().documents == {("zara", "2026-01-02"): 2}
+    assert listing.report.counts == {}
+    assert source.inventory().documents == {("zara", "2026-01-02"): 2}
 
 
 def test_the_collection_of_the_settings_is_read(mongodb_uri: str, mongo_database: Products) -> None:
     insert(mongo_database, document(_id="products"))
     mongo_database["others"].insert_one(document(_id="others", product_retailer="Asos"))
     settings = SourceSettings(database=mongo_database.name, collection="others")
-    assert MongoSource(mongodb_uri, settings, START).survey().names == {"asos": "Asos"}
+    assert MongoSource(mongodb_uri, settings, START).inventory().names == {"asos": "Asos"}
 
 
 def test_the_extra_filter_leaves_documents_out(mongodb_uri: str, mongo_database: Products) -> None:
@@ -483,7 +484,7 @@ def test_the_extra_filter_leaves_documents_out(mongodb_uri: str, mongo_database:
     settings = SourceSettings(database=mongo_database.name, query={"kind": "bag"})
     source = MongoSource(mongodb_uri, settings, START)
     assert [row.document_id for row in source.listing("2026-01-02", "zara").rows] == ["2"]
-    assert source.survey().documents == {("zara", "2026-01-02"): 1}
+    assert source.inventory().documents == {("zara", "2026-01-02"): 1}
 
 
 def test_a_broken_filter_is_told_in_one_sentence(
@@ -492,7 +493,7 @@ def test_a_broken_filter_is_told_in_one_sentence(
     insert(mongo_database, document())
     settings = SourceSettings(database=mongo_database.name, query={"price": {"$above": 3}})
     with pytest.raises(SourceError, match=r"refused the query: .*\$above"):
-        MongoSource(mongodb_uri, settings, START).survey()
+        MongoSource(mongodb_uri, settings, START).inventory()
 
 
 def test_two_names_on_one_slug_are_an_error_that_names_both_and_others_go_on(
@@ -507,10 +508,10 @@ def test_two_names_on_one_slug_are_an_error_that_names_both_and_others_go_on(
     with pytest.raises(SourceError, match="'ZARA ' and 'Zara' both become the partition 'zara'; "):
         source.listing("2026-01-02", "zara")
     assert len(source.listing("2026-01-02", "mango").rows) == 1
-    survey = source.survey()
-    assert survey.conflicts == {"zara": ["ZARA ", "Zara"]}
-    assert survey.names == {"mango": "Mango"}
-    assert survey.documents == {("mango", "2026-01-02"): 1}
+    inventory = source.inventory()
+    assert inventory.conflicts == {"zara": ["ZARA ", "Zara"]}
+    assert inventory.names == {"mango": "Mango"}
+    assert inventory.documents == {("mango", "2026-01-02"): 1}
 
 
 def test_documents_without_a_usable_retailer_are_counted(
@@ -525,14 +526,14 @@ def test_documents_without_a_usable_retailer_are_counted(
         document(_id="signs", product_retailer="?!"),
         document(),
     )
-    survey = source.survey()
-    assert counts(survey) == {"no_retailer": 5}
-    assert sorted(survey.account.examples) == [
-        (Oddity.NO_RETAILER, "first", "it is None"),
-        (Oddity.NO_RETAILER, "number", "it is 7"),
-        (Oddity.NO_RETAILER, "signs", "it is '?!'"),
+    inventory = source.inventory()
+    assert counts(inventory) == {"no_retailer": 5}
+    assert sorted(inventory.report.examples) == [
+        (Anomaly.NO_RETAILER, "first", "it is None"),
+        (Anomaly.NO_RETAILER, "number", "it is 7"),
+        (Anomaly.NO_RETAILER, "signs", "it is '?!'"),
     ]
-    assert survey.documents == {("zara", "2026-01-02"): 1}
+    assert inventory.documents == {("zara", "2026-01-02"): 1}
 
 
 def test_an_unknown_retailer_is_told_with_the_ones_that_exist(
@@ -548,7 +549,7 @@ def test_a_known_retailer_without_documents_that_day_is_an_empty_listing(
 ) -> None:
     insert(mongo_database, document())
     listing = source.listing("2026-01-05", "zara")
-    assert (listing.rows, listing.documents, listing.account.counts) == ([], 0, {})
+    assert (listing.rows, listing.documents, listing.report.counts) == ([], 0, {})
 
 
 def test_the_index_is_missed_and_used(source: MongoSource, mongo_database: Products) -> None:
@@ -573,14 +574,14 @@ def test_a_server_that_is_away_is_told_without_its_password(
     uri = "mongodb://scraper:s3cr%2Ft@127.0.0.1:9/?authSource=admin"
     began = time.monotonic()
     with pytest.raises(SourceError) as caught:
-        MongoSource(uri, SourceSettings(), START).survey()
-    told = str(caught.value)
+        MongoSource(uri, SourceSettings(), START).inventory()
+    message = str(caught.value)
     assert time.monotonic() - began < 20  # the driver's own limit is 30 s
     assert re.fullmatch(
         r"MongoDB at mongodb://127\.0\.0\.1:9 cannot be reached: "
         r"127\.0\.0\.1:9: \[Errno \d+\] Connection refused; "
         r"see that it is running and that MONGODB_URI is right",
-        told,
+        message,
     )
 
 
@@ -596,17 +597,17 @@ def test_a_server_that_is_away_is_told_without_its_password(
 )
 def test_an_address_that_is_none_is_told_without_its_password(uri: str, why: str) -> None:
     with pytest.raises(SourceError) as caught:
-        MongoSource(uri, SourceSettings(), START).survey()
-    told = str(caught.value)
-    assert told.startswith(f"MONGODB_URI is no address of a MongoDB: {why}")
-    assert told.endswith("; it should look like mongodb://user:password@host:27017/")
+        MongoSource(uri, SourceSettings(), START).inventory()
+    message = str(caught.value)
+    assert message.startswith(f"MONGODB_URI is no address of a MongoDB: {why}")
+    assert message.endswith("; it should look like mongodb://user:password@host:27017/")
     assert caught.value.__suppress_context__
 
 
 def test_a_wrong_password_is_told_without_it(mongodb_uri: str) -> None:
     uri = mongodb_uri.replace("mongodb://", "mongodb://scraper:s3cret@")
     with pytest.raises(SourceError) as caught:
-        MongoSource(uri, SourceSettings(), START).survey()
+        MongoSource(uri, SourceSettings(), START).inventory()
     assert "Authentication failed" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
@@ -628,7 +629,7 @@ def test_a_password_in_an_answer_of_the_server_is_masked_however_it_is_written(
     settings = SourceSettings(database=mongo_database.name, query=query)
     host = masked(own_account)
     with pytest.raises(SourceError) as caught:
-        MongoSource(own_account, settings, START).survey()
+        MongoSource(own_account, settings, START).inventory()
     assert str(caught.value) == (
         f"MongoDB at {host} refused the query: Unrecognized expression '$no ***'"
     )
@@ -689,9 +690,9 @@ def test_a_document_that_cannot_be_decoded_is_told_with_what_to_do(
     ).insert_one(RawBSONDocument(broken))
     with pytest.raises(SourceError) as caught:
         source.listing("2026-01-02", "zara")
-    told = str(caught.value)
-    assert told.startswith(f"a document of {mongo_database.name}.products cannot be decoded: ")
-    assert told.endswith("; repair it, or leave it out with source.query")
+    message = str(caught.value)
+    assert message.startswith(f"a document of {mongo_database.name}.products cannot be decoded: ")
+    assert message.endswith("; repair it, or leave it out with source.query")
 
 
 def test_one_of_two_names_on_one_slug_can_be_left_out_with_a_query(

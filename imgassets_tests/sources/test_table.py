@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from imgassets.errors import SourceError
 from imgassets.settings import Settings
-from imgassets.sources.listing import Listing, Oddity, Source, SourceError, today
-from imgassets.sources.opening import open_source
+from imgassets.sources.factory import open_source
+from imgassets.sources.listing import Anomaly, Listing, Source, today
 from imgassets.sources.table import TableSource, csv_records, function_records
 
 START = dt.date(2026, 1, 1)
@@ -42,7 +43,7 @@ def test_a_csv_with_all_columns_in_any_order(tmp_path: Path) -> None:
         ("http://a/2", "p1", 1),
     ]
     assert urls(source.listing("2026-01-02", "nord-sol")) == ["http://a/4?x=1,2"]
-    assert source.survey().documents == {
+    assert source.inventory().documents == {
         ("zara", "2026-01-02"): 1,
         ("zara", "2026-01-03"): 1,
         ("nord-sol", "2026-01-02"): 1,
@@ -53,7 +54,7 @@ def test_a_csv_with_urls_alone_is_a_retailer_named_after_the_file(tmp_path: Path
     source = csv_source(tmp_path / "My shop.csv", "url\nhttp://a/1\nhttp://a/2\nhttp://a/1\n")
     listing = source.listing("2026-01-01", "my-shop")
     assert urls(listing) == ["http://a/1", "http://a/2"]
-    assert {str(k): n for k, n in listing.account.counts.items()} == {"duplicate_url": 1}
+    assert {str(k): n for k, n in listing.report.counts.items()} == {"duplicate_url": 1}
 
 
 def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_p
         "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n"
         "http://a/4.jpg\n",
     )
-    assert source.survey().names == {"zara": "Zara", "mango": "mango", "list": "list"}
+    assert source.inventory().names == {"zara": "Zara", "mango": "mango", "list": "list"}
     assert urls(source.listing("2026-01-01", "zara")) == ["http://a/1.jpg"]
     assert urls(source.listing("2026-01-01", "list")) == ["http://a/3", "http://a/4.jpg"]
 
@@ -72,7 +73,7 @@ def test_urls_without_a_product_are_products_of_their_own(tmp_path: Path) -> Non
     rows = source.listing("2026-01-01", "c").rows
     assert len({row.product_id for row in rows}) == 2
     assert {row.position for row in rows} == {0}
-    assert source.survey().documents == {("c", "2026-01-01"): 2}
+    assert source.inventory().documents == {("c", "2026-01-01"): 2}
 
 
 def test_keys_do_not_depend_on_the_order_of_products(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_odd_records_are_counted(tmp_path: Path) -> None:
     )
     listing = source.listing("2026-01-02", "zara")
     assert urls(listing) == ["http://a/1"]
-    assert {str(k): n for k, n in listing.account.counts.items()} == {
+    assert {str(k): n for k, n in listing.report.counts.items()} == {
         "no_retailer": 1,
         "no_date": 1,
         "invalid_date": 1,
@@ -106,14 +107,14 @@ def test_odd_records_are_counted(tmp_path: Path) -> None:
         "non_string_url": 1,
     }
     undated = [
-        (Oddity.NO_RETAILER, "record 2", "it is ''"),
-        (Oddity.NO_DATE, "record 3", "its date is empty"),
-        (Oddity.INVALID_DATE, "record 4", "its date is 'soon'"),
-        (Oddity.BEFORE_START_DATE, "record 5", "its date is '2020-01-01'"),
-        (Oddity.IN_FUTURE, "record 6", "its date is '9999-01-01'"),
+        (Anomaly.NO_RETAILER, "record 2", "it is ''"),
+        (Anomaly.NO_DATE, "record 3", "its date is empty"),
+        (Anomaly.INVALID_DATE, "record 4", "its date is 'soon'"),
+        (Anomaly.BEFORE_START_DATE, "record 5", "its date is '2020-01-01'"),
+        (Anomaly.IN_FUTURE, "record 6", "its date is '9999-01-01'"),
     ]
-    assert source.survey().account.examples == undated
-    assert listing.account.examples[:-1] == undated
+    assert source.inventory().report.examples == undated
+    assert listing.report.examples[:-1] == undated
 
 
 def test_a_record_without_a_value_is_counted_like_an_empty_one() -> None:
@@ -128,11 +129,11 @@ def test_a_record_without_a_value_is_counted_like_an_empty_one() -> None:
     )
     listing = source.listing("2026-01-02", "zara")
     assert listing.rows == []
-    assert listing.account.counts == {
-        Oddity.NO_DATE: 1,
-        Oddity.NO_RETAILER: 1,
-        Oddity.INVALID_DATE: 1,
-        Oddity.NON_STRING_URL: 1,
+    assert listing.report.counts == {
+        Anomaly.NO_DATE: 1,
+        Anomaly.NO_RETAILER: 1,
+        Anomaly.INVALID_DATE: 1,
+        Anomaly.NON_STRING_URL: 1,
     }
 
 
@@ -147,7 +148,7 @@ def test_a_relative_path_is_one_of_the_project(
     monkeypatch.setattr("imgassets.sources.table.project_root", lambda: tmp_path)
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "zara.csv").write_text("url\nhttp://a/1\n")
-    assert TableSource(csv_records("lists/zara.csv"), START).survey().names == {"zara": "zara"}
+    assert TableSource(csv_records("lists/zara.csv"), START).inventory().names == {"zara": "zara"}
 
 
 @pytest.mark.parametrize(
@@ -165,21 +166,21 @@ def test_a_csv_that_is_none_is_told_with_its_name(
     if text is not None:
         path.write_text(text)
     with pytest.raises(SourceError, match=told) as caught:
-        TableSource(csv_records(str(path)), START).survey()
+        TableSource(csv_records(str(path)), START).inventory()
     assert "broken.csv" in str(caught.value)
 
 
 def test_a_cell_that_is_too_long_is_told(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "long.csv", "url\n" + "x" * 200_000)
     with pytest.raises(SourceError, match=r"long\.csv cannot be read as CSV: field larger than"):
-        source.survey()
+        source.inventory()
 
 
 def test_a_csv_in_another_encoding_is_told(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("url\nhttp://a/é\n".encode("latin-1"))
     with pytest.raises(SourceError, match="cannot be read as CSV: 'utf-8' codec"):
-        TableSource(csv_records(str(path)), START).survey()
+        TableSource(csv_records(str(path)), START).inventory()
 
 
 def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None:
@@ -189,10 +190,10 @@ def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="'Zara' and 'zara' both become"):
         source.listing("2026-01-01", "zara")
     assert urls(source.listing("2026-01-01", "mango")) == ["http://a/3"]
-    survey = source.survey()
-    assert survey.conflicts == {"zara": ["Zara", "zara"]}
-    assert survey.names == {"mango": "Mango"}
-    assert survey.documents == {("mango", "2026-01-01"): 1}
+    inventory = source.inventory()
+    assert inventory.conflicts == {"zara": ["Zara", "zara"]}
+    assert inventory.names == {"mango": "Mango"}
+    assert inventory.documents == {("mango", "2026-01-01"): 1}
 
 
 def test_an_unknown_retailer_is_told(tmp_path: Path) -> None:
@@ -212,10 +213,10 @@ def test_rows_without_a_date_are_of_the_start_date_and_earlier_ones_have_no_part
         settings = Settings.model_validate({"start_date": "2025-06-30", "source": source})
         return open_source(settings, lambda: pytest.fail("MongoDB was asked for"))
 
-    assert opened("shop.csv").survey().documents == {("shop", "2025-06-30"): 1}
-    dated = opened("dated.csv").survey()
+    assert opened("shop.csv").inventory().documents == {("shop", "2025-06-30"): 1}
+    dated = opened("dated.csv").inventory()
     assert dated.documents == {("dated", "2025-06-30"): 1}
-    assert dated.account.counts == {Oddity.BEFORE_START_DATE: 1}
+    assert dated.report.counts == {Anomaly.BEFORE_START_DATE: 1}
 
 
 def test_days_of_rows_are_those_of_utc_wherever_the_machine_is(
@@ -254,9 +255,9 @@ def test_rows_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
         tmp_path / "shop.csv",
         f"url,date\nhttp://a/1,{day}T23:59:59Z\nhttp://a/2,{day + dt.timedelta(days=1)}\n",
     )
-    survey = source.survey()
-    assert survey.documents == {("shop", day.isoformat()): 1}
-    assert survey.account.counts == {Oddity.IN_FUTURE: 1}
+    inventory = source.inventory()
+    assert inventory.documents == {("shop", day.isoformat()): 1}
+    assert inventory.report.counts == {Anomaly.IN_FUTURE: 1}
 
 
 ASKED: list[tuple[str | None, str | None]] = []
@@ -286,7 +287,7 @@ def test_a_function_of_the_users_own_is_a_source_and_is_told_what_is_asked_for()
     ASKED.clear()
     rows = source.listing("2026-01-02", "zara").rows
     assert [(row.url, row.product_id) for row in rows] == [("http://a/1", "9"), ("http://a/2", "9")]
-    assert source.survey().documents == {("zara", "2026-01-02"): 1}
+    assert source.inventory().documents == {("zara", "2026-01-02"): 1}
     assert ASKED == [("zara", "2026-01-02"), (None, None)]
 
 
@@ -298,7 +299,7 @@ def test_a_function_that_is_told_the_partition_may_have_nothing_for_it() -> None
 def test_a_function_that_yields_something_else_is_told() -> None:
     source = TableSource(function_records(f"{__name__}.wrong_rows"), START)
     with pytest.raises(SourceError, match="the source yields 'http://a/1'; it should yield mapp"):
-        source.survey()
+        source.inventory()
 
 
 def test_what_is_no_function_is_told() -> None:

@@ -25,7 +25,8 @@ def build_face_model(scope: Scope) -> dg.AssetsDefinition:
         Its checksum is verified. Materializing this asset is optional: `processed_images` fetches
         the file itself. Use it to fetch the file before a long job, or to see which model is used.
         """
-        from imgassets.imaging.models import ModelError, ensure_model, model_sha256
+        from imgassets.errors import ModelError
+        from imgassets.imaging.models import ensure_model, model_sha256
 
         faces = scope.settings_resource(context).load().faces
         sha256 = model_sha256(faces)

@@ -1,6 +1,5 @@
 """The asset `processed_images`: training images, with faces removed, trimmed and resized."""
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +44,9 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         A partition that is materialized again processes only the images whose served bytes or
         settings have changed.
         """
-        from imgassets.imaging.isolation import WorkerError
-        from imgassets.imaging.models import ModelError, ensure_model
+        from imgassets.errors import ModelError, StepError, StorageError, WorkerError
+        from imgassets.imaging.models import ensure_model
         from imgassets.imaging.partition import process_partition, remove_raw
-        from imgassets.imaging.steps import StepError
         from imgassets.manifests import (
             Outcome,
             ProcessedRow,
@@ -58,7 +56,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
             from_table,
         )
         from imgassets.review.pages import write_review
-        from imgassets.storage import StorageError, open_storage, read_table
+        from imgassets.storage import open_storage, read_table
 
         partition = partition_of(context)
         common = scope.settings_resource(context).load()
@@ -80,7 +78,6 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
                 options,
                 ensure_model(options.faces, models_folder()),
                 log=logger_of(context),
-                cancelled=threading.Event(),
             )
         done = [row for row in rows if row.outcome is Outcome.OK]
         with as_dagster_failure(StorageError):

@@ -6,7 +6,6 @@ in-process executor runs the shards one after another, a distributed executor ru
 Ops pass descriptions of shards, never image data.
 """
 
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from imgassets.defs.metadata import (
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
 from imgassets.defs.scope import Scope
-from imgassets.settings import SettingsError
+from imgassets.errors import SettingsError
 
 if TYPE_CHECKING:
     from imgassets.manifests import Outcome, UrlRow
@@ -68,7 +67,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
         """Split the URLs into shards; shards whose images are all stored are left out."""
         from imgassets.download.partition import plan
-        from imgassets.storage import StorageError
+        from imgassets.errors import StorageError
 
         settings = scope.settings_resource(context)
         urls, folder = _inputs(context, settings)
@@ -90,7 +89,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
         """Download the images of one shard with a pool of threads."""
         from imgassets.download.partition import Shard, shard_rows
         from imgassets.download.partition import download_shard as download
-        from imgassets.storage import StorageError
+        from imgassets.errors import StorageError
 
         settings = scope.settings_resource(context)
         urls, folder = _inputs(context, settings)
@@ -103,7 +102,6 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
                 options.download,
                 shard=shard.name,
                 log=logger_of(context),
-                cancelled=threading.Event(),
                 refresh=planned["refresh"],
                 retry=planned["retry"],
             )
@@ -119,8 +117,9 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     ) -> dg.Output[None]:
         """Write the manifest, one row per URL, and show the outcomes."""
         from imgassets.download.partition import collect
+        from imgassets.errors import StorageError
         from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint
-        from imgassets.storage import IMAGES, StorageError
+        from imgassets.storage import IMAGES
 
         urls, folder = _inputs(context, scope.settings_resource(context))
         with as_dagster_failure(StorageError):
@@ -220,8 +219,9 @@ def _inputs(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> tuple[list["UrlRow"], "Folder"]:
     """The rows of the partition's `url_list`, and the folder of its `raw_images`."""
+    from imgassets.errors import StorageError
     from imgassets.manifests import UrlRow, from_table
-    from imgassets.storage import StorageError, read_table
+    from imgassets.storage import read_table
 
     partition, storage = partition_of(context), settings.storage()
     try:

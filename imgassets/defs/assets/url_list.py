@@ -28,9 +28,9 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         Reads MongoDB, a CSV file or your own function (`source` in the settings). Documents without
         a row and URLs that are listed twice are counted and shown with examples.
         """
+        from imgassets.errors import SourceError, StorageError
         from imgassets.manifests import UrlRow, fingerprint, to_table
-        from imgassets.sources.listing import SourceError
-        from imgassets.storage import StorageError, open_storage, write_table
+        from imgassets.storage import open_storage, write_table
 
         partition = partition_of(context)
         options = scope.settings_resource(context).load()
@@ -39,7 +39,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
             write_table(folder, to_table(listing.rows, UrlRow))
 
-        account = listing.account
+        report = listing.report
         if not listing.documents:
             context.log.warning(
                 f"The source has no document of {partition.retailer} dated {partition.date} "
@@ -51,11 +51,11 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             metadata={
                 "documents": listing.documents,
                 "urls": len(listing.rows),
-                **count_metadata({str(k): n for k, n in account.counts.items()}, "anomaly"),
+                **count_metadata({str(k): n for k, n in report.counts.items()}, "anomaly"),
                 "anomalies": table(
                     [
-                        {"anomaly": str(oddity), "document": document, "detail": detail}
-                        for oddity, document, detail in account.examples
+                        {"anomaly": str(anomaly), "document": document, "detail": detail}
+                        for anomaly, document, detail in report.examples
                     ]
                 ),
                 **manifest_metadata(folder, len(listing.rows), UrlRow),

@@ -15,30 +15,22 @@ import os
 import pickle
 import selectors
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from imgassets.imaging.job import LENGTH_BYTES, Job, row_without_picture
+from imgassets.errors import WorkerError
+from imgassets.imaging.worker_protocol import LENGTH_BYTES, Job, row_without_image
 from imgassets.launcher.programs import start
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 
-_POLL_S = 0.2  # how soon a cancelled run notices
+_POLL_S = 0.2  # how often the time limit of an image is checked
 # Answers wait in their pipes for so long, that this process takes no core from the workers for
 # each; meanwhile they have these pictures to do. Both pipes hold that many rows without blocking.
 _GATHER_S, _AHEAD = 0.01, 6
 _PIPE_BYTES = 1 << 16
-
-
-class Cancelled(Exception):  # noqa: N818  (a person's wish, not a fault)
-    """The run was cancelled; what was done is kept."""
-
-
-class WorkerError(Exception):
-    """No worker can be started; the message says why."""
 
 
 class _Worker:
@@ -130,7 +122,6 @@ def processed(
     processes: int,
     *,
     log: Callable[[str], None],
-    cancelled: threading.Event,
     idle: Callable[[], None],
 ) -> Iterator[ProcessedRow]:
     """The rows of pictures, as they are done.
@@ -140,17 +131,15 @@ def processed(
         job: what is common to them.
         processes: at work at the same time.
         log: takes lines for a person.
-        cancelled: once set, the work stops.
         idle: called several times a second.
 
     Raises:
-        Cancelled: `cancelled` was set.
         ModelError: the model cannot be loaded.
         StorageError: storage cannot be read or written.
         WorkerError: the only worker, or the last, dies before it takes up any picture.
     """
     suspects: list[RawRow] = []
-    for result in _results(tasks, job, processes, log=log, cancelled=cancelled, idle=idle):
+    for result in _results(tasks, job, processes, log=log, idle=idle):
         if isinstance(result, ProcessedRow):
             yield result
         else:
@@ -158,13 +147,13 @@ def processed(
             log(f"the imaging process {result.how} on {result.raw.key} ({result.raw.url})")
     if suspects:
         log(f"trying {len(suspects)} pictures again, one at a time")
-    for result in _results(suspects, job, 1, log=log, cancelled=cancelled, idle=idle):
+    for result in _results(suspects, job, 1, log=log, idle=idle):
         if isinstance(result, ProcessedRow):
             yield result
         else:
             outcome = Outcome.TIMEOUT if result.hung else Outcome.CRASHED
             error = f"the imaging process {result.how} on it"
-            yield row_without_picture(result.raw, job.hash, outcome, error)
+            yield row_without_image(result.raw, job.hash, outcome, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +171,6 @@ def _results(
     processes: int,
     *,
     log: Callable[[str], None],
-    cancelled: threading.Event,
     idle: Callable[[], None],
 ) -> Iterator[ProcessedRow | _Death]:
     """Each picture's row, or the death of the worker that was at it."""
@@ -197,8 +185,6 @@ def _results(
                     workers.append(_Worker(job))
                     selector.register(workers[-1].stdout, selectors.EVENT_READ, workers[-1])
                 _hand_out(waiting, workers)
-                if cancelled.is_set():
-                    raise Cancelled("the run was cancelled; what was done is kept")
                 idle()
                 hung |= _killed_if_hung(workers, timeout_s)
                 ready = selector.select(_POLL_S)

@@ -35,7 +35,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Image:
     """Pixels, and the place that they have in the served picture.
 
     Attributes:
@@ -63,7 +63,7 @@ class Picture:
         """In pixels."""
         return int(self.pixels.shape[0])
 
-    def cut(self, box: Box) -> Picture:
+    def cut(self, box: Box) -> Image:
         """The part of this picture that lies in a box, without copying it."""
         return replace(
             self,
@@ -72,7 +72,7 @@ class Picture:
             top=self.top + box.y * self.scale_y,
         )
 
-    def scaled(self, pixels: Pixels) -> Picture:
+    def scaled(self, pixels: Pixels) -> Image:
         """The same part of the served picture, in another size."""
         return replace(
             self,
@@ -81,7 +81,7 @@ class Picture:
             scale_y=self.scale_y * self.height / pixels.shape[0],
         )
 
-    def padded(self, pixels: Pixels, x: int, y: int) -> Picture:
+    def padded(self, pixels: Pixels, x: int, y: int) -> Image:
         """This picture within a larger one, its corner at x, y."""
         return replace(
             self, pixels=pixels, left=self.left - x * self.scale_x, top=self.top - y * self.scale_y

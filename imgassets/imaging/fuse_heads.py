@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imgassets.errors import ModelError
 from imgassets.folders import models_folder
-from imgassets.imaging.models import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 _VERSION = 1  # to be raised with each change of what is written, since old files are kept
 
 
-def joined_file(model: Path) -> bytes:
+def fused_model_file(model: Path) -> bytes:
     """The rewritten file; it is kept among the models, since importing `onnx` takes long.
 
     Raises:
@@ -41,7 +41,7 @@ def joined_file(model: Path) -> bytes:
     """
     try:
         source = model.read_bytes()
-        return _kept(source) or _keep(joined(source), source)
+        return _kept(source) or _keep(fuse_heads(source), source)
     except OSError as error:
         why = str(error.strerror)
     except ValueError as error:
@@ -52,7 +52,7 @@ def joined_file(model: Path) -> bytes:
     )
 
 
-def joined(source: bytes) -> bytes:
+def fuse_heads(source: bytes) -> bytes:
     """Rewrite YuNet (Wu et al., Machine Intelligence Research 2023; opencv_zoo's 2023mar).
 
     Args:
@@ -152,7 +152,7 @@ def _keep(data: bytes, source: bytes) -> bytes:
 
 
 def _stem(source: bytes) -> str:
-    return f"{_checksum(source)}-joined{_VERSION}-"
+    return f"{_checksum(source)}-fused{_VERSION}-"
 
 
 def _checksum(data: bytes) -> str:

@@ -17,14 +17,15 @@ from urllib.request import getproxies_environment
 from requests.utils import should_bypass_proxies
 
 from imgassets.download.addresses import is_local_name
-from imgassets.settings import DownloadSettings, SettingsError
+from imgassets.errors import SettingsError
+from imgassets.settings import DownloadSettings
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _SECRET = frozenset({"authorization", "cookie"})
 
 
 @dataclass(frozen=True)
-class Identity:
+class RequestHeaders:
     """What requests carry, and which proxy takes them.
 
     Attributes:
@@ -55,7 +56,7 @@ class Identity:
         return self._proxies.get(parts.scheme) or self._proxies.get("all")
 
 
-def identity(settings: DownloadSettings) -> Identity:
+def request_headers(settings: DownloadSettings) -> RequestHeaders:
     """Read the headers, credentials and the proxy of these settings.
 
     Raises:
@@ -74,9 +75,9 @@ def identity(settings: DownloadSettings) -> Identity:
     public = {name: value for name, value in headers.items() if name.lower() not in _SECRET}
     if settings.proxy is None:
         environment = {k: v for k, v in getproxies_environment().items() if v}
-        return Identity(headers, public, environment, _bypass=True)
+        return RequestHeaders(headers, public, environment, _bypass=True)
     proxy = _filled(settings.proxy, "download.proxy")
-    return Identity(headers, public, {"http": proxy, "https": proxy}, _bypass=False)
+    return RequestHeaders(headers, public, {"http": proxy, "https": proxy}, _bypass=False)
 
 
 def _authorization(auth: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from imgassets.errors import SourceError
 from imgassets.settings import Settings
-from imgassets.sources.listing import Source, SourceError
+from imgassets.sources.listing import Source
 
 MONGODB_VARIABLE = "MONGODB_URI"
 

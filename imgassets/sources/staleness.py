@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from imgassets.sources.listing import Survey
+from imgassets.sources.listing import Inventory
 
 
 @dataclass(frozen=True)
-class LateRetailer:
+class StaleRetailer:
     """A retailer that no longer delivers.
 
     Attributes:
@@ -26,25 +26,25 @@ class LateRetailer:
     allowed_days: int
 
 
-def late_retailers(
-    survey: Survey, registered: Iterable[str], allowed: Callable[[str], int], today: dt.date
-) -> list[LateRetailer]:
+def stale_retailers(
+    inventory: Inventory, registered: Iterable[str], allowed: Callable[[str], int], today: dt.date
+) -> list[StaleRetailer]:
     """The retailers without a document in the days allowed, the longest silent first.
 
     Args:
-        survey: what the source holds.
+        inventory: what the source holds.
         registered: slugs of the retailers that are known; one without a document is late.
         allowed: days that a retailer's newest document may be old.
         today: the current day (UTC).
     """
     newest: dict[str, str] = {}
-    for slug, date in survey.documents:
+    for slug, date in inventory.documents:
         newest[slug] = max(date, newest.get(slug, date))
     late = []
     # Of two names on one slug it is not known which delivers; `imgassets sync` tells of those.
-    for slug in {*registered, *survey.names} - set(survey.conflicts):
+    for slug in {*registered, *inventory.names} - set(inventory.conflicts):
         day: str | None = newest.get(slug)
         age = None if day is None else (today - dt.date.fromisoformat(day)).days
         if age is None or age > allowed(slug):
-            late.append(LateRetailer(slug, day, age, allowed(slug)))
+            late.append(StaleRetailer(slug, day, age, allowed(slug)))
     return sorted(late, key=lambda retailer: (retailer.newest or "", retailer.slug))

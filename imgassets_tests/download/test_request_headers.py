@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from imgassets.download.identity import identity
+from imgassets.download.request_headers import request_headers
+from imgassets.errors import SettingsError
 from imgassets.manifests import Outcome
-from imgassets.settings import DownloadSettings, SettingsError
+from imgassets.settings import DownloadSettings
 from imgassets_tests.download.conftest import Partition
 from imgassets_tests.download.pictures import picture
 from imgassets_tests.download.server import Server, redirect
@@ -103,11 +104,13 @@ def test_a_proxy_is_not_asked_for_a_private_address(
 
 def test_the_settings_headers_replace_the_usual_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONTACT", "me@example.org")
-    usual = identity(DownloadSettings()).headers
+    usual = request_headers(DownloadSettings()).headers
     # A server that is told of AVIF would send it.
     assert usual["Accept"].startswith("image/jpeg,image/png,image/webp,")
     assert "avif" not in usual["Accept"]
-    own = identity(DownloadSettings(user_agent="shop/1 (${CONTACT})", headers={"Accept": "*/*"}))
+    own = request_headers(
+        DownloadSettings(user_agent="shop/1 (${CONTACT})", headers={"Accept": "*/*"})
+    )
     assert dict(own.headers) == {
         "User-Agent": "shop/1 (me@example.org)", "Accept": "*/*", "Accept-Encoding": "identity",
     }  # fmt: skip
@@ -115,14 +118,14 @@ def test_the_settings_headers_replace_the_usual_ones(monkeypatch: pytest.MonkeyP
 
 
 def test_basic_credentials_have_the_alphabet_of_headers() -> None:
-    headers = identity(DownloadSettings(auth="basic user:~~~???>>>")).headers
+    headers = request_headers(DownloadSettings(auth="basic user:~~~???>>>")).headers
     assert headers["Authorization"] == "Basic dXNlcjp+fn4/Pz8+Pj4="
 
 
 def test_a_proxy_of_the_settings_takes_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("https_proxy", "http://other.example:1")
-    who = identity(DownloadSettings(proxy="http://proxy.example:1"))
+    who = request_headers(DownloadSettings(proxy="http://proxy.example:1"))
     for origin in ("http://shop.example", "https://shop.example", "https://127.0.0.1"):
         assert who.proxy_of(origin) == "http://proxy.example:1"
 
@@ -151,7 +154,7 @@ def test_the_environment_names_a_proxy_for_each_scheme(
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    who = identity(DownloadSettings())
+    who = request_headers(DownloadSettings())
     for _ in range(2):
         assert who.proxy_of("http://shop.example") == http
         assert who.proxy_of("https://shop.example") == https
@@ -161,9 +164,9 @@ def test_the_environment_names_a_proxy_for_each_scheme(
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: b", "\u00fc", "a\0"])
 def test_a_header_that_http_cannot_hold_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match=r"download\.headers\.Referer should hold printable"):
-        identity(DownloadSettings(headers={"Referer": value}))
+        request_headers(DownloadSettings(headers={"Referer": value}))
 
 
 def test_a_secret_that_is_not_set_is_named() -> None:
     with pytest.raises(SettingsError, match=r"download\.auth names .* NO_SUCH_VARIABLE"):
-        identity(DownloadSettings(auth="bearer ${NO_SUCH_VARIABLE}"))
+        request_headers(DownloadSettings(auth="bearer ${NO_SUCH_VARIABLE}"))

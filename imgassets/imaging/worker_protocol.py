@@ -43,7 +43,7 @@ class Job:
     model: Path
 
 
-def row_without_picture(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
+def row_without_image(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
     """The row of a picture that was not made."""
     return ProcessedRow(
         key=raw.key,

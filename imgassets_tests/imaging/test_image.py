@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imgassets.imaging.picture import Box, Picture, Pixels
+from imgassets.imaging.image import Box, Image, Pixels
 
 
 def _plane(width: int, height: int) -> Pixels:
@@ -12,9 +12,9 @@ def _plane(width: int, height: int) -> Pixels:
     return np.dstack([rows, columns, np.zeros_like(rows)]).astype(np.uint8)
 
 
-def _at(left: float, top: float, scale_x: float, scale_y: float) -> Picture:
+def _at(left: float, top: float, scale_x: float, scale_y: float) -> Image:
     """An image of 40x30 pixels, somewhere in a served image of 1000x600."""
-    return Picture(_plane(40, 30), (1000, 600), left, top, scale_x, scale_y)
+    return Image(_plane(40, 30), (1000, 600), left, top, scale_x, scale_y)
 
 
 def test_the_area_of_a_box_is_its_width_times_its_height() -> None:
@@ -31,7 +31,7 @@ def test_width_and_height_are_those_of_the_pixels() -> None:
 
 
 def test_an_image_as_it_was_served_shows_all_of_it() -> None:
-    picture = Picture(_plane(40, 30), (40, 30))
+    picture = Image(_plane(40, 30), (40, 30))
     assert picture.served_box == Box(0, 0, 40, 30)
     assert picture.served(Box(3, 4, 5, 6)) == Box(3, 4, 5, 6)
 
@@ -97,7 +97,7 @@ def test_the_edges_of_a_served_box_are_rounded_to_the_nearest_pixel(
 
 
 def test_padding_lies_outside_the_served_image() -> None:
-    whole = Picture(_plane(40, 30), (40, 30))
+    whole = Image(_plane(40, 30), (40, 30))
     assert whole.padded(_plane(60, 50), 8, 15).served_box == Box(0, 0, 40, 30)
     # The served box of a place within the padding may lie outside of the image.
     assert whole.padded(_plane(60, 50), 8, 15).served(Box(0, 0, 60, 50)) == Box(-8, -15, 60, 50)

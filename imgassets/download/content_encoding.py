@@ -9,27 +9,21 @@ from __future__ import annotations
 import re
 import zlib
 
-
-class TooLargeError(Exception):
-    """The body would be larger than allowed."""
+from imgassets.errors import BodyTooLargeError, ContentEncodingError
 
 
-class BrokenCodingError(Exception):
-    """The body cannot be decompressed."""
-
-
-def decoded(body: bytes, coding: str, max_bytes: int) -> bytes:
+def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Undo gzip or deflate.
 
     A body that is not compressed at all, whatever its header says, comes back as it is: servers
-    that say `gzip` of a plain picture exist. So does a body in another coding, which nobody asked
+    that say `gzip` of a plain picture exist. So does a body in another encoding, which nobody asked
     for; its inspection then says that it is no picture.
 
     Raises:
-        TooLargeError: more than `max_bytes` would come out; at most that much is ever held.
-        BrokenCodingError: the compressed data are cut off or damaged.
+        BodyTooLargeError: more than `max_bytes` would come out; at most that much is ever held.
+        ContentEncodingError: the compressed data are cut off or damaged.
     """
-    for name in reversed([part.strip().lower() for part in re.split(r"[,\n]", coding)]):
+    for name in reversed([part.strip().lower() for part in re.split(r"[,\n]", encoding)]):
         if name in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
             body = _inflate(body, 16 + zlib.MAX_WBITS, max_bytes)
         # RFC 1950: the low half of the first byte is 8, the first two bytes divide by 31.
@@ -43,9 +37,9 @@ def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
     try:
         data = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise BrokenCodingError(f"the compressed body is broken: {error}") from error
+        raise ContentEncodingError(f"the compressed body is broken: {error}") from error
     if len(data) > max_bytes:
-        raise TooLargeError(f"more than {max_bytes} bytes after decompression")
+        raise BodyTooLargeError(f"more than {max_bytes} bytes after decompression")
     if not unpacker.eof:
-        raise BrokenCodingError("the compressed body is cut off")
+        raise ContentEncodingError("the compressed body is cut off")
     return data

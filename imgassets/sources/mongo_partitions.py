@@ -10,12 +10,12 @@ from typing import Any
 from bson import DatetimeMS
 
 from imgassets.sources.changes import HELD_DAYS
-from imgassets.sources.listing import Oddity, odd_day, retailer_slug, today
+from imgassets.sources.listing import Anomaly, day_anomaly, retailer_slug, today
 from imgassets.sources.mongodb import MongoSource
 
 
 @dataclass(frozen=True)
-class Touching:
+class PartitionResolver:
     """Finds partitions.
 
     Attributes:
@@ -28,7 +28,7 @@ class Touching:
 
     @property
     def expressions(self) -> dict[str, Any]:
-        """What MongoDB computes of a document: `retailer`, and `day` or the oddity of its date."""
+        """What MongoDB computes of a document: `retailer`, and `day` or the anomaly of its date."""
         fields = self.source.source.fields
         absent = {"$in": [{"$type": f"${fields.date}"}, ["missing", "null", "undefined"]]}
         return {
@@ -36,12 +36,12 @@ class Touching:
             "day": {
                 "$ifNull": [
                     {"$dateTrunc": {"date": self.source.date_expression, "unit": "day"}},
-                    {"$cond": [absent, Oddity.NO_DATE, Oddity.INVALID_DATE]},
+                    {"$cond": [absent, Anomaly.NO_DATE, Anomaly.INVALID_DATE]},
                 ]
             },
         }
 
-    def partition(self, values: Mapping[str, Any]) -> str | tuple[Oddity, str]:
+    def partition(self, values: Mapping[str, Any]) -> str | tuple[Anomaly, str]:
         """The partition of a document, or why it has none, with what it has instead.
 
         Args:
@@ -50,16 +50,16 @@ class Touching:
         retailer, day = values.get("retailer"), values["day"]
         slug = retailer_slug(retailer)
         if slug is None:
-            return Oddity.NO_RETAILER, f"it is {retailer!r}"
+            return Anomaly.NO_RETAILER, f"it is {retailer!r}"
         if isinstance(day, str):
-            return Oddity(day), "see its date"
+            return Anomaly(day), "see its date"
         if not isinstance(day, dt.datetime):
             # A date that Python cannot hold, in milliseconds since 1970.
             ahead = isinstance(day, DatetimeMS) and int(day) > 0
-            return (Oddity.IN_FUTURE if ahead else Oddity.BEFORE_START_DATE), f"it is {day!r}"
+            return (Anomaly.IN_FUTURE if ahead else Anomaly.BEFORE_START_DATE), f"it is {day!r}"
         date = day.date()
-        oddity = odd_day(date, self.start_date)
+        anomaly = day_anomaly(date, self.start_date)
         held = date <= today() + dt.timedelta(days=HELD_DAYS)
-        if oddity is None or (oddity is Oddity.IN_FUTURE and held):
+        if anomaly is None or (anomaly is Anomaly.IN_FUTURE and held):
             return f"{date.isoformat()}|{slug}"
-        return oddity, f"it is dated {date}"
+        return anomaly, f"it is dated {date}"
