@@ -10,7 +10,6 @@ pictures in `images/<key>.<extension>`, the journal in `_journal/`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,16 +18,16 @@ from imgassets.download.adoption import adopt, superfluous
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
-from imgassets.download.report import Progress, ShardReport
+from imgassets.download.report import ReportBuilder, ShardReport
 from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.state import known, last_rows, read_state, rows_of
 from imgassets.download.urls import normalise, origin
 from imgassets.errors import InvalidUrlError, SettingsError
 from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
+from imgassets.progress import Progress
 from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder, write_table
 
-_PROGRESS_S = 5.0
 _POLL_S = 0.2
 
 
@@ -115,31 +114,30 @@ def download_shard(
         journal.mark_refresh(folder)
         before = rows_of(folder, [row for row in work if state.is_done(row)])
     client = _client(settings)
-    progress = Progress(shard, len(url_rows), len(url_rows) - len(work), before)
+    counter = ReportBuilder(before)
+    progress = Progress(shard, len(url_rows), log, before=len(url_rows) - len(work))
     writer = journal.JournalWriter(folder, shard)
     tasks, refused = _tasks(work, before)
     writer.add(refused)
-    progress.add(refused)
+    progress.add(refused, counter.add(refused))
     schedule = Schedule(tasks, _host_limits(settings))
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))
-    told = time.monotonic()
     with Pool(schedule, exchange, client, threads=threads, log=log) as pool:
         try:
+            pool.start()
             while (rows := pool.wait(_POLL_S)) is not None:
                 writer.add(rows)
-                progress.add(rows)
+                progress.add(rows, counter.add(rows))
                 writer.flush_if_due()
-                if time.monotonic() - told >= _PROGRESS_S:
-                    told = time.monotonic()
-                    log(progress.line)
+                progress.log_if_due()
         finally:
             # Also when Dagster interrupts this thread.
             pool.stop()
             writer.add(pool.rest())
             writer.flush()
-    log(progress.line)
-    return progress.report()
+    progress.log()
+    return counter.report()
 
 
 def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:

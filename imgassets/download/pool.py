@@ -25,7 +25,7 @@ _STOP_S = 1.0
 
 
 class Pool:
-    """Threads at work on a schedule; started by `with`, which also ends them."""
+    """Threads that work on a schedule, as a context manager that stops them at its end."""
 
     def __init__(
         self,
@@ -54,13 +54,16 @@ class Pool:
         ]
 
     def __enter__(self) -> Pool:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._client.close()
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Hand out no more tasks, break off what is on its way, and wait for the threads."""
@@ -69,7 +72,8 @@ class Pool:
             self._client.abort()
         deadline = time.monotonic() + _STOP_S
         for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                thread.join(max(deadline - time.monotonic(), 0))
 
     def wait(self, seconds: float) -> list[RawRow] | None:
         """Rows that came in so many seconds; none when there will be no more.

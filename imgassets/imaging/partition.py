@@ -15,6 +15,7 @@ from pathlib import Path
 from imgassets.imaging.worker_pool import processed
 from imgassets.imaging.worker_protocol import Job, row_without_image, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
+from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_table
 
@@ -90,15 +91,16 @@ def process_partition(
     if tasks:
         job = Job(raw_folder, folder, settings, hash_, model)
         processes = processes or min(_cores(), -(-len(tasks) // _WORTH_A_PROCESS))
-        progress = _Progress(len(tasks), log)
+        progress = Progress("processed_images", len(raw_rows), log, before=len(rows))
         try:
             for row in processed(tasks, job, processes, log=log, idle=journal.flush_if_due):
                 rows[row.key] = _or_earlier(row, earlier.get(row.key), there)
                 journal.add(rows[row.key])
-                progress.add(row)
+                progress.add([row], row.bytes or 0)
+                progress.log_if_due()
         finally:
             journal.flush()
-            progress.say()
+            progress.log()
 
     ordered = [rows[raw.key] for raw in raw_rows]
     write_table(folder, to_table(ordered, ProcessedRow))
@@ -213,27 +215,3 @@ class _Journal:
         # The oldest part first: what is left of it never ends with an old row.
         for name in sorted(self._folder.sizes()):
             self._folder.remove(name)
-
-
-class _Progress:
-    """A line every few seconds: done, failed, rate, time left."""
-
-    def __init__(self, total: int, log: Callable[[str], None]) -> None:
-        self._total, self._log = total, log
-        self._done = self._failed = 0
-        self._start = self._said = time.monotonic()
-
-    def add(self, row: ProcessedRow) -> None:
-        self._done += 1
-        self._failed += row.outcome != Outcome.OK
-        if time.monotonic() - self._said >= _EVERY_S:
-            self.say()
-
-    def say(self) -> None:
-        self._said = time.monotonic()
-        rate = self._done / max(self._said - self._start, 1e-9)
-        left = (self._total - self._done) / rate if rate else float("inf")
-        self._log(
-            f"{self._done} of {self._total} pictures processed, {self._failed} without a result, "
-            f"{rate:.1f} a second, {left:.0f} s left"
-        )

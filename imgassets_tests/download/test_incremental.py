@@ -301,7 +301,7 @@ def test_only_some_outcomes_are_tried_again(partition: Partition, server: Server
     assert len(plan(rows, partition.folder, 10)) == 1
 
 
-def test_a_report_names_the_slowest_hosts_the_retries_and_the_failures(
+def test_a_report_counts_outcomes_bytes_and_retries_and_names_the_slowest_hosts(
     partition: Partition, server: Server
 ) -> None:
     from imgassets_tests.download.server import in_turn, slow
@@ -313,7 +313,6 @@ def test_a_report_names_the_slowest_hosts_the_retries_and_the_failures(
         "no url",
     )
     (report,) = partition.reports
-    assert report.urls == 4
     assert report.outcomes == {"ok": 2, "invalid_url": 1, "http_error": 1}
     assert report.bytes == 2 * len(JPEG)
     assert report.retries == 1
@@ -324,9 +323,3 @@ def test_a_report_names_the_slowest_hosts_the_retries_and_the_failures(
     ]
     assert [(host.urls, host.failed) for host in report.slowest_hosts] == [(2, 0), (1, 1)]
     assert report.slowest_hosts[0].mean_ms >= 50
-    assert {(f.outcome, f.http_status, f.attempts) for f in report.failures} == {
-        ("invalid_url", None, 0),
-        ("http_error", 404, 1),
-    }
-    assert report.images_per_second > 0
-    assert report.megabytes_per_second > 0

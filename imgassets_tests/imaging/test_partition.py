@@ -262,7 +262,7 @@ def test_one_failing_picture_stops_no_other_and_is_tried_again(filled: Partition
     filled.lines.clear()
     filled.run(_own("fail_on_marked"))
     assert filled.lines[0] == "8 pictures are kept from an earlier run"
-    assert filled.lines[-1].startswith("1 of 1 pictures processed, 1 without a result")
+    assert filled.lines[-1].startswith("processed_images: 9 of 9 done, 1 failed; ")
 
 
 def test_pictures_that_crash_the_process_take_themselves_and_no_other(filled: Partition) -> None:
@@ -405,7 +405,7 @@ def test_a_file_that_is_no_model_stops_before_any_picture(
 
 def test_progress_ends_with_the_whole(filled: Partition) -> None:
     filled.run()
-    assert filled.lines[-1].startswith("8 of 8 pictures processed, 0 without a result")
+    assert filled.lines[-1].startswith("processed_images: 8 of 8 done, 0 failed; ")
 
 
 def test_a_partition_without_rows_gets_an_empty_manifest(tmp_path: Path, model: Path) -> None:

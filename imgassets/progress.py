@@ -1,0 +1,69 @@
+"""Counts finished rows, and logs a progress line every few seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from imgassets.manifests import Outcome, ProcessedRow, RawRow
+
+LOG_INTERVAL_S = 5.0
+
+
+class Progress:
+    """Counts finished rows, and logs a progress line every few seconds; for one thread."""
+
+    def __init__(
+        self,
+        task: str,
+        total: int,
+        log: Callable[[str], None],
+        *,
+        before: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            task: What is in progress; each line begins with it.
+            total: Number of rows to finish.
+            log: Takes the lines.
+            before: How many of these rows an earlier run finished.
+            clock: Seconds from any starting point.
+        """
+        self._task, self._total, self._log = task, total, log
+        self._before, self._clock = before, clock
+        self._done = self._failed = self._bytes = 0
+        self._started = self._logged_at = clock()
+
+    def add(self, rows: Iterable[RawRow | ProcessedRow], size: int) -> None:
+        """Count rows, and the bytes of the images that were downloaded or made for them."""
+        for row in rows:
+            self._done += 1
+            self._failed += row.outcome is not Outcome.OK
+        self._bytes += size
+
+    def log_if_due(self) -> None:
+        """Log a line if the last one is more than `LOG_INTERVAL_S` old."""
+        if self._clock() - self._logged_at >= LOG_INTERVAL_S:
+            self.log()
+
+    def log(self) -> None:
+        """Log a line: how many rows are done and have failed, images/s, MB/s, time left."""
+        self._logged_at = self._clock()
+        seconds = max(self._logged_at - self._started, 1e-3)
+        rate = self._done / seconds
+        done = self._before + self._done
+        left = _duration((self._total - done) / rate) if rate else "unknown time"
+        self._log(
+            f"{self._task}: {done} of {self._total} done, {self._failed} failed; "
+            f"{rate:.0f} images/s, {self._bytes / 1e6 / seconds:.1f} MB/s, {left} left"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
