@@ -6,6 +6,7 @@ Partitions have a Hive-style layout. The columns of a manifest are in `manifests
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -107,6 +108,18 @@ class Folder:
                 "then run the partition again: what was done is kept"
             ) from error
         return data
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 of a file's content, in hexadecimal.
+
+        Args:
+            name: the name of the file.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+            StorageError: the storage is not reachable or not readable.
+        """
+        return hashlib.sha256(self.read(name)).hexdigest()
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of every file, by name; empty if the folder does not exist.

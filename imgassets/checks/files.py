@@ -56,7 +56,7 @@ def _match(context: CheckContext, asset: str) -> CheckOutcome:
     seed = f"{context.date}|{context.retailer}"
     sampled = sample(same_size, context.options.checks.files_sample, seed)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="files") as pool:
-        checksums = list(pool.map(lambda row: _sha256(folder, str(row.path)), sampled))
+        checksums = list(pool.map(lambda row: _checksum(folder, str(row.path)), sampled))
     findings += [
         Finding(row.key, _CONTENT, folder, row.path)
         for row, sha256 in zip(sampled, checksums, strict=True)
@@ -102,9 +102,9 @@ def sample(
     return heapq.nsmallest(size, rows, key=rank)
 
 
-def _sha256(folder: Folder, path: str) -> str | None:
+def _checksum(folder: Folder, path: str) -> str | None:
     try:
-        return hashlib.sha256(folder.read(path)).hexdigest()
+        return folder.sha256(path)
     except FileNotFoundError:
         # Another run removed the file after the listing.
         return None

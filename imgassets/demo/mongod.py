@@ -62,18 +62,14 @@ class EmbeddedMongoStatus:
 
     Attributes:
         uri: Address of the server; None if it is not running.
-        pid: Process id of the server; None if it is not running.
+        pid: Process id of the server, which may not accept connections yet; None if it is not
+            running.
         binary: Binary that is running or would be started; None if there is none.
     """
 
     uri: str | None
     pid: int | None
     binary: Path | None
-
-    @property
-    def running(self) -> bool:
-        """Whether the process exists; it may not accept connections yet."""
-        return self.pid is not None
 
 
 @dataclass(frozen=True)

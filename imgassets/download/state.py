@@ -6,7 +6,6 @@ there in the right size, or was removed on purpose: one listing of the folder, n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -86,7 +85,7 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
             # A file that is there says more than the note that it went.
             whole = name in gone if name not in sizes else sizes[name] == size
             certain = is_journal or not doubtful or name not in sizes
-            if whole and (certain or _sha256(folder, path) == sha256):
+            if whole and (certain or folder.sha256(path) == sha256):
                 done[key] = url
                 if is_journal:
                     current.add(key)
@@ -122,7 +121,3 @@ def _manifest(folder: Folder, columns: Sequence[str] = RAW_IMAGES.names) -> pa.T
         return read_table(folder, columns=columns)
     except FileNotFoundError:
         return RAW_IMAGES.empty_table().select(columns)
-
-
-def _sha256(folder: Folder, path: str) -> str:
-    return hashlib.sha256(folder.read(path)).hexdigest()

@@ -26,6 +26,7 @@ import numpy as np
 
 from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.outline import Mask, Outline, Plane, around, faint, lines, trace
+from imgassets.imaging.resize import averaged
 
 _SIDE = 448  # the edges are looked for in a picture of at most this side
 _LEAST = 16  # pixels: of a smaller picture nothing can be said
@@ -73,7 +74,7 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
         return None
     scale = min(1.0, _SIDE / max(height, width))
     size = max(2, round(width * scale)), max(2, round(height * scale))
-    small = pixels if scale == 1 else _resized(pixels, size)
+    small = pixels if scale == 1 else averaged(pixels, size)
     outline = trace(small)
     rough = outline.roughness >= _ROUGH
     smooth = _box_of_smooth(outline.slopes) if rough else None
@@ -93,10 +94,6 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     box = _with_faint(tried[-1], outline, relaxed)
     box = _unless_unsure(box, small[: outline.size[1], : outline.size[0]])
     return _scaled(_to_close_edges(box, size), size, (width, height)), outline.threshold * relaxed
-
-
-def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _with_faint(box: Box, outline: Outline, relaxed: float) -> Box:

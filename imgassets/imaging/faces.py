@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from imgassets.errors import ModelError
 from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.models import ensure_config
+from imgassets.imaging.resize import averaged
 from imgassets.imaging.yunet import DIVISOR, padded_area, shared_network
 from imgassets.settings import FaceSettings
 
@@ -276,9 +277,10 @@ def _shrunk(pixels: Pixels, factor: int) -> Pixels:
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if size == pixels.shape[1::-1]:
         return pixels
-    # A little smaller, both serve; the area filter takes ten times as long.
-    how = cv2.INTER_AREA if size[0] < _LITTLE * pixels.shape[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, size, interpolation=how), np.uint8)
+    if size[0] < _LITTLE * pixels.shape[1]:
+        return averaged(pixels, size)
+    # Slightly smaller: linear interpolation serves as well, in a tenth of the time.
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _moved(face: Face, across: float, down: float, x: float = 0, y: float = 0) -> Face:
@@ -337,7 +339,7 @@ class Res10:
         """See `FaceDetector`. Stretched to a square, which finds more than keeping proportions."""
         height, width = pixels.shape[:2]
         size = self._SIDE, self._SIDE
-        small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        small = averaged(pixels, size)
         self._network.setInput(cv2.dnn.blobFromImage(small, 1.0, size, self._MEAN))
         found = np.asarray(self._network.forward()).reshape(-1, 7)
         return [

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgassets.imaging.image import Box, Pixels
+from imgassets.imaging.resize import averaged
 
 Plane: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -119,7 +120,7 @@ def trace(pixels: Pixels) -> Outline:
     pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
     height, width = pixels.shape[:2]
     half = width // 2, height // 2
-    small = cv2.resize(pixels, half, interpolation=cv2.INTER_AREA)
+    small = averaged(pixels, half)
     planes = [_derived(part) for part in cv2.split(cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb))]
     light, colour = _steeper(planes[0]), np.maximum(_steeper(planes[1]), _steeper(planes[2]))
     # Rounding both to 8 bits first costs less than the larger of them in 16.

@@ -61,12 +61,22 @@ def shrunk(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """
     shares = size[0] / pixels.shape[1], size[1] / pixels.shape[0]
     if min(shares) <= 0.5:
-        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return averaged(pixels, size)
     if min(shares) < _LINEAR:
         across, down = _softening(shares[0]), _softening(shares[1])
         soft = cv2.sepFilter2D(pixels, -1, across, down, borderType=cv2.BORDER_REPLICATE)
         pixels = np.asarray(soft, np.uint8)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def averaged(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Shrink by OpenCV's area filter: each new pixel is the mean of those that it covers.
+
+    Args:
+        pixels: height x width x 3, uint8.
+        size: The new width and height, in pixels.
+    """
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _softening(share: float) -> NDArray[np.float32]:
