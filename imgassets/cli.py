@@ -66,7 +66,7 @@ def sync() -> None:
         from imgassets.defs.instance import open_instance
         from imgassets.defs.partitions import RETAILERS
         from imgassets.defs.sync import register_retailers
-        from imgassets.sources.listing import conflict
+        from imgassets.sources.listing import conflict_message
 
         inventory = open_source(settings, mongodb_address).inventory()
         with open_instance() as instance:
@@ -92,7 +92,7 @@ def sync() -> None:
     for anomaly, count in inventory.report.counts.items():
         console.print(f"{count} documents belong to no partition: {anomaly}")
     for slug, names in inventory.conflicts.items():
-        click.echo(f"Error: {conflict(slug, names)}", err=True)
+        click.echo(f"Error: {conflict_message(slug, names)}", err=True)
     if inventory.conflicts:
         sys.exit(1)
 

@@ -59,8 +59,8 @@ def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
 def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
     from imgassets.errors import SourceError
     from imgassets.sources.factory import open_source
-    from imgassets.sources.listing import conflict
-    from imgassets.sources.mongodb import MongoSource, masked
+    from imgassets.sources.listing import conflict_message
+    from imgassets.sources.mongodb import MongoSource, mask_uri
 
     addresses: list[str] = []
 
@@ -77,7 +77,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
     location = settings.source.csv_path or settings.source.function or ""
     if addresses:
         collection = f"{settings.source.database}.{settings.source.collection}"
-        location = f"{masked(addresses[-1])} {collection}"
+        location = f"{mask_uri(addresses[-1])} {collection}"
     total = sum(inventory.documents.values())
     if total:
         retailers = f"{len(inventory.names)} retailers, {len(inventory.documents)} partitions"
@@ -90,7 +90,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
             "source.collection, source.fields and start_date",
         )
     for slug, names in inventory.conflicts.items():
-        yield Diagnosis("source", "error", conflict(slug, names))
+        yield Diagnosis("source", "error", conflict_message(slug, names))
     for anomaly, count in inventory.report.counts.items():
         example = next(e for e in inventory.report.examples if e[0] is anomaly)
         yield Diagnosis(

@@ -106,7 +106,7 @@ def test_sync_reports_conflicting_retailer_names_and_registers_the_others(
     ("options", "variables", "message"),
     [
         ({}, {"MONGODB_URI": "mongodb://u:s3cret@127.0.0.1:9"}, "cannot be reached"),
-        ({}, {"MONGODB_URI": "mongo//nowhere"}, "MONGODB_URI is no address of a MongoDB"),
+        ({}, {"MONGODB_URI": "mongo//nowhere"}, "MONGODB_URI is not a valid MongoDB address"),
         ({"download": {"threads": 0}}, {}, "config.yaml: download.threads: got 0; input should"),
         ({}, {"IMGASSETS_CONFIG": "absent.yaml"}, "absent.yaml, which cannot be read"),
         ({"source": {"kind": "csv", "csv_path": "absent.csv"}}, {}, "absent.csv cannot be read"),

@@ -82,16 +82,16 @@ def _scan(
 ) -> dg.SensorResult:
     """Read the changes since the last tick, and request runs for the partitions that are due."""
     from imgassets.errors import SourceError
-    from imgassets.sources.changes import due, look, read_cursor
+    from imgassets.sources.changes import due_partitions, read_cursor, scan
     from imgassets.sources.listing import today
-    from imgassets.sources.mongo_changes import READ_SECONDS, follow
+    from imgassets.sources.mongo_changes import READ_SECONDS, open_changes
 
     options, began, now = scope.settings.sensor, time.monotonic(), time.time()
-    changes = follow(scope.settings, mongodb.address())
-    with changes.in_time():
+    changes = open_changes(scope.settings, mongodb.address())
+    with changes.time_limit():
         cursor = read_cursor(context.cursor) if context.cursor else None
-        if cursor is None or cursor.source != changes.name:
-            cursor, names = changes.start(now), changes.names()
+        if cursor is None or cursor.source != changes.source_name:
+            cursor, names = changes.initial_cursor(now), changes.retailer_names()
             return _sensor_result(
                 context,
                 scope,
@@ -99,32 +99,32 @@ def _scan(
                 ready={},
                 names=names,
                 skip_message=(
-                    f"first scan of {changes.name}: {len(names)} retailers, "
+                    f"first scan of {changes.source_name}: {len(names)} retailers, "
                     f"{len(cursor.pending)} partitions waiting for a run"
                 ),
             )
-        found = look(
+        result = scan(
             cursor,
             changes.pages,
             now=now,
             out_of_time=lambda: time.monotonic() - began > READ_SECONDS,
         )
-        for note in found.notes:
+        for note in result.notes:
             context.log.warning(note)
-        ready = due(found, options, now=now, today=today())
+        ready = due_partitions(result, options, now=now, today=today())
         try:
-            names = changes.names() if ready else {}
+            names = changes.retailer_names() if ready else {}
         except SourceError as error:
             # Keep the new cursor: the changes were read, and stay due at the next tick.
             return _sensor_result(
-                context, scope, found.cursor, ready={}, names={}, skip_message=str(error)
+                context, scope, result.cursor, ready={}, names={}, skip_message=str(error)
             )
-    waiting = len(found.cursor.pending)
+    waiting = len(result.cursor.pending)
     skip_message = (
         f"{waiting} changed partitions are waiting until they settle" if waiting else "no changes"
     )
     return _sensor_result(
-        context, scope, found.cursor, ready=ready, names=names, skip_message=skip_message
+        context, scope, result.cursor, ready=ready, names=names, skip_message=skip_message
     )
 
 
@@ -148,14 +148,16 @@ def _sensor_result(
             partitions are not run.
         skip_message: the skip reason of the tick if no run is requested.
     """
-    from imgassets.sources.changes import requested, run_key
-    from imgassets.sources.listing import conflict
+    from imgassets.sources.changes import remove_requested, run_key
+    from imgassets.sources.listing import conflict_message
 
     conflicts = {slug: same for slug, same in names.items() if len(same) > 1}
     for slug, same in conflicts.items():
         # The partitions stay in the cursor until the names in the source are corrected.
-        context.log.error(conflict(slug, same))
-    allowed = {name: touch for name, touch in ready.items() if name.split("|")[1] not in conflicts}
+        context.log.error(conflict_message(slug, same))
+    allowed = {
+        name: pending for name, pending in ready.items() if name.split("|")[1] not in conflicts
+    }
     runs = dict(list(allowed.items())[: scope.settings.sensor.max_runs])
     known = scope.registered_retailers(context.instance)
     found = {name.split("|")[1] for name in runs} | set(names) - set(conflicts)
@@ -164,13 +166,13 @@ def _sensor_result(
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
-                run_key=run_key(name, touch), partition_key=Partition(*name.split("|")).key
+                run_key=run_key(name, pending), partition_key=Partition(*name.split("|")).key
             )
-            for name, touch in runs.items()
+            for name, pending in runs.items()
         ],
         skip_reason=None if runs else dg.SkipReason(skip_message),
         dynamic_partitions_requests=[add_request] if new else [],
-        cursor=requested(cursor, runs).to_json(),
+        cursor=remove_requested(cursor, runs).to_json(),
     )
 
 

@@ -1,1 +1,1 @@
-"""Product documents to URL rows: MongoDB, a CSV file, a function of your own. No Dagster."""
+"""Sources: read product documents (MongoDB, CSV, Python function) and make URL rows; no Dagster."""

@@ -1,11 +1,10 @@
-"""Which partitions were touched since the last look, and which of them are due for a run.
+"""Decides which changed partitions are due for a run, and stores the sensor's state in a cursor.
 
-Here lives what the sensor remembers between two looks, and the rules over it: pure functions, no
-MongoDB, no Dagster. Where touches come from is in `mongo_changes`.
+Pure functions: no MongoDB and no Dagster. Changes are read in `mongo_changes`.
 
-A touched partition waits until it has been quiet for a while, since a scraper writes for minutes
-or hours and each run costs seconds. It waits in the cursor: whatever happens to a look, a touch is
-either read again or remembered.
+Scrapers write for minutes or hours and each run costs seconds, so a changed partition waits until
+its documents no longer change. It waits in the cursor: if a scan fails, its changes are either in
+the cursor already or are read again by the next scan.
 """
 
 from __future__ import annotations
@@ -21,64 +20,65 @@ from imgassets.errors import SourceError
 from imgassets.settings import SensorSettings
 from imgassets.sources.listing import SourceReport
 
-# Documents dated ahead of today wait for their day. A date further ahead is a mistake more often
-# than a plan, and each one would stay in the cursor for ever.
-HELD_DAYS = 31
+# Partitions of documents dated in the future wait for their day. Dates further ahead are more often
+# mistakes than plans, and each such partition would stay in the cursor for years.
+MAX_DAYS_AHEAD = 31
 
 PartitionName = str
-"""`2026-01-31|zara`, as Dagster knows the partition."""
+"""Dagster's partition key, such as `2026-01-31|zara`."""
 
 
 @dataclass(frozen=True)
 class PendingPartition:
-    """A partition that waits for its run.
+    """A changed partition that waits for its run.
 
     Attributes:
-        position: names its last change; the same change always has the same.
-        first: when its first change since the last run was seen, in seconds since 1970.
-        last: when its last change was seen.
+        change_id: Id of its last change; reading the same change again gives the same id.
+        first_seen: When the first change since its last run was read, in seconds since 1970.
+        last_seen: When its last change was read, in seconds since 1970.
     """
 
-    position: str
-    first: float
-    last: float
+    change_id: str
+    first_seen: float
+    last_seen: float
 
 
 @dataclass(frozen=True)
 class StreamPosition:
-    """Up to where the documents were read. What the fields mean is `mongo_changes`' business.
+    """The position up to which changes were read; `mongo_changes` and `mongo_poll` maintain it.
 
     Attributes:
-        until: all that was written before was read (the server's clock, seconds since 1970).
-        token: where the change stream goes on, if there is one.
-        began: when the sweep began that is not finished, if there is one.
-        next: where that sweep goes on.
-        window: number and checksum of the documents by bin, day and retailer, as last polled.
+        read_until: Server time before which all changes were read, in seconds since 1970.
+        token: Resume token of the change stream; None without a change stream.
+        poll_started: Start of the poll that is not complete, in seconds since 1970; None if there
+            is no such poll.
+        poll_next: Where that poll continues on the index, in seconds since 1970.
+        bins: `(count, checksum)` of the documents by bin, day and retailer, as last polled.
     """
 
-    until: float
+    read_until: float
     token: str | None = None
-    began: float | None = None
-    next: float | None = None
-    window: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    poll_started: float | None = None
+    poll_next: float | None = None
+    bins: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """All that the sensor remembers.
+    """The state of the sensor between two ticks.
 
     Attributes:
-        source: which collection this is about; about another one, it means nothing.
-        place: up to where it was read.
-        pending: the partitions that wait for their run.
+        source: Name of the collection; the cursor is invalid for any other collection.
+        position: Position up to which the collection's changes were read.
+        pending: Partitions that wait for their run.
     """
 
     source: str
-    place: StreamPosition
+    position: StreamPosition
     pending: Mapping[PartitionName, PendingPartition] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text that Dagster keeps."""
+        """The cursor as JSON text, which Dagster stores."""
         return _CURSOR.dump_json(self).decode()
 
 
@@ -86,10 +86,10 @@ _CURSOR = TypeAdapter(Cursor)
 
 
 def read_cursor(text: str) -> Cursor:
-    """The cursor of a text that `Cursor.to_json` made.
+    """Parse the text that `Cursor.to_json` wrote.
 
     Raises:
-        SourceError: it is none.
+        SourceError: The text is not a valid cursor.
     """
     try:
         return _CURSOR.validate_json(text)
@@ -102,29 +102,29 @@ def read_cursor(text: str) -> Cursor:
 
 @dataclass(frozen=True)
 class Page:
-    """What was read at once.
+    """The changes of one read.
 
     Attributes:
-        place: where the next page begins.
-        touched: the partitions of the changed documents, each with the position of its last change.
-        more: whether there is a next page.
-        note: what a person should know of the reading, if anything.
+        position: Position at which the next page starts.
+        changed: The partitions of the changed documents, each with the id of its last change.
+        more: Whether there is a next page.
+        note: Warning for the sensor's log, if there is one.
     """
 
-    place: StreamPosition
-    touched: Mapping[PartitionName, str]
+    position: StreamPosition
+    changed: Mapping[PartitionName, str]
     more: bool
     note: str | None = None
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What one look found.
+    """The result of one scan.
 
     Attributes:
-        cursor: what to remember.
-        caught_up: whether nothing was left to read when it ended.
-        notes: what a person should know.
+        cursor: The cursor after the scan.
+        caught_up: Whether all changes were read.
+        notes: Warnings for the sensor's log.
     """
 
     cursor: Cursor
@@ -132,99 +132,110 @@ class Scan:
     notes: list[str]
 
 
-def look(
+def scan(
     cursor: Cursor,
     pages: Callable[[StreamPosition], Iterator[Page]],
     *,
     now: float,
     out_of_time: Callable[[], bool],
 ) -> Scan:
-    """Read pages until nothing is left or the time is up; what was read stays read.
+    """Read pages until all changes are read or the time is up.
 
     Args:
-        cursor: what is remembered.
-        pages: reads on from a place, and ends where nothing is left.
-        now: seconds since 1970.
-        out_of_time: asked after each page.
+        cursor: The cursor after the last scan.
+        pages: Yields the pages of changes after a position.
+        now: Current time in seconds since 1970.
+        out_of_time: Returns whether to stop; called after each page.
 
     Raises:
-        SourceError: nothing could be read.
+        SourceError: The first page cannot be read.
     """
     notes: list[str] = []
-    caught_up, read = True, 0
+    caught_up, pages_read = True, 0
     try:
-        for page in pages(cursor.place):
-            caught_up, read = not page.more, read + 1
-            pending = _touched(cursor.pending, page.touched, now)
-            cursor = replace(cursor, place=page.place, pending=pending)
+        for page in pages(cursor.position):
+            caught_up, pages_read = not page.more, pages_read + 1
+            pending = _add_pending(cursor.pending, page.changed, now)
+            cursor = replace(cursor, position=page.position, pending=pending)
             if page.note:
                 notes.append(page.note)
             if out_of_time():
                 break
     except SourceError as error:
-        if not read:
+        if not pages_read:
             raise
-        # What was read before is kept, or a slow server would never get anywhere.
+        # Keep the pages that were read; otherwise scans of a slow server would make no progress.
         caught_up = False
         notes.append(str(error))
     return Scan(cursor, caught_up, notes)
 
 
-def _touched(
+def _add_pending(
     pending: Mapping[PartitionName, PendingPartition],
-    touched: Mapping[PartitionName, str],
+    changed: Mapping[PartitionName, str],
     now: float,
 ) -> dict[PartitionName, PendingPartition]:
     result = dict(pending)
-    for name, position in touched.items():
-        first = result[name].first if name in result else now
-        result[name] = PendingPartition(position, first, now)
+    for name, last_change in changed.items():
+        first_seen = result[name].first_seen if name in result else now
+        result[name] = PendingPartition(last_change, first_seen, now)
     return result
 
 
-def due(
-    found: Scan, options: SensorSettings, *, now: float, today: dt.date
+def due_partitions(
+    result: Scan, options: SensorSettings, *, now: float, today: dt.date
 ) -> dict[PartitionName, PendingPartition]:
-    """The partitions whose run should be requested now, those that wait longest first.
+    """Find the pending partitions whose run should be requested now.
 
-    A partition is due once it was quiet for `settle_s`, which is only known when all was read, or
-    has waited for `max_wait_s`. One dated ahead waits for its day, which has no partition yet.
+    A partition is due if all changes were read and it did not change for `settle_s` seconds, or if
+    it has waited for `max_wait_s` seconds. A partition dated in the future, which does not exist
+    yet, waits for its day.
+
+    Args:
+        result: The result of the scan.
+        options: The settings of the sensor.
+        now: Current time in seconds since 1970.
+        today: Current day in UTC.
+
+    Returns:
+        The partitions that are due, the longest waiting first.
     """
     last_day = today.isoformat()
     ready = {
-        name: touch
-        for name, touch in found.cursor.pending.items()
+        name: pending
+        for name, pending in result.cursor.pending.items()
         if name.split("|")[0] <= last_day
         and (
-            now - touch.first >= options.max_wait_s
-            or (found.caught_up and now - touch.last >= options.settle_s)
+            now - pending.first_seen >= options.max_wait_s
+            or (result.caught_up and now - pending.last_seen >= options.settle_s)
         )
     }
-    return dict(sorted(ready.items(), key=lambda item: (item[1].first, item[0])))
+    return dict(sorted(ready.items(), key=lambda item: (item[1].first_seen, item[0])))
 
 
-def requested(cursor: Cursor, names: Mapping[PartitionName, PendingPartition]) -> Cursor:
-    """The cursor when the runs of these partitions were requested."""
-    rest = {name: touch for name, touch in cursor.pending.items() if name not in names}
-    return replace(cursor, pending=rest)
+def remove_requested(cursor: Cursor, names: Mapping[PartitionName, PendingPartition]) -> Cursor:
+    """Remove the partitions whose runs were requested from the cursor."""
+    waiting = {name: pending for name, pending in cursor.pending.items() if name not in names}
+    return replace(cursor, pending=waiting)
 
 
-def run_key(name: PartitionName, touch: PendingPartition) -> str:
-    """Names the run for one state of a partition: a repeated look asks for no second run."""
-    return f"{name}@{touch.position}"
+def run_key(name: PartitionName, pending: PendingPartition) -> str:
+    """The run key of a partition's last change; a repeated scan cannot request a second run."""
+    return f"{name}@{pending.change_id}"
 
 
-def position(*parts: object) -> str:
-    """A short name for a place in the changes; equal parts give an equal name."""
+def change_id(*parts: object) -> str:
+    """A short id of a change; equal parts give equal ids."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
 def unpartitioned_message(report: SourceReport) -> str | None:
-    """A sentence on the changed documents that have no partition, or none where all have one."""
+    """The warning about changed documents that have no partition; None if all have one."""
     if not report.counts:
         return None
     counts = ", ".join(f"{count} {anomaly}" for anomaly, count in report.counts.items())
     anomaly, document, detail = report.examples[0]
     return (
-        f"changed documents without a partition: {counts}; one is {document} ({anomaly}: {detail})"
+        f"changed documents without a partition: {counts}; for example {document} "
+        f"({anomaly}: {detail})"
     )

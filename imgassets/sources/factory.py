@@ -1,4 +1,4 @@
-"""Opens the source that the settings name, and reads MongoDB's address from the environment."""
+"""Opens the source that the settings select, and reads MongoDB's address from the environment."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MONGODB_VARIABLE = "MONGODB_URI"
 
 
 def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
-    """The source of product documents.
+    """Open the source of product documents.
 
     Args:
-        settings: names the source.
-        mongodb_uri: gives the address of MongoDB; called only where the source is one.
+        settings: Settings whose `source` section selects the source.
+        mongodb_uri: Returns the address of MongoDB; called only if `source.kind` is `mongodb`.
 
     Raises:
-        SourceError: the source does not exist.
+        SourceError: The source cannot be opened.
     """
     match settings.source.kind:
         case "mongodb":
@@ -38,16 +38,16 @@ def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
 
 
 def mongodb_address() -> str:
-    """The address in `MONGODB_URI`; it holds a password, so it is not a setting.
+    """The address in `MONGODB_URI`. It contains a password, so it is not a setting.
 
     Raises:
-        SourceError: the variable is not set.
+        SourceError: The variable is not set.
     """
     address = os.environ.get(MONGODB_VARIABLE, "").strip()
     if not address:
         raise SourceError(
             f"{MONGODB_VARIABLE} is not set; set it to the address of your MongoDB, for example "
-            "mongodb://user:password@host:27017/ (`imgassets db start` starts one for trying out, "
-            "and prints the address to export)"
+            "mongodb://user:password@host:27017/ (`imgassets db start` starts a local MongoDB to "
+            "try imgassets out, and prints the address to export)"
         )
     return address

@@ -1,7 +1,7 @@
-"""What every source yields: the URL rows of a partition, and an report of what was odd.
+"""The common part of all sources: the `Source` protocol, URL rows, keys, slugs and anomalies.
 
-Here live keys, slugs and days, which must be the same whatever the source. How documents are read
-is in `mongodb` and `table`.
+Keys, slugs and days must be the same for all sources, so they are made here only. Documents are
+read in `mongodb` and `table`.
 """
 
 from __future__ import annotations
@@ -23,38 +23,43 @@ MAX_EXAMPLES = 20
 
 
 class Anomaly(StrEnum):
-    """What can be odd about a document. Each is counted and reported; nothing is dropped silently.
+    """The kinds of anomalies of a document. Each is counted and reported, never dropped silently.
 
-    Of documents with several retailers, dates or lists the first reason in this order counts.
+    A document that has no partition for several reasons is counted for the first one in this order.
     """
 
     NO_RETAILER = "no_retailer"
-    """No name, one that is no text, or one without a letter or digit."""
+    """The name is missing, not text, or contains no letter or digit."""
     NO_DATE = "no_date"
-    """No date, and no ObjectId whose creation time could stand in."""
+    """There is neither a date nor an ObjectId with a creation time."""
     INVALID_DATE = "invalid_date"
-    """Something is there, but it is neither a date nor an ISO 8601 text."""
+    """The value is neither a date nor ISO 8601 text."""
     BEFORE_START_DATE = "before_start_date"
+    """Dated before `start_date`, the first day that has a partition."""
     IN_FUTURE = "in_future"
-    """Dated after today (UTC); its partition does not exist yet."""
+    """Dated after today (UTC); the partition does not exist yet."""
     NO_IMAGES = "no_images"
-    """No list of URLs, or an empty one."""
+    """The list of URLs is missing or empty."""
     NON_STRING_URL = "non_string_url"
-    """An entry of the list that is no text, or an empty one; the document's others count."""
+    """An entry of the list is empty or not text; the other entries become rows."""
     DUPLICATE_URL = "duplicate_url"
-    """A URL that the same document lists twice: it becomes one row."""
+    """The document lists a URL more than once; it becomes one row."""
 
 
 @dataclass
 class SourceReport:
-    """How many documents were odd and why, with a few examples of each."""
+    """The anomalies of documents.
+
+    Attributes:
+        counts: Number of anomalies of each kind.
+        examples: `(anomaly, document id, detail)`, at most `MAX_EXAMPLES` of each kind.
+    """
 
     counts: Counter[Anomaly] = field(default_factory=Counter)
     examples: list[tuple[Anomaly, str, str]] = field(default_factory=list)
-    """`(anomaly, document id, detail)`, at most `MAX_EXAMPLES` of each anomaly."""
 
     def add(self, anomaly: Anomaly, document_id: str, detail: str) -> None:
-        """Count one anomaly and keep it as an example while there are few."""
+        """Count an anomaly, and keep it as an example if there are fewer than `MAX_EXAMPLES`."""
         if self.counts[anomaly] < MAX_EXAMPLES:
             self.examples.append((anomaly, document_id, detail[:200]))
         self.counts[anomaly] += 1
@@ -62,7 +67,13 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class Listing:
-    """The URL rows of one partition."""
+    """The contents of one partition.
+
+    Attributes:
+        rows: The URL rows, sorted by document and position.
+        documents: Number of documents.
+        report: Anomalies of the documents.
+    """
 
     rows: list[UrlRow]
     documents: int
@@ -71,13 +82,14 @@ class Listing:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What the whole source holds.
+    """The retailers and days of the whole source.
 
     Attributes:
-        names: the retailers' names as the documents have them, by slug.
-        documents: number of documents by `(slug, day)`, for days that have a partition.
-        conflicts: slugs that several names fall on; they are in neither of the above.
-        report: documents that have no partition, and why.
+        names: The retailers' names, as in the documents, by slug.
+        documents: Number of documents by `(slug, day)`, for days that have a partition.
+        conflicts: The names by slug, for slugs that several names share. These slugs are in neither
+            `names` nor `documents`.
+        report: Documents that have no partition, and why.
     """
 
     names: dict[str, str]
@@ -87,45 +99,57 @@ class Inventory:
 
 
 class Source(Protocol):
-    """Where product documents come from."""
+    """A source of product documents."""
 
     def listing(self, date: str, retailer: str) -> Listing:
-        """The URL rows of one partition.
+        """Read the URL rows of one partition.
+
+        Args:
+            date: Day of the partition in UTC, `YYYY-MM-DD`.
+            retailer: Slug of the retailer.
 
         Raises:
-            SourceError: the source cannot be read, or does not know the retailer.
+            SourceError: The source cannot be read, has no such retailer, or has several names for
+                it.
         """
 
     def inventory(self) -> Inventory:
-        """Retailers and days of the whole source.
+        """Read the retailers and days of the whole source.
 
         Raises:
-            SourceError: the source cannot be read.
+            SourceError: The source cannot be read.
         """
 
 
 def retailer_slug(name: object) -> str | None:
-    """The partition key of a retailer's name (`[a-z0-9-]`); none where nothing is left of it."""
+    """The slug of a retailer's name (`[a-z0-9-]`); None if the name has no letter or digit."""
     return slugify(name, max_length=64) or None if isinstance(name, str) else None
 
 
-def conflict(slug: str, names: list[str]) -> str:
-    """The sentence for two names that fall on one slug."""
-    told = " and ".join(repr(name) for name in sorted(names))
+def conflict_message(slug: str, names: list[str]) -> str:
+    """The error message for several names that share one slug."""
+    quoted = " and ".join(repr(name) for name in sorted(names))
     return (
-        f"retailers {told} both become the partition {slug!r}; give them one name in the "
+        f"retailers {quoted} both become the partition {slug!r}; give them one name in the "
         "documents, or leave one out with source.query"
     )
 
 
-def unknown_retailer(slug: str, known: Mapping[str, object]) -> SourceError:
-    """The error for a partition whose retailer the source does not have."""
-    others = ", ".join(sorted(known)[:20]) or "none at all"
-    return SourceError(f"the source has no document of retailer {slug!r}; it has: {others}")
+def unknown_retailer_error(slug: str, known: Mapping[str, object]) -> SourceError:
+    """The error for a partition whose retailer is not in the source.
+
+    Args:
+        slug: Slug of the partition's retailer.
+        known: The retailers of the source, by slug.
+    """
+    slugs = ", ".join(sorted(known)[:20]) or "none"
+    return SourceError(
+        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}"
+    )
 
 
 def day_anomaly(day: dt.date, start_date: dt.date) -> Anomaly | None:
-    """Why a day has no partition, or none where it has one."""
+    """The reason why a day has no partition; None if it has one."""
     if day < start_date:
         return Anomaly.BEFORE_START_DATE
     if day > today():
@@ -134,16 +158,16 @@ def day_anomaly(day: dt.date, start_date: dt.date) -> Anomaly | None:
 
 
 def today() -> dt.date:
-    """The current day in UTC, the last one that has a partition."""
+    """The current day in UTC, which is the last day that has a partition."""
     return dt.datetime.now(dt.UTC).date()
 
 
-def picture_key(document_id: str, product_id: str, position: int, url: str) -> str:
-    """A stable name for a picture: unique in its partition, safe as a file name anywhere.
+def image_key(document_id: str, product_id: str, position: int, url: str) -> str:
+    """Make the key of an image: stable, unique in its partition, and safe as a file name.
 
-    The readable part (product and position) may be the same for two pictures; the hash, over all
-    that tells them apart, is not: 64 bits, so that of ten million pictures two share a key with a
-    probability of 3 in a million.
+    Two images can have the same readable part (product and position). The 64-bit hash of all four
+    arguments makes the key unique: among ten million images, the probability that any two share a
+    key is 3 in a million.
     """
     identity = "\0".join((document_id, product_id, str(position), url))
     digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -159,15 +183,18 @@ def document_rows(
     retailer: str,
     report: SourceReport,
 ) -> list[UrlRow]:
-    """The rows of one document; what is odd about its list is reported to the report.
+    """Make the URL rows of one document, and add the anomalies of its list to the report.
 
     Args:
-        document_id: names the document.
-        product_id: names the product.
-        images: what the document has as its list; a single URL counts as a list of one.
-        date: day of the document, `YYYY-MM-DD`.
-        retailer: slug of the retailer.
-        report: takes the anomalies.
+        document_id: Id of the document.
+        product_id: Id of the product.
+        images: The document's list of URLs; a single URL is treated as a list of one.
+        date: Day of the document in UTC, `YYYY-MM-DD`.
+        retailer: Slug of the retailer.
+        report: The report that receives the anomalies.
+
+    Returns:
+        One row per distinct URL, in the order of the list.
     """
     entries = [images] if isinstance(images, str) else images
     if not isinstance(entries, list | tuple) or not entries:
@@ -182,7 +209,7 @@ def document_rows(
             report.add(Anomaly.DUPLICATE_URL, document_id, url)
         else:
             rows[url] = UrlRow(
-                key=picture_key(document_id, product_id, position, url),
+                key=image_key(document_id, product_id, position, url),
                 url=url,
                 retailer=retailer,
                 date=date,
@@ -193,17 +220,22 @@ def document_rows(
     return list(rows.values())
 
 
-def finished(rows: list[UrlRow], documents: int, report: SourceReport) -> Listing:
-    """The listing, in an order that does not depend on how the source was read.
+def build_listing(rows: list[UrlRow], documents: int, report: SourceReport) -> Listing:
+    """Sort the rows of a partition, so that their order does not depend on the order of reading.
+
+    Args:
+        rows: The rows of all documents; sorted in place.
+        documents: Number of documents.
+        report: Anomalies of the documents.
 
     Raises:
-        SourceError: two rows have one key, so that a picture would overwrite another.
+        SourceError: Two rows have the same key, so one image would overwrite the other.
     """
     rows.sort(key=lambda row: (row.document_id, row.position, row.key))
     repeated = [key for key, count in Counter(row.key for row in rows).items() if count > 1]
     if repeated:
         raise SourceError(
-            f"{len(repeated)} keys stand for two pictures each, for example {repeated[0]!r}: "
-            "the same document was read twice; check the source for repeated ids"
+            f"{len(repeated)} image keys are not unique, for example {repeated[0]!r}: the same "
+            "document was read twice; check the source for repeated ids"
         )
     return Listing(rows, documents, report)

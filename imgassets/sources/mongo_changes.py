@@ -1,27 +1,28 @@
-"""Documents of MongoDB that were inserted or changed, read on from where the last look ended.
+"""Reads which documents of MongoDB were inserted or changed since the last scan.
 
-Here live the two ways of following a collection. What touched partitions wait for is in `changes`.
+Two methods: a change stream, and a poll (`mongo_poll`). How changed partitions wait for their run
+is in `changes`.
 
-**A change stream** is used where there is one (replica sets, sharded clusters, the embedded
-MongoDB). It was tried beside the poll, on the embedded MongoDB 6.0 and two cores:
+**The change stream** is used on replica sets, sharded clusters and the embedded MongoDB. Compared
+with the poll, on the embedded MongoDB 6.0 and two cores:
 
-- 100,000 inserts and 20,000 updates are read in 1.6 s and looked up in 0.5 s; the poll groups
-  100,000 documents in 0.3 s, but reads the last hour again at each look.
-- It sees what no index shows: a document changed in place, whose date and ObjectId stay, and one
-  that arrives with an old ObjectId. Its order is the server's, so that neither writers' clocks nor
-  equal timestamps matter, and its resume token is an exact cursor.
-- It ends where the server forgot the token (the sensor was off for longer than the oplog reaches).
-  That is noticed, and the gap is swept by the poll.
+- 100,000 inserts and 20,000 updates are read in 1.6 s and their partitions are found in 0.5 s. The
+  poll groups 100,000 documents in 0.3 s, but reads the last hour again in each scan.
+- It reports changes that no index shows: documents updated in place, whose date and ObjectId stay
+  the same, and documents that arrive with an old ObjectId. The order is the server's, so slow or
+  fast clocks of writers and equal timestamps do not matter, and its resume token is an exact
+  cursor.
+- It cannot resume if the oplog no longer contains the token (the sensor was off for too long). Then
+  the poll reads the gap, and a note says so.
 
-The events name documents only; their retailer and day are then looked up once a document, as they
-are now. An update of fields that make no difference to the images touches nothing.
+The events contain the ids of documents only. Their current retailers and days are read with one
+query per page. An update of fields that do not affect the URL rows is ignored.
 
-**A poll** serves a standalone MongoDB, with what it cannot see: see `mongo_poll`.
+**The poll** is used on a standalone MongoDB. Its limits are in `mongo_poll`.
 
-Which partition a document *left*, since it was deleted, or moved to another day or retailer, is
-known to the stream alone, and only where MongoDB keeps documents as they were before a change
-(`changeStreamPreAndPostImages` of the collection, MongoDB 6.0 and newer). Elsewhere, run that
-partition by hand.
+If a document is deleted, or moved to another day or retailer, only the change stream can report the
+partition that it left, and only if MongoDB stores pre-images (`changeStreamPreAndPostImages` of the
+collection, MongoDB 6.0 or newer). Without them, run that partition by hand.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from imgassets.sources.changes import (
     Page,
     PendingPartition,
     StreamPosition,
-    position,
+    change_id,
     unpartitioned_message,
 )
 from imgassets.sources.listing import SourceReport
@@ -55,24 +56,24 @@ from imgassets.sources.mongodb import MongoSource, Products
 
 PAGE_EVENTS = 5_000
 
-# A tick of a sensor must end within 60 s. Reading stops between two pages after the first; the
-# second ends whatever the server is busy with, and leaves time for Dagster's own work.
+# Dagster stops a sensor's tick after 60 s. No further page is read after READ_SECONDS, and
+# SERVER_SECONDS limits all operations of the server together; the rest is for Dagster.
 READ_SECONDS = 25
 SERVER_SECONDS = 45
 
-# How long an empty change stream is waited for. Its answer comes at once when there is something.
+# How long the server waits for the next change if there is none; otherwise it answers at once.
 _AWAIT_MS = 200
 
-# The server cannot go on from a token: history lost, a fatal error of the stream, a token of
-# another cluster or none at all (InvalidResumeToken, FailedToParse, Overflow).
-_LOST = {286, 280, 260, 9, 15}
+# Error codes of a token that cannot be resumed: ChangeStreamHistoryLost, ChangeStreamFatalError,
+# InvalidResumeToken (such as a token of another cluster), FailedToParse, Overflow.
+_RESUME_ERRORS = {286, 280, 260, 9, 15}
 
-_KINDS = ("insert", "update", "replace", "invalidate")
+_OPERATIONS = ("insert", "update", "replace", "invalidate")
 
-_CHANGE: Mapping[str, Any] = {
+_EVENT: Mapping[str, Any] = {
     "operationType": 1,
     "documentKey._id": 1,
-    # Names only: the values would be sent twice.
+    # Only the names of the changed fields; their values are not needed.
     "fields": {
         "$concatArrays": [
             {
@@ -93,66 +94,71 @@ _CHANGE: Mapping[str, Any] = {
         ]
     },
 }
-_BEFORE = "fullDocumentBeforeChange"
+_PRE_IMAGE = "fullDocumentBeforeChange"
 
 
 @dataclass(frozen=True)
 class MongoChanges:
-    """Follows the collection of a source.
+    """Reads the changes of a source's collection.
 
     Attributes:
-        source: the collection.
-        touching: which partition a document touches.
-        options: which way, and how much the poll overlaps.
+        source: The source, which opens the collection.
+        resolver: Finds the partition of a document.
+        options: The settings of the sensor, with the method and the overlap of the poll.
     """
 
     source: MongoSource
-    touching: PartitionResolver
+    resolver: PartitionResolver
     options: SensorSettings
 
     @property
     def _poll(self) -> MongoPoll:
-        return MongoPoll(self.source.source, self.touching, self.options.overlap_s)
+        return MongoPoll(self.source.settings, self.resolver, self.options.overlap_s)
 
     @property
-    def name(self) -> str:
-        """What a cursor is about."""
-        return f"{self.source.source.database}.{self.source.source.collection}"
+    def source_name(self) -> str:
+        """The name of the collection, `database.collection`, as in `Cursor.source`."""
+        return f"{self.source.settings.database}.{self.source.settings.collection}"
 
     @contextmanager
-    def in_time(self) -> Iterator[None]:
-        """Bounds all that MongoDB is asked inside the block, so that a look ends in time.
+    def time_limit(self) -> Iterator[None]:
+        """Limit the operations of MongoDB inside the block to `SERVER_SECONDS` in total.
 
         Raises:
             SourceError: MongoDB cannot be reached.
         """
         with self.source.collection() as collection:
-            # Outside the bound, which would also be how long a server is waited for that is away.
+            # Ping outside the limit, which pymongo would also use as the server selection timeout.
             collection.database.client.admin.command("ping")
         with pymongo.timeout(SERVER_SECONDS):
             yield
 
-    def start(self, now: float) -> Cursor:
-        """The cursor of a first look: all that is there was seen, or waits for its run.
+    def initial_cursor(self, now: float) -> Cursor:
+        """Make the cursor of the first scan, after which only later changes are reported.
+
+        Args:
+            now: Current time in seconds since 1970.
+
+        Returns:
+            The cursor; if `sensor.start_from` is `everything`, all partitions are pending.
 
         Raises:
             SourceError: MongoDB cannot be read.
         """
         with self.source.collection() as collection:
-            place = self._now(collection)
-            if place.token is None:
-                # What stands in the window must not count as new at the next look.
-                *_, last = self._poll.pages(collection, place, place.until)
-                place = last.place
+            position = self._current_position(collection)
+            if position.token is None:
+                # Count the existing documents, so that the next poll does not report them as new.
+                *_, last = self._poll.pages(collection, position, position.read_until)
+                position = last.position
         if self.options.start_from == "now":
-            return Cursor(self.name, place)
-        touch = PendingPartition(position("start", place.until), now, now)
-        inventory = self.source.inventory()
-        pending = {f"{day}|{slug}": touch for slug, day in sorted(inventory.documents)}
-        return Cursor(self.name, place, pending)
+            return Cursor(self.source_name, position)
+        pending = PendingPartition(change_id("start", position.read_until), now, now)
+        days = sorted(self.source.inventory().documents)
+        return Cursor(self.source_name, position, {f"{day}|{slug}": pending for slug, day in days})
 
-    def names(self) -> dict[str, list[str]]:
-        """The retailers' names in the documents by their slug.
+    def retailer_names(self) -> dict[str, list[str]]:
+        """The retailers' names in the documents, by slug.
 
         Raises:
             SourceError: MongoDB cannot be read.
@@ -160,65 +166,57 @@ class MongoChanges:
         with self.source.collection() as collection:
             return self.source.names_by_slug(collection)
 
-    def pages(self, place: StreamPosition) -> Iterator[Page]:
-        """What was changed since a place.
+    def pages(self, position: StreamPosition) -> Iterator[Page]:
+        """Read the changes after a position.
 
         Raises:
-            SourceError: MongoDB cannot be read, or has no change stream and should.
+            SourceError: MongoDB cannot be read, or `sensor.method` is `stream` and there is no
+                change stream.
         """
         with self.source.collection() as collection:
-            if place.began is None and place.token is not None and self.options.method != "poll":
+            polling = position.poll_started is not None or self.options.method == "poll"
+            if position.token is not None and not polling:
                 try:
-                    yield from self._stream(collection, place)
+                    yield from self._stream_pages(collection, position)
                 except OperationFailure as error:
-                    if error.code not in _LOST:
+                    if error.code not in _RESUME_ERRORS:
                         raise
-                    why = (error.details or {}).get("codeName", error.code)
+                    reason = (error.details or {}).get("codeName", error.code)
                 else:
                     return
-                place = replace(place, token=None, window={})
-                yield Page(
-                    place,
-                    {},
-                    more=True,
-                    note=(
-                        f"MongoDB no longer knows the changes since {_when(place.until)} "
-                        f"({why}); new documents are looked for by their ObjectIds (or by "
-                        "source.fields.updated), but documents changed in place since then may "
-                        "not be seen: backfill them"
-                    ),
-                )
-            if place.began is None:
-                # The stream begins before the sweep, so that nothing falls between them.
-                here = self._now(collection)
-                place, began = replace(place, token=here.token), here.until
-            else:
-                began = place.began
-            yield from self._poll.pages(collection, place, began)
+                note = _gap_note(position.read_until, reason)
+                position = replace(position, token=None, bins={})
+                yield Page(position, {}, more=True, note=note)
+            started = position.poll_started
+            if started is None:
+                # Take the new token before the poll, so that no change is missed between them.
+                current = self._current_position(collection)
+                position, started = replace(position, token=current.token), current.read_until
+            yield from self._poll.pages(collection, position, started)
 
-    def _now(self, collection: Products) -> StreamPosition:
-        """The present, with a change stream's token where there is a stream."""
+    def _current_position(self, collection: Products) -> StreamPosition:
+        """The position after all changes so far, with a token if there is a change stream."""
         hello = collection.database.client.admin.command("hello")
-        until = hello["localTime"].timestamp()
-        streams = "setName" in hello or hello.get("msg") == "isdbgrid"
-        if self.options.method == "poll" or (self.options.method == "auto" and not streams):
-            return StreamPosition(until)
-        if not streams:
+        server_time = hello["localTime"].timestamp()
+        has_stream = "setName" in hello or hello.get("msg") == "isdbgrid"
+        if self.options.method == "poll" or (self.options.method == "auto" and not has_stream):
+            return StreamPosition(server_time)
+        if not has_stream:
             raise SourceError(
-                "sensor.method is stream, but this MongoDB is no replica set and has no change "
+                "sensor.method is stream, but this MongoDB is not a replica set and has no change "
                 "streams; set it to auto or poll, or make the server a replica set"
             )
-        with collection.watch(self._changes(), max_await_time_ms=_AWAIT_MS) as stream:
-            return StreamPosition(until, token=json_util.dumps(stream.resume_token))
+        with collection.watch(self._event_pipeline(), max_await_time_ms=_AWAIT_MS) as stream:
+            return StreamPosition(server_time, token=json_util.dumps(stream.resume_token))
 
-    def _stream(self, collection: Products, place: StreamPosition) -> Iterator[Page]:
-        until = collection.database.client.admin.command("hello")["localTime"].timestamp()
-        remembers = _remembers(collection)
+    def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[Page]:
+        server_time = collection.database.client.admin.command("hello")["localTime"].timestamp()
+        pre_images = _stores_pre_images(collection)
         with collection.watch(
-            self._changes(before=remembers),
-            full_document_before_change="whenAvailable" if remembers else None,
-            # Not resume_after, which ends where the collection was dropped and made again.
-            start_after=json_util.loads(str(place.token)),
+            self._event_pipeline(pre_images=pre_images),
+            full_document_before_change="whenAvailable" if pre_images else None,
+            # Not resume_after, which cannot resume after the collection was dropped.
+            start_after=json_util.loads(str(position.token)),
             batch_size=PAGE_EVENTS,
             max_await_time_ms=_AWAIT_MS,
         ) as stream:
@@ -232,120 +230,131 @@ class MongoChanges:
                         more = False
                         break
                     if event["operationType"] == "invalidate":
-                        # Dropped or renamed; what comes under its name is in a new stream.
+                        # Dropped or renamed; a new collection of this name needs a new stream.
                         more = True
                         break
-                    if self._matters(event):
+                    if self._affects_rows(event):
                         document, token = event["documentKey"]["_id"], event["_id"]["_data"]
                         changed[bson.encode({"_": document})] = (document, token)
-                        before = self.touching.partition(event["before"]) if remembers else None
+                        before = self.resolver.resolve(event["before"]) if pre_images else None
                         if isinstance(before, str):
                             left[before] = token
-                place = replace(
-                    place,
+                position = replace(
+                    position,
                     token=json_util.dumps(stream.resume_token),
-                    until=place.until if more else until,
+                    read_until=position.read_until if more else server_time,
                 )
-                touched, note = self._looked_up(collection, changed, left)
-                yield Page(place, touched, more=more, note=note)
+                partitions, note = self._changed_partitions(collection, changed, left)
+                yield Page(position, partitions, more=more, note=note)
                 if more and not stream.alive:
                     return
 
-    def _changes(self, *, before: bool = False) -> list[Mapping[str, Any]]:
-        """What is asked of a change stream.
+    def _event_pipeline(self, *, pre_images: bool = False) -> list[Mapping[str, Any]]:
+        """The pipeline of the change stream.
 
         Args:
-            before: also of documents as they were before the change, and so of deleted ones.
+            pre_images: Whether to report deletions, and the partitions of documents before a
+                change.
         """
-        if not before:
-            return [{"$match": {"operationType": {"$in": [*_KINDS]}}}, {"$project": _CHANGE}]
-        values = _inside(self.touching.expressions, _BEFORE)
+        if not pre_images:
+            return [{"$match": {"operationType": {"$in": [*_OPERATIONS]}}}, {"$project": _EVENT}]
+        before = _prefix_paths(self.resolver.expressions, _PRE_IMAGE)
         return [
-            {"$match": {"operationType": {"$in": [*_KINDS, "delete"]}}},
-            {"$project": {**_CHANGE, "before": values}},
+            {"$match": {"operationType": {"$in": [*_OPERATIONS, "delete"]}}},
+            {"$project": {**_EVENT, "before": before}},
         ]
 
-    def _matters(self, event: Mapping[str, Any]) -> bool:
-        """Whether an event can make a difference to the rows of its document."""
-        if event["operationType"] != "update" or self.source.source.query:
-            # Any field may be one of the query's.
+    def _affects_rows(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event can change the URL rows of its document."""
+        if event["operationType"] != "update" or self.source.settings.query:
+            # With a query, a change of any field can add or remove the document.
             return True
-        fields = self.source.source.fields
-        ours = {
+        fields = self.source.settings.fields
+        relevant = {
             path.split(".")[0]
             for path in (fields.retailer, fields.images, fields.date, fields.product_id)
         }
-        return any(path.split(".")[0] in ours for path in event["fields"])
+        return any(path.split(".")[0] in relevant for path in event["fields"])
 
-    def _looked_up(
+    def _changed_partitions(
         self,
         collection: Products,
         changed: Mapping[bytes, tuple[object, str]],
         left: Mapping[str, str],
     ) -> tuple[dict[str, str], str | None]:
-        """The partitions of changed documents as they are now, and what was odd about them.
+        """Find the current partitions of changed documents.
 
         Args:
-            collection: where they are.
-            changed: the documents' ids, each with the token of its last change.
-            left: the partitions that they were in before, so far as that is known, likewise.
+            collection: The collection of the documents.
+            changed: `(_id, token of the last change)` of each document, by its encoded `_id`.
+            left: The token of the last change by partition, for known partitions that the documents
+                were in before.
+
+        Returns:
+            The changed partitions with the ids of their last changes, and the warning about
+            documents that have no partition.
         """
         if not changed:
             return {}, None
         report = SourceReport()
         latest = dict(left)
-        # A secondary may not have them yet.
+        # A secondary may not have replicated the changes yet.
         primary = collection.with_options(read_preference=ReadPreference.PRIMARY)
-        rows = primary.aggregate(
+        documents = primary.aggregate(
             [
                 {"$match": {"_id": {"$in": [document for document, _ in changed.values()]}}},
-                {"$match": self.source.source.query},
-                {"$project": self.touching.expressions},
+                {"$match": self.source.settings.query},
+                {"$project": self.resolver.expressions},
             ]
         )
-        for row in rows:
-            found = self.touching.partition(row)
-            if isinstance(found, str):
-                # Tokens sort like the changes that they name.
-                token = changed[bson.encode({"_": row["_id"]})][1]
-                latest[found] = max(token, latest.get(found, ""))
+        for document in documents:
+            partition = self.resolver.resolve(document)
+            if isinstance(partition, str):
+                # Tokens sort in the order of the changes.
+                token = changed[bson.encode({"_": document["_id"]})][1]
+                latest[partition] = max(token, latest.get(partition, ""))
             else:
-                report.add(found[0], str(row["_id"]), found[1])
-        return {name: position(token) for name, token in latest.items()}, unpartitioned_message(
-            report
-        )
+                anomaly, detail = partition
+                report.add(anomaly, str(document["_id"]), detail)
+        partitions = {name: change_id(token) for name, token in latest.items()}
+        return partitions, unpartitioned_message(report)
 
 
-def follow(settings: Settings, mongodb_uri: str) -> MongoChanges:
-    """Follows the collection that the settings name.
+def open_changes(settings: Settings, mongodb_uri: str) -> MongoChanges:
+    """Open the changes of the collection that the settings name.
 
     Args:
-        settings: name it, and say how.
-        mongodb_uri: address of the server.
+        settings: Settings with the source, the start date and the sensor's options.
+        mongodb_uri: Address of the server.
     """
     source = MongoSource(mongodb_uri, settings.source, settings.start_date)
     return MongoChanges(source, PartitionResolver(source, settings.start_date), settings.sensor)
 
 
-def _when(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+def _gap_note(read_until: float, reason: object) -> str:
+    since = dt.datetime.fromtimestamp(read_until, dt.UTC).isoformat(timespec="seconds")
+    return (
+        f"MongoDB no longer has the changes since {since} ({reason}); new documents are found by "
+        "their ObjectIds (or by source.fields.updated), but documents updated in place since then "
+        "may be missed: backfill them"
+    )
 
 
-def _remembers(collection: Products) -> bool:
-    """Whether MongoDB keeps what the collection's documents were before a change."""
+def _stores_pre_images(collection: Products) -> bool:
+    """Whether MongoDB stores the collection's documents as they were before a change."""
     try:
         options = collection.options()
     except OperationFailure:
-        return False  # this user may not ask
+        return False  # the user has no permission to read the options
     return bool(options.get("changeStreamPreAndPostImages", {}).get("enabled"))
 
 
-def _inside(expression: Any, path: str) -> Any:
-    """An expression on a document, as one on a sub-document at this path."""
+def _prefix_paths(expression: Any, prefix: str) -> Any:
+    """Rewrite an expression on a document for the same document nested at a path."""
     if isinstance(expression, str) and expression.startswith("$"):
-        return f"${path}.{expression[1:]}"
+        return f"${prefix}.{expression[1:]}"
     if isinstance(expression, dict):
-        return {name: _inside(part, path) for name, part in expression.items()}
+        return {name: _prefix_paths(part, prefix) for name, part in expression.items()}
     if isinstance(expression, list):
-        return [_inside(part, path) for part in expression]
+        return [_prefix_paths(part, prefix) for part in expression]
     return expression

@@ -1,4 +1,4 @@
-"""Which partition a changed document of MongoDB touches, however it was found."""
+"""Finds the partition of a changed MongoDB document, for the change stream and the poll."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from bson import DatetimeMS
 
-from imgassets.sources.changes import HELD_DAYS
+from imgassets.sources.changes import MAX_DAYS_AHEAD
 from imgassets.sources.listing import Anomaly, day_anomaly, retailer_slug, today
 from imgassets.sources.mongodb import MongoSource
 
 
 @dataclass(frozen=True)
 class PartitionResolver:
-    """Finds partitions.
+    """Finds the partition of a document.
 
     Attributes:
-        source: knows the day of a document.
-        start_date: first day with a partition.
+        source: The source, which has the field names and the expression for a document's date.
+        start_date: First day that has a partition.
     """
 
     source: MongoSource
@@ -28,8 +28,8 @@ class PartitionResolver:
 
     @property
     def expressions(self) -> dict[str, Any]:
-        """What MongoDB computes of a document: `retailer`, and `day` or the anomaly of its date."""
-        fields = self.source.source.fields
+        """Aggregation expressions for a document's `retailer`, and its `day` or date anomaly."""
+        fields = self.source.settings.fields
         absent = {"$in": [{"$type": f"${fields.date}"}, ["missing", "null", "undefined"]]}
         return {
             "retailer": f"${fields.retailer}",
@@ -41,25 +41,29 @@ class PartitionResolver:
             },
         }
 
-    def partition(self, values: Mapping[str, Any]) -> str | tuple[Anomaly, str]:
-        """The partition of a document, or why it has none, with what it has instead.
+    def resolve(self, values: Mapping[str, Any]) -> str | tuple[Anomaly, str]:
+        """Find the partition of a document.
 
         Args:
-            values: what MongoDB computed of `expressions`.
+            values: The values of `expressions` for the document.
+
+        Returns:
+            The partition key, or the reason why the document has no partition, with a detail.
         """
         retailer, day = values.get("retailer"), values["day"]
         slug = retailer_slug(retailer)
         if slug is None:
-            return Anomaly.NO_RETAILER, f"it is {retailer!r}"
+            return Anomaly.NO_RETAILER, f"the retailer is {retailer!r}"
         if isinstance(day, str):
-            return Anomaly(day), "see its date"
+            return Anomaly(day), "see the document's date"
         if not isinstance(day, dt.datetime):
-            # A date that Python cannot hold, in milliseconds since 1970.
-            ahead = isinstance(day, DatetimeMS) and int(day) > 0
-            return (Anomaly.IN_FUTURE if ahead else Anomaly.BEFORE_START_DATE), f"it is {day!r}"
+            # A date outside the range of Python's datetime, in milliseconds since 1970.
+            in_future = isinstance(day, DatetimeMS) and int(day) > 0
+            anomaly = Anomaly.IN_FUTURE if in_future else Anomaly.BEFORE_START_DATE
+            return anomaly, f"the date is {day!r}"
         date = day.date()
-        anomaly = day_anomaly(date, self.start_date)
-        held = date <= today() + dt.timedelta(days=HELD_DAYS)
-        if anomaly is None or (anomaly is Anomaly.IN_FUTURE and held):
+        reason = day_anomaly(date, self.start_date)
+        near = date <= today() + dt.timedelta(days=MAX_DAYS_AHEAD)
+        if reason is None or (reason is Anomaly.IN_FUTURE and near):
             return f"{date.isoformat()}|{slug}"
-        return anomaly, f"it is dated {date}"
+        return reason, f"the date is {date}"

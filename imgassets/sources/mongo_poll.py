@@ -1,16 +1,19 @@
-"""Documents that are new along an index, for a MongoDB without change streams.
+"""Polls MongoDB for new documents along an index, where there is no change stream.
 
-Here lives the poll and what it remembers. When it is used is `mongo_changes`' business.
+`mongo_changes` decides when it is used.
 
-It goes along the index of `_id`, by the ObjectId's time, or of the field `source.fields.updated`,
-in bins of ten minutes. The bins of the last hour (`overlap_s`) are counted again at each look, with
-a checksum over their ids: so a document that arrives out of order, from a writer whose clock is
-behind or that held it for a while, changes a bin and is seen; and a look that finds nothing new
-touches nothing.
+The poll follows the index of `_id`, by the time in the ObjectId, or the index of the field
+`source.fields.updated`, in bins of ten minutes. Each poll counts the bins of the last hour
+(`sensor.overlap_s`) again, with a checksum of their ids. A document that arrives out of order, from
+a writer whose clock is slow or that delays its writes, therefore changes a bin and is detected.
 
-What it cannot see: a document changed in place, where no `updated` is set; one whose ObjectId is
-older than the overlap when it arrives; an `_id` that is no ObjectId. Where `updated` is set, every
-document must have it, as a date.
+The poll cannot detect:
+
+- documents updated in place, unless `updated` is set
+- documents whose ObjectId is older than the overlap when they arrive
+- documents whose `_id` is not an ObjectId
+
+If `updated` is set, every document must have the field, as a date.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ from dataclasses import dataclass, replace
 from bson import DatetimeMS, ObjectId
 
 from imgassets.settings import SourceSettings
-from imgassets.sources.changes import Page, StreamPosition, position, unpartitioned_message
+from imgassets.sources.changes import Page, StreamPosition, change_id, unpartitioned_message
 from imgassets.sources.listing import Anomaly, SourceReport
 from imgassets.sources.mongo_partitions import PartitionResolver
-from imgassets.sources.mongodb import Products, dig
+from imgassets.sources.mongodb import Products, value_at_path
 
 BIN_SECONDS = 600
 _TEN_MINUTES = {"unit": "minute", "binSize": BIN_SECONDS // 60}
@@ -38,111 +41,132 @@ class MongoPoll:
     """Polls a collection.
 
     Attributes:
-        source: names of the fields, and the extra filter.
-        touching: which partition a document touches.
-        overlap_s: how far back each look counts again, in seconds.
+        settings: Field names and the extra filter.
+        resolver: Finds the partition of a document.
+        overlap_s: How far back each poll counts documents again, in seconds.
     """
 
-    source: SourceSettings
-    touching: PartitionResolver
+    settings: SourceSettings
+    resolver: PartitionResolver
     overlap_s: int
 
-    def pages(self, collection: Products, place: StreamPosition, began: float) -> Iterator[Page]:
-        """Go along the index from the window's begin, or where an unfinished sweep stopped.
+    def pages(
+        self, collection: Products, position: StreamPosition, started: float
+    ) -> Iterator[Page]:
+        """Count the bins from the start of the overlap, or from where an incomplete poll stopped.
 
         Args:
-            collection: what is polled.
-            place: what the last look remembered.
-            began: when the sweep began, in seconds since 1970.
+            collection: The collection to poll.
+            position: The position after the last scan.
+            started: Start of the poll, in seconds since 1970.
+
+        Yields:
+            One page per bin that has documents; the last page has everything after its start.
         """
-        begin = place.until - self.overlap_s if place.next is None else place.next
-        low = _bin(begin)
+        start = position.poll_next
+        low = _bin_start(position.read_until - self.overlap_s if start is None else start)
         more = True
         while more:
             first = self._first_since(collection, low)
-            low = low if first is None else max(low, _bin(min(first, began)))
-            # The last page has no end: a writer's clock may be ahead.
+            low = low if first is None else max(low, _bin_start(min(first, started)))
+            # The last page has no upper bound, because a writer's clock may be fast.
             high = low + BIN_SECONDS
-            more = first is not None and high <= began
-            bins, report = self._binned(collection, low, high if more else None, place.window)
-            lines: dict[str, list[str]] = defaultdict(list)
-            for name, entry in sorted(bins.items()):
-                partition = name.partition("|")[2]
-                if place.window.get(name) != entry and partition not in set(Anomaly):
-                    lines[partition].append(f"{name} {entry}")
-            # A repeated look starts from the same `until`, and finds the same position.
-            touched = {name: position(place.until, *parts) for name, parts in lines.items()}
-            place = replace(place, window={**place.window, **bins}, began=began, next=high)
+            more = first is not None and high <= started
+            bins, report = self._count_bins(
+                collection, low, high if more else None, known=position.bins
+            )
+            changed = _changed_partitions(position, bins)
+            merged = {**position.bins, **bins}
+            position = replace(position, bins=merged, poll_started=started, poll_next=high)
             if not more:
-                oldest = _bin(began - self.overlap_s)
+                oldest = _bin_start(started - self.overlap_s)
                 kept = {
                     name: entry
-                    for name, entry in place.window.items()
+                    for name, entry in position.bins.items()
                     if int(name.partition("|")[0]) >= oldest
                 }
-                place = replace(place, until=began, began=None, next=None, window=kept)
-            yield Page(place, touched, more=more, note=unpartitioned_message(report))
+                position = replace(
+                    position, read_until=started, poll_started=None, poll_next=None, bins=kept
+                )
+            yield Page(position, changed, more=more, note=unpartitioned_message(report))
             low = high
 
     def _first_since(self, collection: Products, low: int) -> float | None:
-        """The time of the first document since a bin's begin; none where there is none."""
-        field, bound = self._polled
-        found = collection.find_one({field: {"$gte": bound(low)}}, {field: 1}, sort=[(field, 1)])
-        if found is None:
+        """The time of the first document from a bin's start on; None if there is no document."""
+        field, to_bound = self._polled_field
+        document = collection.find_one(
+            {field: {"$gte": to_bound(low)}}, {field: 1}, sort=[(field, 1)]
+        )
+        if document is None:
             return None
-        value = dig(found, field)
+        value = value_at_path(document, field)
         moment = value.generation_time if isinstance(value, ObjectId) else value
-        # A date that Python cannot hold is far ahead.
+        # A date outside the range of Python's datetime is far in the future.
         return moment.timestamp() if isinstance(moment, dt.datetime) else math.inf
 
-    def _binned(
+    def _count_bins(
         self,
         collection: Products,
         low: int,
         high: int | None,
-        before: Mapping[str, tuple[int, int]],
+        *,
+        known: Mapping[str, tuple[int, int]],
     ) -> tuple[dict[str, tuple[int, int]], SourceReport]:
-        """Number and checksum of the documents of a range, by bin and partition or anomaly."""
-        field, bound = self._polled
-        within = {"$gte": bound(low)} if high is None else {"$gte": bound(low), "$lt": bound(high)}
-        moment = {"$toDate": "$_id"} if field == "_id" else f"${field}"
-        identity = {"$toHashedIndexKey": {"id": "$_id", "moment": moment}}
-        groups = collection.aggregate(
-            [
-                {"$match": {field: within}},
-                {"$match": self.source.query},
-                {
-                    "$group": {
-                        "_id": {
-                            **self.touching.expressions,
-                            "bin": {"$dateTrunc": {"date": moment, **_TEN_MINUTES}},
-                        },
-                        "count": {"$sum": 1},
-                        # Of 31 bits each, so that the sum stays a whole number.
-                        "checksum": {"$sum": {"$mod": [identity, 2**31]}},
-                        "example": {"$first": "$_id"},
-                    }
-                },
-            ],
-            allowDiskUse=True,
-        )
+        """Count the documents of a time range, by bin and by partition or anomaly.
+
+        Args:
+            collection: The collection to poll.
+            low: Start of the range, in seconds since 1970.
+            high: End of the range; None for no end.
+            known: The bins as last polled; their documents without a partition were reported.
+
+        Returns:
+            `(count, checksum)` by `bin|partition` or `bin|anomaly`, and the new documents without a
+            partition.
+        """
         bins: dict[str, tuple[int, int]] = {}
         report = SourceReport()
-        for group in groups:
+        for group in collection.aggregate(self._count_pipeline(low, high), allowDiskUse=True):
             key, count = group["_id"], group["count"]
-            found = self.touching.partition(key)
-            name = f"{_seconds(key['bin'])}|{found if isinstance(found, str) else found[0]}"
+            partition = self.resolver.resolve(key)
+            suffix = partition if isinstance(partition, str) else partition[0]
+            name = f"{_epoch_seconds(key['bin'])}|{suffix}"
             total, checksum = bins.get(name, (0, 0))
             bins[name] = (total + count, checksum + group["checksum"])
-            if not isinstance(found, str) and before.get(name) is None:
-                report.add(found[0], str(group["example"]), found[1])
-                report.counts[found[0]] += count - 1
+            if not isinstance(partition, str) and known.get(name) is None:
+                anomaly, detail = partition
+                report.add(anomaly, str(group["example"]), detail)
+                report.counts[anomaly] += count - 1
         return bins, report
 
+    def _count_pipeline(self, low: int, high: int | None) -> list[dict[str, object]]:
+        field, to_bound = self._polled_field
+        within = {"$gte": to_bound(low)}
+        if high is not None:
+            within["$lt"] = to_bound(high)
+        moment = {"$toDate": "$_id"} if field == "_id" else f"${field}"
+        hashed = {"$toHashedIndexKey": {"id": "$_id", "moment": moment}}
+        return [
+            {"$match": {field: within}},
+            {"$match": self.settings.query},
+            {
+                "$group": {
+                    "_id": {
+                        **self.resolver.expressions,
+                        "bin": {"$dateTrunc": {"date": moment, **_TEN_MINUTES}},
+                    },
+                    "count": {"$sum": 1},
+                    # 31 bits per document, so that the sum stays an integer.
+                    "checksum": {"$sum": {"$mod": [hashed, 2**31]}},
+                    "example": {"$first": "$_id"},
+                }
+            },
+        ]
+
     @property
-    def _polled(self) -> tuple[str, Callable[[int], object]]:
-        """The field of the poll, and what a time is in it."""
-        updated = self.source.fields.updated
+    def _polled_field(self) -> tuple[str, Callable[[int], object]]:
+        """The field that is polled, and a function from seconds since 1970 to its values."""
+        updated = self.settings.fields.updated
         if updated is not None:
             return updated, lambda seconds: dt.datetime.fromtimestamp(seconds, dt.UTC)
         return "_id", lambda seconds: ObjectId.from_datetime(
@@ -150,13 +174,26 @@ class MongoPoll:
         )
 
 
-def _bin(moment: float) -> int:
+def _changed_partitions(
+    position: StreamPosition, bins: Mapping[str, tuple[int, int]]
+) -> dict[str, str]:
+    """The partitions whose documents in these bins differ from the last poll, with change ids."""
+    lines: dict[str, list[str]] = defaultdict(list)
+    for name, entry in sorted(bins.items()):
+        partition = name.partition("|")[2]
+        if position.bins.get(name) != entry and partition not in set(Anomaly):
+            lines[partition].append(f"{name} {entry}")
+    # A repeated poll starts from the same `read_until`, and therefore gives the same ids.
+    return {name: change_id(position.read_until, *parts) for name, parts in lines.items()}
+
+
+def _bin_start(moment: float) -> int:
     return int(moment // BIN_SECONDS) * BIN_SECONDS
 
 
-def _seconds(moment: object) -> int:
-    """Seconds since 1970; of a date that Python cannot hold, too."""
+def _epoch_seconds(moment: object) -> int:
+    """Seconds since 1970, also of a date outside the range of Python's datetime."""
     if isinstance(moment, DatetimeMS):
         return int(moment) // 1000
-    assert isinstance(moment, dt.datetime)  # noqa: S101  (MongoDB's $dateTrunc gives no other)
+    assert isinstance(moment, dt.datetime)  # noqa: S101  ($dateTrunc returns dates only)
     return int(moment.timestamp())

@@ -1,7 +1,8 @@
-"""Product documents in MongoDB, as the scrapers write them.
+"""Reads product documents from MongoDB.
 
-Here live the queries. MongoDB decides which day a document belongs to, by one expression that the
-partition's query and the inventory share; what rows a document makes is in `listing`.
+MongoDB computes the day of a document, with one expression that the partition's query and the
+inventory share. URL rows, keys and slugs are made in `listing`; changes are read in
+`mongo_changes`.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from imgassets.sources.listing import (
     Inventory,
     Listing,
     SourceReport,
-    conflict,
+    build_listing,
+    conflict_message,
     day_anomaly,
     document_rows,
-    finished,
     retailer_slug,
     today,
-    unknown_retailer,
+    unknown_retailer_error,
 )
 
-# Long enough for a replica set to elect a primary, short enough for a person who waits.
+# Long enough for a replica set to elect a primary, short enough for a waiting user.
 SERVER_SELECTION_MS = 8_000
 
 Document = Mapping[str, Any]
@@ -48,56 +49,56 @@ class MongoSource:
     """A collection of product documents.
 
     Args:
-        uri: address of the server; its password is never shown.
-        source: names of database, collection and fields, and an extra filter.
-        start_date: first day with a partition.
+        uri: Address of the server; error messages never contain its password.
+        settings: Names of the database, collection and fields, and an extra filter.
+        start_date: First day that has a partition.
     """
 
-    def __init__(self, uri: str, source: SourceSettings, start_date: dt.date) -> None:
+    def __init__(self, uri: str, settings: SourceSettings, start_date: dt.date) -> None:
         self._uri = uri
-        self._source = source
-        self._fields = source.fields
+        self._settings = settings
+        self._fields = settings.fields
         self._start_date = start_date
 
     @property
-    def source(self) -> SourceSettings:
-        """The names of database, collection and fields."""
-        return self._source
+    def settings(self) -> SourceSettings:
+        """Names of the database, collection and fields, and an extra filter."""
+        return self._settings
 
     @property
     def index_keys(self) -> list[tuple[str, int]]:
-        """The index that the partition's query is made for: `(retailer, date, _id)` ascending."""
+        """Keys of the index for the partition's query: `(retailer, date, _id)`, ascending."""
         keys = dict.fromkeys([self._fields.retailer, self._fields.date, "_id"])
         return [(key, 1) for key in keys]
 
     def listing(self, date: str, retailer: str) -> Listing:
-        """The URL rows of one partition; see `Source.listing`."""
+        """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
         rows: list[UrlRow] = []
         documents = 0
         with self.collection() as collection:
-            name = self._name_of(collection, retailer)
+            name = self._retailer_name(collection, retailer)
             for document in collection.aggregate(self._partition_pipeline(name, date)):
                 documents += 1
-                product = dig(document, self._fields.product_id)
+                product = value_at_path(document, self._fields.product_id)
                 rows += document_rows(
                     document_id=str(document["_id"]),
                     product_id=str(document["_id"] if product is None else product),
-                    images=dig(document, self._fields.images),
+                    images=value_at_path(document, self._fields.images),
                     date=date,
                     retailer=retailer,
                     report=report,
                 )
             self._report_undated(collection, {self._fields.retailer: name}, report)
-        return finished(rows, documents, report)
+        return build_listing(rows, documents, report)
 
     def inventory(self) -> Inventory:
-        """Retailers and days of the whole collection; reads it once, in the server."""
+        """Read the retailers and days of the collection; MongoDB counts the documents."""
         report = SourceReport()
         documents: dict[tuple[str, str], int] = {}
         names: dict[str, set[str]] = defaultdict(set)
         pipeline = [
-            {"$match": self._source.query},
+            {"$match": self._settings.query},
             {
                 "$group": {
                     "_id": {
@@ -114,7 +115,9 @@ class MongoSource:
                 name, day = group["_id"].get("retailer"), group["_id"].get("day")
                 slug = retailer_slug(name)
                 if slug is None:
-                    report.add(Anomaly.NO_RETAILER, str(group["example"]), f"it is {name!r}")
+                    report.add(
+                        Anomaly.NO_RETAILER, str(group["example"]), f"the retailer is {name!r}"
+                    )
                     report.counts[Anomaly.NO_RETAILER] += group["count"] - 1
                     continue
                 names[slug].add(name)
@@ -130,7 +133,7 @@ class MongoSource:
         )
 
     def has_index(self) -> bool:
-        """Whether MongoDB answers the partition's query from an index (or has nothing to read)."""
+        """Whether the partition's query uses an index; true for an empty collection."""
         with self.collection() as collection:
             if collection.find_one({}, {"_id": 1}) is None:
                 return True
@@ -146,13 +149,13 @@ class MongoSource:
         return "COLLSCAN" not in str(plan)
 
     def create_index(self) -> str:
-        """Make the index that the partition's query uses, and return its name."""
+        """Create the index for the partition's query, and return its name."""
         with self.collection() as collection:
             return collection.create_index(self.index_keys)
 
     @property
     def date_expression(self) -> dict[str, Any]:
-        """Date of a document: its field, or its ObjectId's time; null where there is none."""
+        """Expression for a document's date: its field, or the time in its ObjectId; or null."""
         field = f"${self._fields.date}"
         return {
             "$switch": {
@@ -180,7 +183,7 @@ class MongoSource:
         field = self._fields.date
         start = dt.datetime.fromisoformat(date).replace(tzinfo=dt.UTC)
         end = start + dt.timedelta(days=1)
-        # A text may carry an offset of up to 14 hours, so its own day may be a neighbour.
+        # Text can have a UTC offset of up to 14 hours, so the written day can be a neighbour.
         first, last = (start - dt.timedelta(days=1)).date(), (end + dt.timedelta(days=1)).date()
         near: list[dict[str, Any]] = [
             {field: {"$gte": start, "$lt": end}},
@@ -189,63 +192,44 @@ class MongoSource:
         ]
         wanted = (self._fields.images, self._fields.product_id, "_id")
         return [
-            # Each branch begins with the retailer, so that each can walk the index by itself.
+            # Each branch starts with the retailer, so that each can use the index.
             {"$match": {"$or": [{self._fields.retailer: name, **branch} for branch in near]}},
-            {"$match": self._source.query},
+            {"$match": self._settings.query},
             {"$set": {"_imgassets_date": self.date_expression}},
             {"$match": {"_imgassets_date": {"$gte": start, "$lt": end}}},
             {"$project": dict.fromkeys(wanted, 1)},
         ]
 
     def _report_undated(self, collection: Products, match: Document, report: SourceReport) -> None:
-        """Report the documents that belong to no partition because of their date."""
+        """Report the documents that have no partition because of their date.
+
+        Args:
+            collection: The collection.
+            match: Filter for the documents of the retailers to report.
+            report: The report that receives the anomalies.
+        """
         field = self._fields.date
         start = dt.datetime.combine(self._start_date, dt.time(), dt.UTC)
         end = dt.datetime.combine(today() + dt.timedelta(days=1), dt.time(), dt.UTC)
         outside: list[dict[str, Any]] = [
             {field: {"$lt": start}},
             {field: {"$gte": end}},
-            # ISO texts sort like their dates; texts that are no dates mostly sort after them.
+            # Which text is an invalid date or outside the range is decided after the conversion.
             {field: {"$type": "string"}},
             {field: None, "_id": {"$lt": _first_id(start)}},
             {field: None, "_id": {"$gte": _first_id(end)}},
             {field: None, "_id": {"$not": {"$type": "objectId"}}},
-            {field: {"$type": _NO_DATES}},
+            {field: {"$type": _NON_DATE_TYPES}},
         ]
-        absent = {"$in": [{"$type": f"${field}"}, ["missing", "null", "undefined"]]}
         pipeline = [
             {"$match": {"$or": [{**match, **branch} for branch in outside]}},
-            {"$match": self._source.query},
+            {"$match": self._settings.query},
             {"$set": {"_imgassets_date": self.date_expression}},
-            {
-                "$set": {
-                    "_imgassets_oddity": {
-                        "$switch": {
-                            "branches": [
-                                {
-                                    "case": {"$eq": ["$_imgassets_date", None]},
-                                    "then": {
-                                        "$cond": [absent, Anomaly.NO_DATE, Anomaly.INVALID_DATE]
-                                    },
-                                },
-                                {
-                                    "case": {"$lt": ["$_imgassets_date", start]},
-                                    "then": Anomaly.BEFORE_START_DATE,
-                                },
-                                {
-                                    "case": {"$gte": ["$_imgassets_date", end]},
-                                    "then": Anomaly.IN_FUTURE,
-                                },
-                            ],
-                            "default": None,
-                        }
-                    }
-                }
-            },
-            {"$match": {"_imgassets_oddity": {"$ne": None}}},
+            {"$set": {"_imgassets_anomaly": self._date_anomaly_expression(start, end)}},
+            {"$match": {"_imgassets_anomaly": {"$ne": None}}},
             {
                 "$group": {
-                    "_id": "$_imgassets_oddity",
+                    "_id": "$_imgassets_anomaly",
                     "count": {"$sum": 1},
                     "example": {"$first": {"id": "$_id", "date": f"${field}"}},
                 }
@@ -256,87 +240,112 @@ class MongoSource:
             report.add(anomaly, str(example["id"]), f"{field} is {example.get('date')!r}")
             report.counts[anomaly] += group["count"] - 1
 
+    def _date_anomaly_expression(self, start: dt.datetime, end: dt.datetime) -> dict[str, Any]:
+        """Expression for the reason why `_imgassets_date` is in no partition; null if it is in one.
+
+        Args:
+            start: Start of the first day that has a partition.
+            end: End of the last day that has a partition.
+        """
+        absent = {"$in": [{"$type": f"${self._fields.date}"}, ["missing", "null", "undefined"]]}
+        return {
+            "$switch": {
+                "branches": [
+                    {
+                        "case": {"$eq": ["$_imgassets_date", None]},
+                        "then": {"$cond": [absent, Anomaly.NO_DATE, Anomaly.INVALID_DATE]},
+                    },
+                    {
+                        "case": {"$lt": ["$_imgassets_date", start]},
+                        "then": Anomaly.BEFORE_START_DATE,
+                    },
+                    {"case": {"$gte": ["$_imgassets_date", end]}, "then": Anomaly.IN_FUTURE},
+                ],
+                "default": None,
+            }
+        }
+
     def names_by_slug(self, collection: Products) -> dict[str, list[str]]:
-        """The retailers' names that the documents have, by the slug that they fall on."""
+        """The retailers' names in the documents, by slug."""
         names: dict[str, list[str]] = defaultdict(list)
-        for name in collection.distinct(self._fields.retailer, self._source.query):
-            found = retailer_slug(name)
-            if found is not None:
-                names[found].append(name)
+        for name in collection.distinct(self._fields.retailer, self._settings.query):
+            slug = retailer_slug(name)
+            if slug is not None:
+                names[slug].append(name)
         return names
 
-    def _name_of(self, collection: Products, slug: str) -> str:
+    def _retailer_name(self, collection: Products, slug: str) -> str:
         names = self.names_by_slug(collection)
         if slug not in names:
-            raise unknown_retailer(slug, names)
+            raise unknown_retailer_error(slug, names)
         if len(names[slug]) > 1:
-            raise SourceError(conflict(slug, names[slug]))
+            raise SourceError(conflict_message(slug, names[slug]))
         return names[slug][0]
 
     @contextmanager
     def collection(self) -> Iterator[Products]:
-        """The collection, over a connection of its own.
+        """Open the collection with a new client, which is closed at the end of the block.
 
         Raises:
-            SourceError: in place of every error of MongoDB inside the block.
+            SourceError: The address is invalid, or MongoDB raises an error inside the block.
         """
         try:
             client: MongoClient[dict[str, Any]] = MongoClient(
                 self._uri,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 tz_aware=True,
-                # Dates that Python cannot hold would otherwise end the whole query.
+                # By default, a date outside the range of Python's datetime fails the whole query.
                 datetime_conversion=DatetimeConversion.DATETIME_AUTO,
             )
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise SourceError(
-                f"MONGODB_URI is no address of a MongoDB: {_without_secrets(error, self._uri)}; "
-                "it should look like mongodb://user:password@host:27017/"
+                f"MONGODB_URI is not a valid MongoDB address: {_mask_secrets(error, self._uri)}; "
+                "it must look like mongodb://user:password@host:27017/"
             ) from None
         try:
             with client:
-                yield client[self._source.database][self._source.collection]
+                yield client[self._settings.database][self._settings.collection]
         except PyMongoError as error:
-            raise SourceError(_told(error, self._uri)) from None
+            raise SourceError(_error_message(error, self._uri)) from None
         except BSONError as error:
             raise SourceError(
-                f"a document of {self._source.database}.{self._source.collection} "
-                f"cannot be decoded: {error}; repair it, or leave it out with source.query"
+                f"a document of {self._settings.database}.{self._settings.collection} "
+                f"cannot be decoded: {error}; repair it, or exclude it with source.query"
             ) from None
 
 
-_NO_DATES = [
+_NON_DATE_TYPES = [
     *("number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"),
     *("javascript", "javascriptWithScope", "symbol", "dbPointer", "minKey", "maxKey"),
 ]
 
 
-def masked(uri: str) -> str:
-    """The scheme and hosts of a MongoDB address, without user, password and options."""
+def mask_uri(uri: str) -> str:
+    """Reduce a MongoDB address to scheme and hosts, without user, password and options."""
     scheme, _, rest = uri.partition("://")
     hosts = rest.rpartition("@")[2].split("/")[0].split("?")[0]
     return f"{scheme}://{hosts}" if hosts else "the address in MONGODB_URI"
 
 
-def _told(error: PyMongoError, uri: str) -> str:
+def _error_message(error: PyMongoError, uri: str) -> str:
     if isinstance(error, OperationFailure):
         reason = (error.details or {}).get("errmsg") or str(error)
-        return f"MongoDB at {masked(uri)} refused the query: {_without_secrets(reason, uri)}"
-    reason = _without_secrets(error, uri).split(", Timeout:")[0].split(" (configured timeouts")[0]
+        return f"MongoDB at {mask_uri(uri)} refused the query: {_mask_secrets(reason, uri)}"
+    reason = _mask_secrets(error, uri).split(", Timeout:")[0].split(" (configured timeouts")[0]
     return (
-        f"MongoDB at {masked(uri)} cannot be reached: {reason}; "
-        "see that it is running and that MONGODB_URI is right"
+        f"MongoDB at {mask_uri(uri)} cannot be reached: {reason}; "
+        "check that it is running and that MONGODB_URI is correct"
     )
 
 
-def _without_secrets(error: object, uri: str) -> str:
+def _mask_secrets(error: object, uri: str) -> str:
     text = str(error)
     address = uri.partition("://")[2]
-    # Options may contain an at sign, and so may a password that was not escaped.
+    # Both the options and an unescaped password can contain an at sign.
     for part in (address, address.partition("/")[0]):
         credentials = part.rpartition("@")[0]
         password = credentials.partition(":")[2]
-        # Of a password with a slash, the driver takes a part for the database's name.
+        # The driver takes the part after an unescaped slash in a password for the database name.
         secrets = (credentials, password, unquote_plus(password), *password.split("/"))
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
@@ -347,12 +356,17 @@ def _first_id(moment: dt.datetime) -> ObjectId:
     return ObjectId.from_datetime(moment)
 
 
-def dig(document: object, path: str) -> object:
-    """The value at a dotted path; through a list, the values of its elements, as in MongoDB."""
-    for place, part in enumerate(path.split(".")):
+def value_at_path(document: object, path: str) -> object:
+    """Get the value at a dotted path, which also goes through lists, as in MongoDB.
+
+    Returns:
+        The value; None if there is none. For a list on the path, the values of its elements that
+        are not empty.
+    """
+    for index, part in enumerate(path.split(".")):
         if isinstance(document, list):
-            rest = ".".join(path.split(".")[place:])
-            return [value for value in (dig(entry, rest) for entry in document) if value]
+            rest = ".".join(path.split(".")[index:])
+            return [value for value in (value_at_path(entry, rest) for entry in document) if value]
         if not isinstance(document, Mapping) or part not in document:
             return None
         document = document[part]

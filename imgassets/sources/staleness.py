@@ -1,4 +1,4 @@
-"""Which retailers have no recent document. Nothing else lives here."""
+"""Finds the retailers that have no recent document."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from imgassets.sources.listing import Inventory
 
 @dataclass(frozen=True)
 class StaleRetailer:
-    """A retailer that no longer delivers.
+    """A retailer that stopped delivering documents.
 
     Attributes:
-        slug: its partition.
-        newest: the day of its newest document, `YYYY-MM-DD`; none where it has no document.
-        age_days: how many days ago that was.
-        allowed_days: how many there may be.
+        slug: Slug of the retailer.
+        newest: Day of its newest document, `YYYY-MM-DD`; None if it has no document.
+        age_days: Age of its newest document in days; None if it has no document.
+        allowed_days: Maximum age in days.
     """
 
     slug: str
@@ -29,22 +29,25 @@ class StaleRetailer:
 def stale_retailers(
     inventory: Inventory, registered: Iterable[str], allowed: Callable[[str], int], today: dt.date
 ) -> list[StaleRetailer]:
-    """The retailers without a document in the days allowed, the longest silent first.
+    """Find the retailers whose newest document is too old.
 
     Args:
-        inventory: what the source holds.
-        registered: slugs of the retailers that are known; one without a document is late.
-        allowed: days that a retailer's newest document may be old.
-        today: the current day (UTC).
+        inventory: Retailers and days of the source.
+        registered: Slugs of the registered retailers; one without any document is stale.
+        allowed: Returns the maximum age of a retailer's newest document in days, by slug.
+        today: Current day in UTC.
+
+    Returns:
+        The stale retailers: first those without a document, then by the day of the newest document.
     """
     newest: dict[str, str] = {}
     for slug, date in inventory.documents:
         newest[slug] = max(date, newest.get(slug, date))
-    late = []
-    # Of two names on one slug it is not known which delivers; `imgassets sync` tells of those.
+    stale = []
+    # The inventory has no documents of conflicting slugs; `imgassets sync` reports the conflicts.
     for slug in {*registered, *inventory.names} - set(inventory.conflicts):
         day: str | None = newest.get(slug)
         age = None if day is None else (today - dt.date.fromisoformat(day)).days
         if age is None or age > allowed(slug):
-            late.append(StaleRetailer(slug, day, age, allowed(slug)))
-    return sorted(late, key=lambda retailer: (retailer.newest or "", retailer.slug))
+            stale.append(StaleRetailer(slug, day, age, allowed(slug)))
+    return sorted(stale, key=lambda retailer: (retailer.newest or "", retailer.slug))

@@ -1,7 +1,7 @@
-"""Sources that yield one record an image URL: a CSV file, or a function of the user's own.
+"""Sources with one record per image URL: a CSV file, or a Python function of the user.
 
-Here lives how such records become partitions. A record is a mapping with `url` and, where the
-source knows them, `retailer`, `date` (ISO 8601, a date or a datetime) and `product_id`.
+A record is a mapping with `url` and, if known, `retailer`, `date` (ISO 8601 text, a date or a
+datetime) and `product_id`. URL rows, keys and slugs are made in `listing`.
 """
 
 from __future__ import annotations
@@ -25,28 +25,31 @@ from imgassets.sources.listing import (
     Inventory,
     Listing,
     SourceReport,
-    conflict,
+    build_listing,
+    conflict_message,
     day_anomaly,
     document_rows,
-    finished,
     retailer_slug,
-    unknown_retailer,
+    unknown_retailer_error,
 )
 
 Record = Mapping[str, Any]
 Records = Callable[..., Iterable[Record]]
-"""Yields records. If it takes arguments named `date` and `retailer` (texts, as in the partition's
-key; None in a inventory), it is told what is asked for; it may yield more than that."""
+"""A function that returns records.
+
+If it has a parameter `date` or `retailer`, it gets the day or the slug of the requested partition,
+or None if all records are requested. It may return more records than requested.
+"""
 
 _COLUMNS = ("url", "retailer", "date", "product_id")
 
 
 class TableSource:
-    """Records that one function yields.
+    """A source whose records are returned by a function.
 
     Args:
-        records: the function.
-        start_date: first day with a partition, and the day of records without a date column.
+        records: The function.
+        start_date: First day that has a partition; also the day of records without a `date` key.
     """
 
     def __init__(self, records: Records, start_date: dt.date) -> None:
@@ -54,20 +57,21 @@ class TableSource:
         self._start_date = start_date
 
     def listing(self, date: str, retailer: str) -> Listing:
-        """The URL rows of one partition; see `Source.listing`."""
+        """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
         names: dict[str, set[str]] = defaultdict(set)
         products: dict[str, list[object]] = defaultdict(list)
-        for place, record in enumerate(self._read(date, retailer), 1):
-            slug, day = self._partition(record, f"record {place}", report)
+        for number, record in enumerate(self._read(date, retailer), 1):
+            slug, day = self._partition_of(record, f"record {number}", report)
             if slug is not None:
                 names[slug].add(record["retailer"])
             if slug == retailer and day == date:
-                products[_product_of(record)].append(record.get("url"))
-        if retailer not in names and not self._narrowed:
-            raise unknown_retailer(retailer, names)
+                products[_product_id(record)].append(record.get("url"))
+        # A function that gets the partition may have no records for it.
+        if retailer not in names and not self._partition_parameters:
+            raise unknown_retailer_error(retailer, names)
         if len(names[retailer]) > 1:
-            raise SourceError(conflict(retailer, list(names[retailer])))
+            raise SourceError(conflict_message(retailer, list(names[retailer])))
         rows = [
             row
             for product, urls in products.items()
@@ -80,19 +84,19 @@ class TableSource:
                 report=report,
             )
         ]
-        return finished(rows, len(products), report)
+        return build_listing(rows, len(products), report)
 
     def inventory(self) -> Inventory:
-        """Retailers and days of all records; a product is counted once a day."""
+        """Read the retailers and days of all records; a product is counted once per day."""
         report = SourceReport()
         names: dict[str, set[str]] = defaultdict(set)
         products: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for place, record in enumerate(self._read(None, None), 1):
-            slug, day = self._partition(record, f"record {place}", report)
+        for number, record in enumerate(self._read(None, None), 1):
+            slug, day = self._partition_of(record, f"record {number}", report)
             if slug is not None:
                 names[slug].add(record["retailer"])
                 if day is not None:
-                    products[slug, day].add(_product_of(record))
+                    products[slug, day].add(_product_id(record))
         conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
         return Inventory(
             names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
@@ -102,57 +106,58 @@ class TableSource:
         )
 
     @property
-    def _narrowed(self) -> list[str]:
-        """Which of the partition's two names the function wants to be told."""
-        known = inspect.signature(self._records).parameters
-        return [name for name in ("date", "retailer") if name in known]
+    def _partition_parameters(self) -> list[str]:
+        """The parameters of the function that receive the partition: `date`, `retailer` or both."""
+        parameters = inspect.signature(self._records).parameters
+        return [name for name in ("date", "retailer") if name in parameters]
 
     def _read(self, date: str | None, retailer: str | None) -> Iterator[Record]:
-        asked = {"date": date, "retailer": retailer}
-        for record in self._records(**{name: asked[name] for name in self._narrowed}):
+        partition = {"date": date, "retailer": retailer}
+        arguments = {name: partition[name] for name in self._partition_parameters}
+        for record in self._records(**arguments):
             if not isinstance(record, Mapping):
                 raise SourceError(
-                    f"the source yields {record!r}; it should yield mappings with the keys "
+                    f"the source yields {record!r}; it must yield mappings with the keys "
                     f"{', '.join(_COLUMNS)}"
                 )
             yield record
 
-    def _partition(
+    def _partition_of(
         self, record: Record, name: str, report: SourceReport
     ) -> tuple[str | None, str | None]:
         slug = retailer_slug(record.get("retailer"))
         if slug is None:
-            report.add(Anomaly.NO_RETAILER, name, f"it is {record.get('retailer')!r}")
+            report.add(Anomaly.NO_RETAILER, name, f"the retailer is {record.get('retailer')!r}")
             return None, None
         date = record.get("date", self._start_date)
-        day = _day(date)
+        day = _parse_day(date)
         if date is None or date == "":
-            report.add(Anomaly.NO_DATE, name, "its date is empty")
+            report.add(Anomaly.NO_DATE, name, "the date is empty")
         elif day is None:
-            report.add(Anomaly.INVALID_DATE, name, f"its date is {date!r}")
+            report.add(Anomaly.INVALID_DATE, name, f"the date is {date!r}")
         elif anomaly := day_anomaly(day, self._start_date):
-            report.add(anomaly, name, f"its date is {date!r}")
+            report.add(anomaly, name, f"the date is {date!r}")
         else:
             return slug, day.isoformat()
         return slug, None
 
 
 def csv_records(address: str) -> Records:
-    """The records of a CSV file.
+    """Make a function that reads the records of a CSV file.
 
-    With a header it has the columns `url[,retailer][,date][,product_id]` in any order. Without one
-    it has the two columns `url,save_path`, and the last folder of the save path names the retailer.
-    Where nothing names a retailer, the file's name does.
+    With a header, the columns are `url[,retailer][,date][,product_id]` in any order. Without a
+    header, there are two columns, `url,save_path`, and the last folder of the save path is the
+    retailer. If the file gives no retailer, the file name without its extension is the retailer.
 
     Args:
-        address: a path, relative to the project, or an fsspec address.
+        address: Path, relative to the project folder, or an fsspec address.
     """
 
     def records() -> Iterator[Record]:
         path = UPath(address) if "://" in address else UPath(project_root() / address)
         try:
             with path.open("r", encoding="utf-8-sig", newline="") as file:
-                yield from _csv(csv.reader(file), address)
+                yield from _parse_csv(csv.reader(file), address)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SourceError(
                 f"source.csv_path: {address} cannot be read as CSV: {error}"
@@ -162,10 +167,13 @@ def csv_records(address: str) -> Records:
 
 
 def function_records(dotted: str) -> Records:
-    """The user's own function, by its dotted path (`package.module.function`).
+    """Import the function that returns the records.
+
+    Args:
+        dotted: Path of the function: `package.module.function`.
 
     Raises:
-        SourceError: it cannot be imported, or is no function.
+        SourceError: The path cannot be imported, or is not callable.
     """
     module, _, name = dotted.rpartition(".")
     try:
@@ -176,34 +184,34 @@ def function_records(dotted: str) -> Records:
             "install its package, or put its folder on PYTHONPATH"
         ) from None
     if not callable(function):
-        raise SourceError(f"source.function: {dotted} is no function")
-    found: Records = function
-    return found
+        raise SourceError(f"source.function: {dotted} is not a function")
+    records: Records = function
+    return records
 
 
-def _csv(lines: Iterator[list[str]], address: str) -> Iterator[Record]:
+def _parse_csv(lines: Iterator[list[str]], address: str) -> Iterator[Record]:
     first = next((line for line in lines if line), None)
     if first is None:
         return
     header = [cell.strip().lower() for cell in first]
-    own_name = Path(address).stem
+    default_retailer = Path(address).stem
     if "url" in header:
         for line in lines:
             if line:
-                yield {"retailer": own_name, **dict(zip(header, line, strict=False))}
+                yield {"retailer": default_retailer, **dict(zip(header, line, strict=False))}
     elif len(first) == 2 and "://" in first[0]:
         for line in (first, *lines):
             if line:
                 folder = PurePosixPath(line[1].strip() if len(line) > 1 else "").parent.name
-                yield {"url": line[0], "retailer": folder or own_name}
+                yield {"url": line[0], "retailer": folder or default_retailer}
     else:
         raise SourceError(
-            f"source.csv_path: {address} begins with {','.join(first)[:100]!r}; it should begin "
+            f"source.csv_path: {address} starts with {','.join(first)[:100]!r}; it must start "
             "with a header (url[,retailer][,date][,product_id]), or have two columns: url,save_path"
         )
 
 
-def _day(value: object) -> dt.date | None:
+def _parse_day(value: object) -> dt.date | None:
     if isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value.strip())
@@ -214,8 +222,8 @@ def _day(value: object) -> dt.date | None:
     return value if isinstance(value, dt.date) else None
 
 
-def _product_of(record: Record) -> str:
+def _product_id(record: Record) -> str:
     if product := record.get("product_id"):
         return str(product)
-    # Stable however the records are sorted.
+    # Does not depend on the order of the records.
     return hashlib.sha256(str(record.get("url")).encode()).hexdigest()[:12]

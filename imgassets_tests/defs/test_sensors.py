@@ -191,7 +191,7 @@ def test_the_cursor_is_kept_if_the_retailer_names_cannot_be_read(
     tick()
     mongo_database["products"].insert_one(document())
     with monkeypatch.context() as late:
-        late.setattr(MongoChanges, "names", too_late)
+        late.setattr(MongoChanges, "retailer_names", too_late)
         result = tick()
     assert reason(result) == "MongoDB took too long"
     assert "2026-01-02|zara" in str(result.cursor)

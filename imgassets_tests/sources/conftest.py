@@ -8,9 +8,9 @@ import pytest
 
 @pytest.fixture(params=["Pacific/Kiritimati", "Etc/GMT+12"])
 def time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A local time of this process 14 hours ahead of UTC, and one 12 hours behind.
+    """Sets the local time zone of this process: 14 hours ahead of UTC, and 12 hours behind.
 
-    At any moment, one of the two has another day than UTC.
+    At any time, the local day in one of the two differs from the day in UTC.
     """
     name = str(request.param)
     with monkeypatch.context() as patched:

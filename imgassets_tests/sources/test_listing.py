@@ -1,4 +1,4 @@
-"""Keys, slugs and the report of odd documents."""
+"""Tests of keys, slugs, days and the report of anomalies."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imgassets.manifests import UrlRow
 from imgassets.sources.listing import (
     Anomaly,
     SourceReport,
-    conflict,
+    build_listing,
+    conflict_message,
     day_anomaly,
     document_rows,
-    finished,
-    picture_key,
+    image_key,
     retailer_slug,
     today,
-    unknown_retailer,
+    unknown_retailer_error,
 )
 from imgassets_tests.rows import url_row
 
@@ -34,21 +34,23 @@ URLS = st.text(max_size=4000) | st.sampled_from(
 
 
 @given(st.text(), st.text(), st.integers(0, 999), URLS)
-def test_any_key_is_safe_as_a_file_name(document: str, product: str, place: int, url: str) -> None:
-    key = picture_key(document, product, place, url)
+def test_every_key_is_safe_as_a_file_name(
+    document: str, product: str, position: int, url: str
+) -> None:
+    key = image_key(document, product, position, url)
     assert SAFE.fullmatch(key)
-    assert key == picture_key(document, product, place, url)
+    assert key == image_key(document, product, position, url)
 
 
 @given(st.lists(st.tuples(URLS, st.text()), unique=True, min_size=2, max_size=5))
-def test_two_pictures_never_share_a_key(pictures: list[tuple[str, str]]) -> None:
-    keys = {picture_key("document", product, 0, url) for url, product in pictures}
-    assert len(keys) == len(pictures)
+def test_two_images_never_share_a_key(images: list[tuple[str, str]]) -> None:
+    keys = {image_key("document", product, 0, url) for url, product in images}
+    assert len(keys) == len(images)
 
 
-def test_two_urls_that_end_in_one_base_name_have_two_keys() -> None:
-    first = picture_key("d", "p", 0, "http://a/1/front.jpg")
-    assert first != picture_key("d", "p", 0, "http://a/2/front.jpg")
+def test_urls_with_the_same_base_name_have_different_keys() -> None:
+    first = image_key("d", "p", 0, "http://a/1/front.jpg")
+    assert first != image_key("d", "p", 0, "http://a/2/front.jpg")
 
 
 @pytest.mark.parametrize(
@@ -59,14 +61,14 @@ def test_two_urls_that_end_in_one_base_name_have_two_keys() -> None:
         ("d1", "p" * 60, 1000, "http://shop/\ud800", "p" * 40 + "-1000-35f62549f362a4d3"),
     ],
 )
-def test_a_key_never_changes_since_files_are_kept_under_it(
+def test_keys_stay_the_same_across_versions_because_files_are_named_by_them(
     document: str, product: str, position: int, url: str, key: str
 ) -> None:
-    assert picture_key(document, product, position, url) == key
+    assert image_key(document, product, position, url) == key
 
 
-def test_each_part_of_a_picture_s_identity_changes_its_key() -> None:
-    pictures = [
+def test_document_product_position_and_url_each_change_the_key() -> None:
+    images = [
         ("d", "p", 1, "http://a"),
         ("e", "p", 1, "http://a"),
         ("d", "P", 1, "http://a"),  # the readable part is the same
@@ -75,11 +77,11 @@ def test_each_part_of_a_picture_s_identity_changes_its_key() -> None:
         ("dp", "", 1, "http://a"),
         ("", "dp", 1, "http://a"),
     ]
-    assert len({picture_key(*picture)[-16:] for picture in pictures}) == len(pictures)
+    assert len({image_key(*image)[-16:] for image in images}) == len(images)
 
 
 @given(st.text())
-def test_a_slug_is_a_safe_partition_key_or_nothing(name: str) -> None:
+def test_a_slug_is_a_safe_partition_key_or_none(name: str) -> None:
     slug = retailer_slug(name)
     assert slug is None or set(slug) <= set(string.ascii_lowercase + string.digits + "-")
 
@@ -98,33 +100,33 @@ def test_a_slug_is_a_safe_partition_key_or_nothing(name: str) -> None:
         (7, None),
     ],
 )
-def test_slugs_of_names(name: object, slug: str | None) -> None:
+def test_retailer_names_become_slugs(name: object, slug: str | None) -> None:
     assert retailer_slug(name) == slug
 
 
-def test_two_names_on_one_slug_are_named_in_order_with_what_to_do() -> None:
-    assert conflict("zara", ["Zara", "ZARA ", "Zára"]) == (
+def test_the_message_for_conflicting_names_lists_them_in_order_and_says_what_to_do() -> None:
+    assert conflict_message("zara", ["Zara", "ZARA ", "Zára"]) == (
         "retailers 'ZARA ' and 'Zara' and 'Zára' both become the partition 'zara'; give them one "
         "name in the documents, or leave one out with source.query"
     )
 
 
-def test_an_unknown_retailer_is_answered_with_at_most_twenty_that_exist() -> None:
+def test_the_error_for_an_unknown_retailer_lists_at_most_twenty_known_ones() -> None:
     known = {f"shop-{number:02}": "" for number in reversed(range(30))}
     listed = ", ".join(f"shop-{number:02}" for number in range(20))
-    assert str(unknown_retailer("zara", known)) == (
-        f"the source has no document of retailer 'zara'; it has: {listed}"
+    assert str(unknown_retailer_error("zara", known)) == (
+        f"the source has no document of retailer 'zara'; retailers in the source: {listed}"
     )
-    assert str(unknown_retailer("zara", {})).endswith("'zara'; it has: none at all")
+    assert str(unknown_retailer_error("zara", {})).endswith("'zara'; retailers in the source: none")
 
 
-def test_today_is_the_day_in_utc_wherever_the_machine_is(time_zone: str) -> None:
+def test_today_is_the_day_in_utc_whatever_the_local_time_zone(time_zone: str) -> None:
     del time_zone
     before = time.time() // 86_400
     assert (today() - dt.date(1970, 1, 1)).days in {before, time.time() // 86_400}
 
 
-def test_the_first_day_and_today_have_partitions_and_their_neighbours_none() -> None:
+def test_days_before_the_start_date_and_after_today_have_no_partition() -> None:
     start, day = dt.date(2026, 1, 1), dt.timedelta(days=1)
     now = today()
     assert day_anomaly(start, start) is None
@@ -139,7 +141,7 @@ def test_tomorrow_has_no_partition_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert day_anomaly(dt.date(2026, 3, 2), dt.date(2026, 1, 1)) is Anomaly.IN_FUTURE
 
 
-def test_a_row_says_all_that_is_known_of_its_picture() -> None:
+def test_a_row_has_all_fields_of_its_image() -> None:
     (first, second) = document_rows(
         document_id="d1",
         product_id="p1",
@@ -149,7 +151,7 @@ def test_a_row_says_all_that_is_known_of_its_picture() -> None:
         report=SourceReport(),
     )
     assert first == UrlRow(
-        key=picture_key("d1", "p1", 0, "http://a"),
+        key=image_key("d1", "p1", 0, "http://a"),
         url="http://a",
         retailer="zara",
         date="2026-01-02",
@@ -157,10 +159,10 @@ def test_a_row_says_all_that_is_known_of_its_picture() -> None:
         position=0,
         document_id="d1",
     )
-    assert second.key == picture_key("d1", "p1", 1, "http://b")
+    assert second.key == image_key("d1", "p1", 1, "http://b")
 
 
-def test_two_documents_of_one_product_have_rows_of_their_own_for_the_same_url() -> None:
+def test_two_documents_of_one_product_each_have_a_row_for_the_same_url() -> None:
     rows = [
         row
         for document in ("d1", "d2")
@@ -173,7 +175,7 @@ def test_two_documents_of_one_product_have_rows_of_their_own_for_the_same_url() 
             report=SourceReport(),
         )
     ]
-    listing = finished(rows, 2, SourceReport())
+    listing = build_listing(rows, 2, SourceReport())
     assert [(row.document_id, row.product_id, row.url) for row in listing.rows] == [
         ("d1", "p1", "http://a"),
         ("d2", "p1", "http://a"),
@@ -195,28 +197,28 @@ def rows_of(images: object) -> tuple[list[tuple[int, str]], dict[str, int]]:
 
 
 @pytest.mark.parametrize("images", [None, [], {}, 3, {"url": "http://a"}])
-def test_a_document_without_images_is_counted(images: object) -> None:
+def test_a_document_without_images_is_reported(images: object) -> None:
     assert rows_of(images) == ([], {"no_images": 1})
 
 
-def test_what_is_no_text_is_counted_and_the_others_keep_their_positions() -> None:
+def test_invalid_entries_are_counted_and_the_other_urls_keep_their_positions() -> None:
     rows, counts = rows_of(["http://a", None, 3, "", "http://b"])
     assert rows == [(0, "http://a"), (4, "http://b")]
     assert counts == {"non_string_url": 3}
 
 
-def test_a_url_listed_twice_is_one_row_and_counted() -> None:
+def test_a_url_listed_twice_becomes_one_row_and_is_counted() -> None:
     assert rows_of(["http://a", "http://b", "http://a "]) == (
         [(0, "http://a"), (1, "http://b")],
         {"duplicate_url": 1},
     )
 
 
-def test_a_single_url_counts_as_a_list_of_one() -> None:
+def test_a_single_url_is_treated_as_a_list_of_one() -> None:
     assert rows_of("http://a") == ([(0, "http://a")], {})
 
 
-def test_an_odd_list_is_reported_with_its_document_and_what_it_holds() -> None:
+def test_an_anomaly_of_a_list_is_reported_with_document_and_detail() -> None:
     report = SourceReport()
     for number, images in enumerate([{}, [" http://a", 7, "http://a"]]):
         document_rows(
@@ -234,7 +236,7 @@ def test_an_odd_list_is_reported_with_its_document_and_what_it_holds() -> None:
     ]
 
 
-def test_the_account_counts_all_and_keeps_twenty_examples_of_each_oddity() -> None:
+def test_the_report_counts_all_anomalies_and_keeps_twenty_examples_of_each() -> None:
     report = SourceReport()
     for number in range(50):
         report.add(Anomaly.NO_IMAGES, str(number), "x" * 1000)
@@ -244,7 +246,7 @@ def test_the_account_counts_all_and_keeps_twenty_examples_of_each_oddity() -> No
     assert report.examples == [*kept, (Anomaly.NO_DATE, "late", "x")]
 
 
-def test_a_document_that_is_read_twice_is_an_error_and_overwrites_nothing() -> None:
+def test_a_document_that_is_read_twice_raises_an_error() -> None:
     rows = document_rows(
         document_id="d1",
         product_id="p1",
@@ -254,14 +256,14 @@ def test_a_document_that_is_read_twice_is_an_error_and_overwrites_nothing() -> N
         report=SourceReport(),
     )
     with pytest.raises(SourceError) as caught:
-        finished(rows * 2, 2, SourceReport())
+        build_listing(rows * 2, 2, SourceReport())
     assert str(caught.value) == (
-        f"1 keys stand for two pictures each, for example '{rows[0].key}': "
+        f"1 image keys are not unique, for example '{rows[0].key}': "
         "the same document was read twice; check the source for repeated ids"
     )
 
 
-def test_a_listing_is_in_the_same_order_however_the_source_was_read() -> None:
+def test_the_order_of_a_listing_does_not_depend_on_the_order_of_reading() -> None:
     rows = [
         url_row(0, document_id=document, position=position, key=key)
         for document, position, key in (
@@ -272,7 +274,7 @@ def test_a_listing_is_in_the_same_order_however_the_source_was_read() -> None:
         )
     ]
     report = SourceReport()
-    listing = finished([rows[2], rows[1], rows[3], rows[0]], 7, report)
+    listing = build_listing([rows[2], rows[1], rows[3], rows[0]], 7, report)
     assert listing.rows == rows
     assert listing.documents == 7
     assert listing.report is report

@@ -1,4 +1,4 @@
-"""Following a real MongoDB, by its change stream and by the poll."""
+"""Tests of change stream and poll, with a real MongoDB."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from imgassets.demo import mongod_program
 from imgassets.errors import SourceError
 from imgassets.settings import Settings
 from imgassets.sources import mongodb
-from imgassets.sources.changes import Cursor, PendingPartition, due, look, requested, run_key
+from imgassets.sources.changes import (
+    Cursor,
+    PendingPartition,
+    due_partitions,
+    remove_requested,
+    run_key,
+    scan,
+)
 from imgassets.sources.listing import today
-from imgassets.sources.mongo_changes import MongoChanges, follow
+from imgassets.sources.mongo_changes import MongoChanges, open_changes
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 Products = Database[dict[str, Any]]
@@ -34,7 +41,7 @@ BOTH = pytest.mark.parametrize("method", ["stream", "poll"])
 
 @dataclass
 class Follower:
-    """Looks at a collection again and again, as the sensor does, without waiting for quiet."""
+    """Scans a collection repeatedly, as the sensor does, without a settle time."""
 
     uri: str
     database: str
@@ -55,29 +62,33 @@ class Follower:
 
     @property
     def changes(self) -> MongoChanges:
-        return follow(self.settings, self.uri)
+        return open_changes(self.settings, self.uri)
 
     def start(self) -> Follower:
-        self.cursor = self.changes.start(time.time())
+        self.cursor = self.changes.initial_cursor(time.time())
         return self
 
-    def asked(self, *, keep: bool = True) -> dict[str, PendingPartition]:
-        """What one look asks for; where it is not kept, as if Dagster had ended before it was."""
+    def due(self, *, keep: bool = True) -> dict[str, PendingPartition]:
+        """The partitions that one scan requests.
+
+        Args:
+            keep: Whether to keep the new cursor; False simulates a crash before it is stored.
+        """
         assert self.cursor is not None
         now = time.time()
-        with self.changes.in_time():
-            found = look(self.cursor, self.changes.pages, now=now, out_of_time=lambda: False)
-        asked = due(found, self.settings.sensor, now=now, today=today())
+        with self.changes.time_limit():
+            result = scan(self.cursor, self.changes.pages, now=now, out_of_time=lambda: False)
+        due = due_partitions(result, self.settings.sensor, now=now, today=today())
         if keep:
-            self.notes = found.notes
-            self.cursor = requested(found.cursor, asked)
-        return asked
+            self.notes = result.notes
+            self.cursor = remove_requested(result.cursor, due)
+        return due
 
-    def look(self) -> set[str]:
-        return set(self.asked())
+    def scan(self) -> set[str]:
+        return set(self.due())
 
 
-def follower(uri: str, database: Products, method: str = "auto", **more: Any) -> Follower:
+def make_follower(uri: str, database: Products, method: str = "auto", **more: Any) -> Follower:
     return Follower(uri, database.name, method, **more)
 
 
@@ -91,79 +102,81 @@ def document(**values: Any) -> dict[str, Any]:
 
 
 def made(seconds_ago: float) -> ObjectId:
-    """An ObjectId of another writer, whose clock or patience differs from ours."""
+    """An ObjectId of a writer whose clock differs, or that writes with a delay."""
     moment = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds_ago)
     return ObjectId(ObjectId.from_datetime(moment).binary[:4] + random.randbytes(8))
 
 
 @BOTH
-def test_nothing_that_is_there_at_first_is_asked_for(
+def test_the_first_scan_requests_nothing_for_existing_documents(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
     mongo_database["products"].insert_many([document(), document(product_retailer="Asos")])
-    follows = follower(mongodb_uri, mongo_database, method).start()
-    assert follows.look() == set()
-    assert set(follows.changes.names()) == {"zara", "asos"}
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
+    assert follower.scan() == set()
+    assert set(follower.changes.retailer_names()) == {"zara", "asos"}
 
 
 @BOTH
-def test_everything_that_is_there_is_asked_for_where_the_settings_say_so(
+def test_with_start_from_everything_existing_documents_are_requested(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
     mongo_database["products"].insert_many(
         [document(), document(product_retailer="Asos"), document(_id=made(9e6)), document()]
     )
-    follows = follower(mongodb_uri, mongo_database, method, sensor={"start_from": "everything"})
-    follows.start()
-    first = follows.asked(keep=False)
+    follower = make_follower(
+        mongodb_uri, mongo_database, method, sensor={"start_from": "everything"}
+    )
+    follower.start()
+    first = follower.due(keep=False)
     assert set(first) == {"2026-01-02|zara", "2026-01-02|asos"}
-    assert follows.asked() == first  # a repeated look has the same run keys
-    assert follows.look() == set()
+    assert follower.due() == first  # a repeated scan gives the same run keys
+    assert follower.scan() == set()
 
 
 @BOTH
-def test_each_touched_partition_is_asked_for_once(
+def test_each_changed_partition_is_requested_once(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
     products = mongo_database["products"]
     products.insert_many([document() for _ in range(10)])
     products.insert_many([document(product_retailer="Nord & Sol", scraped_at="2026-01-03")])
-    assert follows.look() == {"2026-01-02|zara", "2026-01-03|nord-sol"}
-    assert follows.look() == set()
+    assert follower.scan() == {"2026-01-02|zara", "2026-01-03|nord-sol"}
+    assert follower.scan() == set()
     products.insert_one(document())
-    assert follows.look() == {"2026-01-02|zara"}
-    assert follows.look() == set()
+    assert follower.scan() == {"2026-01-02|zara"}
+    assert follower.scan() == set()
 
 
 @BOTH
-def test_documents_that_arrive_out_of_the_order_of_their_object_ids_are_seen(
+def test_documents_that_arrive_out_of_object_id_order_are_detected(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
     products = mongo_database["products"]
     for number, seconds_ago in enumerate([0, 5, 3000, -3000, 1200, 3000, 0, -3000]):
         retailer = f"shop {number}"
         products.insert_one(document(_id=made(seconds_ago), product_retailer=retailer))
-        assert follows.look() == {f"2026-01-02|shop-{number}"}
-    assert follows.look() == set()
+        assert follower.scan() == {f"2026-01-02|shop-{number}"}
+    assert follower.scan() == set()
 
 
-@pytest.mark.parametrize(("overlap_s", "seen"), [(1200, False), (7200, True)])
-def test_the_poll_sees_late_documents_as_far_back_as_it_overlaps(
-    mongodb_uri: str, mongo_database: Products, overlap_s: int, seen: bool
+@pytest.mark.parametrize(("overlap_s", "detected"), [(1200, False), (7200, True)])
+def test_the_poll_detects_late_documents_within_its_overlap(
+    mongodb_uri: str, mongo_database: Products, overlap_s: int, detected: bool
 ) -> None:
     sensor = {"overlap_s": overlap_s}
-    follows = follower(mongodb_uri, mongo_database, "poll", sensor=sensor).start()
+    follower = make_follower(mongodb_uri, mongo_database, "poll", sensor=sensor).start()
     products = mongo_database["products"]
-    late = 5000 if seen else 3000  # bins of 600 s
+    late = 5000 if detected else 3000  # bins of 600 s
     products.insert_one(document(_id=made(late)))
     products.insert_one(document(_id=made(late + 5000), product_retailer="Asos"))
-    assert follows.look() == ({"2026-01-02|zara"} if seen else set())
+    assert follower.scan() == ({"2026-01-02|zara"} if detected else set())
 
 
 @BOTH
-def test_changes_are_seen_from_the_start_date_on(
+def test_changes_before_the_start_date_are_ignored(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
     options = {
@@ -171,20 +184,20 @@ def test_changes_are_seen_from_the_start_date_on(
         "source": {"database": mongo_database.name},
         "sensor": {"method": method, "settle_s": 0, "start_from": "everything"},
     }
-    changes = follow(Settings.model_validate(options), mongodb_uri)
+    changes = open_changes(Settings.model_validate(options), mongodb_uri)
     products = mongo_database["products"]
     products.insert_many([document(scraped_at="2025-06-30"), document(scraped_at="2025-06-29")])
-    cursor = changes.start(time.time())
+    cursor = changes.initial_cursor(time.time())
     assert set(cursor.pending) == {"2025-06-30|zara"}
     products.insert_many([document(scraped_at="2025-07-01"), document(scraped_at="2025-06-28")])
-    found = look(cursor, changes.pages, now=time.time(), out_of_time=lambda: False)
-    assert set(found.cursor.pending) == {"2025-06-30|zara", "2025-07-01|zara"}
+    result = scan(cursor, changes.pages, now=time.time(), out_of_time=lambda: False)
+    assert set(result.cursor.pending) == {"2025-06-30|zara", "2025-07-01|zara"}
 
 
-def test_the_stream_sees_documents_with_old_object_ids_and_with_none(
+def test_the_stream_detects_documents_with_old_object_ids_or_other_types_of_ids(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database).start()
+    follower = make_follower(mongodb_uri, mongo_database).start()
     mongo_database["products"].insert_many(
         [
             document(_id=made(9e6), product_retailer="a"),
@@ -193,74 +206,74 @@ def test_the_stream_sees_documents_with_old_object_ids_and_with_none(
             document(_id=2.0, product_retailer="d"),
         ]
     )
-    assert follows.look() == {f"2026-01-02|{name}" for name in "abcd"}
-    assert follows.look() == set()  # also after an _id whose token carries its number's type
+    assert follower.scan() == {f"2026-01-02|{name}" for name in "abcd"}
+    assert follower.scan() == set()  # the token of a numeric _id contains its type
 
 
-def test_the_stream_sees_documents_changed_in_place(
+def test_the_stream_detects_documents_updated_in_place(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     products = mongo_database["products"]
     for number in range(6):
         products.insert_one(document(_id=number, product_retailer=f"shop {number}", price=1))
-    follows = follower(mongodb_uri, mongo_database).start()
+    follower = make_follower(mongodb_uri, mongo_database).start()
     products.update_one({"_id": 0}, {"$set": {"product_images": ["http://shop/new.jpg"]}})
     products.update_one({"_id": 1}, {"$set": {"product_images.0": "http://shop/new.jpg"}})
     products.update_one({"_id": 2}, {"$push": {"product_images": "http://shop/more.jpg"}})
     products.update_one({"_id": 3}, {"$unset": {"product_images": 1}})
     products.replace_one({"_id": 4}, document(product_retailer="shop 4", price=2))
     products.update_one({"_id": 5}, {"$set": {"price": 2, "last_seen": NOON}})
-    assert follows.look() == {f"2026-01-02|shop-{number}" for number in range(5)}
-    assert follows.look() == set()
+    assert follower.scan() == {f"2026-01-02|shop-{number}" for number in range(5)}
+    assert follower.scan() == set()
 
 
-def test_the_stream_sees_which_partitions_documents_left_where_mongodb_remembers(
+def test_with_pre_images_the_stream_detects_the_partitions_that_documents_left(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     products = mongo_database["products"]
     for number in range(5):
         products.insert_one(document(_id=number, product_retailer=f"shop {number}", in_stock=True))
-    follows = follower(mongodb_uri, mongo_database).start()
+    follower = make_follower(mongodb_uri, mongo_database).start()
     products.update_one({"_id": 0}, {"$set": {"product_retailer": "Asos"}})
-    assert follows.look() == {"2026-01-02|asos"}  # it does not remember
-    remember = {"collMod": "products", "changeStreamPreAndPostImages": {"enabled": True}}
-    mongo_database.command(remember)
+    assert follower.scan() == {"2026-01-02|asos"}  # without pre-images
+    pre_images = {"collMod": "products", "changeStreamPreAndPostImages": {"enabled": True}}
+    mongo_database.command(pre_images)
 
     products.update_one({"_id": 1}, {"$set": {"product_retailer": "Asos"}})
-    assert follows.look() == {"2026-01-02|shop-1", "2026-01-02|asos"}
+    assert follower.scan() == {"2026-01-02|shop-1", "2026-01-02|asos"}
     products.update_one({"_id": 1}, {"$set": {"scraped_at": "2026-01-05"}})
-    assert follows.look() == {"2026-01-02|asos", "2026-01-05|asos"}
+    assert follower.scan() == {"2026-01-02|asos", "2026-01-05|asos"}
     products.replace_one({"_id": 2}, document(product_retailer="Mango"))
     products.replace_one({"_id": 2}, document(product_retailer="Nike"))
-    assert follows.look() == {f"2026-01-02|{name}" for name in ("shop-2", "mango", "nike")}
+    assert follower.scan() == {f"2026-01-02|{name}" for name in ("shop-2", "mango", "nike")}
     products.delete_one({"_id": 3})
-    assert {*follows.asked(keep=False)} == {"2026-01-02|shop-3"}
-    assert follows.look() == {"2026-01-02|shop-3"}
+    assert {*follower.due(keep=False)} == {"2026-01-02|shop-3"}
+    assert follower.scan() == {"2026-01-02|shop-3"}
     products.insert_one(document(_id="new"))
     products.update_one({"_id": 4}, {"$set": {"price": 3}})
-    assert follows.look() == {"2026-01-02|zara"}
-    assert follows.look() == set()
-    assert follows.notes == []
+    assert follower.scan() == {"2026-01-02|zara"}
+    assert follower.scan() == set()
+    assert follower.notes == []
 
-    follows.source = {"query": {"in_stock": True}}
+    follower.source = {"query": {"in_stock": True}}
     products.update_one({"_id": 4}, {"$set": {"in_stock": False}})
-    assert follows.look() == {"2026-01-02|shop-4"}
+    assert follower.scan() == {"2026-01-02|shop-4"}
 
 
-def test_with_an_extra_filter_any_field_may_bring_a_document_in(
+def test_with_a_query_an_update_of_any_field_is_detected(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     products = mongo_database["products"]
     products.insert_many([document(_id=1, in_stock=False), document(_id=2, in_stock=False)])
     source = {"query": {"in_stock": True}}
-    follows = follower(mongodb_uri, mongo_database, source=source).start()
+    follower = make_follower(mongodb_uri, mongo_database, source=source).start()
     products.update_one({"_id": 1}, {"$set": {"in_stock": True}})
-    assert follows.look() == {"2026-01-02|zara"}
+    assert follower.scan() == {"2026-01-02|zara"}
     products.update_one({"_id": 2}, {"$set": {"price": 3}})
-    assert follows.look() == set()
+    assert follower.scan() == set()
 
 
-def test_the_poll_sees_documents_changed_in_place_by_their_field_of_modification(
+def test_with_a_modification_date_the_poll_detects_documents_updated_in_place(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     products = mongo_database["products"]
@@ -270,28 +283,28 @@ def test_the_poll_sees_documents_changed_in_place_by_their_field_of_modification
     for number in range(3):
         products.insert_one(document(_id=number, product_retailer=f"shop {number}", meta=old))
     source = {"fields": {"updated": "meta.updated"}}
-    follows = follower(mongodb_uri, mongo_database, "poll", source=source).start()
+    follower = make_follower(mongodb_uri, mongo_database, "poll", source=source).start()
     products.update_one({"_id": 0}, {"$set": {"product_images": [], "meta.updated": now}})
-    assert follows.look() == {"2026-01-02|shop-0"}
+    assert follower.scan() == {"2026-01-02|shop-0"}
     products.update_one(
         {"_id": 1}, {"$set": {"meta.updated": now - dt.timedelta(minutes=30)}}
-    )  # a writer that is behind
-    assert follows.look() == {"2026-01-02|shop-1"}
+    )  # a writer whose clock is slow
+    assert follower.scan() == {"2026-01-02|shop-1"}
     products.update_one({"_id": 2}, {"$set": {"meta.updated": DatetimeMS(2**60)}})
-    assert follows.look() == {"2026-01-02|shop-2"}
-    assert follows.look() == set()
+    assert follower.scan() == {"2026-01-02|shop-2"}
+    assert follower.scan() == set()
 
 
 @BOTH
-def test_a_repeated_look_asks_for_the_same_runs_and_a_later_change_for_another(
+def test_a_repeated_scan_gives_the_same_run_keys_and_a_later_change_another(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
     products = mongo_database["products"]
     products.insert_many([document(), document(), document(product_retailer="Asos")])
 
     def keys(*, keep: bool) -> set[str]:
-        return {run_key(name, touch) for name, touch in follows.asked(keep=keep).items()}
+        return {run_key(name, pending) for name, pending in follower.due(keep=keep).items()}
 
     first = keys(keep=False)
     assert len(first) == 2
@@ -302,17 +315,17 @@ def test_a_repeated_look_asks_for_the_same_runs_and_a_later_change_for_another(
     assert not second & first
     if method == "poll":
         return
-    # The state that the first run had seen is there again, and still it must run again.
+    # The documents are as they were for the first run, and the partition must still run again.
     products.delete_many({"product_retailer": "Zara"})
     products.insert_many([document(), document()])
     assert not keys(keep=True) & (first | second)
 
 
 @BOTH
-def test_documents_without_a_partition_are_counted_and_the_others_go_on(
+def test_documents_without_a_partition_are_noted_once_and_do_not_affect_others(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
     products = mongo_database["products"]
     far = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
     products.insert_many(
@@ -327,24 +340,24 @@ def test_documents_without_a_partition_are_counted_and_the_others_go_on(
             document(scraped_at=DatetimeMS(2**60)),
         ]
     )
-    assert follows.look() == {"2026-01-02|zara"}
-    (note,) = follows.notes
+    assert follower.scan() == {"2026-01-02|zara"}
+    (note,) = follower.notes
     for count in ("3 no_retailer", "1 invalid_date", "1 before_start_date", "2 in_future"):
         assert count in note
-    assert follows.look() == set()
-    assert follows.notes == []  # told once
+    assert follower.scan() == set()
+    assert follower.notes == []  # noted once
 
 
 @BOTH
-def test_a_document_dated_tomorrow_waits_for_its_day(
+def test_the_partition_of_a_document_dated_tomorrow_waits_for_its_day(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
     tomorrow = today() + dt.timedelta(days=1)
     mongo_database["products"].insert_one(document(scraped_at=tomorrow.isoformat()))
-    assert follows.look() == set()
-    assert follows.cursor is not None
-    assert set(follows.cursor.pending) == {f"{tomorrow}|zara"}
+    assert follower.scan() == set()
+    assert follower.cursor is not None
+    assert set(follower.cursor.pending) == {f"{tomorrow}|zara"}
 
 
 @pytest.mark.slow
@@ -352,8 +365,8 @@ def test_a_document_dated_tomorrow_waits_for_its_day(
 def test_a_burst_of_100_000_documents_is_read_in_pages(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
-    assert follows.cursor is not None
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
+    assert follower.cursor is not None
     retailers, days = 20, 5
     mongo_database["products"].insert_many(
         document(
@@ -363,21 +376,21 @@ def test_a_burst_of_100_000_documents_is_read_in_pages(
         )
         for number in range(100_000)
     )
-    looks, pending = 0, set[str]()
-    while True:  # each look as short as it can be: one page
-        found = look(
-            follows.cursor, follows.changes.pages, now=time.time(), out_of_time=lambda: True
+    scans, pending = 0, set[str]()
+    while True:  # each scan reads one page
+        result = scan(
+            follower.cursor, follower.changes.pages, now=time.time(), out_of_time=lambda: True
         )
-        looks += 1
-        follows.cursor = found.cursor
-        pending |= set(found.cursor.pending)
-        assert len(found.cursor.to_json()) < 1_000_000
-        if found.caught_up:
+        scans += 1
+        follower.cursor = result.cursor
+        pending |= set(result.cursor.pending)
+        assert len(result.cursor.to_json()) < 1_000_000
+        if result.caught_up:
             break
-    assert looks >= 5
-    assert len(pending) == retailers  # days and retailers go together: 20 is a multiple of 5
-    assert follows.look() == pending
-    assert follows.look() == set()
+    assert scans >= 5
+    assert len(pending) == retailers  # each retailer has one day, because 20 is a multiple of 5
+    assert follower.scan() == pending
+    assert follower.scan() == set()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -385,115 +398,115 @@ def test_a_burst_of_100_000_documents_is_read_in_pages(
 def test_random_changes_are_neither_missed_nor_repeated(
     mongodb_uri: str, mongo_database: Products, method: str, seed: int
 ) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     products = mongo_database["products"]
     source = {"fields": {"updated": "updated"}} if method == "poll by date" else {}
-    follows = follower(mongodb_uri, mongo_database, method.partition(" ")[0], source=source)
-    there: dict[Any, str] = {}
+    follower = make_follower(mongodb_uri, mongo_database, method.partition(" ")[0], source=source)
+    partitions: dict[Any, str] = {}
     expected = set[str]()
 
     def moment() -> dt.datetime:
-        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=chance.uniform(-2000, 2000))
+        return dt.datetime.now(dt.UTC) - dt.timedelta(seconds=rng.uniform(-2000, 2000))
 
     def insert() -> None:
-        retailer, day = chance.choice("abc"), chance.randrange(3)
+        retailer, day = rng.choice("abc"), rng.randrange(3)
         new = document(
-            _id=ObjectId(ObjectId.from_datetime(moment()).binary[:4] + chance.randbytes(8)),
+            _id=ObjectId(ObjectId.from_datetime(moment()).binary[:4] + rng.randbytes(8)),
             product_retailer=retailer,
             scraped_at=NOON + dt.timedelta(days=day),
             updated=moment(),
         )
         products.insert_one(new)
-        there[new["_id"]] = f"2026-01-0{2 + day}|{retailer}"
-        expected.add(there[new["_id"]])
+        partitions[new["_id"]] = f"2026-01-0{2 + day}|{retailer}"
+        expected.add(partitions[new["_id"]])
 
     def update() -> None:
-        if not there:
+        if not partitions:
             return
-        chosen = chance.choice(list(there))
-        change = {"product_images": [f"http://shop/{chance.random()}"], "updated": moment()}
+        chosen = rng.choice(list(partitions))
+        change = {"product_images": [f"http://shop/{rng.random()}"], "updated": moment()}
         products.update_one({"_id": chosen}, {"$set": change})
         if method != "poll":
-            expected.add(there[chosen])
+            expected.add(partitions[chosen])
 
-    for _ in range(chance.randrange(5)):
+    for _ in range(rng.randrange(5)):
         insert()
-    follows.start()
+    follower.start()
     expected.clear()
     for _ in range(40):
-        match chance.choices(["insert", "update", "look", "lost look"], [4, 3, 3, 1])[0]:
+        match rng.choices(["insert", "update", "scan", "lost scan"], [4, 3, 3, 1])[0]:
             case "insert":
                 insert()
             case "update":
                 update()
-            case "look":
-                assert follows.look() == expected
+            case "scan":
+                assert follower.scan() == expected
                 expected.clear()
-            case "lost look":
-                assert set(follows.asked(keep=False)) == expected
-    assert follows.look() == expected
-    assert follows.look() == set()
+            case "lost scan":
+                assert set(follower.due(keep=False)) == expected
+    assert follower.scan() == expected
+    assert follower.scan() == set()
 
 
-def test_where_the_stream_cannot_go_on_the_gap_is_swept_and_told(
+def test_if_the_stream_cannot_resume_the_poll_reads_the_gap_and_a_note_says_so(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database).start()
-    assert follows.cursor is not None
+    follower = make_follower(mongodb_uri, mongo_database).start()
+    assert follower.cursor is not None
     products = mongo_database["products"]
     products.insert_one(document())
-    lost = replace(follows.cursor.place, token=json_util.dumps({"_data": "82"}))
-    follows.cursor = replace(follows.cursor, place=lost)
-    assert follows.look() == {"2026-01-02|zara"}
-    assert "MongoDB no longer knows the changes since" in follows.notes[0]
-    assert follows.look() == set()
+    lost = replace(follower.cursor.position, token=json_util.dumps({"_data": "82"}))
+    follower.cursor = replace(follower.cursor, position=lost)
+    assert follower.scan() == {"2026-01-02|zara"}
+    assert "MongoDB no longer has the changes since" in follower.notes[0]
+    assert follower.scan() == set()
     products.update_one({}, {"$set": {"product_images": []}})
-    assert follows.look() == {"2026-01-02|zara"}  # by the stream again
-    assert follows.notes == []
+    assert follower.scan() == {"2026-01-02|zara"}  # by the stream again
+    assert follower.notes == []
 
 
-def test_a_collection_that_is_dropped_and_made_again_is_followed_on(
+def test_changes_are_detected_after_the_collection_was_dropped_and_created_again(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     products = mongo_database["products"]
     products.insert_one(document())
-    follows = follower(mongodb_uri, mongo_database).start()
+    follower = make_follower(mongodb_uri, mongo_database).start()
     products.drop()
     products.insert_one(document(product_retailer="Asos"))
-    assert follows.look() | follows.look() == {"2026-01-02|asos"}
+    assert follower.scan() | follower.scan() == {"2026-01-02|asos"}
     products.insert_one(document())
-    assert follows.look() == {"2026-01-02|zara"}
+    assert follower.scan() == {"2026-01-02|zara"}
 
 
-def test_the_way_can_be_changed_without_missing_anything(
+def test_no_change_is_missed_when_the_method_changes(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     products = mongo_database["products"]
-    follows = follower(mongodb_uri, mongo_database, "poll").start()
+    follower = make_follower(mongodb_uri, mongo_database, "poll").start()
     for method in ("stream", "poll", "stream"):
         products.insert_one(document(product_retailer=f"next {method}"))
-        follows.method = method
-        assert f"2026-01-02|next-{method}" in follows.look()
+        follower.method = method
+        assert f"2026-01-02|next-{method}" in follower.scan()
         products.insert_one(document(product_retailer="Asos"))
-        assert follows.look() == {"2026-01-02|asos"}
+        assert follower.scan() == {"2026-01-02|asos"}
 
 
 @BOTH
-def test_a_collection_that_is_not_there_yet_is_followed_from_its_first_document(
+def test_the_first_document_of_a_new_collection_is_detected(
     mongodb_uri: str, mongo_database: Products, method: str
 ) -> None:
-    follows = follower(mongodb_uri, mongo_database, method).start()
-    assert follows.look() == set()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
+    assert follower.scan() == set()
     mongo_database["products"].insert_one(document())
-    assert follows.look() == {"2026-01-02|zara"}
+    assert follower.scan() == {"2026-01-02|zara"}
 
 
 @pytest.fixture
 def standalone(tmp_path: Path) -> Iterator[str]:
-    """The address of a MongoDB that is no replica set."""
-    found = mongod_program.find()
-    assert found is not None
-    binary = mongod_program.runnable(found, tmp_path)
+    """The address of a standalone MongoDB."""
+    program = mongod_program.find()
+    assert program is not None
+    binary = mongod_program.runnable(program, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     data = tmp_path / "data"
@@ -521,32 +534,32 @@ def test_a_standalone_mongodb_is_polled(standalone: str) -> None:
     with MongoClient[dict[str, Any]](standalone) as client:
         products = client["shop"]["products"]
         products.insert_one(document(product_retailer="old"))
-        follows = Follower(standalone, "shop").start()
-        assert follows.look() == set()
+        follower = Follower(standalone, "shop").start()
+        assert follower.scan() == set()
         products.insert_one(document())
-        assert follows.look() == {"2026-01-02|zara"}
-        assert follows.look() == set()
-        follows.method = "stream"
-        with pytest.raises(SourceError, match="no replica set and has no change streams"):
-            follows.look()
+        assert follower.scan() == {"2026-01-02|zara"}
+        assert follower.scan() == set()
+        follower.method = "stream"
+        with pytest.raises(SourceError, match="not a replica set and has no change streams"):
+            follower.scan()
 
 
 @BOTH
-def test_a_mongodb_that_is_away_is_one_sentence_and_the_cursor_stays_usable(
+def test_an_unreachable_mongodb_raises_one_error_and_the_cursor_stays_valid(
     mongodb_uri: str,
     mongo_database: Products,
     method: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mongodb, "SERVER_SELECTION_MS", 200)
-    follows = follower(mongodb_uri, mongo_database, method).start()
+    follower = make_follower(mongodb_uri, mongo_database, method).start()
     mongo_database["products"].insert_one(document())
-    before = follows.cursor
-    follows.uri = "mongodb://user:s3cret@127.0.0.1:9/"
+    before = follower.cursor
+    follower.uri = "mongodb://user:s3cret@127.0.0.1:9/"
     with pytest.raises(SourceError, match="cannot be reached") as error:
-        follows.look()
+        follower.scan()
     assert "s3cret" not in str(error.value)
     assert not isinstance(error.value, PyMongoError)
-    assert follows.cursor == before
-    follows.uri = mongodb_uri
-    assert follows.look() == {"2026-01-02|zara"}
+    assert follower.cursor == before
+    follower.uri = mongodb_uri
+    assert follower.scan() == {"2026-01-02|zara"}

@@ -1,4 +1,4 @@
-"""Product documents in a real MongoDB."""
+"""Tests of MongoDB as the source, with a real MongoDB."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from imgassets.errors import SourceError
 from imgassets.settings import Settings, SourceSettings
 from imgassets.sources.factory import open_source
 from imgassets.sources.listing import Anomaly, Inventory, today
-from imgassets.sources.mongodb import MongoSource, dig, masked
+from imgassets.sources.mongodb import MongoSource, mask_uri, value_at_path
 
 START = dt.date(2026, 1, 1)
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -43,7 +43,7 @@ def source(mongodb_uri: str, mongo_database: Products) -> MongoSource:
 
 
 def document(**values: Any) -> dict[str, Any]:
-    """A document as scrapers write it; a value of None leaves its field out."""
+    """A document as scrapers write it; a value of `...` removes the field."""
     usual = {
         "product_retailer": "Zara",
         "product_images": ["http://shop/a.jpg"],
@@ -64,7 +64,7 @@ def counts(inventory: Inventory) -> dict[str, int]:
     return {str(anomaly): count for anomaly, count in inventory.report.counts.items()}
 
 
-def test_a_partition_has_the_urls_of_its_day_and_retailer_alone(
+def test_a_partition_has_only_the_urls_of_its_day_and_retailer(
     source: MongoSource, mongo_database: Products
 ) -> None:
     midnight = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -90,7 +90,7 @@ def test_a_partition_has_the_urls_of_its_day_and_retailer_alone(
     assert {(row.date, row.retailer) for row in listing.rows} == {("2026-01-02", "zara")}
 
 
-def test_without_a_date_field_the_creation_time_of_the_object_id_holds(
+def test_without_a_date_the_creation_time_of_the_object_id_is_the_date(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(
@@ -104,7 +104,7 @@ def test_without_a_date_field_the_creation_time_of_the_object_id_holds(
     assert {row.document_id for row in listing.rows} == {str(created(NOON)), str(created(NOON, 1))}
 
 
-def test_the_creation_time_of_an_object_id_divides_days_at_midnight(
+def test_days_of_object_ids_change_at_midnight_utc(
     source: MongoSource, mongo_database: Products
 ) -> None:
     midnight = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -134,7 +134,7 @@ def test_the_creation_time_of_an_object_id_divides_days_at_midnight(
         ("2026-01-01T12:00:00-12:00", "2026-01-02"),
     ],
 )
-def test_iso_texts_count_as_dates_in_utc_and_belong_to_one_day_alone(
+def test_iso_text_is_a_date_in_utc_and_belongs_to_exactly_one_day(
     source: MongoSource, mongo_database: Products, text: str, day: str
 ) -> None:
     insert(mongo_database, document(_id="d", scraped_at=text))
@@ -143,7 +143,7 @@ def test_iso_texts_count_as_dates_in_utc_and_belong_to_one_day_alone(
     assert source.inventory().documents == {("zara", day): 1}
 
 
-def test_days_are_those_of_utc_wherever_the_machine_is(
+def test_days_are_in_utc_whatever_the_local_time_zone(
     source: MongoSource, mongo_database: Products, time_zone: str
 ) -> None:
     del time_zone
@@ -173,7 +173,7 @@ def test_days_are_those_of_utc_wherever_the_machine_is(
     assert counts(inventory) == {}
 
 
-def test_documents_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
+def test_documents_of_today_have_a_partition_and_those_of_tomorrow_do_not(
     source: MongoSource, mongo_database: Products, time_zone: str
 ) -> None:
     del time_zone
@@ -219,7 +219,7 @@ def test_the_start_date_is_the_first_day_with_a_partition(
     assert inventory.report.counts == {Anomaly.BEFORE_START_DATE: 3}
 
 
-def test_documents_that_have_no_partition_are_counted_by_reason(
+def test_documents_without_a_partition_are_counted_by_reason(
     source: MongoSource, mongo_database: Products
 ) -> None:
     tomorrow = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
@@ -247,8 +247,10 @@ def test_documents_that_have_no_partition_are_counted_by_reason(
     assert inventory.documents == {("zara", "2026-01-02"): 1}
 
 
-def test_an_undefined_date_is_none(source: MongoSource, mongo_database: Products) -> None:
-    # The type is deprecated, so that drivers do not write it; old documents have it.
+def test_a_date_of_type_undefined_is_a_missing_date(
+    source: MongoSource, mongo_database: Products
+) -> None:
+    # The type is deprecated and drivers do not write it, but old documents contain it.
     products = mongo_database.get_collection(
         "products", codec_options=CodecOptions(document_class=RawBSONDocument)
     )
@@ -292,17 +294,17 @@ def test_an_undefined_date_is_none(source: MongoSource, mongo_database: Products
 def test_a_date_without_a_partition_is_reported_with_its_document_and_value(
     source: MongoSource, mongo_database: Products, date: object, anomaly: Anomaly, shown: str
 ) -> None:
-    insert(mongo_database, document(_id="odd", scraped_at=date), document(_id="good"))
+    insert(mongo_database, document(_id="anomaly", scraped_at=date), document(_id="good"))
     listing = source.listing("2026-01-02", "zara")
     assert [row.document_id for row in listing.rows] == ["good"]
     for report in (listing.report, source.inventory().report):
-        ((found, name, detail),) = report.examples
-        assert (found, name) == (anomaly, "odd")
+        ((kind, document_id, detail),) = report.examples
+        assert (kind, document_id) == (anomaly, "anomaly")
         assert detail.startswith(f"scraped_at is {shown}")
         assert report.counts == {anomaly: 1}
 
 
-def test_what_the_extra_filter_leaves_out_is_not_odd(
+def test_documents_excluded_by_the_query_are_not_reported_as_anomalies(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(
@@ -318,11 +320,11 @@ def test_what_the_extra_filter_leaves_out_is_not_odd(
     inventory = source.inventory()
     assert inventory.report.counts == {}
     assert inventory.names == {"zara": "Zara"}
-    with pytest.raises(SourceError, match=r"'mango'; it has: zara$"):
+    with pytest.raises(SourceError, match=r"'mango'; retailers in the source: zara$"):
         source.listing("2026-01-02", "mango")
 
 
-def test_odd_lists_are_counted_and_the_rest_of_them_kept(
+def test_anomalies_of_lists_are_counted_and_the_valid_urls_are_kept(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(
@@ -341,7 +343,7 @@ def test_odd_lists_are_counted_and_the_rest_of_them_kept(
     assert listing.documents == 3
 
 
-def test_fields_are_found_by_dotted_paths_also_through_lists(
+def test_dotted_paths_reach_into_sub_documents_and_lists(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(
@@ -372,7 +374,7 @@ def test_fields_are_found_by_dotted_paths_also_through_lists(
     ]
 
 
-def test_the_source_has_the_start_date_of_the_settings(
+def test_open_source_passes_the_start_date_of_the_settings(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(mongo_database, document(scraped_at="2025-06-30"), document(scraped_at="2025-06-29"))
@@ -384,7 +386,7 @@ def test_the_source_has_the_start_date_of_the_settings(
     assert inventory.report.counts == {Anomaly.BEFORE_START_DATE: 1}
 
 
-def test_a_dotted_path_that_meets_a_plain_value_finds_nothing(
+def test_a_dotted_path_through_a_scalar_finds_no_value(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(
@@ -410,7 +412,7 @@ def test_a_dotted_path_that_meets_a_plain_value_finds_nothing(
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "value"),
     [
         ("a", {"b": 1, "list": [{"x": 1}, {"x": 0}, 7, {"y": 2}, {"x": [3]}]}),
         ("a.b", 1),
@@ -424,17 +426,17 @@ def test_a_dotted_path_that_meets_a_plain_value_finds_nothing(
         ("rows.cells.v", [[1, 2], [3]]),
     ],
 )
-def test_values_at_dotted_paths(path: str, found: object) -> None:
+def test_the_value_at_a_dotted_path_is_found_as_in_mongodb(path: str, value: object) -> None:
     document = {
         "a": {"b": 1, "list": [{"x": 1}, {"x": 0}, 7, {"y": 2}, {"x": [3]}]},
         "text": "t",
         "none": None,
         "rows": [{"cells": [{"v": 1}, {"v": 2}]}, {"cells": [{"v": 3}]}],
     }
-    assert dig(document, path) == found
+    assert value_at_path(document, path) == value
 
 
-def test_a_product_is_named_by_its_field_and_without_one_by_the_document(
+def test_without_a_product_id_the_document_id_is_used(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(
@@ -454,7 +456,7 @@ def test_a_product_is_named_by_its_field_and_without_one_by_the_document(
     ]
 
 
-def test_two_documents_of_one_product_both_have_their_rows(
+def test_two_documents_of_one_product_each_have_a_row_for_the_same_url(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(mongo_database, document(_id="d1", sku="p"), document(_id="d2", sku="p"))
@@ -472,14 +474,16 @@ def test_two_documents_of_one_product_both_have_their_rows(
     assert source.inventory().documents == {("zara", "2026-01-02"): 2}
 
 
-def test_the_collection_of_the_settings_is_read(mongodb_uri: str, mongo_database: Products) -> None:
+def test_the_collection_in_the_settings_is_read(mongodb_uri: str, mongo_database: Products) -> None:
     insert(mongo_database, document(_id="products"))
     mongo_database["others"].insert_one(document(_id="others", product_retailer="Asos"))
     settings = SourceSettings(database=mongo_database.name, collection="others")
     assert MongoSource(mongodb_uri, settings, START).inventory().names == {"asos": "Asos"}
 
 
-def test_the_extra_filter_leaves_documents_out(mongodb_uri: str, mongo_database: Products) -> None:
+def test_the_query_in_the_settings_excludes_documents(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
     insert(mongo_database, document(_id=1, kind="shoe"), document(_id=2, kind="bag"))
     settings = SourceSettings(database=mongo_database.name, query={"kind": "bag"})
     source = MongoSource(mongodb_uri, settings, START)
@@ -487,7 +491,7 @@ def test_the_extra_filter_leaves_documents_out(mongodb_uri: str, mongo_database:
     assert source.inventory().documents == {("zara", "2026-01-02"): 1}
 
 
-def test_a_broken_filter_is_told_in_one_sentence(
+def test_an_invalid_query_raises_an_error_that_quotes_the_server(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(mongo_database, document())
@@ -496,7 +500,7 @@ def test_a_broken_filter_is_told_in_one_sentence(
         MongoSource(mongodb_uri, settings, START).inventory()
 
 
-def test_two_names_on_one_slug_are_an_error_that_names_both_and_others_go_on(
+def test_conflicting_retailer_names_do_not_affect_other_retailers(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(
@@ -523,28 +527,28 @@ def test_documents_without_a_usable_retailer_are_counted(
         document(product_retailer=...),
         document(product_retailer=...),
         document(_id="number", product_retailer=7),
-        document(_id="signs", product_retailer="?!"),
+        document(_id="symbols", product_retailer="?!"),
         document(),
     )
     inventory = source.inventory()
     assert counts(inventory) == {"no_retailer": 5}
     assert sorted(inventory.report.examples) == [
-        (Anomaly.NO_RETAILER, "first", "it is None"),
-        (Anomaly.NO_RETAILER, "number", "it is 7"),
-        (Anomaly.NO_RETAILER, "signs", "it is '?!'"),
+        (Anomaly.NO_RETAILER, "first", "the retailer is None"),
+        (Anomaly.NO_RETAILER, "number", "the retailer is 7"),
+        (Anomaly.NO_RETAILER, "symbols", "the retailer is '?!'"),
     ]
     assert inventory.documents == {("zara", "2026-01-02"): 1}
 
 
-def test_an_unknown_retailer_is_told_with_the_ones_that_exist(
+def test_an_unknown_retailer_raises_an_error_with_the_known_ones(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(mongo_database, document(), document(product_retailer="Mango"))
-    with pytest.raises(SourceError, match="no document of retailer 'zarra'; it has: mango, zara"):
+    with pytest.raises(SourceError, match="'zarra'; retailers in the source: mango, zara"):
         source.listing("2026-01-02", "zarra")
 
 
-def test_a_known_retailer_without_documents_that_day_is_an_empty_listing(
+def test_a_day_without_documents_of_a_known_retailer_is_an_empty_listing(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(mongo_database, document())
@@ -552,8 +556,10 @@ def test_a_known_retailer_without_documents_that_day_is_an_empty_listing(
     assert (listing.rows, listing.documents, listing.report.counts) == ([], 0, {})
 
 
-def test_the_index_is_missed_and_used(source: MongoSource, mongo_database: Products) -> None:
-    assert source.has_index()  # of an empty collection nothing can be said
+def test_a_missing_index_is_detected_created_and_used(
+    source: MongoSource, mongo_database: Products
+) -> None:
+    assert source.has_index()  # true for an empty collection
     insert(mongo_database, *(document(_id=number) for number in range(100, 150)))
     assert not source.has_index()
     assert source.create_index() == "product_retailer_1_scraped_at_1__id_1"
@@ -561,32 +567,32 @@ def test_the_index_is_missed_and_used(source: MongoSource, mongo_database: Produ
     assert len(source.listing("2026-01-02", "zara").rows) == 50
 
 
-def test_the_index_has_the_names_of_the_fields_each_once() -> None:
+def test_the_index_contains_each_field_name_once() -> None:
     fields = {"retailer": "shop.name", "date": "_id"}
     source = MongoSource("", SourceSettings.model_validate({"fields": fields}), START)
     assert source.index_keys == [("shop.name", 1), ("_id", 1)]
 
 
-def test_a_server_that_is_away_is_told_without_its_password(
+def test_the_error_for_an_unreachable_server_does_not_contain_the_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("imgassets.sources.mongodb.SERVER_SELECTION_MS", 300)
     uri = "mongodb://scraper:s3cr%2Ft@127.0.0.1:9/?authSource=admin"
-    began = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(SourceError) as caught:
         MongoSource(uri, SourceSettings(), START).inventory()
     message = str(caught.value)
-    assert time.monotonic() - began < 20  # the driver's own limit is 30 s
+    assert time.monotonic() - started < 20  # the driver's own limit is 30 s
     assert re.fullmatch(
         r"MongoDB at mongodb://127\.0\.0\.1:9 cannot be reached: "
         r"127\.0\.0\.1:9: \[Errno \d+\] Connection refused; "
-        r"see that it is running and that MONGODB_URI is right",
+        r"check that it is running and that MONGODB_URI is correct",
         message,
     )
 
 
 @pytest.mark.parametrize(
-    ("uri", "why"),
+    ("uri", "reason"),
     [
         ("mongodb://", "Must provide at least one hostname or IP"),
         ("mongodb://a:b:c/", "Reserved characters such as ':' must be escaped"),
@@ -595,16 +601,18 @@ def test_a_server_that_is_away_is_told_without_its_password(
         ("mongodb://scraper:12/s3c$ret@host/", 'Bad database name "***@host/"'),
     ],
 )
-def test_an_address_that_is_none_is_told_without_its_password(uri: str, why: str) -> None:
+def test_the_error_for_an_invalid_address_does_not_contain_the_password(
+    uri: str, reason: str
+) -> None:
     with pytest.raises(SourceError) as caught:
         MongoSource(uri, SourceSettings(), START).inventory()
     message = str(caught.value)
-    assert message.startswith(f"MONGODB_URI is no address of a MongoDB: {why}")
-    assert message.endswith("; it should look like mongodb://user:password@host:27017/")
+    assert message.startswith(f"MONGODB_URI is not a valid MongoDB address: {reason}")
+    assert message.endswith("; it must look like mongodb://user:password@host:27017/")
     assert caught.value.__suppress_context__
 
 
-def test_a_wrong_password_is_told_without_it(mongodb_uri: str) -> None:
+def test_the_error_for_a_wrong_password_does_not_contain_it(mongodb_uri: str) -> None:
     uri = mongodb_uri.replace("mongodb://", "mongodb://scraper:s3cret@")
     with pytest.raises(SourceError) as caught:
         MongoSource(uri, SourceSettings(), START).inventory()
@@ -613,23 +621,23 @@ def test_a_wrong_password_is_told_without_it(mongodb_uri: str) -> None:
 
 
 @pytest.fixture
-def own_account(mongodb_uri: str, mongo_database: Products) -> Iterator[str]:
-    """An address with user and password, which has reserved characters."""
+def address_with_password(mongodb_uri: str, mongo_database: Products) -> Iterator[str]:
+    """An address with a user, and a password that contains reserved characters."""
     mongo_database.command({"createUser": "scraper", "pwd": "s3/cr t@", "roles": []})
-    own = mongodb_uri.replace("mongodb://", "mongodb://scraper:s3%2Fcr+t%40@")
-    yield f"{own}&authSource={mongo_database.name}"
+    address = mongodb_uri.replace("mongodb://", "mongodb://scraper:s3%2Fcr+t%40@")
+    yield f"{address}&authSource={mongo_database.name}"
     mongo_database.command("dropUser", "scraper")
 
 
 @pytest.mark.parametrize("secret", ["scraper:s3%2Fcr+t%40", "s3%2Fcr+t%40", "s3/cr t@"])
-def test_a_password_in_an_answer_of_the_server_is_masked_however_it_is_written(
-    own_account: str, mongo_database: Products, secret: str
+def test_a_password_in_an_error_of_the_server_is_masked_in_every_encoding(
+    address_with_password: str, mongo_database: Products, secret: str
 ) -> None:
-    query = {"$expr": {f"$no {secret}": 1}}  # the server repeats it in its answer
+    query = {"$expr": {f"$no {secret}": 1}}  # the server quotes it in its error
     settings = SourceSettings(database=mongo_database.name, query=query)
-    host = masked(own_account)
+    host = mask_uri(address_with_password)
     with pytest.raises(SourceError) as caught:
-        MongoSource(own_account, settings, START).inventory()
+        MongoSource(address_with_password, settings, START).inventory()
     assert str(caught.value) == (
         f"MongoDB at {host} refused the query: Unrecognized expression '$no ***'"
     )
@@ -643,22 +651,22 @@ def test_a_password_in_an_answer_of_the_server_is_masked_however_it_is_written(
         "mongodb://scraper:s3%2Fcr+t%40@127.0.0.1:9/?appName=http://a",
     ],
 )
-def test_a_password_in_an_error_of_the_driver_is_masked(uri: str) -> None:
+def test_a_password_in_an_error_of_the_driver_is_mask_uri(uri: str) -> None:
     secrets = ("scraper:s3%2Fcr+t%40", "s3%2Fcr+t%40", "s3/cr t@")
     source = MongoSource(uri, SourceSettings(), START)
     with pytest.raises(SourceError) as caught, source.collection():
         raise AutoReconnect(f"no {', '.join(secrets)}, Timeout: 8s, Topology: {uri}")
-    assert "cannot be reached: no ***, ***, ***; see that it is running" in str(caught.value)
+    assert "cannot be reached: no ***, ***, ***; check that it is running" in str(caught.value)
     assert caught.value.__suppress_context__
     assert caught.value.__cause__ is None
 
 
-def test_an_error_of_the_driver_without_an_answer_of_the_server_is_told(mongodb_uri: str) -> None:
+def test_an_error_of_the_driver_is_reported_with_its_message(mongodb_uri: str) -> None:
     source = MongoSource(mongodb_uri, SourceSettings(), START)
     with pytest.raises(SourceError) as caught, source.collection():
         raise OperationFailure("Unsupported mechanism")
     assert str(caught.value) == (
-        f"MongoDB at {masked(mongodb_uri)} refused the query: Unsupported mechanism"
+        f"MongoDB at {mask_uri(mongodb_uri)} refused the query: Unsupported mechanism"
     )
 
 
@@ -677,11 +685,11 @@ def test_an_error_of_the_driver_without_an_answer_of_the_server_is_told(mongodb_
         ("", "the address in MONGODB_URI"),
     ],
 )
-def test_an_address_is_shown_without_user_password_and_options(uri: str, shown: str) -> None:
-    assert masked(uri) == shown
+def test_a_masked_address_has_no_user_password_or_options(uri: str, shown: str) -> None:
+    assert mask_uri(uri) == shown
 
 
-def test_a_document_that_cannot_be_decoded_is_told_with_what_to_do(
+def test_the_error_for_an_undecodable_document_says_what_to_do(
     source: MongoSource, mongo_database: Products
 ) -> None:
     broken = bson.encode(document(_id=1)).replace(b"http", b"ht\xfep")
@@ -692,10 +700,10 @@ def test_a_document_that_cannot_be_decoded_is_told_with_what_to_do(
         source.listing("2026-01-02", "zara")
     message = str(caught.value)
     assert message.startswith(f"a document of {mongo_database.name}.products cannot be decoded: ")
-    assert message.endswith("; repair it, or leave it out with source.query")
+    assert message.endswith("; repair it, or exclude it with source.query")
 
 
-def test_one_of_two_names_on_one_slug_can_be_left_out_with_a_query(
+def test_a_query_can_exclude_one_of_two_conflicting_names(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(mongo_database, document(), document(product_retailer="ZARA"))

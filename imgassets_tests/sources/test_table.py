@@ -1,4 +1,4 @@
-"""CSV files and the user's own functions as sources."""
+"""Tests of CSV files and Python functions as sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def urls(listing: Listing) -> list[str]:
     return sorted(row.url for row in listing.rows)
 
 
-def test_a_csv_with_all_columns_in_any_order(tmp_path: Path) -> None:
+def test_a_csv_can_have_all_columns_in_any_order(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "all.csv",
         "\ufeffdate, url,product_id,Retailer \n"
@@ -50,14 +50,14 @@ def test_a_csv_with_all_columns_in_any_order(tmp_path: Path) -> None:
     }
 
 
-def test_a_csv_with_urls_alone_is_a_retailer_named_after_the_file(tmp_path: Path) -> None:
+def test_without_a_retailer_column_the_file_name_is_the_retailer(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "My shop.csv", "url\nhttp://a/1\nhttp://a/2\nhttp://a/1\n")
     listing = source.listing("2026-01-01", "my-shop")
     assert urls(listing) == ["http://a/1", "http://a/2"]
     assert {str(k): n for k, n in listing.report.counts.items()} == {"duplicate_url": 1}
 
 
-def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_path: Path) -> None:
+def test_without_a_header_the_save_path_gives_the_retailer(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "list.csv",
         "http://a/1.jpg,images/Zara/1.jpg\nhttp://a/2.jpg,images/mango/2.jpg\nhttp://a/3,3.jpg\n"
@@ -68,7 +68,7 @@ def test_two_columns_without_a_header_take_the_retailer_from_the_save_path(tmp_p
     assert urls(source.listing("2026-01-01", "list")) == ["http://a/3", "http://a/4.jpg"]
 
 
-def test_urls_without_a_product_are_products_of_their_own(tmp_path: Path) -> None:
+def test_each_url_without_a_product_id_is_a_separate_product(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", "\nurl,product_id\nhttp://a/1,\nhttp://a/2,\n")
     rows = source.listing("2026-01-01", "c").rows
     assert len({row.product_id for row in rows}) == 2
@@ -84,9 +84,9 @@ def test_keys_do_not_depend_on_the_order_of_products(tmp_path: Path) -> None:
     assert one.listing("2026-01-02", "zara").rows == two.listing("2026-01-02", "zara").rows
 
 
-def test_odd_records_are_counted(tmp_path: Path) -> None:
+def test_anomalies_of_records_are_counted_with_examples(tmp_path: Path) -> None:
     source = csv_source(
-        tmp_path / "odd.csv",
+        tmp_path / "anomalies.csv",
         "url,retailer,date\n"
         "http://a/1,Zara,2026-01-02\n"
         "http://a/2,,2026-01-02\n"
@@ -107,17 +107,17 @@ def test_odd_records_are_counted(tmp_path: Path) -> None:
         "non_string_url": 1,
     }
     undated = [
-        (Anomaly.NO_RETAILER, "record 2", "it is ''"),
-        (Anomaly.NO_DATE, "record 3", "its date is empty"),
-        (Anomaly.INVALID_DATE, "record 4", "its date is 'soon'"),
-        (Anomaly.BEFORE_START_DATE, "record 5", "its date is '2020-01-01'"),
-        (Anomaly.IN_FUTURE, "record 6", "its date is '9999-01-01'"),
+        (Anomaly.NO_RETAILER, "record 2", "the retailer is ''"),
+        (Anomaly.NO_DATE, "record 3", "the date is empty"),
+        (Anomaly.INVALID_DATE, "record 4", "the date is 'soon'"),
+        (Anomaly.BEFORE_START_DATE, "record 5", "the date is '2020-01-01'"),
+        (Anomaly.IN_FUTURE, "record 6", "the date is '9999-01-01'"),
     ]
     assert source.inventory().report.examples == undated
     assert listing.report.examples[:-1] == undated
 
 
-def test_a_record_without_a_value_is_counted_like_an_empty_one() -> None:
+def test_values_of_none_or_a_wrong_type_are_counted_as_anomalies() -> None:
     source = TableSource(
         lambda: [
             {"url": "http://a/1", "retailer": "Zara", "date": None},
@@ -137,12 +137,12 @@ def test_a_record_without_a_value_is_counted_like_an_empty_one() -> None:
     }
 
 
-def test_lines_within_a_quoted_cell_stay_as_they_are(tmp_path: Path) -> None:
+def test_line_breaks_in_a_quoted_cell_are_kept(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", 'url,product_id\r\nhttp://a/1,"a\r\nb"\r\n')
     assert [row.product_id for row in source.listing("2026-01-01", "c").rows] == ["a\r\nb"]
 
 
-def test_a_relative_path_is_one_of_the_project(
+def test_a_relative_path_is_relative_to_the_project_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imgassets.sources.table.project_root", lambda: tmp_path)
@@ -152,38 +152,38 @@ def test_a_relative_path_is_one_of_the_project(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("name,price\nx,1\n", "begins with 'name,price'; it should begin with a header"),
-        ("http://a/1;images/1.jpg\n", "it should begin with a header"),
+        ("name,price\nx,1\n", "starts with 'name,price'; it must start with a header"),
+        ("http://a/1;images/1.jpg\n", "it must start with a header"),
         (None, "cannot be read as CSV: .*No such file"),
     ],
 )
-def test_a_csv_that_is_none_is_told_with_its_name(
-    tmp_path: Path, text: str | None, told: str
+def test_an_invalid_csv_raises_an_error_with_its_name(
+    tmp_path: Path, text: str | None, message: str
 ) -> None:
     path = tmp_path / "broken.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(SourceError, match=told) as caught:
+    with pytest.raises(SourceError, match=message) as caught:
         TableSource(csv_records(str(path)), START).inventory()
     assert "broken.csv" in str(caught.value)
 
 
-def test_a_cell_that_is_too_long_is_told(tmp_path: Path) -> None:
+def test_a_cell_that_is_too_long_raises_an_error(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "long.csv", "url\n" + "x" * 200_000)
     with pytest.raises(SourceError, match=r"long\.csv cannot be read as CSV: field larger than"):
         source.inventory()
 
 
-def test_a_csv_in_another_encoding_is_told(tmp_path: Path) -> None:
+def test_a_csv_that_is_not_utf_8_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("url\nhttp://a/é\n".encode("latin-1"))
     with pytest.raises(SourceError, match="cannot be read as CSV: 'utf-8' codec"):
         TableSource(csv_records(str(path)), START).inventory()
 
 
-def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None:
+def test_conflicting_retailer_names_do_not_affect_other_retailers(tmp_path: Path) -> None:
     source = csv_source(
         tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\nhttp://a/2,zara\nhttp://a/3,Mango\n"
     )
@@ -196,32 +196,32 @@ def test_two_names_on_one_slug_are_told_and_others_go_on(tmp_path: Path) -> None
     assert inventory.documents == {("mango", "2026-01-01"): 1}
 
 
-def test_an_unknown_retailer_is_told(tmp_path: Path) -> None:
+def test_an_unknown_retailer_raises_an_error_with_the_known_ones(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\n")
-    with pytest.raises(SourceError, match="no document of retailer 'mango'; it has: zara"):
+    with pytest.raises(
+        SourceError, match="no document of retailer 'mango'; retailers in the source: zara"
+    ):
         source.listing("2026-01-01", "mango")
 
 
-def test_rows_without_a_date_are_of_the_start_date_and_earlier_ones_have_no_partition(
+def test_records_without_a_date_get_the_start_date_and_earlier_ones_have_no_partition(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "shop.csv").write_text("url\nhttp://a/1\n")
     (tmp_path / "dated.csv").write_text("url,date\nhttp://a/1,2025-06-30\nhttp://a/2,2025-06-29\n")
 
-    def opened(name: str) -> Source:
+    def open_csv(name: str) -> Source:
         source = {"kind": "csv", "csv_path": str(tmp_path / name)}
         settings = Settings.model_validate({"start_date": "2025-06-30", "source": source})
-        return open_source(settings, lambda: pytest.fail("MongoDB was asked for"))
+        return open_source(settings, lambda: pytest.fail("the address of MongoDB was requested"))
 
-    assert opened("shop.csv").inventory().documents == {("shop", "2025-06-30"): 1}
-    dated = opened("dated.csv").inventory()
+    assert open_csv("shop.csv").inventory().documents == {("shop", "2025-06-30"): 1}
+    dated = open_csv("dated.csv").inventory()
     assert dated.documents == {("dated", "2025-06-30"): 1}
     assert dated.report.counts == {Anomaly.BEFORE_START_DATE: 1}
 
 
-def test_days_of_rows_are_those_of_utc_wherever_the_machine_is(
-    tmp_path: Path, time_zone: str
-) -> None:
+def test_days_are_in_utc_whatever_the_local_time_zone(tmp_path: Path, time_zone: str) -> None:
     del time_zone
     source = csv_source(
         tmp_path / "shop.csv",
@@ -246,7 +246,7 @@ def test_days_of_rows_are_those_of_utc_wherever_the_machine_is(
     }
 
 
-def test_rows_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
+def test_records_of_today_have_a_partition_and_those_of_tomorrow_do_not(
     tmp_path: Path, time_zone: str
 ) -> None:
     del time_zone
@@ -260,11 +260,11 @@ def test_rows_of_today_have_a_partition_and_those_of_tomorrow_not_yet(
     assert inventory.report.counts == {Anomaly.IN_FUTURE: 1}
 
 
-ASKED: list[tuple[str | None, str | None]] = []
+CALLS: list[tuple[str | None, str | None]] = []
 
 
-def own_rows(retailer: str | None, date: str | None) -> Iterator[dict[str, Any]]:
-    ASKED.append((retailer, date))
+def python_rows(retailer: str | None, date: str | None) -> Iterator[dict[str, Any]]:
+    CALLS.append((retailer, date))
     yield {"url": "http://a/1", "retailer": "Zara", "date": dt.date(2026, 1, 2), "product_id": 9}
     noon = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
     yield {"url": "http://a/2", "retailer": "Zara", "date": noon, "product_id": 9}
@@ -279,35 +279,37 @@ def wrong_rows() -> list[str]:
     return ["http://a/1"]
 
 
-def test_a_function_of_the_users_own_is_a_source_and_is_told_what_is_asked_for() -> None:
+def test_a_python_function_is_a_source_and_gets_the_requested_partition() -> None:
     settings = Settings.model_validate(
-        {"source": {"kind": "python", "function": f"{__name__}.own_rows"}}
+        {"source": {"kind": "python", "function": f"{__name__}.python_rows"}}
     )
-    source = open_source(settings, lambda: pytest.fail("MongoDB was asked for"))
-    ASKED.clear()
+    source = open_source(settings, lambda: pytest.fail("the address of MongoDB was requested"))
+    CALLS.clear()
     rows = source.listing("2026-01-02", "zara").rows
     assert [(row.url, row.product_id) for row in rows] == [("http://a/1", "9"), ("http://a/2", "9")]
     assert source.inventory().documents == {("zara", "2026-01-02"): 1}
-    assert ASKED == [("zara", "2026-01-02"), (None, None)]
+    assert CALLS == [("zara", "2026-01-02"), (None, None)]
 
 
-def test_a_function_that_is_told_the_partition_may_have_nothing_for_it() -> None:
+def test_a_function_that_gets_the_partition_may_return_no_records() -> None:
     source = TableSource(function_records(f"{__name__}.no_rows"), START)
     assert source.listing("2026-01-02", "zara").rows == []
 
 
-def test_a_function_that_yields_something_else_is_told() -> None:
+def test_a_function_that_yields_something_else_than_mappings_raises_an_error() -> None:
     source = TableSource(function_records(f"{__name__}.wrong_rows"), START)
-    with pytest.raises(SourceError, match="the source yields 'http://a/1'; it should yield mapp"):
+    with pytest.raises(SourceError, match="the source yields 'http://a/1'; it must yield mapp"):
         source.inventory()
 
 
-def test_what_is_no_function_is_told() -> None:
-    with pytest.raises(SourceError, match=r"^source\.function: imgassets\.settings\.STEPS is no"):
+def test_an_object_that_is_not_a_function_raises_an_error() -> None:
+    with pytest.raises(
+        SourceError, match=r"^source\.function: imgassets\.settings\.STEPS is not a"
+    ):
         function_records("imgassets.settings.STEPS")
 
 
 @pytest.mark.parametrize("dotted", ["no_such_package.rows", "imgassets.settings.no_such_function"])
-def test_a_function_that_does_not_exist_is_told(dotted: str) -> None:
+def test_a_function_that_does_not_exist_raises_an_error(dotted: str) -> None:
     with pytest.raises(SourceError, match=rf"source\.function: {dotted} cannot be imported"):
         function_records(dotted)
