@@ -1,6 +1,6 @@
 """Cost of a partition, compared with a partition of an asset that does nothing.
 
-    python -m benchmarks.partition_cost                # all parts, about ten minutes
+    python -m benchmarks.partition_cost                # all parts, about 13 minutes
     python -m benchmarks.partition_cost imports
     python -m benchmarks.partition_cost run
     python -m benchmarks.partition_cost backfill --partitions 10
