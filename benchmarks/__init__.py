@@ -1,1 +1,4 @@
-"""Measurements of imgassets: how good, how fast, beside which peer, with which command."""
+"""Benchmarks of imgassets: speed, quality and mutation tests, compared with other programs.
+
+Commands and results are in `benchmarks/README.md` and `benchmarks/quality/README.md`.
+"""

@@ -1,6 +1,6 @@
-"""Pictures like a catalogue's, and an nginx on loopback that serves them.
+"""Generate images like those of a catalogue, and serve them with nginx on loopback.
 
-Here lives what is served. What fetches it is in the modules beside this one.
+The programs that download them are in the other modules of this package.
 """
 
 from __future__ import annotations
@@ -20,45 +20,53 @@ import numpy as np
 
 from benchmarks.quality import people
 
-PICTURES = 2_000
-SMALL = 2_000
+IMAGES = 2_000
+SMALL_IMAGES = 2_000
 WIDTH, HEIGHT = 1000, 1500
 
 
 def make(folder: Path) -> None:
-    """Draw the pictures, once: `large/N.jpg` of 150 to 250 kB, `small/N.jpg` of 2 to 3 kB."""
-    for name, draw, number in (("large", _large, PICTURES), ("small", _small, SMALL)):
+    """Generate `large/N.jpg` (150 to 250 kB each) and `small/N.jpg` (2 to 3 kB), if missing.
+
+    Args:
+        folder: the folder in which the folders `large` and `small` are created.
+    """
+    for name, draw, count in (("large", _large, IMAGES), ("small", _small, SMALL_IMAGES)):
         target = folder / name
         if target.is_dir():
             continue
-        half = folder / f"{name}.half"
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
-        for n in range(number):
-            (half / f"{n}.jpg").write_bytes(draw(n))
-        half.rename(target)
+        partial = folder / f"{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for n in range(count):
+            (partial / f"{n}.jpg").write_bytes(draw(n))
+        partial.rename(target)
 
 
 def make_people(folder: Path) -> None:
-    """Make `people/N.jpg`, once: the large pictures, every third with a photographed person."""
+    """Generate `people/N.jpg`, if missing: large images, every third with a real person.
+
+    Args:
+        folder: the folder in which `make` has created `large`.
+    """
     target = folder / "people"
     if target.is_dir():
         return
-    half = folder / "people.half"
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    for n in range(PICTURES):
+    partial = folder / "people.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for n in range(IMAGES):
         large = folder / "large" / f"{n}.jpg"
         if n % 3:
-            os.link(large, half / large.name)
+            os.link(large, partial / large.name)
         else:
             scene = np.asarray(cv2.imread(str(large)), np.uint8)
-            (half / large.name).write_bytes(people.on_scene(scene, n // 3).file)
-    half.rename(target)
+            (partial / large.name).write_bytes(people.on_scene(scene, n // 3).file)
+    partial.rename(target)
 
 
 def _large(seed: int) -> bytes:
-    """A textured figure on a plain background; the texture sets the size of the file."""
+    """A JPEG of a textured figure on a plain background; the texture sets the file size."""
     random = np.random.default_rng(seed)
     image = np.full((HEIGHT, WIDTH, 3), 235 + seed % 20, np.uint8)
     coarse = random.integers(0, 256, (150, 75, 3), dtype=np.uint8)
@@ -69,7 +77,7 @@ def _large(seed: int) -> bytes:
         data = _jpeg(image, quality)
         if len(data) <= 160_000 + seed % 10 * 10_000:
             return data
-    raise RuntimeError(f"picture {seed} cannot be made small enough")
+    raise RuntimeError(f"image {seed} is too large at every JPEG quality from 90 to 22")
 
 
 def _small(seed: int) -> bytes:
@@ -96,10 +104,16 @@ http {{
 
 @contextlib.contextmanager
 def nginx(root: Path) -> Iterator[str]:
-    """Serve a folder; yields the address.
+    """Serve a folder with nginx on a free loopback port.
+
+    Args:
+        root: the folder to serve.
+
+    Yields:
+        The base URL, without a trailing slash.
 
     Raises:
-        RuntimeError: nginx is not installed, or does not start.
+        RuntimeError: nginx is not installed or does not start.
     """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
@@ -110,22 +124,22 @@ def nginx(root: Path) -> Iterator[str]:
         free.close()
         config = Path(folder, "nginx.conf")
         config.write_text(_CONFIG.format(folder=folder, root=root.resolve(), port=port))
-        # A worker that is not root could not read a root's home folder.
+        # If root runs nginx, its workers would become another user, who cannot read /root.
         user = ["-g", "user root;"] if Path("/proc/self").owner() == "root" else []
         process = subprocess.Popen(
             [program, *user, "-e", f"{folder}/errors", "-c", str(config)], stderr=subprocess.DEVNULL
         )
         try:
-            _wait_for(port)
+            _wait_for_port(port)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait()
 
 
-def _wait_for(port: int) -> None:
+def _wait_for_port(port: int) -> None:
     for _ in range(100):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    raise RuntimeError("nginx does not start")
+    raise RuntimeError(f"nginx does not accept connections on port {port}")

@@ -1,7 +1,9 @@
-"""An HTTP server that takes a while: each answer comes 50 ms after its request.
+"""HTTP server that answers every request with the same image after a delay.
 
-Runs in a process of its own, so that it takes no time of the program measured: PICTURE SECONDS.
-Prints its port.
+    python -m benchmarks.latency IMAGE SECONDS
+
+Runs as a separate process, so that its CPU does not count as that of the measured program. Prints
+its port.
 """
 
 from __future__ import annotations
@@ -11,15 +13,15 @@ import sys
 from pathlib import Path
 
 
-async def _serve(picture: bytes, seconds: float) -> None:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-    page = head.encode() + picture
+async def _serve(image: bytes, seconds: float) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+    response = head.encode() + image
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
                 await asyncio.sleep(seconds)
-                writer.write(page)
+                writer.write(response)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 

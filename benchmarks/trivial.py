@@ -1,6 +1,6 @@
-"""A code location with as little in it as can be: one asset that does nothing, date x retailer.
+"""Minimal code location: one asset that does nothing, partitioned by date and retailer.
 
-`partition_cost` measures what a partition of it costs, which is Dagster's own share.
+`partition_cost` measures the cost of its partitions, which is the cost of Dagster alone.
 """
 
 import dagster as dg
@@ -15,7 +15,7 @@ partitions = dg.MultiPartitionsDefinition(
 
 @dg.asset(partitions_def=partitions)
 def nothing() -> None:
-    """Does nothing."""
+    """An asset without work."""
 
 
 defs = dg.Definitions(assets=[nothing], executor=dg.in_process_executor)

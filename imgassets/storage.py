@@ -81,8 +81,8 @@ class Folder:
         except Exception as error:
             raise StorageError(
                 f"cannot write {self.address}/{name}: {error}; "
-                "free space or repair the storage, then run the partition again: "
-                "what was done is kept"
+                "free space or repair the storage, then run the partition again; "
+                "finished work is kept"
             ) from error
 
     def read(self, name: str) -> bytes:
@@ -105,7 +105,7 @@ class Folder:
         except Exception as error:
             raise StorageError(
                 f"cannot read {self.address}/{name}: {error}; repair the storage, "
-                "then run the partition again: what was done is kept"
+                "then run the partition again; finished work is kept"
             ) from error
         return data
 
@@ -256,12 +256,12 @@ def mark_removed(folder: Folder, names: Iterable[str]) -> None:
     Raises:
         StorageError: the storage cannot be read or written.
     """
-    known = removed(folder)
+    known = read_removed(folder)
     if new := set(names) - known:
         write_table(folder, pa.table({"name": sorted(known | new)}), _REMOVED)
 
 
-def removed(folder: Folder) -> set[str]:
+def read_removed(folder: Folder) -> set[str]:
     """Names of the files that `mark_removed` recorded.
 
     Args:
@@ -289,13 +289,13 @@ def _write_local(folder: str, name: str, data: bytes) -> None:
             _write_all(handle, data)
         finally:
             os.close(handle)
-        os.replace(temporary, f"{folder}/{name}")  # noqa: PTH105  (a Path costs as much as the call)
+        os.replace(temporary, f"{folder}/{name}")  # noqa: PTH105  (creating a Path takes as long as the call)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def _write_all(handle: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[os.write(handle, remaining) :]

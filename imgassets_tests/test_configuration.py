@@ -1,4 +1,4 @@
-"""Reading the settings: which layer holds, and what is said of a wrong option."""
+"""Tests of reading the settings: precedence of the layers, and messages about errors."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def test_the_file_overrides_the_default_and_the_environment_overrides_both(
     assert settings.encode == Settings().encode
 
 
-def test_a_variable_without_a_value_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_imgassets_config_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGASSETS_CONFIG", "")
     assert load_settings() == Settings()
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Another checkout, whose defaults a test may write."""
+    """A project folder in which a test can write `config/default.yaml`."""
     (tmp_path / "config").mkdir()
     monkeypatch.setattr("imgassets.configuration.project_root", lambda: tmp_path)
     return tmp_path
 
 
-def test_the_checkouts_defaults_are_the_lowest_layer(project: Path, config: Path) -> None:
+def test_default_yaml_is_the_lowest_layer(project: Path, config: Path) -> None:
     default = project / "config" / "default.yaml"
     default.write_text("download: {threads: 5, retries: 5, headers: {A: a}}\nowners: ['team:a']")
     config.write_text("download: {threads: 6, headers: {B: b}}")
@@ -74,7 +74,9 @@ def test_the_checkouts_defaults_are_the_lowest_layer(project: Path, config: Path
         load_settings()
 
 
-def test_without_a_checkout_one_of_two_bounds_can_be_set_alone(project: Path, config: Path) -> None:
+def test_without_default_yaml_one_of_two_bounds_can_be_set_without_the_other(
+    project: Path, config: Path
+) -> None:
     assert not (project / "config" / "default.yaml").exists()
     config.write_text("checks: {trim_ratio_p05: {max: 0.5}}")
     assert load_settings().checks.trim_ratio_p05 == Bounds(min=0.05, max=0.5)
@@ -87,7 +89,7 @@ def test_settings_are_read_once(config: Path) -> None:
     assert load_settings() is first
 
 
-def test_a_file_is_utf_8_whatever_the_locale(config: Path) -> None:
+def test_a_file_is_read_as_utf_8_in_every_locale(config: Path) -> None:
     config.write_text("download: {user_agent: Zoë}", encoding="utf-8")
     assert load_settings().download.user_agent == "Zoë"
     code = (
@@ -117,7 +119,7 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("download: {threads: -3}", "{file}: download.threads: got -3; input should be greater"),
         ("download: {threads: many}", "{file}: download.threads: got 'many'; input should be a"),
@@ -151,16 +153,16 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
         ("a: [", "{file}, which is not YAML"),
     ],
 )
-def test_a_wrong_option_is_told_with_its_file_its_path_its_value_and_what_is_allowed(
-    config: Path, text: str, told: str
+def test_the_error_of_an_invalid_option_names_file_option_value_and_allowed_values(
+    config: Path, text: str, message: str
 ) -> None:
     config.write_text(text)
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    assert told.format(file=config) in str(caught.value)
+    assert message.format(file=config) in str(caught.value)
 
 
-def test_all_wrong_options_are_told_at_once_in_lines_of_their_own(config: Path) -> None:
+def test_all_invalid_options_are_reported_at_once_one_per_line(config: Path) -> None:
     config.write_text("download: {threads: 0, retries: -1}\nencode: {quality: 101}")
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -173,7 +175,7 @@ def test_all_wrong_options_are_told_at_once_in_lines_of_their_own(config: Path) 
         assert line.startswith(f"{start}: got ")
 
 
-def test_all_wrong_options_of_retailers_and_the_source_are_told_once(config: Path) -> None:
+def test_every_invalid_option_of_retailers_and_the_source_is_reported_once(config: Path) -> None:
     config.write_text(
         "source: {kind: csv}\n"
         "retailers:\n"
@@ -194,7 +196,7 @@ def test_all_wrong_options_of_retailers_and_the_source_are_told_once(config: Pat
     ]
 
 
-def test_a_source_without_its_function_is_told(config: Path) -> None:
+def test_a_python_source_without_a_function_is_an_error(config: Path) -> None:
     config.write_text("source: {kind: python}")
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -206,7 +208,7 @@ def test_a_source_without_its_function_is_told(config: Path) -> None:
 @pytest.mark.parametrize(
     "source", ["{kind: python, function: a.b}", "{kind: csv, csv_path: a.csv}"]
 )
-def test_a_source_with_what_it_needs_is_accepted(config: Path, source: str) -> None:
+def test_a_source_with_its_required_option_is_accepted(config: Path, source: str) -> None:
     config.write_text(f"source: {source}")
     assert load_settings().source.kind in source
 
@@ -239,7 +241,7 @@ def test_a_source_with_what_it_needs_is_accepted(config: Path, source: str) -> N
         ),
     ],
 )
-def test_an_unknown_option_is_told_with_those_beside_it(
+def test_the_error_of_an_unknown_option_lists_the_options_of_its_section(
     config: Path, text: str, path: str, allowed: str
 ) -> None:
     config.write_text(text)
@@ -248,7 +250,7 @@ def test_an_unknown_option_is_told_with_those_beside_it(
     assert str(caught.value) == f"{config}: {path}: there is no such option; allowed: {allowed}"
 
 
-def test_a_wrong_option_is_told_with_the_uppermost_layer_that_set_it(
+def test_the_error_of_an_invalid_option_names_the_highest_layer_that_sets_it(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text("download: {threads: 0, retries: 99}")
@@ -262,18 +264,18 @@ def test_a_wrong_option_is_told_with_the_uppermost_layer_that_set_it(
     )
 
 
-def test_a_wrong_option_of_no_named_layer_is_one_of_the_settings() -> None:
+def test_an_invalid_option_that_no_layer_sets_is_attributed_to_the_settings() -> None:
     with pytest.raises(SettingsError, match=r"^settings: trim\.blur: got 2; input should be odd$"):
         validated({"trim": {"blur": 2}}, [("overrides", {"trim": {}}), ("file", {"trim": 3})])
 
 
-def test_a_file_that_cannot_be_read_is_named(config: Path) -> None:
+def test_the_error_of_an_unreadable_file_names_it(config: Path) -> None:
     with pytest.raises(SettingsError, match=f"IMGASSETS_CONFIG names {config}, which cannot be"):
         load_settings()
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("IMGASSETS__DOWNLOAD__THREADS", "x", "environment: download.threads: got 'x'; input"),
         ("IMGASSETS__DOWNLOAD__THREAD", "1", "environment: download.thread: there is no such"),
@@ -287,22 +289,22 @@ def test_a_file_that_cannot_be_read_is_named(config: Path) -> None:
         ("IMGASSETS__RETAILERS", "{", "environment: error parsing value"),
     ],
 )
-def test_a_wrong_environment_variable_is_told(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+def test_an_invalid_environment_variable_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_file_in_another_encoding_is_told(config: Path) -> None:
+def test_a_file_in_another_encoding_is_an_error(config: Path) -> None:
     config.write_bytes("download: {user_agent: Zoë}".encode("latin-1"))
     with pytest.raises(SettingsError, match=f"names {config}, which cannot be read: 'utf-8' codec"):
         load_settings()
 
 
-def test_an_environment_variable_in_lower_case_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_in_lower_case_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.upper().startswith("IMGASSETS__")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("imgassets__download__threads", "5")
@@ -320,7 +322,7 @@ def test_environment_variables_may_be_in_any_case(monkeypatch: pytest.MonkeyPatc
     assert settings.download.per_host == Settings().download.per_host
 
 
-def test_overrides_of_one_run_are_checked_like_files() -> None:
+def test_overrides_of_one_run_are_validated_like_files() -> None:
     settings = Settings.model_validate({"download": {"retries": 7}, "trim": {"blur": 3}})
     changed = with_overrides(settings, {"download": {"threads": 3}})
     assert changed.download.threads == 3
@@ -332,7 +334,7 @@ def test_overrides_of_one_run_are_checked_like_files() -> None:
 
 
 @pytest.mark.parametrize("owner", ["data", "team:", "team: data", "@example.com", "a@b"])
-def test_an_owner_is_a_team_or_an_address(config: Path, owner: str) -> None:
+def test_an_owner_is_a_team_or_an_email_address(config: Path, owner: str) -> None:
     config.write_text(f'owners: ["team:data", "someone@example.com", "{owner}"]')
     with pytest.raises(SettingsError, match=r"owners\.2: got '"):
         load_settings()

@@ -1,4 +1,4 @@
-"""Manifests: rows become a table and rows again, and other programs can read the files."""
+"""Tests of manifests: conversion between rows and tables, and reading by other programs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from imgassets.manifests import (
     ProcessedRow,
     RawRow,
     UrlRow,
+    column_descriptions,
     count_outcomes,
     fingerprint,
     from_table,
-    meanings,
     to_table,
 )
 from imgassets.storage import MANIFEST, Folder, Storage, read_table, write_table
@@ -37,7 +37,7 @@ from imgassets_tests.rows import processed_row, raw_row, url_row
 
 Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
 
-# Lone surrogates are in no UTF-8, so neither in a document nor in a manifest.
+# UTF-8 cannot encode lone surrogates, so neither documents nor manifests contain them.
 _text = st.text(st.characters(exclude_categories=["Cs"]))
 _int32 = st.integers(-(2**31), 2**31 - 1)
 _float = st.floats(allow_nan=False)
@@ -51,7 +51,7 @@ _BY_TYPE: dict[str, st.SearchStrategy[object]] = {
     "list[list[int]]": st.lists(st.lists(_int32)),
     "dt.datetime": st.datetimes(
         dt.datetime(1970, 1, 1), dt.datetime(2200, 1, 1), timezones=st.just(dt.UTC)
-    ).map(lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000)),
+    ).map(lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000)),
     "Outcome": st.sampled_from(Outcome),
 }
 
@@ -66,26 +66,26 @@ def _rows(kind: type[Row]) -> st.SearchStrategy[list[Row]]:
 
 
 @given(_rows(UrlRow))
-def test_url_rows_survive_the_way_through_a_table(rows: list[UrlRow]) -> None:
+def test_url_rows_survive_conversion_to_a_table_and_back(rows: list[UrlRow]) -> None:
     assert from_table(to_table(rows, UrlRow), UrlRow) == rows
 
 
 @given(_rows(RawRow))
-def test_raw_rows_survive_the_way_through_a_table(rows: list[RawRow]) -> None:
+def test_raw_rows_survive_conversion_to_a_table_and_back(rows: list[RawRow]) -> None:
     assert from_table(to_table(rows, RawRow), RawRow) == rows
 
 
 @given(_rows(ProcessedRow))
-def test_processed_rows_survive_the_way_through_a_table(rows: list[ProcessedRow]) -> None:
+def test_processed_rows_survive_conversion_to_a_table_and_back(rows: list[ProcessedRow]) -> None:
     assert from_table(to_table(rows, ProcessedRow), ProcessedRow) == rows
 
 
-def test_rows_survive_the_way_through_a_file_with_their_outcomes_as_outcomes(
+def test_rows_read_from_a_file_equal_the_written_rows_and_have_outcome_members(
     tmp_path: Path,
 ) -> None:
-    moment = dt.datetime(2026, 1, 31, 23, 59, 59, 999_000, tzinfo=dt.UTC)
+    fetched_at = dt.datetime(2026, 1, 31, 23, 59, 59, 999_000, tzinfo=dt.UTC)
     rows = [
-        raw_row(0, fetched_at=moment, bytes=5_000_000_000, elapsed_ms=3_000_000_000),
+        raw_row(0, fetched_at=fetched_at, bytes=5_000_000_000, elapsed_ms=3_000_000_000),
         raw_row(1, outcome=Outcome.TIMEOUT, path=None, bytes=None, error="too slow: 日本 | é\n"),
     ]
     folder = Folder(str(tmp_path))
@@ -99,36 +99,36 @@ def test_rows_survive_the_way_through_a_file_with_their_outcomes_as_outcomes(
     assert read[0].fetched_at.utcoffset() == dt.timedelta(0)
 
 
-def test_a_moment_is_kept_to_the_millisecond_that_it_lies_in() -> None:
-    moment = dt.datetime(2026, 1, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
-    (row,) = from_table(to_table([raw_row(fetched_at=moment)], RawRow), RawRow)
-    assert row.fetched_at == moment.replace(microsecond=999_000)
+def test_a_time_is_truncated_to_milliseconds() -> None:
+    fetched_at = dt.datetime(2026, 1, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+    (row,) = from_table(to_table([raw_row(fetched_at=fetched_at)], RawRow), RawRow)
+    assert row.fetched_at == fetched_at.replace(microsecond=999_000)
 
 
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
-def test_a_table_without_rows_has_the_columns_of_its_kind(kind: type[UrlRow]) -> None:
+def test_a_table_without_rows_has_all_columns_of_its_manifest(kind: type[UrlRow]) -> None:
     table = to_table([], kind)
     assert table.schema == SCHEMAS[kind]
     assert from_table(table, kind) == []
 
 
-def test_columns_that_are_of_no_manifest_are_left_out() -> None:
-    table = to_table([url_row()], UrlRow).append_column("note", pa.array(["of a person"]))
+def test_unknown_columns_are_ignored() -> None:
+    table = to_table([url_row()], UrlRow).append_column("note", pa.array(["added by a user"]))
     assert from_table(table, UrlRow) == [url_row()]
 
 
-def test_a_url_that_was_never_asked_for_has_no_attempts_and_nothing_else() -> None:
+def test_a_url_that_was_not_requested_has_zero_attempts_and_no_other_values() -> None:
     row = raw_row(outcome=Outcome.HOST_DOWN, path=None, bytes=None, sha256=None)
     nothing = {field.name: getattr(row, field.name) for field in fields(RawRow)[8:]}
     assert nothing.pop("attempts") == 0
     assert {*nothing.values()} == {None}
 
 
-def test_the_url_list_can_be_read_out_of_the_raw_manifest() -> None:
+def test_a_raw_manifest_can_be_read_as_url_rows() -> None:
     assert from_table(to_table([raw_row(3)], RawRow), UrlRow) == [url_row(3)]
 
 
-def test_a_manifest_of_before_a_column_was_added_reads_with_none_there() -> None:
+def test_a_column_that_an_older_manifest_lacks_is_read_as_none() -> None:
     table = to_table([processed_row(kept_box=[0, 0, 1, 1])], ProcessedRow)
     assert from_table(table.drop_columns(["kept_box"]), ProcessedRow) == [processed_row()]
 
@@ -196,7 +196,7 @@ PROCESSED_COLUMNS = {
     [(URL_LIST, URL_COLUMNS), (RAW_IMAGES, RAW_COLUMNS), (PROCESSED_IMAGES, PROCESSED_COLUMNS)],
     ids=["url_list", "raw_images", "processed_images"],
 )
-def test_readers_find_the_columns_they_were_promised(
+def test_schemas_match_the_documented_columns(
     schema: pa.Schema, contract: dict[str, tuple[pa.DataType, bool]]
 ) -> None:
     found = {field.name: (field.type, field.nullable) for field in schema}
@@ -211,14 +211,14 @@ WORDS = (
 )
 
 
-def test_readers_find_the_outcomes_they_were_promised() -> None:
+def test_outcomes_match_the_documented_words() -> None:
     assert " ".join(Outcome) == WORDS
     assert [str(outcome) for outcome in Outcome] == [outcome.name.lower() for outcome in Outcome]
     assert {word: Outcome[word.upper()] for word in WORDS.split()} == OUTCOMES
 
 
 @pytest.mark.parametrize(
-    ("outcome", "told"),
+    ("outcome", "text"),
     [
         (Outcome.HTTP_ERROR, "http_status"),
         (Outcome.TOO_MANY_REDIRECTS, "download.max_redirects"),
@@ -230,15 +230,17 @@ def test_readers_find_the_outcomes_they_were_promised() -> None:
         (Outcome.TOO_CLOSE, "faces.too_close"),
         (Outcome.NOT_FETCHED, "run it again"),
         (Outcome.NO_RAW, "the download failed"),
-        (Outcome.RAW_MISSING, "the downloaded file is gone"),
+        (Outcome.RAW_MISSING, "the downloaded file is missing"),
         (Outcome.OK, "saved"),
     ],
 )
-def test_an_outcome_names_the_column_or_option_to_look_at(outcome: Outcome, told: str) -> None:
-    assert told in outcome.meaning
+def test_the_meaning_of_an_outcome_names_its_cause_column_or_option(
+    outcome: Outcome, text: str
+) -> None:
+    assert text in outcome.meaning
 
 
-def test_every_outcome_is_a_word_that_says_what_it_means() -> None:
+def test_every_outcome_is_an_identifier_with_its_own_meaning() -> None:
     for outcome in Outcome:
         assert outcome.isidentifier()
         assert outcome.islower()
@@ -254,7 +256,7 @@ def test_outcomes_are_counted_with_the_most_frequent_first() -> None:
     assert count_outcomes([]) == {}
 
 
-def test_equal_content_has_one_fingerprint_in_whichever_columns_else_rows_differ() -> None:
+def test_a_fingerprint_depends_only_on_the_given_columns() -> None:
     rows = [raw_row(0), raw_row(1)]
     again = [raw_row(0, attempts=2, error="slow"), raw_row(1, http_status=200)]
     columns = ("key", "outcome", "sha256")
@@ -278,13 +280,13 @@ def test_equal_content_has_one_fingerprint_in_whichever_columns_else_rows_differ
         [raw_row(0, sha256=raw_row(1).key), raw_row(1)],
     ],
 )
-def test_other_content_has_another_fingerprint(others: list[RawRow]) -> None:
+def test_different_content_has_a_different_fingerprint(others: list[RawRow]) -> None:
     columns = ("key", "outcome", "sha256")
     known = fingerprint([raw_row(0), raw_row(1)], *columns)
     assert fingerprint(others, *columns) != known
 
 
-def test_texts_that_join_to_the_same_text_have_other_fingerprints() -> None:
+def test_texts_that_concatenate_to_the_same_text_have_different_fingerprints() -> None:
     joined = [
         [raw_row(key="ab", url="c")],
         [raw_row(key="a", url="bc")],
@@ -298,19 +300,19 @@ def test_texts_that_join_to_the_same_text_have_other_fingerprints() -> None:
     )
 
 
-def test_a_fingerprint_is_the_same_in_every_process_and_takes_every_text() -> None:
-    # Runs of today are compared with runs of last year: a change would mark all as outdated.
+def test_a_fingerprint_is_stable_and_accepts_every_text() -> None:
+    # Dagster compares it with the one of earlier runs: a change would mark all assets as outdated.
     assert fingerprint([url_row(key="picture-0")], "key", "url") == (
         "b35adee256316958f5a22217ca9a1ce44b991efb5d4567358d21bef60b391e34"
     )
     assert fingerprint([], "key") == hashlib.sha256().hexdigest()
-    # A lone surrogate, as a URL of a damaged document may hold, is in no UTF-8.
+    # UTF-8 cannot encode a lone surrogate, which the URL of a damaged document may contain.
     assert len(fingerprint([url_row(url="http://shop/\ud800.jpg")], "url")) == 64
 
 
 @pytest.fixture
 def raw_manifests(tmp_path: Path) -> str:
-    """Manifests of three partitions; one retailer's name is a number."""
+    """The folder of the manifests of three partitions; one retailer's name is a number."""
     storage = Storage(Folder(str(tmp_path)))
     for date, retailer in (("2026-01-30", "zara"), ("2026-01-31", "zara"), ("2026-01-31", "7")):
         rows = [raw_row(0, date=date, retailer=retailer)]
@@ -336,7 +338,7 @@ def test_pandas_reads_all_partitions_at_once(raw_manifests: str) -> None:
     assert sorted(zip(frame["date"], frame["retailer"], strict=True)) == ALL
 
 
-def test_pandas_reads_only_the_partitions_that_a_filter_wants(raw_manifests: str) -> None:
+def test_pandas_reads_only_the_partitions_that_a_filter_selects(raw_manifests: str) -> None:
     frame = pd.read_parquet(raw_manifests, filters=[("retailer", "==", "zara")])
     assert sorted(frame["date"]) == ["2026-01-30", "2026-01-31"]
 
@@ -364,14 +366,14 @@ def test_a_processed_manifest_takes_date_and_retailer_from_its_folder(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
-def test_every_column_says_what_it_holds_on_one_line(kind: type[UrlRow | ProcessedRow]) -> None:
-    told = meanings(kind)
-    assert [*told] == SCHEMAS[kind].names
-    for text in told.values():
+def test_every_column_has_a_one_line_description(kind: type[UrlRow | ProcessedRow]) -> None:
+    descriptions = column_descriptions(kind)
+    assert [*descriptions] == SCHEMAS[kind].names
+    for text in descriptions.values():
         assert text[0].isupper() or text[0] == "`"
         assert text.endswith(".")
         assert "\n" not in text
-    assert told["key"].startswith("As in" if kind is ProcessedRow else "Stable id")
+    assert descriptions["key"].startswith("As in" if kind is ProcessedRow else "Stable id")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_every_column_says_what_it_holds_on_one_line(kind: type[UrlRow | Process
         (ProcessedRow, "face_box", "lowest chin, in pixels of the served image with its EXIF"),
     ],
 )
-def test_a_column_says_what_it_holds_in_its_own_manifest(
+def test_the_description_of_a_column_is_that_of_its_own_manifest(
     kind: type[UrlRow | ProcessedRow], column: str, text: str
 ) -> None:
-    assert text in meanings(kind)[column]
+    assert text in column_descriptions(kind)[column]

@@ -1,4 +1,4 @@
-"""The options: that each can be set in every way, and holds for the retailer it is set for."""
+"""Tests of the options: every way to set them, their limits, and overrides per retailer."""
 
 from __future__ import annotations
 
@@ -133,10 +133,10 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "checks.severity.drift": ("error", "error"),
     "review.max_pages": ("14", 14),
 }
-"""For every option a value other than its default: as YAML text, and as the settings have it."""
+"""A value other than the default of each option: as YAML text and as a Python value."""
 
 WITH: Mapping[str, dict[str, str]] = {"source.kind": {"source.csv_path": "urls.csv"}}
-"""Options that must be set beside others."""
+"""Further options that an option requires."""
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +147,7 @@ def _fresh() -> Iterator[None]:
 
 
 def options_of(settings: Section, prefix: str = "") -> dict[str, object]:
-    """Each option of a section and of those below it, by its dotted path."""
+    """All options of a section and its subsections, by dotted path."""
     found: dict[str, object] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -159,7 +159,7 @@ def options_of(settings: Section, prefix: str = "") -> dict[str, object]:
 
 
 def nested(options: Mapping[str, object]) -> dict[str, Any]:
-    """Options by dotted path, as a file has them."""
+    """Convert options by dotted path to nested sections, as in a file."""
     result: dict[str, Any] = {}
     for path, value in options.items():
         section = result
@@ -182,12 +182,12 @@ RETAILERS = options_of(RetailerSettings())
 
 
 def changed(option: str) -> tuple[dict[str, str], dict[str, object]]:
-    """An option's other value and what must stand beside it: as texts, and all options then."""
+    """Texts that set an option and those it requires, and the expected values of all options."""
     texts = {**WITH.get(option, {}), option: OTHER[option][0]}
     return texts, DEFAULTS | {path: OTHER[path][1] for path in texts}
 
 
-def test_every_option_has_a_row_with_another_value_than_its_default() -> None:
+def test_every_option_is_tested_with_a_value_other_than_its_default() -> None:
     assert set(OTHER) == set(DEFAULTS)
     assert [option for option, (_, value) in OTHER.items() if value == DEFAULTS[option]] == []
 
@@ -223,7 +223,7 @@ def test_an_option_can_be_set_for_one_retailer(option: str) -> None:
     assert options_of(settings) == DEFAULTS | {"retailers": {"zara": own}}
 
 
-def test_every_common_option_holds_for_retailers_with_and_without_options_of_their_own() -> None:
+def test_every_common_option_applies_to_retailers_with_and_without_overrides() -> None:
     values = {option: yaml.safe_load(text) for option, (text, _) in OTHER.items()}
     common = {option: value for option, (_, value) in OTHER.items() if option in RETAILERS}
     own = {"zara": {"trim": {"blur": 3}}, "mango": {}}
@@ -233,7 +233,7 @@ def test_every_common_option_holds_for_retailers_with_and_without_options_of_the
     assert options_of(settings.for_retailer("asos")) == common
 
 
-def test_one_of_two_bounds_can_be_set_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_two_bounds_can_be_set_without_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGASSETS__CHECKS__TRIM_RATIO_P05__MAX", "0.5")
     monkeypatch.setenv("IMGASSETS__CHECKS__UNTRIMMED_SHARE", '{"min": 0.1}')
     checks = load_settings().checks
@@ -241,7 +241,7 @@ def test_one_of_two_bounds_can_be_set_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert checks.untrimmed_share == Bounds(min=0.1, max=0.95)
 
 
-def test_the_options_of_a_retailer_are_these_sections() -> None:
+def test_these_sections_can_be_overridden_per_retailer() -> None:
     sections = {option.split(".")[0] for option in RETAILERS}
     assert sections == {
         "download",
@@ -274,12 +274,12 @@ def test_the_options_of_a_retailer_are_these_sections() -> None:
         "checks.files_sample",
     ],
 )
-def test_null_is_a_value_of_options_that_may_be_without_one(option: str) -> None:
+def test_null_is_accepted_by_optional_options(option: str) -> None:
     settings = validated(nested({option: None}), [])
     assert options_of(settings) == DEFAULTS | {option: None}
 
 
-def test_the_defaults_of_options_that_null_switches_off() -> None:
+def test_these_options_are_null_by_default() -> None:
     off = {option for option, default in DEFAULTS.items() if default is None}
     assert off == {
         "source.fields.updated",
@@ -405,7 +405,7 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
         [{"A": {}}, {"a b": {}}, {"-a": {}}, {"a": {"source": {}}}, {"a": {"trim": {"blur": 2}}}],
     ),
 }
-"""By option: values at the edge of what is accepted, and values that are refused."""
+"""By option: accepted values at the limits, and rejected values."""
 
 WITHOUT_LIMITS = {
     *(option for option, default in DEFAULTS.items() if isinstance(default, bool)),
@@ -414,20 +414,20 @@ WITHOUT_LIMITS = {
 }
 
 
-def test_every_option_that_is_limited_has_a_row() -> None:
+def test_the_limits_of_every_option_are_tested() -> None:
     assert set(LIMITS) == set(DEFAULTS) - WITHOUT_LIMITS
 
 
 @pytest.mark.parametrize("option", LIMITS)
-def test_an_option_accepts_values_up_to_its_limits_and_none_beyond(option: str) -> None:
-    accepted, refused = LIMITS[option]
+def test_an_option_accepts_values_up_to_its_limits_and_rejects_others(option: str) -> None:
+    accepted, rejected = LIMITS[option]
     for value in accepted:
         settings = validated(nested({option: value}), [])
         found: Any = settings.model_dump(mode="json")
         for part in option.split("."):
             found = found[part]
         assert found == value
-    for value in refused:
+    for value in rejected:
         with pytest.raises(SettingsError, match=rf"settings: {re.escape(option)}\b"):
             validated(nested({option: value}), [])
 
@@ -435,28 +435,28 @@ def test_an_option_accepts_values_up_to_its_limits_and_none_beyond(option: str) 
 @pytest.mark.parametrize(
     "option", [option for option, default in DEFAULTS.items() if not isinstance(default, bool)]
 )
-def test_yes_and_no_are_no_values_of_other_options(option: str) -> None:
+def test_options_that_are_not_boolean_reject_booleans(option: str) -> None:
     for value in (True, False):
         with pytest.raises(SettingsError, match=r"got (True|False); input should not be a boolean"):
             validated(nested({option: value}), [])
 
 
-def test_settings_cannot_be_changed_later() -> None:
+def test_settings_are_immutable() -> None:
     settings = Settings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.download.threads = 3  # type: ignore[misc]
     assert settings.download.threads == 32
 
 
-def test_default_yaml_lists_every_option_as_the_code_has_it() -> None:
+def test_default_yaml_is_up_to_date() -> None:
     assert (project_root() / "config" / "default.yaml").read_text() == as_yaml()
 
 
-def test_every_option_says_what_it_means() -> None:
+def test_every_option_has_a_description() -> None:
     assert "None" not in [line.split("#")[-1].strip() for line in as_yaml().splitlines()]
 
 
-def test_a_retailer_has_the_common_options_but_for_its_own() -> None:
+def test_a_retailer_has_the_common_options_except_for_its_overrides() -> None:
     settings = Settings.model_validate(
         {
             "faces": {"min_score": 0.6},

@@ -1,4 +1,4 @@
-"""The settings reference: complete, current, and with the limits of every option."""
+"""Tests of the settings reference: complete, up to date, with the limits of every option."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ROWS = {
 """Type, default and meaning of each option in the tables, by its dotted path."""
 
 
-def test_the_reference_in_docs_is_current() -> None:
+def test_the_reference_in_docs_is_up_to_date() -> None:
     text = (project_root() / "docs" / "settings.md").read_text("utf-8")
     assert text == as_markdown(), (
         "run `python -m imgassets.settings_reference > docs/settings.md` and commit the file"
     )
 
 
-def test_every_option_is_in_the_reference_once() -> None:
+def test_every_option_is_in_the_reference_exactly_once() -> None:
     assert set(ROWS) == set(DEFAULTS)
     assert as_markdown().count("\n| `") == len(DEFAULTS)
 
 
-def test_every_option_has_a_type_a_default_and_a_meaning() -> None:
+def test_every_row_has_a_type_a_default_and_a_meaning() -> None:
     for option, cells in ROWS.items():
         assert len(cells) == 3, option
         assert all(cell.strip("`| ") for cell in cells), option
@@ -64,5 +64,5 @@ def test_a_row_shows_the_type_the_limits_and_the_default_of_an_option(
 
 def test_a_section_says_whether_a_retailer_can_override_it() -> None:
     text = as_markdown()
-    assert "How pictures are fetched. Can be overridden per retailer.\n" in text
-    assert "Where the product documents come from.\n" in text
+    assert "How images are downloaded. Can be overridden per retailer.\n" in text
+    assert "The source of the product documents.\n" in text

@@ -1,4 +1,4 @@
-"""Storage: files are whole or not there, on a disk and on an object store alike."""
+"""Tests of storage: atomic reads and writes on a local disk and in an object store."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from imgassets.storage import (
     Storage,
     mark_removed,
     open_storage,
+    read_removed,
     read_table,
-    removed,
     write_table,
 )
 
@@ -42,14 +42,14 @@ TABLE = pa.table({"key": ["a", "b"], "width": pa.array([1, None], pa.int32())})
 
 @pytest.fixture(params=["local", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """A folder that does not exist yet, of each kind."""
+    """A folder that does not exist yet: on the local disk and in S3."""
     if request.param == "local":
         return Folder(f"{tmp_path}/data")
     return Folder(f"s3://{request.getfixturevalue('s3')}/data")
 
 
-def _write_from_elsewhere(folder: Folder, name: str, data: bytes) -> None:
-    """Write as another machine would: without a word to this process."""
+def _write_externally(folder: Folder, name: str, data: bytes) -> None:
+    """Write a file as another machine does, bypassing the caches of this process."""
     if folder.is_local:
         path = Path(folder.address, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,20 +60,20 @@ def _write_from_elsewhere(folder: Folder, name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"four", bytes(range(256)) * 80_000])
-def test_what_was_written_is_read(folder: Folder, data: bytes) -> None:
+def test_a_written_file_is_read_back(folder: Folder, data: bytes) -> None:
     folder.write("a.jpg", data)
     assert folder.read("a.jpg") == data
     assert folder.sizes() == {"a.jpg": len(data)}
 
 
-def test_a_file_is_replaced_also_by_a_shorter_one(folder: Folder) -> None:
+def test_a_file_can_be_replaced_by_a_shorter_one(folder: Folder) -> None:
     folder.write("a.jpg", b"long ago")
     folder.write("a.jpg", b"now")
     assert folder.read("a.jpg") == b"now"
     assert folder.sizes() == {"a.jpg": 3}
 
 
-def test_nested_folders_are_made_on_demand_and_are_no_files(folder: Folder) -> None:
+def test_nested_folders_are_created_on_demand_and_not_listed_as_files(folder: Folder) -> None:
     partition = Storage(folder).partition("raw_images", "2026-01-31", "zara")
     (partition / IMAGES).write("a.jpg", b"four")
     partition.write(MANIFEST, b"manifest")
@@ -89,7 +89,7 @@ def test_a_folder_that_does_not_exist_is_empty(folder: Folder) -> None:
     (folder / "never" / "written").remove_temporaries()
 
 
-def test_a_file_that_does_not_exist_is_not_found(folder: Folder) -> None:
+def test_reading_a_missing_file_raises_file_not_found_error(folder: Folder) -> None:
     with pytest.raises(FileNotFoundError):
         folder.read("a.jpg")
     folder.write("b.jpg", b"")
@@ -99,7 +99,7 @@ def test_a_file_that_does_not_exist_is_not_found(folder: Folder) -> None:
         read_table(folder)
 
 
-def test_a_removed_file_is_gone_and_its_neighbour_stays(folder: Folder) -> None:
+def test_removing_a_file_twice_succeeds_and_keeps_other_files(folder: Folder) -> None:
     folder.write("a.jpg", b"a")
     folder.write("b.jpg", b"b")
     folder.remove("a.jpg")
@@ -110,21 +110,21 @@ def test_a_removed_file_is_gone_and_its_neighbour_stays(folder: Folder) -> None:
         folder.read("a.jpg")
 
 
-def test_files_of_other_processes_are_seen_as_they_are_now(folder: Folder) -> None:
+def test_changes_by_other_processes_are_visible_at_once(folder: Folder) -> None:
     folder.write("a.jpg", b"ours")
     assert folder.sizes() == {"a.jpg": 4}
-    _write_from_elsewhere(folder, "a.jpg", b"theirs")
+    _write_externally(folder, "a.jpg", b"theirs")
     assert folder.read("a.jpg") == b"theirs"
-    _write_from_elsewhere(folder, "b.jpg", b"new")
+    _write_externally(folder, "b.jpg", b"new")
     assert folder.read("b.jpg") == b"new"
     assert folder.sizes() == {"a.jpg": 6, "b.jpg": 3}
     folder.remove("b.jpg")
-    _write_from_elsewhere(folder, "b.jpg", b"again")
+    _write_externally(folder, "b.jpg", b"again")
     folder.remove("b.jpg")
     assert folder.sizes() == {"a.jpg": 6}
 
 
-def test_more_files_than_one_answer_of_s3_holds_are_all_listed(
+def test_a_listing_that_s3_splits_into_pages_is_complete(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
@@ -136,7 +136,7 @@ def test_more_files_than_one_answer_of_s3_holds_are_all_listed(
     assert len(folder.sizes()) == 23
 
 
-def test_threads_write_side_by_side(folder: Folder) -> None:
+def test_threads_can_write_concurrently(folder: Folder) -> None:
     def write(number: int) -> None:
         for part in range(5):
             folder.write(f"{number}-{part}", bytes([number]) * 1_000)
@@ -152,7 +152,7 @@ def test_threads_write_side_by_side(folder: Folder) -> None:
     assert folder.read("7-4") == bytes([7]) * 1_000
 
 
-def test_a_manifest_is_a_compressed_file_of_its_name_beside_the_images(folder: Folder) -> None:
+def test_a_manifest_is_a_zstd_compressed_file_next_to_the_images_folder(folder: Folder) -> None:
     partition = Storage(folder).partition("raw_images", "2026-01-31", "zara")
     write_table(partition, TABLE)
     (partition / IMAGES).write("a.jpg", b"four")
@@ -164,7 +164,7 @@ def test_a_manifest_is_a_compressed_file_of_its_name_beside_the_images(folder: F
     assert Folder(f"{place}/images").read("a.jpg") == b"four"
 
 
-def test_a_table_without_rows_or_of_some_columns_is_read(folder: Folder) -> None:
+def test_an_empty_table_and_a_selection_of_columns_can_be_read(folder: Folder) -> None:
     write_table(folder, TABLE.slice(0, 0), "empty.parquet")
     assert read_table(folder, "empty.parquet").equals(TABLE.slice(0, 0))
     write_table(folder, TABLE)
@@ -172,57 +172,57 @@ def test_a_table_without_rows_or_of_some_columns_is_read(folder: Folder) -> None
     assert read_table(folder, MANIFEST, ["width", "key"]).column_names == ["width", "key"]
 
 
-def test_files_that_were_removed_on_purpose_are_remembered_by_every_later_run(
+def test_marks_of_removed_files_accumulate(
     folder: Folder,
 ) -> None:
-    assert removed(folder) == set()
+    assert read_removed(folder) == set()
     mark_removed(folder, [])
     assert folder.sizes() == {}
     mark_removed(folder, ["a.jpg", "b.jpg"])
-    assert removed(folder) == {"a.jpg", "b.jpg"}
+    assert read_removed(folder) == {"a.jpg", "b.jpg"}
     mark_removed(folder, iter(["c.jpg"]))
-    assert removed(folder) == {"a.jpg", "b.jpg", "c.jpg"}
-    assert removed(folder / IMAGES) == set()
-    # A note is no manifest, and no image.
+    assert read_removed(folder) == {"a.jpg", "b.jpg", "c.jpg"}
+    assert read_removed(folder / IMAGES) == set()
+    # The file with the marks is neither a manifest nor an image.
     with pytest.raises(FileNotFoundError):
         read_table(folder)
 
 
-def test_nothing_is_written_where_all_files_are_known_to_be_removed(disk: Folder) -> None:
+def test_marking_files_that_are_already_marked_writes_nothing(disk: Folder) -> None:
     mark_removed(disk, ["a.jpg", "b.jpg"])
-    (note,) = Path(disk.address).iterdir()
-    written = note.stat().st_mtime_ns, note.stat().st_ino
+    (marks,) = Path(disk.address).iterdir()
+    written = marks.stat().st_mtime_ns, marks.stat().st_ino
     mark_removed(disk, ["b.jpg"])
     mark_removed(disk, ["b.jpg", "a.jpg"])
     mark_removed(disk, [])
-    assert (note.stat().st_mtime_ns, note.stat().st_ino) == written
+    assert (marks.stat().st_mtime_ns, marks.stat().st_ino) == written
 
 
-def test_a_broken_note_of_removed_files_is_told(folder: Folder) -> None:
+def test_a_broken_file_of_marks_is_a_storage_error(folder: Folder) -> None:
     mark_removed(folder, ["a.jpg"])
     (name,) = folder.sizes()
     folder.write(name, b"no parquet")
     with pytest.raises(StorageError, match="is broken"):
-        removed(folder)
+        read_removed(folder)
     with pytest.raises(StorageError, match="is broken"):
         mark_removed(folder, ["b.jpg"])
     assert folder.read(name) == b"no parquet"
 
 
-def test_a_folder_knows_whether_it_is_on_this_machine(folder: Folder) -> None:
+def test_is_local_tells_a_disk_from_an_object_store(folder: Folder) -> None:
     assert folder.is_local is not folder.address.startswith("s3://")
     assert (folder / IMAGES).is_local is folder.is_local
 
 
-def test_the_path_of_a_folder_sees_what_others_wrote(s3: str) -> None:
+def test_the_path_of_a_folder_lists_files_of_other_processes(s3: str) -> None:
     folder = Folder(f"s3://{s3}/data")
     folder.write("a.jpg", b"four")
     assert [path.name for path in folder.path.iterdir()] == ["a.jpg"]
-    _write_from_elsewhere(folder, "b.jpg", b"new")
+    _write_externally(folder, "b.jpg", b"new")
     assert sorted(path.name for path in folder.path.iterdir()) == ["a.jpg", "b.jpg"]
 
 
-def test_a_table_is_read_as_it_was_written(folder: Folder) -> None:
+def test_a_table_is_read_back_unchanged(folder: Folder) -> None:
     write_table(folder, TABLE)
     write_table(folder, TABLE.slice(1), "part.parquet")
     assert read_table(folder).equals(TABLE)
@@ -231,7 +231,9 @@ def test_a_table_is_read_as_it_was_written(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all", b"PAR1" * 50])
-def test_a_broken_table_is_told_with_its_path_and_what_to_do(folder: Folder, data: bytes) -> None:
+def test_the_error_of_a_broken_table_names_its_path_and_the_remedy(
+    folder: Folder, data: bytes
+) -> None:
     folder.write(MANIFEST, data)
     with pytest.raises(StorageError, match="; materialize its partition again") as e:
         read_table(folder)
@@ -246,20 +248,22 @@ def test_a_damaged_table_is_a_storage_error_or_harmless(
     folder = Folder(str(tmp_path))
     write_table(folder, TABLE)
     whole = folder.read(MANIFEST)
-    place = data.draw(st.integers(0, len(whole) - 1))
+    offset = data.draw(st.integers(0, len(whole) - 1))
     damage = data.draw(st.binary(max_size=8))
-    folder.write(MANIFEST, whole[:place] + damage + whole[place + data.draw(st.integers(1, 8)) :])
+    folder.write(MANIFEST, whole[:offset] + damage + whole[offset + data.draw(st.integers(1, 8)) :])
     with suppress(StorageError):
         assert isinstance(read_table(folder), pa.Table)
 
 
-def test_a_bucket_that_does_not_exist_is_told_when_writing(s3: str) -> None:
+def test_writing_to_a_missing_bucket_is_a_storage_error(s3: str) -> None:
     folder = Folder(f"s3://{s3}-none/data")
     with pytest.raises(StorageError, match=f"cannot write s3://{s3}-none/data/a.jpg: "):
         folder.write("a.jpg", b"")
 
 
-def test_a_storage_that_does_not_answer_is_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_storage_is_a_storage_error(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
@@ -267,7 +271,7 @@ def test_a_storage_that_does_not_answer_is_told(s3: str, monkeypatch: pytest.Mon
     _assert_unusable(Folder(f"s3://{s3}/data"))
 
 
-def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
+def test_a_folder_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     _assert_unusable(Folder(f"{tmp_path}/file/data"))
 
@@ -280,24 +284,24 @@ def _assert_unusable(folder: Folder) -> None:
         "remove": lambda: folder.remove("a.jpg"),
     }
     file = f"{folder.address}/a.jpg"
-    again = "; repair the storage, then run the partition again"
-    kept = ": what was done is kept"
-    told = {
-        "write": (file, f"; free space or{again.removeprefix(';')}{kept}"),
-        "read": (file, again + kept),
-        "list": (folder.address, again),
-        "remove": (file, again),
+    remedy = "; repair the storage, then run the partition again"
+    kept = "; finished work is kept"
+    expected = {
+        "write": (file, f"; free space or{remedy.removeprefix(';')}{kept}"),
+        "read": (file, remedy + kept),
+        "list": (folder.address, remedy),
+        "remove": (file, remedy),
     }
     for word, attempt in attempts.items():
         with pytest.raises(StorageError) as error:
             attempt()
-        address, end = told[word]
+        address, end = expected[word]
         assert str(error.value).startswith(f"cannot {word} {address}: ")
         assert str(error.value).endswith(end)
         assert str(error.value.__cause__) in str(error.value)
 
 
-# On a disk only.
+# Local disk only.
 
 
 @pytest.fixture
@@ -305,7 +309,7 @@ def disk(tmp_path: Path) -> Folder:
     return Folder(f"{tmp_path}/data")
 
 
-def test_a_writer_that_fails_half_way_leaves_the_old_file_and_nothing_else(
+def test_a_write_that_fails_half_way_keeps_the_old_file_and_leaves_nothing_else(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.write("a.jpg", b"old")
@@ -326,7 +330,7 @@ def test_a_writer_that_fails_half_way_leaves_the_old_file_and_nothing_else(
     assert disk.read("a.jpg") == b"old"
 
 
-def test_writes_that_the_system_cuts_in_pieces_arrive_whole(
+def test_short_writes_of_the_operating_system_are_completed(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
@@ -335,10 +339,10 @@ def test_writes_that_the_system_cuts_in_pieces_arrive_whole(
     assert disk.read("a.jpg") == b"0123456789"
 
 
-def test_a_file_is_open_to_others_as_far_as_the_umask_lets_it(disk: Folder) -> None:
+def test_the_mode_of_a_file_follows_the_umask(disk: Folder) -> None:
     before = os.umask(0o002)
     try:
-        for name in ("first.jpg", "second.jpg"):  # the first one makes the folder
+        for name in ("first.jpg", "second.jpg"):  # the first write creates the folder
             disk.write(name, b"data")
     finally:
         os.umask(before)
@@ -346,39 +350,39 @@ def test_a_file_is_open_to_others_as_far_as_the_umask_lets_it(disk: Folder) -> N
         assert file.stat().st_mode & 0o777 == 0o664
 
 
-def test_a_folder_that_another_process_makes_at_the_same_moment_is_used(
+def test_a_folder_that_another_process_creates_at_the_same_time_is_used(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_before_it_is_made(path: str, *_: int) -> int:
+    def fail_once(path: str, *_: int) -> int:
         monkeypatch.undo()
         (disk / "sub").write("theirs.jpg", b"data")
         raise FileNotFoundError(2, "No such file or directory", path)
 
-    monkeypatch.setattr(os, "open", open_before_it_is_made)
+    monkeypatch.setattr(os, "open", fail_once)
     (disk / "sub").write("ours.jpg", b"data")
     assert set((disk / "sub").sizes()) == {"ours.jpg", "theirs.jpg"}
 
 
-def test_a_writer_whose_temporary_file_was_swept_away_tells_which_file_it_could_not_write(
+def test_the_error_of_a_write_whose_temporary_file_was_removed_names_the_file(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
 
-    def swept(handle: int, data: bytes) -> int:
+    def remove_temporary_first(handle: int, data: bytes) -> int:
         monkeypatch.undo()
         disk.remove_temporaries()
         return really_write(handle, data)
 
-    monkeypatch.setattr(os, "write", swept)
-    with pytest.raises(StorageError, match="No such file") as told:
+    monkeypatch.setattr(os, "write", remove_temporary_first)
+    with pytest.raises(StorageError, match="No such file") as caught:
         disk.write("a.jpg", b"data")
-    cause = told.value.__cause__
+    cause = caught.value.__cause__
     assert isinstance(cause, FileNotFoundError)
     assert cause.filename2 == f"{disk.address}/a.jpg"
     assert disk.sizes() == {}
 
 
-def test_no_file_stays_open(disk: Folder) -> None:
+def test_no_file_descriptor_is_leaked(disk: Folder) -> None:
     disk.write("a.jpg", b"data")
     before = psutil.Process().num_fds()
     for _ in range(20):
@@ -388,13 +392,13 @@ def test_no_file_stays_open(disk: Folder) -> None:
     assert psutil.Process().num_fds() < before + 10
 
 
-def test_two_threads_that_write_one_file_leave_the_last_one_whole(
+def test_two_threads_that_write_the_same_file_leave_the_last_version_whole(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
 
     def write_beside(handle: int, data: bytes) -> int:
-        """Write a part; before the rest, another thread writes the whole file."""
+        """Write a part; before the remainder, another thread writes the whole file."""
         monkeypatch.setattr(os, "write", really_write)
         written = really_write(handle, data[:2])
         other = threading.Thread(target=disk.write, args=("a.jpg", b"theirs"))
@@ -434,24 +438,24 @@ folder.write("a.jpg", b"ours, and longer")
 """
 
 
-def test_two_processes_that_write_one_file_leave_the_last_one_whole(disk: Folder) -> None:
+def test_two_processes_that_write_the_same_file_leave_the_last_version_whole(disk: Folder) -> None:
     subprocess.run([sys.executable, "-c", FORKED, disk.address], check=True, timeout=60)
     assert disk.read("a.jpg") == b"ours, and longer"
     assert disk.sizes() == {"a.jpg": 16}
 
 
-def test_what_a_killed_process_of_the_same_number_left_is_no_part_of_a_file(
+def test_a_temporary_file_left_by_a_killed_process_with_the_same_pid_is_overwritten(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
     temporaries: list[Path] = []
 
-    def watched(handle: int, data: bytes) -> int:
+    def record_temporaries(handle: int, data: bytes) -> int:
         temporaries.extend(Path(disk.address).glob(".*"))
         return really_write(handle, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", watched)
+        patch.setattr(os, "write", record_temporaries)
         disk.write("a.jpg", b"data")
     (left,) = temporaries
     left.write_bytes(b"longer than what is written next")
@@ -460,15 +464,15 @@ def test_what_a_killed_process_of_the_same_number_left_is_no_part_of_a_file(
     assert disk.sizes() == {"a.jpg": 3}
 
 
-def test_a_write_that_is_interrupted_leaves_nothing(
+def test_an_interrupted_write_leaves_no_temporary_file(
     disk: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.write("a.jpg", b"old")
 
-    def interrupted(*_: object) -> int:
+    def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "write", interrupted)
+    monkeypatch.setattr(os, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         disk.write("a.jpg", b"new")
     monkeypatch.undo()
@@ -489,18 +493,18 @@ except StorageError as error:
 """
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_no_piece_of_a_file(disk: Folder) -> None:
-    # A limit on the size of files ends a write as a full disk does: after some of its bytes.
-    told = subprocess.run(
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_file(disk: Folder) -> None:
+    # RLIMIT_FSIZE fails a write like a full disk: after some of its bytes.
+    output = subprocess.run(
         [sys.executable, "-c", FULL_DISK, disk.address],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     ).stdout
-    assert told == (
+    assert output == (
         f"cannot write {disk.address}/large.jpg: [Errno 27] File too large; free space or repair "
-        "the storage, then run the partition again: what was done is kept\n"
+        "the storage, then run the partition again; finished work is kept\n"
     )
     assert disk.sizes() == {"small.jpg": 100_000}
 
@@ -509,18 +513,18 @@ WRITER = """
 import itertools, sys
 from imgassets.storage import Folder
 folder = Folder(sys.argv[1])
-pictures = [bytes([number]) * (5_000_000 + number) for number in range(5)]
+images = [bytes([number]) * (5_000_000 + number) for number in range(5)]
 for number in itertools.count():
-    folder.write(f"{number % 3}.jpg", pictures[number % 5])
+    folder.write(f"{number % 3}.jpg", images[number % 5])
 """
 
 
-def test_killed_writers_leave_whole_files_and_temporaries_that_are_swept_away(
+def test_killed_writers_leave_whole_files_and_removable_temporaries(
     disk: Folder,
 ) -> None:
     random = Random(1)
     temporaries = rounds = 0
-    # Until kills have hit writes half way: else the test would show nothing.
+    # Repeat until kills have interrupted writes; otherwise the test proves nothing.
     while temporaries < 3:
         rounds += 1
         assert rounds < 50
@@ -544,16 +548,16 @@ def test_killed_writers_leave_whole_files_and_temporaries_that_are_swept_away(
             disk.remove(name)
 
 
-def test_sweeping_removes_temporaries_only(disk: Folder) -> None:
+def test_remove_temporaries_keeps_all_other_files(disk: Folder) -> None:
     for name in (".a.jpg.123-456.tmp", "a.jpg", ".hidden", "a.tmp"):
-        _write_from_elsewhere(disk, name, b"")
-    _write_from_elsewhere(disk / "below", ".b.jpg.1-1.tmp", b"")
+        _write_externally(disk, name, b"")
+    _write_externally(disk / "below", ".b.jpg.1-1.tmp", b"")
     disk.remove_temporaries()
     assert set(disk.sizes()) == {"a.jpg", ".hidden", "a.tmp"}
     assert set((disk / "below").sizes()) == {".b.jpg.1-1.tmp"}
 
 
-def test_a_listing_is_complete_while_others_write_to_the_folder(disk: Folder) -> None:
+def test_a_listing_is_complete_while_other_threads_write_to_the_folder(disk: Folder) -> None:
     for number in range(200):
         disk.write(f"kept-{number}.jpg", b"x")
     stop = threading.Event()
@@ -588,5 +592,5 @@ def test_a_listing_is_complete_while_others_write_to_the_folder(disk: Folder) ->
         (".imgassets/data", f"{project_root()}/.imgassets/data"),
     ],
 )
-def test_the_data_root_names_a_folder_or_an_object_store(data_root: str, address: str) -> None:
+def test_the_data_root_is_a_folder_or_an_object_store(data_root: str, address: str) -> None:
     assert open_storage(Settings(data_root=data_root)).root == Folder(address)

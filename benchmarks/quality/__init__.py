@@ -1,1 +1,1 @@
-"""How good: faces found and cut off, products kept, background trimmed."""
+"""Quality benchmarks of face detection, face removal and background trim."""

@@ -1,4 +1,4 @@
-"""What catalogue photographs are taken before: white, grey, gradients, coloured and rough walls."""
+"""Generate backgrounds like those of catalogue photos, from plain white to textured walls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
-"""Height x width x 3, BGR, 0 to 255."""
+"""Pixels: height x width x 3, float32, BGR, 0 to 255."""
 
 KINDS = ("white", "off_white", "grey", "gradient", "vignette", "coloured", "textured")
 
 
 def background(kind: str, width: int, height: int, random: Generator) -> Image:
-    """A background of that kind, with the grain of a camera."""
+    """Generate a background with camera noise.
+
+    Args:
+        kind: one of `KINDS`.
+        width: width in pixels.
+        height: height in pixels.
+        random: source of random numbers.
+    """
     image = np.empty((height, width, 3), np.float32)
     image[:] = _plain(kind, random)
     if kind == "gradient":
@@ -33,7 +40,17 @@ def background(kind: str, width: int, height: int, random: Generator) -> Image:
 
 
 def grain(width: int, height: int, random: Generator, sigma: float) -> Image:
-    """The noise of a camera, a little smoothed, as cameras do."""
+    """Generate camera noise, slightly smoothed as by a camera's noise reduction.
+
+    Args:
+        width: width in pixels.
+        height: height in pixels.
+        random: source of random numbers.
+        sigma: strength of the noise in grey levels.
+
+    Returns:
+        Height x width x 1, float32, to be added to an image.
+    """
     noise = random.normal(0, sigma * 1.6, (height, width, 1)).astype(np.float32)
     return cv2.GaussianBlur(noise, (3, 3), 0.7)[:, :, None]
 
@@ -65,7 +82,7 @@ def _ramp(width: int, height: int, random: Generator) -> Image:
 
 
 def _texture(width: int, height: int, random: Generator) -> Image:
-    """Plaster: noise of several sizes, weak enough for a wall behind a product."""
+    """Generate the texture of plaster: weak noise at several scales."""
     total = np.zeros((height, width), np.float32)
     for cells in (8, 30, 120):
         rough = random.normal(0, 1, (cells * height // width + 1, cells)).astype(np.float32)

@@ -1,9 +1,10 @@
-"""Drawn products with known outlines, on every background: what the trim is measured on.
+"""Generate drawings of products with known masks, to measure the background trim.
 
-Shirts, dresses, trousers, bags, shoes, tops with straps of one to three pixels, and chains; plain,
-striped, checked, knitted, shaded; white on white, dark on dark, coloured; with and without soft
-shadows; standing free, or cut by the picture's edges as after a crop below the chin. All drawn at
-twice the size and shrunk by area, as the pipeline does, then through JPEG.
+Products are shirts, dresses, trousers, bags, shoes, tops with straps of one to three pixels, and
+chains. They are plain, striped, checked, knitted and shaded; white on white, dark on dark, and
+coloured; with and without a soft shadow; free-standing, or cut by the image's edges as after a crop
+below the chin. They are drawn at twice the size, reduced with area interpolation as in the
+pipeline, and encoded as JPEG.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ SHAPES = ("shirt", "dress", "trousers", "bag", "shoe", "straps", "chain")
 TONES = ("white", "light", "dark", "coloured")
 LONGER = 448
 _SIZES = ((299, 448), (299, 448), (336, 448), (448, 448), (448, 299), (448, 330), (299, 310))
-# The least difference of a product's outline from what is behind it, in levels of 0 to 255: a
-# white shirt on white paper still has an edge that a person sees.
-LEAST_CONTRAST = 5.0
+# Minimum contrast between a product's outline and its background, in levels of 0 to 255: a white
+# shirt on white paper still has a visible edge.
+MIN_CONTRAST = 5.0
 
 
 @dataclass(frozen=True)
 class Product:
-    """A picture of a product.
+    """An image of a product.
 
     Attributes:
-        pixels: height x width x 3, uint8, BGR, as it comes to the trim.
-        mask: height x width; where the product is.
-        kind: background, tone, shape.
+        pixels: input of the trim: height x width x 3, uint8, BGR.
+        mask: pixels of the product: height x width, bool.
+        kind: background, tone and shape.
         shadow: whether a soft shadow was drawn.
     """
 
@@ -45,7 +46,12 @@ class Product:
 
 
 def products(count: int, seed: int) -> Iterator[Product]:
-    """That many pictures; every background, tone and shape in turn."""
+    """Generate images; backgrounds, tones and shapes take turns.
+
+    Args:
+        count: number of images.
+        seed: seed of the random numbers.
+    """
     random = np.random.default_rng(seed)
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
@@ -60,12 +66,12 @@ def _product(kind: str, tone: str, shape: str, random: Generator) -> Product:
     mask = _outline(shape, width, height, random)
     shadow = bool(random.random() < 0.4)
     if shadow:
-        scene = _shadowed(scene, mask, random)
+        scene = _add_shadow(scene, mask, random)
     cloth = _cloth(tone, scene, mask, random)
     alpha = cv2.GaussianBlur(mask, (3, 3), 0.8)[:, :, None]
-    whole = cloth * alpha + scene * (1 - alpha)
+    large = cloth * alpha + scene * (1 - alpha)
     size = width // 2, height // 2
-    small = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(large, size, interpolation=cv2.INTER_AREA)
     area = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
     pixels = np.clip(np.rint(small), 0, 255).astype(np.uint8)
     quality = int(random.integers(82, 97))
@@ -75,23 +81,24 @@ def _product(kind: str, tone: str, shape: str, random: Generator) -> Product:
 
 
 def _outline(shape: str, width: int, height: int, random: Generator) -> NDArray[np.float32]:
-    """Where the product is (0 or 1)."""
+    """Draw the mask of a product: height x width, float32, 0 or 1."""
     mask = np.zeros((height, width), np.uint8)
     w, h = random.uniform(0.35, 0.8) * width, random.uniform(0.45, 0.85) * height
     x, y = (
         random.uniform(0.08, 0.92 - w / width) * width,
         random.uniform(0.06, 0.94 - h / height) * height,
     )
-    if random.random() < 0.25:  # a person below the chin: cut by the upper edge, or by both
+    if (
+        random.random() < 0.25
+    ):  # like a person below the chin: cut by the upper edge, or by upper and lower edge
         y, h = -0.02 * height, random.choice([h, 1.05 * height])
-    place = _Pen(mask, x, y, w, h)
-    _DRAWN[shape](place, random)
+    _DRAW[shape](_Pen(mask, x, y, w, h), random)
     return mask.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws in shares of the product's box."""
+    """Draws into a mask; coordinates are relative to the product's box, 0 to 1."""
 
     mask: NDArray[np.uint8]
     x: float
@@ -100,8 +107,8 @@ class _Pen:
     h: float
 
     def _at(self, points: list[tuple[float, float]]) -> NDArray[np.int32]:
-        places = np.array(points) * (self.w, self.h) + (self.x, self.y)
-        return np.rint(places).astype(np.int32)
+        pixels = np.array(points) * (self.w, self.h) + (self.x, self.y)
+        return np.rint(pixels).astype(np.int32)
 
     def fill(self, *points: tuple[float, float]) -> None:
         cv2.fillPoly(self.mask, [self._at(list(points))], 1)
@@ -146,7 +153,7 @@ def _shoe(pen: _Pen, _: Generator) -> None:
 
 def _straps(pen: _Pen, random: Generator) -> None:
     pen.fill((0.1, 0.4), (0.9, 0.4), (1, 1), (0, 1))
-    strap = int(random.integers(2, 7))  # at twice the size: one to three pixels
+    strap = int(random.integers(2, 7))  # one to three pixels after the reduction
     for x in (0.25, 0.75):
         pen.line(strap, (x, 0.42), (0.5 + (x - 0.5) * 0.6, 0))
 
@@ -158,7 +165,7 @@ def _chain(pen: _Pen, random: Generator) -> None:
     pen.oval(0.5, 0.88, 0.3, 0.22)
 
 
-_DRAWN = {
+_DRAW = {
     "shirt": _shirt,
     "dress": _dress,
     "trousers": _trousers,
@@ -169,14 +176,14 @@ _DRAWN = {
 }
 
 
-def _shadowed(
+def _add_shadow(
     scene: NDArray[np.float32], mask: NDArray[np.float32], random: Generator
 ) -> NDArray[np.float32]:
     height, width = mask.shape
-    move = np.array(
+    shift = np.array(
         [[1, 0, random.uniform(-0.03, 0.03) * width], [0, 1, random.uniform(0, 0.03) * height]]
     )
-    moved = cv2.warpAffine(mask, move, (width, height))
+    moved = cv2.warpAffine(mask, shift, (width, height))
     soft = cv2.GaussianBlur(moved, (0, 0), random.uniform(0.012, 0.04) * width)
     return np.asarray(scene * (1 - soft[:, :, None] * random.uniform(0.04, 0.25)), np.float32)
 
@@ -203,11 +210,11 @@ def _cloth(
     elif pattern == 3:
         knit = random.normal(0, random.uniform(2, 10), (height // 3, width // 3)).astype(np.float32)
         cloth += cv2.resize(knit, (width, height), interpolation=cv2.INTER_LINEAR)[:, :, None]
-    # Folds and the light from one side.
+    # Folds and shading.
     folds = random.normal(0, 1, (6, 6)).astype(np.float32)
     cloth += cv2.resize(folds, (width, height), interpolation=cv2.INTER_CUBIC)[:, :, None] * 3
     cloth += grain(width, height, random, 0.8)
-    return _apart(np.clip(cloth, 0, 255), scene, mask)
+    return _with_visible_edge(np.clip(cloth, 0, 255), scene, mask)
 
 
 def _colour(tone: str, behind: NDArray[np.float32], random: Generator) -> NDArray[np.float32]:
@@ -220,15 +227,15 @@ def _colour(tone: str, behind: NDArray[np.float32], random: Generator) -> NDArra
     return random.uniform(20, 230, 3).astype(np.float32)
 
 
-def _apart(
+def _with_visible_edge(
     cloth: NDArray[np.float32], scene: NDArray[np.float32], mask: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Darken the product's rim where it would be no different from what is behind it.
+    """Darken the product's rim where it has almost the colour of the background.
 
-    A real edge shows: by a thin shadow, by the cloth's thickness.
+    A real edge is visible because of the cloth's thickness and its thin shadow.
     """
     inner = cv2.erode(mask, np.ones((7, 7), np.uint8), borderValue=1)
     rim = (mask > 0) & (inner == 0)
-    near = np.abs(cloth - scene).max(axis=2) < LEAST_CONTRAST
+    near = np.abs(cloth - scene).max(axis=2) < MIN_CONTRAST
     fade = cv2.GaussianBlur((rim & near).astype(np.float32), (5, 5), 0)[:, :, None]
-    return np.asarray(cloth - fade * 2 * LEAST_CONTRAST, np.float32)
+    return np.asarray(cloth - fade * 2 * MIN_CONTRAST, np.float32)

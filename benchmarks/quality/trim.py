@@ -1,10 +1,10 @@
-"""How much product each trim cuts off, and how much background it leaves.
+"""Measure how much of the product each trim cuts off, and how much background it leaves.
 
     python -m benchmarks.quality.trim --count 2352 --seed 2026
 
-Peers: the original pipeline's loop over thresholds; ImageMagick `-trim -fuzz`; libvips
-`find_trim`. Needs `pip install pyvips pyvips-binary` and `apt-get install imagemagick`; a peer that
-is not installed is left out, and said so.
+Other methods: the original pipeline's loop over thresholds, ImageMagick `-trim -fuzz`, libvips
+`find_trim`. Install them with `apt-get install imagemagick` and `pip install pyvips pyvips-binary`;
+if one is missing, a message says so and its rows are left out.
 """
 
 from __future__ import annotations
@@ -27,17 +27,25 @@ from imgassets.settings import TrimSettings
 Trimmer = Callable[[NDArray[np.uint8]], Box]
 
 
-def ours(method: str) -> Trimmer:
-    """A method of this project, with its defaults."""
+def imgassets_trim(method: str) -> Trimmer:
+    """A method of imgassets with default settings.
+
+    Args:
+        method: value of `trim.method`.
+    """
     settings = TrimSettings.model_validate({"method": method})
     return lambda pixels: find(pixels, settings).box
 
 
 def original(pixels: NDArray[np.uint8]) -> Box:
-    """The original's way: grey, blur, variances against thresholds from 250 down by 25.
+    """The trim of the original pipeline, written from its description.
 
-    It loses the last row and column that vary, and computes the variances at every step; written
-    after issue 4's description of it.
+    It compares the variances of the rows and columns of the blurred grey image with thresholds from
+    250 down in steps of 25, and recomputes them at every step. It excludes the last row and column
+    above the threshold.
+
+    Args:
+        pixels: height x width x 3, uint8, BGR.
     """
     height, width = pixels.shape[:2]
     grey = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), (9, 9), 0)
@@ -55,22 +63,26 @@ def original(pixels: NDArray[np.uint8]) -> Box:
 
 
 def imagemagick(fuzz: int) -> Trimmer:
-    """`convert -fuzz N% -format %@ info:`: the box that `-trim` would keep."""
+    """ImageMagick: `convert -fuzz N% -format %@ info:` prints the box that `-trim` would keep.
+
+    Args:
+        fuzz: tolerance in percent.
+    """
     program = _imagemagick()
 
     def trim(pixels: NDArray[np.uint8]) -> Box:
         file = cv2.imencode(".bmp", pixels)[1].tobytes()
-        told = subprocess.run(
+        output = subprocess.run(
             [str(program), "bmp:-", "-fuzz", f"{fuzz}%", "-format", "%@", "info:"],
             input=file,
             capture_output=True,
             check=False,
         ).stdout.decode()
         try:
-            size, x, y = told.split("+")
+            size, x, y = output.split("+")
             width, height = size.split("x")
             box = Box(int(x), int(y), int(width), int(height))
-        except ValueError:  # nothing but background
+        except ValueError:  # the image is all background
             box = Box(0, 0, 0, 0)
         return box if box.area else Box(0, 0, pixels.shape[1], pixels.shape[0])
 
@@ -78,7 +90,11 @@ def imagemagick(fuzz: int) -> Trimmer:
 
 
 def libvips(threshold: int) -> Trimmer:
-    """The `find_trim` of libvips; the background is the colour of the corner."""
+    """`find_trim` of libvips with the colour of the top left corner as background.
+
+    Args:
+        threshold: maximum difference from the background, in levels of 0 to 255.
+    """
     import pyvips
 
     def trim(pixels: NDArray[np.uint8]) -> Box:
@@ -94,7 +110,16 @@ def libvips(threshold: int) -> Trimmer:
 
 
 def measure(product: Product, box: Box) -> tuple[float, float]:
-    """Share of product pixels cut off; share of the background around it that is left."""
+    """Compare a box with the product's mask.
+
+    Args:
+        product: the image.
+        box: the box that a trim keeps.
+
+    Returns:
+        Share of the product's pixels that is cut off, and share of the background outside the
+        product's bounding box that is left.
+    """
     height, width = product.mask.shape
     rows, columns = np.nonzero(product.mask)
     tight = int((np.ptp(rows) + 1) * (np.ptp(columns) + 1))
@@ -104,36 +129,36 @@ def measure(product: Product, box: Box) -> tuple[float, float]:
 
 
 def _imagemagick() -> str | None:
-    """The path of ImageMagick 6 or 7, if it is one."""
+    """Path of ImageMagick 6 or 7, or None; Windows has another program named `convert`."""
     for path in (shutil.which("magick"), "/usr/bin/convert", shutil.which("convert")):
         if path and shutil.which(path):
-            told = subprocess.run([path, "--version"], capture_output=True, check=False).stdout
-            if b"ImageMagick" in told:
+            version = subprocess.run([path, "--version"], capture_output=True, check=False).stdout
+            if b"ImageMagick" in version:
                 return path
     return None
 
 
 def _trimmers() -> dict[str, Trimmer]:
     found: dict[str, Trimmer] = {
-        "imgassets background": ours("background"),
-        "imgassets variance": ours("variance"),
+        "imgassets background": imgassets_trim("background"),
+        "imgassets variance": imgassets_trim("variance"),
         "original": original,
     }
     if _imagemagick() is None:
-        print("ImageMagick is not installed, and left out")
+        print("ImageMagick is not installed; its rows are left out")
     else:
         found |= {f"ImageMagick -fuzz {f}%": imagemagick(f) for f in (2, 5, 10)}
     try:
         import pyvips  # noqa: F401
     except ImportError:
-        print("pyvips is not installed, and left out")
+        print("pyvips is not installed; its rows are left out")
     else:
         found |= {f"libvips find_trim {t}": libvips(t) for t in (5, 10, 20)}
     return found
 
 
-def _row(name: str, figures: Iterable[tuple[float, float]]) -> str:
-    cut, left = np.array(list(figures)).T
+def _row(name: str, measured: Iterable[tuple[float, float]]) -> str:
+    cut, left = np.array(list(measured)).T
     return (
         f"| {name} | {cut.mean():.3%} | {np.percentile(cut, 95):.2%} | {cut.max():.1%} "
         f"| {(cut > 0.02).mean():.1%} | {left.mean():.1%} | {np.percentile(left, 95):.1%} "
@@ -142,7 +167,7 @@ def _row(name: str, figures: Iterable[tuple[float, float]]) -> str:
 
 
 def main() -> None:
-    """Draw, trim, print the tables."""
+    """Generate the images, trim them and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2352)
     parser.add_argument("--seed", type=int, default=2026)
@@ -157,11 +182,9 @@ def main() -> None:
         for kind in product.kind:
             kinds[kind].append(figures["imgassets background"][-1])
     head = (
-        "| | cut mean | p95 | worst | pictures > 2 % | left mean | p95 | worst |\n"
-        + "|---" * 8
-        + "|"
+        "| | cut mean | p95 | worst | images > 2 % | left mean | p95 | worst |\n" + "|---" * 8 + "|"
     )
-    print(f"{arguments.count} pictures, seed {arguments.seed}\n\n{head}")
+    print(f"{arguments.count} images, seed {arguments.seed}\n\n{head}")
     print("\n".join(_row(name, values) for name, values in figures.items()))
     print(f"\n`imgassets background`, by background, tone and shape\n\n{head}")
     print("\n".join(_row(name, values) for name, values in kinds.items()))

@@ -20,7 +20,7 @@ from imgassets.checks.history import (
 from imgassets.errors import CheckError
 from imgassets.manifests import ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
-from imgassets.storage import IMAGES, Folder, Storage, read_table, removed
+from imgassets.storage import IMAGES, Folder, Storage, read_removed, read_table
 
 RAW, PROCESSED = "raw_images", "processed_images"
 
@@ -98,7 +98,7 @@ class CheckContext:
     @cached_property
     def removed_files(self) -> set[str]:
         """Names of raw image files that were deleted on purpose, because of the settings."""
-        return removed(self.folder(RAW))
+        return read_removed(self.folder(RAW))
 
     @cached_property
     def _raw_table(self) -> pa.Table:

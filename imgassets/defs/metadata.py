@@ -68,9 +68,9 @@ def column_schema(kind: type[UrlRow] | type[ProcessedRow]) -> dg.TableSchema:
     Args:
         kind: the class of the manifest's rows.
     """
-    from imgassets.manifests import SCHEMAS, meanings
+    from imgassets.manifests import SCHEMAS, column_descriptions
 
-    descriptions = meanings(kind)
+    descriptions = column_descriptions(kind)
     return dg.TableSchema(
         columns=[
             dg.TableColumn(

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from imgassets.download import journal
 from imgassets.manifests import OUTCOMES, RAW_IMAGES, Outcome, RawRow, UrlRow
-from imgassets.storage import IMAGES, Folder, read_table, removed
+from imgassets.storage import IMAGES, Folder, read_removed, read_table
 
 _BATCH = 5_000
 URL_FIELDS = tuple(field.name for field in fields(UrlRow))
@@ -67,7 +67,7 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
     ]
     # A listing costs a look at every file of the partition: not for a shard that has none yet.
     sizes = (folder / IMAGES).sizes() if any(table["key"] for table in tables) else {}
-    gone = removed(folder)
+    gone = read_removed(folder)
     # Where a refresh was killed, a picture may be newer than the manifest's row.
     doubtful = journal.is_refresh(folder)
     done: dict[str, str] = {}

@@ -16,7 +16,7 @@ from imgassets.imaging.image import Pixels
 from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.imaging.residual import check_residual
 from imgassets.manifests import Outcome, ProcessedRow
-from imgassets.settings import EncodeSettings, RetailerSettings, merged
+from imgassets.settings import EncodeSettings, RetailerSettings, merge_options
 from imgassets.storage import Folder
 
 EXACT = {"encode": {"format": "png"}, "trim": {"method": "none"}, "resize": {"max_side": None}}
@@ -29,7 +29,7 @@ def made(
     """The pixels (red, green, blue) and the record of one image; without a model, faces stay."""
     if model is None:
         sections = {"faces": {"action": "none"}} | sections
-    settings = RetailerSettings.model_validate(merged(EXACT, sections))
+    settings = RetailerSettings.model_validate(merge_options(EXACT, sections))
     detector = _no_detector() if model is None else load_detector(model, settings.faces)
     file, record = process_image(data, settings, detector)
     if file is None:

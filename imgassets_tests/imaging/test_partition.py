@@ -21,7 +21,7 @@ from imgassets.imaging import worker_pool
 from imgassets.imaging.partition import JOURNAL, process_partition, remove_raw
 from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
-from imgassets.settings import RetailerSettings, merged
+from imgassets.settings import RetailerSettings, merge_options
 from imgassets.storage import Folder, read_table
 from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.own_steps import MARK
@@ -293,7 +293,7 @@ def test_a_crash_that_does_not_come_again_costs_no_picture(
 
 def _limited(step: str, seconds: float) -> RetailerSettings:
     return RetailerSettings.model_validate(
-        merged(_own(step).model_dump(), {"process": {"timeout_s": seconds}})
+        merge_options(_own(step).model_dump(), {"process": {"timeout_s": seconds}})
     )
 
 
@@ -388,7 +388,7 @@ def test_storage_that_fails_on_the_way_keeps_what_was_done(filled: Partition) ->
     # A folder in the place of the picture: it cannot be replaced by a file.
     Path(filled.folder.address, "images", "portrait_c.jpg", "in the way").mkdir(parents=True)
     before = filled.manifest()
-    with pytest.raises(StorageError, match=r"cannot write .*what was done is kept"):
+    with pytest.raises(StorageError, match=r"cannot write .*finished work is kept"):
         filled.run()
     assert filled.manifest() == before
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgassets.demo.server import CatalogueServer
 from imgassets.manifests import RAW_IMAGES, RawRow, UrlRow, from_table, to_table
-from imgassets.settings import merged
+from imgassets.settings import merge_options
 from imgassets.storage import Storage, read_table, write_table
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
@@ -59,7 +59,7 @@ def run(
     job = dg.define_asset_job("job", selection=["raw_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
     download = {"allow_private_addresses": True, "retries": 0, "robots": False}
-    overrides = merged({"download": download}, options or {})
+    overrides = merge_options({"download": download}, options or {})
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=PARTITION.key,

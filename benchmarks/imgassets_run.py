@@ -1,8 +1,10 @@
-"""One run of this project over a list of URLs: `python -m benchmarks.ours URLS FOLDER CLIENT`.
+"""Download the URLs of a file with imgassets, and optionally process the images.
 
-The three steps that the Dagster ops take, with all checks and records: plan, download, collect.
-Prints images/s of the download, and of all three steps. With a further argument, another folder,
-the pictures are also processed into it, as by default.
+    python -m benchmarks.imgassets_run URLS FOLDER CLIENT [PROCESSED_FOLDER]
+
+Runs the three steps of the Dagster ops with all checks and records: plan, download, collect. Prints
+images/s of the download and of all three steps. With PROCESSED_FOLDER, the images are then
+processed into it with default settings.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd  # noqa: F401  (pyarrow does, at its first array: start-up, no work)
+import pandas as pd  # noqa: F401  (else pyarrow imports it in the measured time)
 
 from imgassets.download.partition import collect, download_shard, plan, shard_rows
 from imgassets.folders import models_folder
@@ -21,7 +23,14 @@ from imgassets.storage import Folder
 
 
 def main(urls: str, folder: str, client: str, processed: str | None = None) -> None:
-    """Fetch the URLs of a file into a partition's folder, and process them into another."""
+    """Download the images, process them if `processed` is given, and print the rates.
+
+    Args:
+        urls: path of a file with one URL per line.
+        folder: folder for the downloaded partition.
+        client: value of `download.client`.
+        processed: folder for the processed images; `None` to process none.
+    """
     rows = [
         UrlRow(
             key=f"{number:08d}-0-0123456789",
@@ -38,7 +47,7 @@ def main(urls: str, folder: str, client: str, processed: str | None = None) -> N
         {"client": client, "allow_private_addresses": True, "threads": 32, "per_host": 32}
     )
     target = Folder(folder)
-    start, downloading = time.perf_counter(), 0.0
+    start, download_seconds = time.perf_counter(), 0.0
     for shard in plan(rows, target, settings.shard_size):
         report = download_shard(
             shard_rows(rows, shard),
@@ -47,15 +56,15 @@ def main(urls: str, folder: str, client: str, processed: str | None = None) -> N
             shard=shard.name,
             log=lambda _line: None,
         )
-        downloading += report.seconds
+        download_seconds += report.seconds
     raw = collect(rows, target)
     seconds = time.perf_counter() - start
     outcomes = count_outcomes(raw)
     if processed is not None:
         outcomes = count_outcomes(_process(raw, target, Folder(processed)))
     if outcomes != {"ok": len(rows)}:
-        sys.exit(f"not all came: {outcomes}")
-    print(f"{len(rows) / downloading:.1f} {len(rows) / seconds:.1f}")
+        sys.exit(f"expected {len(rows)} images; outcomes: {outcomes}")
+    print(f"{len(rows) / download_seconds:.1f} {len(rows) / seconds:.1f}")
 
 
 def _process(raw: list[RawRow], raw_folder: Folder, folder: Folder) -> list[ProcessedRow]:
