@@ -48,7 +48,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "imaging/trim": (f"{_IMAGING}/test_trim.py", f"{_IMAGING}/test_pipeline.py"),
     "imaging/background": (f"{_IMAGING}/test_background.py", f"{_IMAGING}/test_trim.py"),
     "imaging/decode": (f"{_IMAGING}/test_decode.py", f"{_IMAGING}/test_pipeline.py"),
-    "imaging/image": (f"{_IMAGING}/test_picture.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/image": (f"{_IMAGING}/test_image.py", f"{_IMAGING}/test_pipeline.py"),
     "download/schedule": (f"{_DOWNLOAD}/test_schedule.py", *_EXCHANGES),
     "download/exchange": _EXCHANGES,
     "download/partition": _PARTITIONS,
