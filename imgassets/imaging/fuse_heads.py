@@ -23,7 +23,7 @@ from imgassets.folders import models_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from onnx import NodeProto
+    from onnx import GraphProto, NodeProto, TensorProto
 
 STRIDES = (8, 16, 32)
 """Strides of the three grids: pixels of the input between two cells."""
@@ -71,10 +71,8 @@ def fuse_heads(source: bytes) -> bytes:
     Raises:
         ValueError: The file is not a YuNet model; the message says what is missing.
     """
-    import numpy as np
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from onnx import numpy_helper
 
     try:
         model = onnx.load_model_from_string(source)
@@ -83,40 +81,62 @@ def fuse_heads(source: bytes) -> bytes:
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    outputs = []
-    for stride in STRIDES:
-        heads = [_find_head(f"{kind}_{stride}", producers) for kind in HEADS]
-        read, *others = {pointwise.input[0] for pointwise, _ in heads}
-        named = [list(node.input[1:]) for head in heads for node in head]
-        if others or any(len(names) != 2 or not weights.keys() >= set(names) for names in named):
-            raise ValueError(
-                f"its heads of stride {stride} are not those of YuNet in 32-bit floats"
-            )
-        for number, (side, groups) in enumerate(((1, 1), (3, sum(HEADS.values())))):
-            made = f"heads_{stride}_{number}"
-            given = [f"{made}_weights", f"{made}_biases"]
-            for index, name in enumerate(given, start=1):
-                parts = [
-                    numpy_helper.to_array(weights[head[number].input[index]]) for head in heads
-                ]
-                graph.initializer.append(numpy_helper.from_array(np.concatenate(parts), name))
-            pads = [side // 2] * 4
-            graph.node.append(
-                onnx.helper.make_node("Conv", [read, *given], [made], pads=pads, group=groups)
-            )
-            read = made
-        outputs.append(
-            onnx.helper.make_tensor_value_info(read, onnx.TensorProto.FLOAT, [1, None, None, None])
-        )
+    names = [_append_fused_head(graph, stride, producers, weights) for stride in STRIDES]
     del graph.output[:]
-    graph.output.extend(outputs)
+    graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, None, None, None])
+        for name in names
+    )
     del graph.value_info[:]  # tensor sizes for an input of 640x640 px
     _, _, height, width = graph.input[0].type.tensor_type.shape.dim
     height.dim_param, width.dim_param = "height", "width"
-    names = [output.name for output in outputs]
     slim = onnx.utils.Extractor(model).extract_model([graph.input[0].name], names)
     rewritten: bytes = slim.SerializeToString()
     return rewritten
+
+
+def _append_fused_head(
+    graph: GraphProto,
+    stride: int,
+    producers: Mapping[str, NodeProto],
+    weights: Mapping[str, TensorProto],
+) -> str:
+    """Add the two fused convolutions of a grid to the graph.
+
+    Args:
+        graph: The network; nodes and weights are added to it.
+        stride: The stride of the grid, in pixels.
+        producers: The original nodes, by the names of their outputs.
+        weights: The original weights and biases, by name.
+
+    Returns:
+        The name of the fused head's output.
+
+    Raises:
+        ValueError: The heads of this grid cannot be fused.
+    """
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    heads = [_find_head(f"{kind}_{stride}", producers) for kind in HEADS]
+    read: str
+    read, *others = {pointwise.input[0] for pointwise, _ in heads}
+    named = [list(node.input[1:]) for head in heads for node in head]
+    if others or any(len(names) != 2 or not weights.keys() >= set(names) for names in named):
+        raise ValueError(f"its heads of stride {stride} are not those of YuNet in 32-bit floats")
+    for number, (side, groups) in enumerate(((1, 1), (3, sum(HEADS.values())))):
+        output = f"heads_{stride}_{number}"
+        parameters = [f"{output}_weights", f"{output}_biases"]
+        for index, name in enumerate(parameters, start=1):
+            parts = [numpy_helper.to_array(weights[head[number].input[index]]) for head in heads]
+            graph.initializer.append(numpy_helper.from_array(np.concatenate(parts), name))
+        pads = [side // 2] * 4
+        graph.node.append(
+            onnx.helper.make_node("Conv", [read, *parameters], [output], pads=pads, group=groups)
+        )
+        read = output
+    return read
 
 
 def _find_head(output: str, producers: Mapping[str, NodeProto]) -> tuple[NodeProto, NodeProto]:
