@@ -29,13 +29,9 @@ _SAME_FACE_IOU = 0.3  # intersection over union from which two boxes are the sam
 
 # YuNet's two passes. Scores and heights (box heights, px of the detector input) were chosen on
 # benchmarks/quality, with other seeds than the reported ones.
-_SCALE_TOLERANCE = 1.1  # a height within this ratio of `first_side` is not scaled to it exactly
-_LINEAR_FROM = (
-    0.8  # from this scale on, images are shrunk by linear interpolation, not the area filter
-)
-_MIN_CHEAPEST_SCALE = (
-    0.88  # the first pass may be shrunk to this scale where that saves network input
-)
+_SCALE_TOLERANCE = 1.1  # within this ratio of the wanted size, an image is not resized again
+_LINEAR_FROM = 0.8  # from this scale on, linear interpolation replaces the area filter
+_MIN_CHEAPEST_SCALE = 0.88  # lowest extra shrink of the first pass to save network input
 _MIN_ROI_SHARE = 0.3  # of the image's area; a smaller region is scaled up to the cost of this share
 _FAINT_SCORE = 0.05  # the lowest of the scores below
 # Minimum candidate score for the close-up pass, by the apparent face height (bins split at
@@ -84,8 +80,8 @@ def foreground_roi(pixels: Pixels) -> Box | None:
         pixels: height x width x 3, uint8, BGR.
 
     Returns:
-        The region in pixels of the image; None if the whole image is plain, or only one pixel
-        wide or high.
+        The region in pixels of the image; None if the whole image is plain, or less than two
+        pixels wide or high at the scale of the edge map.
     """
     height, width = pixels.shape[:2]
     factor = max(1, max(height, width) // _EDGE_MAP_SIDE)

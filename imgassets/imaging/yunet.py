@@ -58,7 +58,9 @@ class Network:
                 fused_model, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001  (its errors have no common base class)
-            raise ModelError(f"the face model {model} cannot be run: {error}") from None
+            raise ModelError(
+                f"the face model {model} cannot be run: {error}; set faces.model_source to package"
+            ) from None
         (self._input,) = (entry.name for entry in self._session.get_inputs())
 
     def find(self, pixels: Pixels, min_score: float) -> NDArray[np.float32]:
@@ -73,8 +75,8 @@ class Network:
             columns are left, top, width, height, x and y of five landmarks (all in pixels), score.
         """
         height, width = pixels.shape[:2]
-        down, across = (-(-side // DIVISOR) * DIVISOR for side in (height, width))
-        planes = np.empty((1, 3, down, across), np.float32)
+        padded_height, padded_width = (-(-side // DIVISOR) * DIVISOR for side in (height, width))
+        planes = np.empty((1, 3, padded_height, padded_width), np.float32)
         planes[:, :, height:] = planes[:, :, :, width:] = 0
         for plane, channel in zip(planes[0], cv2.split(pixels), strict=True):
             plane[:height, :width] = channel
@@ -86,7 +88,7 @@ class Network:
         # 1 + exp(-x) is the reciprocal of the sigmoid of x.
         inverse_face, inverse_object = 1 + np.exp(-values[:, :1]), 1 + np.exp(-values[:, 1:2])
         score = 1 / np.sqrt(inverse_face * inverse_object)
-        corner, stride = (grid[cells] for grid in _grids(across, down))
+        corner, stride = (grid[cells] for grid in _grids(padded_width, padded_height))
         size = np.exp(values[:, 4:6]) * stride
         left_top = corner + values[:, 2:4] * stride - size / 2
         marks = values[:, 6:].reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]

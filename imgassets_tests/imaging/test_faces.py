@@ -482,9 +482,9 @@ def test_an_image_of_four_pixels_is_searched_at_detect_side(
     np.testing.assert_array_equal(network.images[0], _interpolate(pixels, 64, 64))
     # The close-up pass uses the scale of `detect_side`, 32.5.
     _, network = find_with(pixels, [_row(14, 14, 36, 36, 0.6)], first_side=64, detect_side=65)
-    seen = np.zeros((96, 96, 3), np.uint8)
-    seen[:65, :65] = _interpolate(pixels, 65, 65)
-    np.testing.assert_array_equal(network.images[1], seen)
+    padded = np.zeros((96, 96, 3), np.uint8)
+    padded[:65, :65] = _interpolate(pixels, 65, 65)
+    np.testing.assert_array_equal(network.images[1], padded)
 
 
 @pytest.mark.parametrize("size", [(2000, 20), (20, 2000)])
@@ -728,9 +728,9 @@ def test_a_window_larger_than_the_image_is_padded_with_black(find_with: FindWith
         # 72 px become 96, and 60 become 80.
         size = (80, 96) if height > width else (96, 80)
         part = pixels[corner[1] :, corner[0] :][:72, :72]
-        seen = np.zeros((96, 96, 3), np.uint8)
-        seen[: size[1], : size[0]] = _interpolate(part, *size)
-        np.testing.assert_array_equal(network.images[1], seen)
+        padded = np.zeros((96, 96, 3), np.uint8)
+        padded[: size[1], : size[0]] = _interpolate(part, *size)
+        np.testing.assert_array_equal(network.images[1], padded)
         assert _same(faces, [_found(corner[0] + 12, corner[1] + 24, 6, 3, 0.9)])
 
 

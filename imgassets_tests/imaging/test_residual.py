@@ -182,8 +182,8 @@ def test_the_passes_are_upright_upside_down_and_larger_for_large_images(
     detectors = _FakeDetectors(0)
     assert find_residual_faces(pixels, detectors, 0.85) == []
     assert detectors.sides == sides
-    for seen, wanted in zip(detectors.images, [pixels, pixels[::-1, ::-1], pixels], strict=False):
-        np.testing.assert_array_equal(seen, wanted)
+    for image, wanted in zip(detectors.images, [pixels, pixels[::-1, ::-1], pixels], strict=False):
+        np.testing.assert_array_equal(image, wanted)
 
 
 @pytest.mark.parametrize("pass_number", [1, 2, 3])
