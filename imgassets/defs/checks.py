@@ -231,7 +231,7 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
         raise CheckError(str(error)) from error
     max_share = options.checks.max_residual_faces
     summary = (
-        f"{len(residual.with_face)} of {residual.looked_at} images checked again "
+        f"{len(residual.with_face)} of {residual.checked} images checked again "
         f"still show a face; expected at most {max_share:.1%}"
     )
     violations = [summary] if residual.share > max_share else []
@@ -242,7 +242,7 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
         summary=summary,
         violations=violations,
         metrics={
-            "images checked": residual.looked_at,
+            "images checked": residual.checked,
             "with a face": len(residual.with_face),
             "share": residual.share,
             "not readable": len(residual.unreadable),

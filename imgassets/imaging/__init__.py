@@ -1,1 +1,1 @@
-"""Served bytes to training pictures: decode, faces, resize, trim, encode. No Dagster."""
+"""Turn served image files into training images: decode, remove faces, resize, trim, encode."""

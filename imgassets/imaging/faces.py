@@ -1,7 +1,8 @@
-"""Finding faces.
+"""Face detectors.
 
-Here live the detectors. Their files are in `models`, what is done about a face is in `removal`. A
-detector belongs to one thread: OpenCV's crash or answer wrongly where two threads share one.
+Getting the model files is in `models`, running YuNet's network in `yunet`, cropping or covering
+faces in `removal`. A detector belongs to one thread: OpenCV's networks crash or give wrong results
+if two threads share one.
 """
 
 from __future__ import annotations
@@ -20,44 +21,45 @@ from imgassets.errors import ModelError
 from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.models import ensure_config
 from imgassets.imaging.resize import averaged
-from imgassets.imaging.yunet import DIVISOR, padded_area, shared_network
+from imgassets.imaging.yunet import DIVISOR, load_shared_network, padded_area
 from imgassets.settings import FaceSettings
 
-_LEAST = 16  # pixels: a part narrower than that holds no face
-_SAME = 0.3  # overlap (intersection over union) from which two boxes are of one face
+_MIN_INPUT_SIDE = 16  # px; a narrower detector input cannot hold a face
+_SAME_FACE_IOU = 0.3  # intersection over union from which two boxes are the same face
 
-# YuNet's two looks. Scores and heights (of boxes, in pixels that the network sees) were chosen on
-# benchmarks/quality, with other seeds than those that are reported.
-_NEAR = 1.1  # a whole factor may give so many times `first_side`, or a part of it
-_LITTLE = 0.8  # a picture that is made smaller by less than that is resized in the quicker way
-_SMALLER = 0.88  # the first look may be made smaller by so much, if that saves the network work
-_SHARE = 0.3  # of the picture's area: what is smaller is looked at as if it were so large
-_FAINT = 0.05  # the lowest of the scores below
-# The score from which a place is looked at closely, by the height that the face seems to have: of
-# 746 faces none scored less, and of what a pattern has for faces a quarter scores as much.
-_HEIGHTS_SEEN, _LEAST_SCORES = (8, 10, 20, 28), (1.0, 0.15, _FAINT, 0.4, 0.5)
-# Large faces are seen well at first: clear ones, as all of 349 were, are taken as seen. A torso may
-# be taken for a face of up to 0.80; at the second look it is none.
-_LARGE, _CLEAR = 28, 0.84
-_MOST = 4  # places in a picture: more, in a pattern, found no further face
-_SURE = 0.2  # what was fainter at first has to be found in the mirror, too
-_CLOSE = 96  # side of what is looked at closely
-_HEIGHTS = (32, 40)  # faces are shown at least and at most so high, if they are as they seemed
+# YuNet's two passes. Scores and heights (box heights, px of the detector input) were chosen on
+# benchmarks/quality, with other seeds than the reported ones.
+_SCALE_TOLERANCE = 1.1  # within this ratio of the wanted size, an image is not resized again
+_LINEAR_FROM = 0.8  # from this scale on, linear interpolation replaces the area filter
+_MIN_CHEAPEST_SCALE = 0.88  # lowest extra shrink of the first pass to save network input
+_MIN_ROI_SHARE = 0.3  # of the image's area; a smaller region is scaled up to the cost of this share
+_FAINT_SCORE = 0.05  # the lowest of the scores below
+# Minimum candidate score for the close-up pass, by the apparent face height (bins split at
+# `_HEIGHT_BINS`). None of 746 faces scored lower; a quarter of the false candidates in patterns
+# score as high.
+_HEIGHT_BINS, _MIN_CANDIDATE_SCORES = (8, 10, 20, 28), (1.0, 0.15, _FAINT_SCORE, 0.4, 0.5)
+# Large faces are accepted from the first pass if their score is clear, as it was for all of 349. A
+# torso can score up to 0.80 in the first pass; the close-up pass rejects it.
+_LARGE_HEIGHT, _CLEAR_SCORE = 28, 0.84
+_MAX_WINDOWS = 4  # per image; in patterned images, more windows found no further face
+_SURE_SCORE = 0.2  # a candidate below it must also be found in the mirrored window
+_WINDOW_SIDE = 96  # px; detector input of the close-up pass
+_WINDOW_FACE_HEIGHTS = (32, 40)  # px; a window is scaled to show its candidate in this range
 
-_BUSY_SIDE = 160  # pixels of the picture in which plain parts are told from others
-_BUSY = 8  # levels from one such pixel to the next
-_BUSY_MARGIN = 4  # of these pixels: detectors want to see around a face; 8 found no more
+_EDGE_MAP_SIDE = 160  # px; at about this size plain regions are separated from the foreground
+_EDGE_LEVELS = 8  # grey levels; a larger step between neighbouring pixels of the map is an edge
+_ROI_MARGIN = 4  # px of the map; detectors need context around a face, and 8 px found no more
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face in pixels of the picture that was looked at.
+    """A detected face, in pixels of the image that was given to the detector.
 
     Attributes:
-        x, y, width, height: the box, which may reach beyond the picture.
-        score: 0 to 1.
-        landmarks: x and y of right eye, left eye, nose, right and left corner of the mouth; empty
-            where the detector knows none.
+        x, y, width, height: The bounding box; it may extend beyond the image.
+        score: The detector's confidence, from 0 to 1.
+        landmarks: x and y of the right eye, left eye, nose, right and left corner of the mouth;
+            empty if the detector gives no landmarks.
     """
 
     x: float
@@ -68,50 +70,53 @@ class Face:
     landmarks: tuple[float, ...] = ()
 
 
-def busy_part(pixels: Pixels) -> Box | None:
-    """The part of a picture that may hold a face: all that is not plain, and a margin.
+def foreground_roi(pixels: Pixels) -> Box | None:
+    """Find the region that can hold a face: everything that is not plain, and a margin.
 
-    Plain is what has no edge of brightness at about a sixth of a detector's scale: paper, walls,
-    soft shadows.
-    The features of a face of 3 % of the picture's height are far above that.
+    A region is plain if it has no brightness edge at about a sixth of a detector's scale: paper,
+    walls, soft shadows. The features of a face of 3 % of the image height are far above that.
+
+    Args:
+        pixels: height x width x 3, uint8, BGR.
 
     Returns:
-        None where all of the picture is plain, or it is a line of pixels.
+        The region in pixels of the image; None if the whole image is plain, or less than two
+        pixels wide or high at the scale of the edge map.
     """
     height, width = pixels.shape[:2]
-    factor = max(1, max(height, width) // _BUSY_SIDE)
+    factor = max(1, max(height, width) // _EDGE_MAP_SIDE)
     rows, columns = height // factor, width // factor
     if rows < 2 or columns < 2:
         return None
-    small = cv2.cvtColor(_shrunk(pixels, factor), cv2.COLOR_BGR2GRAY)
+    small = cv2.cvtColor(_shrink(pixels, factor), cv2.COLOR_BGR2GRAY)
     across = cv2.reduce(cv2.absdiff(small[:, 1:], small[:, :-1]), 0, cv2.REDUCE_MAX)
     down = cv2.reduce(cv2.absdiff(small[1:], small[:-1]), 1, cv2.REDUCE_MAX)
-    busy_columns = np.flatnonzero(np.asarray(across) > _BUSY)
-    busy_rows = np.flatnonzero(np.asarray(down) > _BUSY)
-    if not busy_columns.size or not busy_rows.size:
+    edge_columns = np.flatnonzero(np.asarray(across) > _EDGE_LEVELS)
+    edge_rows = np.flatnonzero(np.asarray(down) > _EDGE_LEVELS)
+    if not edge_columns.size or not edge_rows.size:
         return None
-    margin = _BUSY_MARGIN + 1
-    left = max(0, int(busy_columns[0]) - margin) * factor
-    top = max(0, int(busy_rows[0]) - margin) * factor
-    right = min(width, (int(busy_columns[-1]) + 1 + margin) * factor)
-    bottom = min(height, (int(busy_rows[-1]) + 1 + margin) * factor)
+    margin = _ROI_MARGIN + 1
+    left = max(0, int(edge_columns[0]) - margin) * factor
+    top = max(0, int(edge_rows[0]) - margin) * factor
+    right = min(width, (int(edge_columns[-1]) + 1 + margin) * factor)
+    bottom = min(height, (int(edge_rows[-1]) + 1 + margin) * factor)
     return Box(left, top, right - left, bottom - top)
 
 
 class FaceDetector(Protocol):
-    """Whatever finds faces. One a thread."""
+    """The interface of a face detector. Each thread needs its own instance."""
 
     def find(self, pixels: Pixels) -> list[Face]:
-        """The faces of a picture (height x width x 3, uint8, BGR)."""
+        """Find the faces in an image (height x width x 3, uint8, BGR)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """A square of a picture that is looked at closely.
+    """A square of an image that the close-up pass searches.
 
     Attributes:
-        x, y: its centre in the picture.
-        scale: in which it is looked at: pixels of it that one pixel of the picture becomes.
+        x, y: The centre, in pixels of the image.
+        scale: Pixels of the detector input per pixel of the image.
     """
 
     x: float
@@ -120,209 +125,231 @@ class _Window:
 
     @property
     def side(self) -> float:
-        """In pixels of the picture."""
-        return _CLOSE / self.scale
+        """The side of the square, in pixels of the image."""
+        return _WINDOW_SIDE / self.scale
 
-    def shows(self, other: _Window) -> bool:
-        """Whether a face in the middle of another is as well seen in this one."""
+    def covers(self, other: _Window) -> bool:
+        """Whether this window shows a face in the middle of the other window as well."""
         away = max(abs(self.x - other.x), abs(self.y - other.y))
         return away < self.side / 4 and 0.6 < self.scale / other.scale < 1.6
 
 
 class YuNet:
-    """Looks with YuNet (see `yunet`).
+    """Face detector with the network YuNet (see `yunet`), in two passes.
 
-    A picture is looked at in the scale in which its height is `first_side` (or, if it is very wide,
-    its width `detect_side`), for all that is only faintly like a face; then closely at these
-    places, in the scale of `detect_side`. The cost goes with the area, and the places are few.
-    Where all but a small part of the picture is plain, the first look at that part is a closer one.
+    The first pass scales the image so that its height is `first_side` (or, if it is very wide, its
+    width is `detect_side`) and collects candidates with low scores. The close-up pass searches only
+    windows around the candidates, at the scale of `detect_side` or the scale that suits the face.
+    The cost grows with the searched area, and candidates are few. If all but a small region of the
+    image is plain, the first pass searches that region at a larger scale.
     """
 
     def __init__(self, model: Path, settings: FaceSettings) -> None:
         self._side, self._min_score = settings.detect_side, settings.min_score
         self._first_side = min(settings.first_side or self._side, self._side)
-        self._twice = self._first_side < self._side
-        self._least = min(self._min_score, _FAINT) if self._twice else self._min_score
-        self._network = shared_network(model)
+        self._two_passes = self._first_side < self._side
+        self._first_min_score = (
+            min(self._min_score, _FAINT_SCORE) if self._two_passes else self._min_score
+        )
+        self._network = load_shared_network(model)
 
     def find(self, pixels: Pixels) -> list[Face]:
         """See `FaceDetector`."""
-        if not self._twice:
-            box = busy_part(pixels)
+        if not self._two_passes:
+            roi = foreground_roi(pixels)
             scale = self._side / max(pixels.shape[:2])
-            return [] if box is None else self._all(pixels, box, scale)
-        # By a whole factor first, since the area filter is then ten times as fast.
-        factor = max(1, round(1 / self._whole_scale(pixels)))
-        small = _shrunk(pixels, factor)
-        box = busy_part(small)
-        if box is None:
+            return [] if roi is None else self._detect_in_roi(pixels, roi, scale)
+        # Shrink by an integer factor first: the area filter is then ten times as fast.
+        factor = max(1, round(1 / self._base_scale(pixels)))
+        small = _shrink(pixels, factor)
+        roi = foreground_roi(small)
+        if roi is None:
             return []
-        scale = self._first_scale(box, small)
+        scale = self._first_pass_scale(roi, small)
         if scale <= 1:
-            faint = [_moved(face, factor, factor) for face in self._all(small, box, scale)]
+            found = self._detect_in_roi(small, roi, scale)
+            candidates = [_transform_face(face, factor, factor) for face in found]
         else:
-            box = Box(*(factor * n for n in box.as_list()))
-            faint = self._all(pixels, box, scale / factor)
-        return self._closely(pixels, faint, small, factor, scale / factor)
+            roi = Box(*(factor * n for n in roi.as_list()))
+            candidates = self._detect_in_roi(pixels, roi, scale / factor)
+        return self._close_up_pass(pixels, candidates, small, factor, scale / factor)
 
-    def _whole_scale(self, pixels: Pixels) -> float:
-        """In what scale the whole of a picture is looked at first."""
+    def _base_scale(self, pixels: Pixels) -> float:
+        """Compute the scale at which the first pass searches a whole image."""
         height, width = int(pixels.shape[0]), int(pixels.shape[1])
         return min(self._first_side / height, self._side / max(height, width))
 
-    def _first_scale(self, box: Box, small: Pixels) -> float:
-        """In what scale a part of the shrunk picture is looked at first.
+    def _first_pass_scale(self, roi: Box, small: Pixels) -> float:
+        """Compute the scale at which the first pass searches a region of the shrunk image.
 
-        That of the whole, about; but what is a small part of the picture can be looked at more
-        closely for the same cost.
+        It is about the scale for the whole image; a small region is searched at a larger scale,
+        for the same cost.
         """
         width, height = int(small.shape[1]), int(small.shape[0])
-        scale = self._whole_scale(small)
-        if 1 / _NEAR < scale < _NEAR:
+        scale = self._base_scale(small)
+        if 1 / _SCALE_TOLERANCE < scale < _SCALE_TOLERANCE:
             scale = 1.0
-        larger = math.sqrt(_SHARE * width * height / box.area)
+        larger = math.sqrt(_MIN_ROI_SHARE * width * height / roi.area)
         if larger > 1:
             return min(larger * scale, self._side / max(height, width))
-        return scale * _saving(round(box.width * scale), round(box.height * scale))
+        return scale * _cheapest_scale(round(roi.width * scale), round(roi.height * scale))
 
-    def _all(self, pixels: Pixels, box: Box, scale: float) -> list[Face]:
-        """The faces of a part of a picture, looked at in a scale."""
-        size = round(box.width * scale), round(box.height * scale)
-        if min(size) < _LEAST:
+    def _detect_in_roi(self, pixels: Pixels, roi: Box, scale: float) -> list[Face]:
+        """Find the faces in a region of an image, searched at a scale."""
+        size = round(roi.width * scale), round(roi.height * scale)
+        if min(size) < _MIN_INPUT_SIDE:
             return []
-        part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
-        found = self._network.find(_resized(part, size), self._least)
-        if self._twice:
-            which = np.searchsorted(_HEIGHTS_SEEN, found[:, 3], side="right")
-            found = found[found[:, -1] >= np.take(_LEAST_SCORES, which)]
-        across, down = box.width / size[0], box.height / size[1]
-        return [_moved(face, across, down, box.x, box.y) for face in _faces(found)]
+        part = pixels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+        found = self._network.find(_resize(part, size), self._first_min_score)
+        if self._two_passes:
+            bins = np.searchsorted(_HEIGHT_BINS, found[:, 3], side="right")
+            found = found[found[:, -1] >= np.take(_MIN_CANDIDATE_SCORES, bins)]
+        scale_x, scale_y = roi.width / size[0], roi.height / size[1]
+        return [_transform_face(face, scale_x, scale_y, roi.x, roi.y) for face in _to_faces(found)]
 
-    def _closely(
-        self, pixels: Pixels, faint: list[Face], small: Pixels, factor: int, seen: float
+    def _close_up_pass(
+        self,
+        pixels: Pixels,
+        candidates: list[Face],
+        small: Pixels,
+        factor: int,
+        first_scale: float,
     ) -> list[Face]:
-        """The faces at the places of faint ones.
+        """Find the faces near the candidates of the first pass.
 
         Args:
-            pixels: the picture.
-            faint: in pixels of the picture.
-            small: the picture shrunk by a factor, which serves where a face is large.
-            factor: by which it is.
-            seen: pixels of the first look that one pixel of the picture became.
+            pixels: The image.
+            candidates: The candidates, in pixels of the image.
+            small: The image shrunk by `factor`; used for large faces.
+            factor: The integer factor of `small`.
+            first_scale: Pixels of the first pass's input per pixel of the image.
         """
         scale = self._side / max(pixels.shape[:2])
         faces: list[Face] = []
         windows: list[_Window] = []
-        for face in sorted(faint, key=lambda face: face.score, reverse=True):
-            height = face.height * seen
-            if height >= _LARGE and face.score >= max(_CLEAR, self._min_score):
+        for face in sorted(candidates, key=lambda face: face.score, reverse=True):
+            height = face.height * first_scale
+            if height >= _LARGE_HEIGHT and face.score >= max(_CLEAR_SCORE, self._min_score):
                 faces.append(face)
                 continue
-            closer = min(max(scale, _HEIGHTS[0] / face.height), _HEIGHTS[1] / face.height)
-            window = _Window(face.x + face.width / 2, face.y + face.height / 2, closer)
-            if len(windows) == _MOST or any(other.shows(window) for other in windows):
+            close_scale = min(
+                max(scale, _WINDOW_FACE_HEIGHTS[0] / face.height),
+                _WINDOW_FACE_HEIGHTS[1] / face.height,
+            )
+            window = _Window(face.x + face.width / 2, face.y + face.height / 2, close_scale)
+            if len(windows) == _MAX_WINDOWS or any(other.covers(window) for other in windows):
                 continue
             windows.append(window)
-            sure = face.score >= _SURE
-            if closer * factor <= 1:
-                within = _Window(window.x / factor, window.y / factor, closer * factor)
-                found = self._through(within, small, sure=sure)
-                faces += [_moved(face, factor, factor) for face in found]
+            sure = face.score >= _SURE_SCORE
+            if close_scale * factor <= 1:
+                in_small = _Window(window.x / factor, window.y / factor, close_scale * factor)
+                found = self._detect_in_window(in_small, small, sure=sure)
+                faces += [_transform_face(face, factor, factor) for face in found]
             else:
-                faces += self._through(window, pixels, sure=sure)
-        return _distinct(faces)
+                faces += self._detect_in_window(window, pixels, sure=sure)
+        return _drop_duplicates(faces)
 
-    def _through(self, window: _Window, pixels: Pixels, *, sure: bool) -> list[Face]:
-        """The faces in a window; if not sure, those that are in its mirror picture, too."""
+    def _detect_in_window(self, window: _Window, pixels: Pixels, *, sure: bool) -> list[Face]:
+        """Find the faces in a window; unless `sure`, only those that its mirror image confirms."""
         height, width = pixels.shape[:2]
         side = round(window.side)
         left = max(0, min(round(window.x - side / 2), width - side))
         top = max(0, min(round(window.y - side / 2), height - side))
         part = pixels[top : top + side, left : left + side]
-        size = tuple(min(_CLOSE, max(1, round(n * window.scale))) for n in part.shape[1::-1])
-        seen = np.zeros((_CLOSE, _CLOSE, 3), np.uint8)
-        seen[: size[1], : size[0]] = _resized(part, size)
-        across, down = part.shape[1] / size[0], part.shape[0] / size[1]
-        found = self._found(seen)
+        size = tuple(min(_WINDOW_SIDE, max(1, round(n * window.scale))) for n in part.shape[1::-1])
+        network_input = np.zeros((_WINDOW_SIDE, _WINDOW_SIDE, 3), np.uint8)
+        network_input[: size[1], : size[0]] = _resize(part, size)
+        scale_x, scale_y = part.shape[1] / size[0], part.shape[0] / size[1]
+        found = self._detect(network_input)
         if found and not sure:
-            mirrored = self._found(seen[:, ::-1])
-            found = [face for face in found if any(_mirrors(face, other) for other in mirrored)]
-        return [_moved(face, across, down, left, top) for face in found]
+            mirrored = self._detect(network_input[:, ::-1])
+            found = [face for face in found if any(_is_mirror_of(face, m) for m in mirrored)]
+        return [_transform_face(face, scale_x, scale_y, left, top) for face in found]
 
-    def _found(self, pixels: Pixels) -> list[Face]:
-        return _faces(self._network.find(pixels, self._min_score))
-
-
-def _faces(found: NDArray[np.float32]) -> list[Face]:
-    """What the network found; see `yunet.Network.find`."""
-    return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in found.tolist()]
+    def _detect(self, pixels: Pixels) -> list[Face]:
+        return _to_faces(self._network.find(pixels, self._min_score))
 
 
-def _saving(width: int, height: int) -> float:
-    """The scale, a little below 1, in which the network has the least to look at."""
+def _to_faces(rows: NDArray[np.float32]) -> list[Face]:
+    """Convert the rows that `yunet.Network.find` returns."""
+    return [Face(x, y, w, h, score, tuple(marks)) for x, y, w, h, *marks, score in rows.tolist()]
+
+
+def _cheapest_scale(width: int, height: int) -> float:
+    """Choose the scale, 1 or slightly less, with the smallest padded network input."""
     fewer = (side // DIVISOR * DIVISOR / side for side in (width, height) if side)
-    scales = [1.0, *(scale for scale in fewer if scale >= _SMALLER)]
+    scales = [1.0, *(scale for scale in fewer if scale >= _MIN_CHEAPEST_SCALE)]
     areas = [padded_area(round(width * scale), round(height * scale)) for scale in scales]
     return scales[areas.index(min(areas))]
 
 
-def _shrunk(pixels: Pixels, factor: int) -> Pixels:
-    """By a whole factor; what is left over at the right and lower edges is not seen."""
+def _shrink(pixels: Pixels, factor: int) -> Pixels:
+    """Shrink by an integer factor; leftover pixels at the right and bottom edges are dropped."""
     rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
     if factor == 1 or rows == 0 or columns == 0:
         return pixels
-    return _resized(pixels[: rows * factor, : columns * factor], (columns, rows))
+    return _resize(pixels[: rows * factor, : columns * factor], (columns, rows))
 
 
-def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if size == pixels.shape[1::-1]:
         return pixels
-    if size[0] < _LITTLE * pixels.shape[1]:
+    if size[0] < _LINEAR_FROM * pixels.shape[1]:
         return averaged(pixels, size)
-    # Slightly smaller: linear interpolation serves as well, in a tenth of the time.
+    # Linear interpolation is as good for a slight shrink, in a tenth of the time.
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _moved(face: Face, across: float, down: float, x: float = 0, y: float = 0) -> Face:
-    """A face in pixels of a larger picture, in which the corner of this one is at x, y."""
+def _transform_face(
+    face: Face, scale_x: float, scale_y: float, left: float = 0, top: float = 0
+) -> Face:
+    """Convert a face found in a scaled part of an image to pixels of that image.
+
+    Args:
+        face: The face, in pixels of the scaled part.
+        scale_x: Horizontal scale: pixels of the image per pixel of the scaled part.
+        scale_y: Vertical scale: pixels of the image per pixel of the scaled part.
+        left: The left edge of the part, in pixels of the image.
+        top: The top edge of the part, in pixels of the image.
+    """
     marks = [
-        x + mark * across if axis == 0 else y + mark * down
+        left + mark * scale_x if axis == 0 else top + mark * scale_y
         for mark, axis in zip(face.landmarks, itertools.cycle((0, 1)), strict=False)
     ]
     return Face(
-        x + face.x * across,
-        y + face.y * down,
-        face.width * across,
-        face.height * down,
+        left + face.x * scale_x,
+        top + face.y * scale_y,
+        face.width * scale_x,
+        face.height * scale_y,
         face.score,
         tuple(marks),
     )
 
 
-def _mirrors(face: Face, other: Face) -> bool:
-    """Whether a face of a close look is in the place of another of the mirrored one."""
-    away = face.x + face.width / 2 - (_CLOSE - other.x - other.width / 2)
+def _is_mirror_of(face: Face, other: Face) -> bool:
+    """Whether a face of a window has the same place as a face of the mirrored window."""
+    away = face.x + face.width / 2 - (_WINDOW_SIDE - other.x - other.width / 2)
     down = face.y + face.height / 2 - (other.y + other.height / 2)
     return max(abs(away), abs(down)) < face.height / 4
 
 
-def _distinct(faces: list[Face]) -> list[Face]:
-    """Without those that are another one, seen twice."""
+def _drop_duplicates(faces: list[Face]) -> list[Face]:
+    """Drop boxes that overlap a box of the same face with a higher score."""
     boxes = [(face.x, face.y, face.width, face.height) for face in faces]
-    kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, _SAME)
-    return [faces[place] for place in kept]
+    kept = cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, _SAME_FACE_IOU)
+    return [faces[index] for index in kept]
 
 
 class Res10:
-    """OpenCV's res10 SSD of 2018 (samples/dnn/face_detector), the original pipeline's family."""
+    """OpenCV's res10 SSD of 2018 (samples/dnn/face_detector), as in the original pipeline."""
 
-    # What the network was trained on: a side of 300, and the mean of blue, green and red.
+    # The training input: 300 x 300 px, and the mean of blue, green and red.
     _SIDE = 300
     _MEAN = (104.0, 177.0, 123.0)
 
     def __init__(self, model: Path, config: Path, settings: FaceSettings) -> None:
         self._min_score = settings.min_score
-        # Arrays, since OpenCV takes bytes for a path.
+        # As arrays: OpenCV interprets bytes as a path.
         weights, network = (np.fromfile(path, np.uint8) for path in (model, config))
         try:
             if model.suffix == ".pb":
@@ -336,7 +363,10 @@ class Res10:
             ) from None
 
     def find(self, pixels: Pixels) -> list[Face]:
-        """See `FaceDetector`. Stretched to a square, which finds more than keeping proportions."""
+        """See `FaceDetector`.
+
+        The image is stretched to a square, which finds more faces than keeping its proportions.
+        """
         height, width = pixels.shape[:2]
         size = self._SIDE, self._SIDE
         small = averaged(pixels, size)
@@ -350,14 +380,14 @@ class Res10:
 
 
 def load_detector(model: Path, settings: FaceSettings) -> FaceDetector:
-    """A detector for the calling thread.
+    """Create a detector for the calling thread.
 
     Args:
-        model: what `models.ensure_model` returned.
-        settings: which detector, and how it looks.
+        model: The model file that `models.ensure_model` returned.
+        settings: The detector to use, its input sizes and its minimum score.
 
     Raises:
-        ModelError: the file is no model that OpenCV can load.
+        ModelError: The model file cannot be loaded.
     """
     if settings.model == "res10":
         return Res10(model, ensure_config(settings, model.parent), settings)

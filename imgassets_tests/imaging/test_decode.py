@@ -117,7 +117,7 @@ def test_every_exif_orientation_is_made_upright(format_: str, orientation: int) 
     data = _file(stored, format_, exif=exif)
     assert _away(data, _scene()) < 5
     picture = decode(data, SETTINGS)
-    assert picture.full == (120, 80)
+    assert picture.full_size == (120, 80)
     assert (picture.scale_x, picture.scale_y) == (1, 1)
 
 
@@ -421,7 +421,7 @@ def test_what_is_no_picture_is_told(data: bytes) -> None:
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
 def test_the_largest_size_of_the_settings_is_still_decoded(format_: str) -> None:
     data = _file(_scene(), format_)
-    assert decode(data, DecodeSettings(max_pixels=9600)).full == (120, 80)
+    assert decode(data, DecodeSettings(max_pixels=9600)).full_size == (120, 80)
     refused = r"^120x80 pixels, more than 9,599 \(decode\.max_pixels\)$"
     with _unreadable(Outcome.TOO_MANY_PIXELS, refused):
         decode(data, DecodeSettings(max_pixels=9599))
@@ -481,10 +481,10 @@ def test_a_shrunk_jpeg_shows_the_same_in_its_place(factor: int) -> None:
     full, small = decode(data, SETTINGS), decode(data, SETTINGS, shrink)
     assert asked == [(303, 400)]
     assert small.pixels.shape == (-(-400 // factor), -(-303 // factor), 3)
-    assert small.full == full.full == (303, 400)
+    assert small.full_size == full.full_size == (303, 400)
     assert small.scale_x == 303 / small.width
     assert small.scale_y == 400 / small.height
-    assert small.served_box == full.served_box
+    assert small.box_in_original == full.box_in_original
     again = cv2.resize(small.pixels, (303, 400), interpolation=cv2.INTER_LINEAR)
     assert np.abs(again.astype(int) - full.pixels).mean() < 3
 
@@ -506,7 +506,7 @@ def test_sides_of_a_shrunk_jpeg_are_rounded_up(
 ) -> None:
     picture = decode(_file(Image.new(mode, size), "JPEG"), SETTINGS, lambda _w, _h: factor)
     assert (picture.width, picture.height) == expected
-    assert picture.full == size
+    assert picture.full_size == size
 
 
 def test_a_jpeg_of_several_images_gives_its_first_in_the_size_that_is_asked_for() -> None:
@@ -521,7 +521,7 @@ def test_a_jpeg_of_several_images_gives_its_first_in_the_size_that_is_asked_for(
 def test_other_formats_than_jpeg_are_decoded_at_their_full_size(format_: str) -> None:
     picture = decode(_file(_scene(), format_), SETTINGS, lambda _w, _h: 4)
     assert picture.pixels.shape == (80, 120, 3)
-    assert picture.full == (120, 80)
+    assert picture.full_size == (120, 80)
     assert (picture.scale_x, picture.scale_y) == (1, 1)
 
 

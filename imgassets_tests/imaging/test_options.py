@@ -297,7 +297,7 @@ def test_the_second_look_takes_the_sample_and_the_score_of_the_settings(
     rows, folder = faces_left
     settings = RetailerSettings.model_validate({"checks": options})
     residual = check_residual(rows, folder, settings, model, threads=1)
-    assert (residual.looked_at, len(residual.with_face)) == (looked_at, found)
+    assert (residual.checked, len(residual.with_face)) == (looked_at, found)
 
 
 @pytest.mark.parametrize("sections", [{"faces": {"action": "none"}}, {"process": {"steps": []}}])
@@ -306,4 +306,4 @@ def test_there_is_no_second_look_where_faces_may_stay(
 ) -> None:
     rows, folder = faces_left
     settings = RetailerSettings.model_validate(sections)
-    assert check_residual(rows, folder, settings, model, threads=1).looked_at == 0
+    assert check_residual(rows, folder, settings, model, threads=1).checked == 0

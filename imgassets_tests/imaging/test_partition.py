@@ -24,7 +24,7 @@ from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings, merge_options
 from imgassets.storage import Folder, read_table
 from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
-from imgassets_tests.imaging.own_steps import MARK
+from imgassets_tests.imaging.user_steps import MARK
 
 SETTINGS = RetailerSettings()
 
@@ -146,19 +146,19 @@ def test_other_settings_make_all_pictures_again_and_leave_none_of_the_old(
 
 
 def _own(step: str) -> RetailerSettings:
-    steps = [f"imgassets_tests.imaging.own_steps.{step}", "remove_face", "resize", "trim"]
+    steps = [f"imgassets_tests.imaging.user_steps.{step}", "remove_face", "resize", "trim"]
     return RetailerSettings.model_validate({"process": {"steps": steps}})
 
 
 def _marked(value: int = MARK) -> bytes:
-    """A picture that the steps of `own_steps` stumble on."""
+    """A picture that the steps of `user_steps` stumble on."""
     pixels = np.full((200, 200, 3), (value, 20, 20), np.uint8)
     return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
 def test_a_run_that_was_interrupted_is_continued(filled: Partition) -> None:
     filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(6) for raw in filled.rows]
-    settings = _own("slowly")
+    settings = _own("sleep_briefly")
 
     def interrupt_after_the_third(folder: Folder) -> None:
         while len((folder / "images").sizes()) < 3:

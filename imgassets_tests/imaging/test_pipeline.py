@@ -6,7 +6,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PILImage
 
 from imgassets.imaging.decode import decode
 from imgassets.imaging.encode import suffix
@@ -19,11 +19,11 @@ from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
 SETTINGS = RetailerSettings()
-OWN = "imgassets_tests.imaging.own_steps"
+USER_STEPS = "imgassets_tests.imaging.user_steps"
 
 
-class Finds:
-    """A detector that finds the given faces in every image, and keeps the sizes it was shown."""
+class FakeDetector:
+    """Finds the given faces in every image, and records the width and height of its input."""
 
     def __init__(self, *faces: Face) -> None:
         self.faces = faces
@@ -35,14 +35,14 @@ class Finds:
 
 
 def _face(x: float, y: float, width: float, height: float, score: float = 0.9) -> Face:
-    """A face with five landmarks: the corners of its box, and its middle as the nose."""
+    """A face with five landmarks: the corners of its box, and its centre as the nose."""
     right, bottom = x + width, y + height
     nose = (x + width / 2, y + height / 2)
     return Face(x, y, width, height, score, (x, y, right, y, *nose, x, bottom, right, bottom))
 
 
 def _noise(width: int, height: int) -> Pixels:
-    """An image whose pixels all differ, so that each way of shrinking it gives other ones."""
+    """An image of random pixels, so that each way of shrinking it gives a different result."""
     return np.random.default_rng(5).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
@@ -62,7 +62,7 @@ def _pixels(file: bytes | None) -> Pixels:
 @pytest.mark.parametrize(
     "name", ["portrait_a", "portrait_b", "portrait_c", "cutout_a", "cutout_c", "astronaut"]
 )
-def test_no_face_is_found_in_a_picture_that_had_one(
+def test_no_face_is_found_in_an_image_after_its_face_was_removed(
     photos: dict[str, bytes], detector: FaceDetector, name: str
 ) -> None:
     file, record = process_image(photos[name], SETTINGS, detector)
@@ -76,7 +76,7 @@ def test_no_face_is_found_in_a_picture_that_had_one(
     assert detector.find(_pixels(file)) == []
 
 
-def test_the_picture_made_is_at_most_the_largest_side(
+def test_the_processed_image_has_at_most_the_maximum_side(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     file, record = process_image(photos["portrait_b"], SETTINGS, detector)
@@ -85,7 +85,7 @@ def test_the_picture_made_is_at_most_the_largest_side(
     assert max(width, height) <= 448
 
 
-def test_the_record_says_what_part_of_the_served_picture_is_kept(
+def test_the_record_contains_the_part_of_the_served_image_that_is_kept(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     file, record = process_image(photos["cutout_c"], SETTINGS, detector)
@@ -93,12 +93,12 @@ def test_the_record_says_what_part_of_the_served_picture_is_kept(
     x, y, width, height = record.kept_box
     assert y == record.face_cut
     served = _pixels(photos["cutout_c"])[y : y + height, x : x + width]
-    made = _pixels(file)
-    again = cv2.resize(served, made.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(again.astype(int) - made).mean() < 4
+    processed = _pixels(file)
+    again = cv2.resize(served, processed.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(again.astype(int) - processed).mean() < 4
 
 
-def test_a_picture_without_a_face_keeps_its_height(
+def test_an_image_without_a_face_is_not_cropped(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     _, record = process_image(photos["cutout_no_head"], SETTINGS, detector)
@@ -106,7 +106,7 @@ def test_a_picture_without_a_face_keeps_its_height(
     assert (record.face_count, record.face_removed, record.face_cut) == (0, None, None)
 
 
-def test_a_close_up_is_an_outcome(photos: dict[str, bytes], detector: FaceDetector) -> None:
+def test_a_close_up_has_its_own_outcome(photos: dict[str, bytes], detector: FaceDetector) -> None:
     settings = _with(faces={"min_left": 0.9})
     file, record = process_image(photos["portrait_a"], settings, detector)
     assert file is None
@@ -115,7 +115,7 @@ def test_a_close_up_is_an_outcome(photos: dict[str, bytes], detector: FaceDetect
     assert record.face_removed is False
 
 
-def test_faces_are_not_looked_for_where_the_action_is_none(
+def test_faces_are_not_detected_if_the_action_is_none(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     settings = _with(faces={"action": "none"}, trim={"method": "none"}, resize={"max_side": None})
@@ -151,14 +151,18 @@ def test_a_truncated_jpeg_is_corrupt(
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>not here</html>", b"\x00" * 500])
-def test_what_is_no_picture_is_told(data: bytes, detector: FaceDetector) -> None:
+def test_a_file_that_is_not_an_image_has_its_own_outcome(
+    data: bytes, detector: FaceDetector
+) -> None:
     file, record = process_image(data, SETTINGS, detector)
     assert (file, record.outcome) == (None, Outcome.NOT_AN_IMAGE)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])
-def test_grey_and_palette_pictures_pass(mode: str, product: Pixels, detector: FaceDetector) -> None:
-    image = Image.fromarray(product[:, :, ::-1]).convert("L").convert(mode)
+def test_grey_and_palette_images_are_processed(
+    mode: str, product: Pixels, detector: FaceDetector
+) -> None:
+    image = PILImage.fromarray(product[:, :, ::-1]).convert("L").convert(mode)
     data = io.BytesIO()
     image.save(data, "PNG")
     settings = _with(process={"steps": ["remove_face"]}, encode={"format": "png"})
@@ -167,7 +171,7 @@ def test_grey_and_palette_pictures_pass(mode: str, product: Pixels, detector: Fa
     np.testing.assert_array_equal(_pixels(file), np.asarray(image.convert("RGB"))[:, :, ::-1])
 
 
-def test_the_settings_hash_follows_what_changes_pixels_and_nothing_else() -> None:
+def test_the_settings_hash_depends_only_on_settings_that_change_pixels() -> None:
     plain = settings_hash(SETTINGS)
     assert settings_hash(_with(download={"threads": 3}, checks={"min_success_rate": 0.1})) == plain
     assert settings_hash(_with(faces={"model_source": "/elsewhere.onnx"})) == plain
@@ -181,8 +185,8 @@ def test_the_settings_hash_follows_what_changes_pixels_and_nothing_else() -> Non
         assert settings_hash(RetailerSettings.model_validate(changed)) != plain
 
 
-def test_a_picture_of_too_many_pixels_is_an_outcome_of_its_own(product: Pixels) -> None:
-    detector = Finds()
+def test_an_image_with_too_many_pixels_has_its_own_outcome(product: Pixels) -> None:
+    detector = FakeDetector()
     file, record = process_image(_png(product), _with(decode={"max_pixels": 119_999}), detector)
     assert file is None
     assert record == ImageRecord(
@@ -194,10 +198,10 @@ def test_a_picture_of_too_many_pixels_is_an_outcome_of_its_own(product: Pixels) 
     assert record.outcome == Outcome.OK
 
 
-def test_the_error_of_a_file_that_gives_no_picture_says_what_it_is() -> None:
-    _, record = process_image(b"<html>", SETTINGS, Finds())
+def test_the_error_of_an_unreadable_file_says_what_is_wrong() -> None:
+    _, record = process_image(b"<html>", SETTINGS, FakeDetector())
     assert record == ImageRecord(outcome=Outcome.NOT_AN_IMAGE, error="no known picture format")
-    _, record = process_image(_png(_noise(40, 40))[:2000], SETTINGS, Finds())
+    _, record = process_image(_png(_noise(40, 40))[:2000], SETTINGS, FakeDetector())
     assert record.outcome == Outcome.CORRUPT
     assert record.error is not None
     assert "truncated" in record.error
@@ -211,7 +215,7 @@ SMALL: dict[str, object] = {"detect_side": 64, "first_side": None, "min_left": 0
 @pytest.mark.parametrize(
     ("size", "factor", "sections"),
     [
-        # The detector needs 64 pixels of the longer side.
+        # The detector needs 64 px of the longer side.
         ((256, 512), 8, {}),
         ((512, 256), 8, {}),
         ((256, 511), 4, {}),
@@ -220,7 +224,7 @@ SMALL: dict[str, object] = {"detect_side": 64, "first_side": None, "min_left": 0
         ((128, 255), 2, {}),
         ((64, 128), 2, {}),
         ((64, 127), 1, {}),
-        # The resize needs 32 pixels of the width, or of the height that a crop leaves.
+        # The resize needs 32 px of the width, or of the height that a crop leaves.
         ((255, 512), 8, {}),
         ((255, 512), 4, {"resize": {"max_side": 33}}),
         ((255, 512), 4, {"faces": SMALL | {"min_left": 0.49}}),
@@ -231,22 +235,22 @@ SMALL: dict[str, object] = {"detect_side": 64, "first_side": None, "min_left": 0
         ((63, 256), 1, {"faces": SMALL | {"min_left": 0.2}}),
         ((40, 512), 8, {"faces": SMALL | {"action": "blur", "min_left": 0.2}}),
         ((40, 255), 2, {"faces": SMALL | {"action": "blur", "min_left": 0.2}}),
-        # A size has a width and a height of its own.
+        # A size with different width and height.
         ((256, 520), 8, {"resize": {"size": [32, 200]}}),
         ((255, 520), 4, {"resize": {"size": [32, 60]}}),
         ((130, 520), 8, {"resize": {"size": [200, 32]}}),
         ((130, 520), 4, {"resize": {"size": [200, 33]}}),
-        # Where no face is looked for, the detector needs nothing and no crop takes of the height.
+        # If no face is detected, the detector needs no size and no crop reduces the height.
         ((40, 256), 8, {"faces": SMALL | {"action": "none"}}),
         ((40, 255), 4, {"faces": SMALL | {"action": "none"}}),
         ((40, 256), 8, {"process": {"steps": ["resize"]}}),
         ((40, 256), 8, {"process": {"steps": ["resize", "remove_face"]}}),
         ((256, 40), 8, {"process": {"steps": ["resize", "trim"]}, "trim": {"method": "none"}}),
-        # Nothing is left out where it is not known how much of the image reaches the resize.
+        # Full size if it is unknown how much of the image reaches the resize.
         ((256, 512), 1, {"process": {"steps": ["remove_face"]}}),
         ((256, 512), 1, {"process": {"steps": []}}),
         ((256, 512), 1, {"process": {"steps": ["trim", "resize"]}, "trim": {"method": "none"}}),
-        ((256, 512), 1, {"process": {"steps": ["remove_face", f"{OWN}.invert", "resize"]}}),
+        ((256, 512), 1, {"process": {"steps": ["remove_face", f"{USER_STEPS}.invert", "resize"]}}),
         ((256, 512), 1, {"resize": {"max_side": None}}),
     ],
 )
@@ -264,7 +268,7 @@ def test_an_image_is_decoded_as_small_as_detector_and_resize_allow(
     }
     settings = _with(**(given | sections))
     data = jpeg(_noise(*size))
-    file, record = process_image(data, settings, Finds())
+    file, record = process_image(data, settings, FakeDetector())
     wanted = decode(data, settings.decode, lambda _width, _height: factor)
     for step in settings.process.steps:
         if step == "resize":
@@ -277,11 +281,11 @@ def test_an_image_is_decoded_as_small_as_detector_and_resize_allow(
         assert record.kept_box == [0, 0, *size]
 
 
-def test_the_face_of_an_image_decoded_at_a_quarter_is_recorded_in_served_pixels(
+def test_a_face_in_an_image_decoded_at_a_quarter_is_recorded_in_served_pixels(
     jpeg: Callable[[Pixels], bytes],
 ) -> None:
-    # A quarter of 1001 is 251 pixels, each of which stands for 3.988 of the served image.
-    detector = Finds(_face(100, 50, 60, 80), _face(10, 20.4, 30.2, 40, 0.8))
+    # A quarter of 1001 px is 251 px; each of them is 3.988 px of the served image.
+    detector = FakeDetector(_face(100, 50, 60, 80), _face(10, 20.4, 30.2, 40, 0.8))
     settings = _with(
         faces={"detect_side": 300, "margin": 0.1, "min_left": 0.2},
         resize={"max_side": 60},
@@ -301,10 +305,10 @@ def test_the_face_of_an_image_decoded_at_a_quarter_is_recorded_in_served_pixels(
 
 
 @pytest.mark.parametrize(("height", "outcome"), [(240, Outcome.OK), (244, Outcome.TOO_CLOSE)])
-def test_min_left_is_a_share_of_the_height_also_of_an_image_decoded_smaller(
+def test_min_left_is_a_share_of_the_height_even_if_the_image_is_decoded_smaller(
     height: float, outcome: Outcome, jpeg: Callable[[Pixels], bytes]
 ) -> None:
-    detector = Finds(_face(10, 0, 50, height / 4))
+    detector = FakeDetector(_face(10, 0, 50, height / 4))
     settings = _with(
         faces={"detect_side": 64, "margin": 0, "min_left": 0.4},
         resize={"max_side": 32},
@@ -316,7 +320,7 @@ def test_min_left_is_a_share_of_the_height_also_of_an_image_decoded_smaller(
     assert record.face_cut == (240 if outcome == Outcome.OK else None)
 
 
-def test_a_margin_in_pixels_is_one_of_the_served_image_also_if_it_is_decoded_smaller(
+def test_a_margin_in_pixels_is_in_served_pixels_even_if_the_image_is_decoded_smaller(
     jpeg: Callable[[Pixels], bytes],
 ) -> None:
     settings = _with(
@@ -324,19 +328,19 @@ def test_a_margin_in_pixels_is_one_of_the_served_image_also_if_it_is_decoded_sma
         resize={"max_side": 32},
         process={"steps": STEPS},
     )
-    _, record = process_image(jpeg(_noise(300, 400)), settings, Finds(_face(10, 5, 10, 20)))
+    _, record = process_image(jpeg(_noise(300, 400)), settings, FakeDetector(_face(10, 5, 10, 20)))
     assert record.face_cut == 25 * 4 + 20
 
 
 def test_faces_found_after_other_steps_are_recorded_in_served_pixels() -> None:
-    # The part begins at 150, 200; its pixels stand for 2x5 of the served image.
+    # The part starts at 150, 200; each of its pixels is 2x5 px of the served image.
     settings = _with(
-        process={"steps": [f"{OWN}.lower_right_narrowed", "remove_face"]},
+        process={"steps": [f"{USER_STEPS}.narrow_lower_right", "remove_face"]},
         faces={"margin": 0},
         encode={"format": "png"},
     )
     served = _noise(300, 400)
-    detector = Finds(_face(11, 5, 20, 10))
+    detector = FakeDetector(_face(11, 5, 20, 10))
     file, record = process_image(_png(served), settings, detector)
     assert detector.sizes == [(75, 40)]
     assert record.face_box == [172, 225, 40, 50]
@@ -347,15 +351,15 @@ def test_faces_found_after_other_steps_are_recorded_in_served_pixels() -> None:
     np.testing.assert_array_equal(_pixels(file), served[275::5, 150::2])
 
 
-def _looked_at(detector: FaceDetector, **faces: object) -> tuple[bytes | None, ImageRecord]:
+def _remove_face(detector: FaceDetector, **faces: object) -> tuple[bytes | None, ImageRecord]:
     settings = _with(faces=faces, process={"steps": ["remove_face"]}, encode={"format": "png"})
     return process_image(_png(_noise(300, 400)), settings, detector)
 
 
 LONG, LOW, TINY = (
-    _face(10, 50, 60, 100, 0.81236),  # its box ends at 150, its chin is at 164
-    _face(100, 143, 30, 10, 0.93219),  # 153 and 154.4
-    _face(200, 20, 20, 20, 0.99999),  # 40 and 42.8
+    _face(10, 50, 60, 100, 0.81236),  # box to row 150, chin at row 164
+    _face(100, 143, 30, 10, 0.93219),  # box to row 153, chin at row 154.4
+    _face(200, 20, 20, 20, 0.99999),  # box to row 40, chin at row 42.8
 )
 
 
@@ -374,7 +378,7 @@ def test_the_face_with_the_lowest_chin_is_recorded_first(
 ) -> None:
     boxes = {LONG: [10, 50, 60, 100], LOW: [100, 143, 30, 10], TINY: [200, 20, 20, 20]}
     scores = {LONG: 0.8124, LOW: 0.9322, TINY: 1.0}
-    _, record = _looked_at(Finds(*found), **faces)
+    _, record = _remove_face(FakeDetector(*found), **faces)
     assert record.face_count == 3
     assert record.face_boxes == [boxes[face] for face in order]
     assert record.face_scores == [scores[face] for face in order]
@@ -384,14 +388,14 @@ def test_the_face_with_the_lowest_chin_is_recorded_first(
     assert record.face_score == scores[order[0]]
 
 
-def test_a_face_without_landmarks_is_recorded_with_none() -> None:
-    _, record = _looked_at(Finds(Face(10, 50, 60, 100, 0.9)))
+def test_a_face_without_landmarks_is_recorded_with_an_empty_list() -> None:
+    _, record = _remove_face(FakeDetector(Face(10, 50, 60, 100, 0.9)))
     assert record.face_box == [10, 50, 60, 100]
     assert record.face_landmarks == [[]]
 
 
-def test_a_box_is_recorded_in_whole_pixels_also_beyond_the_image() -> None:
-    _, record = _looked_at(Finds(_face(-10.6, -4.4, 60.6, 100.4)))
+def test_a_box_is_recorded_in_whole_pixels_even_outside_the_image() -> None:
+    _, record = _remove_face(FakeDetector(_face(-10.6, -4.4, 60.6, 100.4)))
     assert record.face_box == [-11, -4, 61, 100]
     assert record.face_landmarks == [[-11, -4, 50, -4, 20, 46, -11, 96, 50, 96]]
 
@@ -409,12 +413,12 @@ TOO_LOW = _face(10, 310, 60, 70)
         ([LONG, LOW], {"action": "fill"}, ("fill", None, None, True)),
     ],
 )
-def test_what_was_done_about_the_faces_is_recorded(
+def test_the_face_action_is_recorded(
     found: list[Face],
     faces: dict[str, object],
     wanted: tuple[str, str | None, int | None, bool],
 ) -> None:
-    file, record = _looked_at(Finds(*found), **faces)
+    file, record = _remove_face(FakeDetector(*found), **faces)
     cut = wanted[2] or 0
     assert (record.outcome, record.error) == (Outcome.OK, None)
     assert (
@@ -433,9 +437,11 @@ def test_what_was_done_about_the_faces_is_recorded(
     [("skip", "none", False), ("keep", "none", False), ("blur", "blur", True)],
 )
 def test_a_close_up_is_recorded_as_too_close(too_close: str, action: str, removed: bool) -> None:
-    file, record = _looked_at(Finds(TOO_LOW), too_close=too_close)
+    file, record = _remove_face(FakeDetector(TOO_LOW), too_close=too_close)
     assert record.outcome == Outcome.TOO_CLOSE
-    assert record.error == "a cut below the chin leaves too little"
+    assert (
+        record.error == "a cut below the chin would leave too little of the image (faces.min_left)"
+    )
     assert (record.face_action, record.face_rule) == (action, "too_close")
     assert (record.face_cut, record.face_removed) == (None, removed)
     assert record.face_box == [10, 310, 60, 70]
@@ -448,23 +454,23 @@ def test_a_close_up_is_recorded_as_too_close(too_close: str, action: str, remove
         assert (record.width, record.height, record.kept_box) == (300, 400, [0, 0, 300, 400])
 
 
-def test_a_close_up_that_is_skipped_goes_through_no_further_step() -> None:
-    settings = _with(process={"steps": ["remove_face", f"{OWN}.nothing"]})
-    file, record = process_image(_png(_noise(300, 400)), settings, Finds(TOO_LOW))
+def test_no_further_step_runs_on_a_skipped_close_up() -> None:
+    settings = _with(process={"steps": ["remove_face", f"{USER_STEPS}.return_none"]})
+    file, record = process_image(_png(_noise(300, 400)), settings, FakeDetector(TOO_LOW))
     assert (file, record.outcome) == (None, Outcome.TOO_CLOSE)
 
 
-def test_an_image_without_a_face_has_no_face_in_its_record() -> None:
-    file, record = _looked_at(Finds())
+def test_the_record_of_an_image_without_a_face_has_a_face_count_of_0() -> None:
+    file, record = _remove_face(FakeDetector())
     assert record == ImageRecord(
         outcome=Outcome.OK, width=300, height=400, face_count=0, kept_box=[0, 0, 300, 400]
     )
     np.testing.assert_array_equal(_pixels(file), _noise(300, 400))
 
 
-def test_an_image_that_is_not_looked_at_has_no_count_of_faces() -> None:
-    detector = Finds(LONG)
-    file, record = _looked_at(detector, action="none")
+def test_an_image_without_face_detection_has_no_face_count() -> None:
+    detector = FakeDetector(LONG)
+    file, record = _remove_face(detector, action="none")
     assert detector.sizes == []
     assert record == ImageRecord(
         outcome=Outcome.OK, width=300, height=400, kept_box=[0, 0, 300, 400]
@@ -473,37 +479,37 @@ def test_an_image_that_is_not_looked_at_has_no_count_of_faces() -> None:
 
 
 @pytest.mark.parametrize("format_", ["jpg", "png", "webp"])
-def test_the_format_as_served_stores_the_image_made_and_not_the_served_file(
+def test_the_format_served_encodes_the_processed_image_in_the_served_format(
     format_: str,
 ) -> None:
     served = cv2.imencode(f".{format_}", _noise(300, 400))[1].tobytes()
     settings = _with(
         process={"steps": ["remove_face"]}, faces={"margin": 0}, encode={"format": "served"}
     )
-    file, record = process_image(served, settings, Finds(LONG))
+    file, record = process_image(served, settings, FakeDetector(LONG))
     assert file is not None
     assert suffix(file) == format_
     assert _pixels(file).shape == (250, 300, 3)
     assert (record.width, record.height, record.face_removed) == (300, 250, True)
 
 
-def test_another_format_than_the_served_one_is_made_also_without_steps(
+def test_the_image_is_encoded_in_another_format_even_without_steps(
     jpeg: Callable[[Pixels], bytes],
 ) -> None:
     settings = _with(process={"steps": []}, encode={"format": "png"})
-    file, _ = process_image(jpeg(_noise(30, 40)), settings, Finds())
+    file, _ = process_image(jpeg(_noise(30, 40)), settings, FakeDetector())
     assert file is not None
     assert suffix(file) == "png"
 
 
-def test_the_trim_keeps_its_box_of_the_image_as_it_is_at_that_step(product: Pixels) -> None:
+def test_the_trim_box_is_in_pixels_of_the_image_before_the_trim(product: Pixels) -> None:
     settings = _with(
-        process={"steps": [f"{OWN}.left_half", "trim"]},
+        process={"steps": [f"{USER_STEPS}.crop_left_half", "trim"]},
         trim={"method": "variance", "blur": 1},
         encode={"format": "png"},
     )
-    # The left half is 150 pixels wide; the product begins at column 70.
-    file, record = process_image(_png(product), settings, Finds())
+    # The left half is 150 px wide; the product starts at column 70.
+    file, record = process_image(_png(product), settings, FakeDetector())
     assert record == ImageRecord(
         outcome=Outcome.OK,
         width=80,
@@ -516,14 +522,14 @@ def test_the_trim_keeps_its_box_of_the_image_as_it_is_at_that_step(product: Pixe
     np.testing.assert_array_equal(_pixels(file), product[90:250, 70:150])
 
 
-def test_the_trim_of_a_cropped_image_is_recorded_beside_its_face(product: Pixels) -> None:
+def test_the_record_of_a_cropped_and_trimmed_image_has_face_and_trim(product: Pixels) -> None:
     settings = _with(
         process={"steps": ["remove_face", "trim"]},
         faces={"margin": 0},
         trim={"method": "variance", "blur": 1},
         encode={"format": "png"},
     )
-    file, record = process_image(_png(product), settings, Finds(_face(80, 20, 40, 100)))
+    file, record = process_image(_png(product), settings, FakeDetector(_face(80, 20, 40, 100)))
     assert record.face_box == [80, 20, 40, 100]
     assert (record.face_cut, record.face_removed) == (120, True)
     assert record.trim_box == [70, 0, 100, 130]
@@ -532,17 +538,17 @@ def test_the_trim_of_a_cropped_image_is_recorded_beside_its_face(product: Pixels
     np.testing.assert_array_equal(_pixels(file), product[120:250, 70:170])
 
 
-def test_the_method_none_trims_and_records_nothing(product: Pixels) -> None:
+def test_the_trim_method_none_trims_and_records_nothing(product: Pixels) -> None:
     settings = _with(process={"steps": ["trim"]}, trim={"method": "none"}, encode={"format": "png"})
-    file, record = process_image(_png(product), settings, Finds())
+    file, record = process_image(_png(product), settings, FakeDetector())
     assert record == ImageRecord(
         outcome=Outcome.OK, width=300, height=400, kept_box=[0, 0, 300, 400]
     )
     np.testing.assert_array_equal(_pixels(file), product)
 
 
-def test_a_face_is_looked_for_in_the_image_that_the_steps_before_it_leave() -> None:
-    detector = Finds()
+def test_faces_are_detected_in_the_result_of_the_previous_steps() -> None:
+    detector = FakeDetector()
     settings = _with(process={"steps": ["resize", "remove_face"]}, resize={"size": [30, 50]})
     process_image(_png(_noise(300, 400)), settings, detector)
     assert detector.sizes == [(30, 50)]

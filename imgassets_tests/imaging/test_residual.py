@@ -10,7 +10,7 @@ import pytest
 
 from imgassets.imaging.faces import Face, FaceDetector, load_detector
 from imgassets.imaging.image import Pixels
-from imgassets.imaging.residual import check_residual, faces_left, sample
+from imgassets.imaging.residual import check_residual, choose_sample, find_residual_faces
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import FaceSettings, RetailerSettings
 from imgassets.storage import Folder
@@ -20,11 +20,11 @@ def _pixels(data: bytes) -> Pixels:
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
-Eyes = Callable[[int], FaceDetector]
+Detectors = Callable[[int], FaceDetector]
 
 
 @pytest.fixture
-def eyes(model: Path) -> Eyes:
+def detectors(model: Path) -> Detectors:
     return lambda side: load_detector(model, FaceSettings(first_side=None, detect_side=side))
 
 
@@ -41,16 +41,16 @@ def _row(key: str, face_count: int | None, path: str | None = None) -> Processed
 
 
 @pytest.mark.parametrize("name", ["portrait_a", "cutout_c", "astronaut"])
-def test_a_face_that_was_left_is_found_upright_and_upside_down(
-    photos: dict[str, bytes], eyes: Eyes, name: str
+def test_a_residual_face_is_found_upright_and_upside_down(
+    photos: dict[str, bytes], detectors: Detectors, name: str
 ) -> None:
     pixels = _pixels(photos[name])
-    assert faces_left(pixels, eyes, 0.85)
-    assert faces_left(pixels[::-1, ::-1].copy(), eyes, 0.85)
+    assert find_residual_faces(pixels, detectors, 0.85)
+    assert find_residual_faces(pixels[::-1, ::-1].copy(), detectors, 0.85)
 
 
 def _with_small_face(photos: dict[str, bytes], height: int, width: int) -> Pixels:
-    """A face of 12 to 15 pixels on white."""
+    """A face of 12 to 15 px on white."""
     canvas = np.full((height, width, 3), 255, np.uint8)
     photo = _pixels(photos["cutout_c"])[200:]
     small = cv2.resize(photo, None, fx=0.12, fy=0.12, interpolation=cv2.INTER_AREA)
@@ -60,31 +60,33 @@ def _with_small_face(photos: dict[str, bytes], height: int, width: int) -> Pixel
     return canvas
 
 
-def test_a_small_face_is_found_at_the_larger_scale_alone(
-    photos: dict[str, bytes], eyes: Eyes
+def test_a_small_face_is_found_at_the_larger_scale_only(
+    photos: dict[str, bytes], detectors: Detectors
 ) -> None:
     canvas = _with_small_face(photos, 448, 320)
-    assert faces_left(canvas, lambda side: eyes(min(side, 448)), 0.85) == []
-    (face,) = faces_left(canvas, eyes, 0.85)
+    assert find_residual_faces(canvas, lambda side: detectors(min(side, 448)), 0.85) == []
+    (face,) = find_residual_faces(canvas, detectors, 0.85)
     assert 12 <= face.height <= 15
 
 
 @pytest.mark.parametrize("height", [200, 160, 120, 100])
-def test_the_smallest_face_that_counts_is_found_in_a_thumbnail_without_a_larger_scale(
-    photos: dict[str, bytes], eyes: Eyes, height: int
+def test_the_smallest_face_is_found_in_a_thumbnail_without_the_larger_scale(
+    photos: dict[str, bytes], detectors: Detectors, height: int
 ) -> None:
     sides: list[int] = []
 
-    def eye(side: int) -> FaceDetector:
+    def record_side(side: int) -> FaceDetector:
         sides.append(side)
-        return eyes(side)
+        return detectors(side)
 
-    (face,) = faces_left(_with_small_face(photos, height, height * 7 // 10), eye, 0.85)
+    (face,) = find_residual_faces(
+        _with_small_face(photos, height, height * 7 // 10), record_side, 0.85
+    )
     assert 12 <= face.height <= 15
     assert max(sides) <= height * 2.25 + 31
 
 
-def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
+def test_the_result_has_the_share_and_the_keys_of_images_with_a_face(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:
     folder = Folder(str(tmp_path))
@@ -92,12 +94,12 @@ def test_the_share_of_pictures_with_a_face_is_told_with_their_keys(
     for name in ("portrait_a", "cutout_no_head"):
         (folder / "images").write(f"{name}.jpg", photos[name])
         rows.append(_row(name, 1, f"images/{name}.jpg"))
-    rows.append(_row("no-picture", None))
+    rows.append(_row("no-image", None))
     found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
-    assert (found.looked_at, found.with_face, found.share) == (2, ["portrait_a"], 0.5)
+    assert (found.checked, found.with_face, found.share) == (2, ["portrait_a"], 0.5)
 
 
-def test_pictures_that_are_gone_or_broken_are_named_and_stop_nothing(
+def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:
     folder = Folder(str(tmp_path))
@@ -106,11 +108,11 @@ def test_pictures_that_are_gone_or_broken_are_named_and_stop_nothing(
     rows = [_row(name, 1, f"images/{name}.jpg") for name in ("gone", "cut", "whole")]
     found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
     assert found.unreadable == ["gone", "cut"]
-    assert (found.looked_at, found.with_face) == (1, ["whole"])
+    assert (found.checked, found.with_face) == (1, ["whole"])
 
 
 @pytest.mark.parametrize(
-    ("sections", "looked_at"),
+    ("sections", "checked"),
     [
         ({}, 1),
         ({"faces": {"action": "blur"}}, 1),
@@ -120,19 +122,19 @@ def test_pictures_that_are_gone_or_broken_are_named_and_stop_nothing(
         ({"checks": {"residual_sample": 0}}, 0),
     ],
 )
-def test_nothing_is_looked_at_where_faces_may_stay(
+def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
     photos: dict[str, bytes],
     model: Path,
     tmp_path: Path,
     sections: dict[str, object],
-    looked_at: int,
+    checked: int,
 ) -> None:
     folder = Folder(str(tmp_path))
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate(sections)
     found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
-    assert (found.looked_at, found.share) == (looked_at, looked_at)
-    assert (found.with_face, found.unreadable) == (["a"] * looked_at, [])
+    assert (found.checked, found.share) == (checked, checked)
+    assert (found.with_face, found.unreadable) == (["a"] * checked, [])
 
 
 def test_a_face_below_the_score_of_the_settings_does_not_count(
@@ -142,24 +144,24 @@ def test_a_face_below_the_score_of_the_settings_does_not_count(
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
     found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
-    assert (found.looked_at, found.with_face, found.share) == (1, [], 0)
+    assert (found.checked, found.with_face, found.share) == (1, [], 0)
 
 
-class _Eyes:
-    """Detectors that keep what they are shown; that of one look gives faces."""
+class _FakeDetectors:
+    """Record all input images and sizes, and find faces in one pass only."""
 
-    def __init__(self, look: int, *faces: Face) -> None:
-        self.look, self.faces = look, faces
+    def __init__(self, pass_number: int, *faces: Face) -> None:
+        self.pass_number, self.faces = pass_number, faces
         self.sides: list[int] = []
         self.images: list[Pixels] = []
 
-    def __call__(self, side: int) -> _Eyes:
+    def __call__(self, side: int) -> _FakeDetectors:
         self.sides.append(side)
         return self
 
     def find(self, pixels: Pixels) -> list[Face]:
         self.images.append(pixels.copy())
-        return list(self.faces) if len(self.images) == self.look else []
+        return list(self.faces) if len(self.images) == self.pass_number else []
 
 
 @pytest.mark.parametrize(
@@ -173,39 +175,39 @@ class _Eyes:
         ((100, 2000), [448, 448, 672]),
     ],
 )
-def test_an_image_is_looked_at_upright_upside_down_and_upright_again_if_it_is_large(
+def test_the_passes_are_upright_upside_down_and_larger_for_large_images(
     size: tuple[int, int], sides: list[int]
 ) -> None:
     pixels = np.random.default_rng(2).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    eyes = _Eyes(0)
-    assert faces_left(pixels, eyes, 0.85) == []
-    assert eyes.sides == sides
-    for seen, wanted in zip(eyes.images, [pixels, pixels[::-1, ::-1], pixels], strict=False):
-        np.testing.assert_array_equal(seen, wanted)
+    detectors = _FakeDetectors(0)
+    assert find_residual_faces(pixels, detectors, 0.85) == []
+    assert detectors.sides == sides
+    for image, wanted in zip(detectors.images, [pixels, pixels[::-1, ::-1], pixels], strict=False):
+        np.testing.assert_array_equal(image, wanted)
 
 
-@pytest.mark.parametrize("look", [1, 2, 3])
-def test_the_first_look_that_finds_a_face_is_the_last(look: int) -> None:
+@pytest.mark.parametrize("pass_number", [1, 2, 3])
+def test_the_first_pass_that_finds_a_face_is_the_last(pass_number: int) -> None:
     counts = [Face(1, 2, 30, 12, 0.85), Face(5, 5, 30, 40, 0.9)]
     others = [Face(1, 2, 30, 11.9, 0.99), Face(1, 2, 30, 40, 0.84)]
     pixels = np.zeros((400, 300, 3), np.uint8)
-    eyes = _Eyes(look, *others, *counts)
-    assert faces_left(pixels, eyes, 0.85) == counts
-    assert len(eyes.images) == look
-    eyes = _Eyes(look, *others)
-    assert faces_left(pixels, eyes, 0.85) == []
-    assert len(eyes.images) == 3
+    detectors = _FakeDetectors(pass_number, *others, *counts)
+    assert find_residual_faces(pixels, detectors, 0.85) == counts
+    assert len(detectors.images) == pass_number
+    detectors = _FakeDetectors(pass_number, *others)
+    assert find_residual_faces(pixels, detectors, 0.85) == []
+    assert len(detectors.images) == 3
 
 
-def test_a_sample_takes_pictures_that_had_a_face_first_and_spreads() -> None:
+def test_a_sample_starts_with_images_that_had_a_face_and_is_evenly_spread() -> None:
     rows = [_row(f"{n}", int(n % 4 == 0), f"images/{n}.jpg") for n in range(100)]
-    assert [row.key for row in sample(rows, 5)] == ["0", "20", "40", "60", "80"]
-    assert [row.key for row in sample(rows, 25)] == [f"{n}" for n in range(0, 100, 4)]
-    more = sample(rows, 40)
+    assert [row.key for row in choose_sample(rows, 5)] == ["0", "20", "40", "60", "80"]
+    assert [row.key for row in choose_sample(rows, 25)] == [f"{n}" for n in range(0, 100, 4)]
+    more = choose_sample(rows, 40)
     assert [row.key for row in more[:25]] == [f"{n}" for n in range(0, 100, 4)]
     others = [f"{n}" for n in range(100) if n % 4]
     assert [row.key for row in more[25:]] == others[::5]
-    assert sample(rows, 1000) == [row for row in rows if row.face_count] + [
+    assert choose_sample(rows, 1000) == [row for row in rows if row.face_count] + [
         row for row in rows if not row.face_count
     ]
-    assert sample(rows, 0) == []
+    assert choose_sample(rows, 0) == []

@@ -24,7 +24,7 @@ def test_the_longer_side_is_at_most_the_maximum(
 ) -> None:
     picture = resize(_picture(*size), ResizeSettings())
     assert (picture.width, picture.height) == made
-    assert picture.served_box == Box(0, 0, *size)
+    assert picture.box_in_original == Box(0, 0, *size)
 
 
 def test_a_small_picture_is_enlarged_only_if_asked() -> None:
@@ -96,7 +96,7 @@ def test_an_exact_size_is_padded_evenly_in_the_colour() -> None:
     assert made.pixels.shape == (200, 100, 3)
     assert made.pixels[0, 0].tolist() == [3, 2, 1]
     assert (made.pixels[50:150] == 50).all()
-    assert made.served_box == Box(0, 0, 400, 400)
+    assert made.box_in_original == Box(0, 0, 400, 400)
 
 
 def test_an_exact_size_does_not_enlarge_unless_asked() -> None:
@@ -117,11 +117,11 @@ def test_a_padded_image_keeps_the_place_of_its_pixels() -> None:
     made = resize(picture, ResizeSettings(size=(31, 199), padding=(0, 0, 0)))
     inner = np.flatnonzero((made.pixels > 0).any(axis=(1, 2)))
     assert (inner[0], inner[-1]) == (78, 119)
-    assert made.served(Box(0, 78, 31, 42)) == Box(0, 0, 60, 82)
+    assert made.to_original(Box(0, 78, 31, 42)) == Box(0, 0, 60, 82)
     made = resize(picture, ResizeSettings(size=(199, 41), padding=(0, 0, 0)))
     inner = np.flatnonzero((made.pixels > 0).any(axis=(0, 2)))
     assert (inner[0], inner[-1]) == (84, 113)
-    assert made.served(Box(84, 0, 30, 41)) == Box(0, 0, 60, 82)
+    assert made.to_original(Box(84, 0, 30, 41)) == Box(0, 0, 60, 82)
 
 
 def test_an_enlarged_image_is_smooth_and_keeps_its_edges() -> None:

@@ -12,7 +12,7 @@ from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
-OWN = "imgassets_tests.imaging.own_steps"
+USER_STEPS = "imgassets_tests.imaging.user_steps"
 
 
 def _steps(*steps: str, **sections: dict[str, object]) -> RetailerSettings:
@@ -24,7 +24,7 @@ def _pixels(file: bytes | None) -> Pixels:
     return np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
-def test_no_steps_leave_a_copy_encoded_again(
+def test_without_steps_the_image_is_only_encoded_again(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     file, record = process_image(photos["portrait_c"], _steps(), detector)
@@ -35,7 +35,7 @@ def test_no_steps_leave_a_copy_encoded_again(
     assert (record.face_count, record.trim_ratio) == (None, None)
 
 
-def test_no_steps_and_the_format_as_served_leave_the_bytes(
+def test_without_steps_and_with_format_served_the_bytes_are_unchanged(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     settings = _steps(encode={"format": "served"})
@@ -44,7 +44,7 @@ def test_no_steps_and_the_format_as_served_leave_the_bytes(
     assert (record.width, record.height) == _pixels(file).shape[1::-1]
 
 
-def test_a_step_that_is_left_out_is_not_done(
+def test_a_step_that_is_not_listed_does_not_run(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     file, record = process_image(photos["cutout_c"], _steps("remove_face"), detector)
@@ -53,7 +53,7 @@ def test_a_step_that_is_left_out_is_not_done(
     assert _pixels(file).shape[1] == 600
 
 
-def test_the_order_is_the_one_of_the_settings(
+def test_steps_run_in_the_order_of_the_settings(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
     sections: dict[str, dict[str, object]] = {"resize": {"size": [200, 300]}}
@@ -70,44 +70,57 @@ def test_the_order_is_the_one_of_the_settings(
     assert abs(record.face_cut - 394) < 15
 
 
-def test_a_step_of_ones_own_runs_in_its_place(
+def test_user_steps_run_in_the_listed_order(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
-    settings = _steps(f"{OWN}.left_half", f"{OWN}.invert", encode={"format": "png"})
+    settings = _steps(
+        f"{USER_STEPS}.crop_left_half", f"{USER_STEPS}.invert", encode={"format": "png"}
+    )
     file, record = process_image(photos["portrait_c"], settings, detector)
     served = _pixels(photos["portrait_c"])
     wanted = 255 - served[:, : served.shape[1] // 2]
-    # Two decoders of JPEG differ by a level or two.
+    # Two JPEG decoders differ by a level or two.
     assert np.abs(_pixels(file).astype(int) - wanted).mean() < 1.5
     assert record.kept_box == [0, 0, served.shape[1] // 2, served.shape[0]]
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
-    [("floats", "float32, not height x width x 3 uint8"), ("nothing", "gave a NoneType")],
+    ("step", "message"),
+    [
+        ("return_floats", "float32; they must be height x width x 3, uint8"),
+        ("return_none", "returned a NoneType; it must return an Image"),
+    ],
 )
-def test_a_step_that_gives_no_picture_is_told(
-    photos: dict[str, bytes], detector: FaceDetector, step: str, said: str
+def test_a_step_that_returns_no_valid_image_is_an_error(
+    photos: dict[str, bytes], detector: FaceDetector, step: str, message: str
 ) -> None:
-    with pytest.raises(StepError, match=said):
-        process_image(photos["cutout_a"], _steps(f"{OWN}.{step}"), detector)
+    with pytest.raises(StepError, match=message):
+        process_image(photos["cutout_a"], _steps(f"{USER_STEPS}.{step}"), detector)
 
 
-@pytest.mark.parametrize("path", [f"{OWN}.not_there", "not.there.at_all", f"{OWN}.NOT_A_FUNCTION"])
-def test_a_path_that_leads_nowhere_is_told(path: str) -> None:
+@pytest.mark.parametrize(
+    "path", [f"{USER_STEPS}.not_there", "not.there.at_all", f"{USER_STEPS}.NOT_A_FUNCTION"]
+)
+def test_a_step_path_that_cannot_be_imported_is_an_error(path: str) -> None:
     with pytest.raises(StepError, match=r"process\.steps: "):
         settings_hash(_steps(path))
 
 
-def test_the_settings_hash_follows_the_steps() -> None:
+def test_the_settings_hash_depends_on_the_steps_and_their_order() -> None:
     hashes = [
         settings_hash(_steps(*steps))
-        for steps in ((), ("trim",), ("trim", "resize"), ("resize", "trim"), (f"{OWN}.invert",))
+        for steps in (
+            (),
+            ("trim",),
+            ("trim", "resize"),
+            ("resize", "trim"),
+            (f"{USER_STEPS}.invert",),
+        )
     ]
     assert len(set(hashes)) == 5
 
 
 @pytest.mark.parametrize("steps", [["trim", "trim"], ["sharpen"], ["a.b.", "trim"], ["os system"]])
-def test_steps_that_are_no_steps_are_refused(steps: list[str]) -> None:
+def test_invalid_steps_are_rejected(steps: list[str]) -> None:
     with pytest.raises(ValueError, match=r"process\.steps"):
         RetailerSettings.model_validate({"process": {"steps": steps}})

@@ -1,4 +1,4 @@
-"""The network gives what OpenCV's own reading of the same file gives."""
+"""The fused network gives the same faces as OpenCV's `FaceDetectorYN` with the original file."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import pytest
 
 import imgassets.imaging.fuse_heads
 from imgassets.errors import ModelError
-from imgassets.imaging.fuse_heads import fuse_heads, fused_model_file
+from imgassets.imaging.fuse_heads import fuse_heads, load_fused_model
 from imgassets.imaging.yunet import Network
 
 
 @pytest.mark.parametrize("side", [96, 250, 384, 640])
 @pytest.mark.parametrize("name", ["portrait_a", "portrait_b", "portrait_c", "astronaut"])
-def test_the_faces_are_those_of_opencv(
+def test_the_network_finds_the_same_faces_as_opencv(
     model: Path, photos: dict[str, bytes], name: str, side: int
 ) -> None:
-    picture = cv2.imdecode(np.frombuffer(photos[name], np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    scale = side / max(picture.shape[:2])
-    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    theirs = cv2.FaceDetectorYN.create(str(model), "", picture.shape[1::-1], 0.5, 0.3, 5000)
-    _, expected = theirs.detect(picture)
-    found = Network(model).find(np.asarray(picture, np.uint8), 0.5)
+    image = cv2.imdecode(np.frombuffer(photos[name], np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    scale = side / max(image.shape[:2])
+    image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    theirs = cv2.FaceDetectorYN.create(str(model), "", image.shape[1::-1], 0.5, 0.3, 5000)
+    _, expected = theirs.detect(image)
+    found = Network(model).find(np.asarray(image, np.uint8), 0.5)
     assert expected is not None
     np.testing.assert_allclose(found[:, :14], expected[:, :14], atol=0.05)
     np.testing.assert_allclose(found[:, 14], expected[:, 14], atol=1e-4)
 
 
-def test_a_plain_picture_has_none(model: Path) -> None:
+def test_no_face_is_found_in_a_plain_image(model: Path) -> None:
     found = Network(model).find(np.full((70, 50, 3), 200, np.uint8), 0.5)
     assert found.shape == (0, 15)
 
 
 def _with_computed_weights(file: bytes) -> bytes:
-    """As in a quantized file, the weights are no constants but come out of a node."""
+    """Make weights the output of a node instead of constants, as in a quantized file."""
     network = onnx.load_model_from_string(file)
     name = "bbox_head.multi_level_obj.1.conv1.weight"
     for node in network.graph.node:
@@ -51,37 +51,37 @@ def _with_computed_weights(file: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda file: file.replace(b"kps_32", b"kps_64"), "has no output kps_32"),
-        (lambda _: b"no network at all", "is no ONNX file"),
+        (lambda _: b"no network at all", "is not an ONNX file"),
         (_with_computed_weights, "are not those of YuNet in 32-bit floats"),
     ],
 )
-def test_another_network_is_told(
-    model: Path, tmp_path: Path, change: Callable[[bytes], bytes], told: str
+def test_a_model_that_is_not_yunet_is_an_error_that_says_what_is_missing(
+    model: Path, tmp_path: Path, change: Callable[[bytes], bytes], message: str
 ) -> None:
     other = tmp_path / "other.onnx"
     other.write_bytes(change(model.read_bytes()))
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         Network(other)
 
 
-def test_the_rewritten_file_is_kept_and_made_anew_if_it_is_damaged(
+def test_the_fused_model_is_cached_and_created_again_if_the_cache_is_damaged(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(imgassets.imaging.fuse_heads, "models_folder", lambda: tmp_path / "models")
-    made = fused_model_file(model)
-    (kept,) = (tmp_path / "models").iterdir()
-    assert kept.read_bytes() == made
-    kept.write_bytes(made[:100])
-    assert fused_model_file(model) == made
-    assert kept.read_bytes() == made
+    fused = load_fused_model(model)
+    (cached,) = (tmp_path / "models").iterdir()
+    assert cached.read_bytes() == fused
+    cached.write_bytes(fused[:100])
+    assert load_fused_model(model) == fused
+    assert cached.read_bytes() == fused
 
 
-def test_where_nothing_can_be_kept_the_file_is_rewritten_all_the_same(
+def test_the_fused_model_is_created_even_if_it_cannot_be_cached(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models").write_text("no folder")
     monkeypatch.setattr(imgassets.imaging.fuse_heads, "models_folder", lambda: tmp_path / "models")
-    assert fused_model_file(model) == fuse_heads(model.read_bytes())
+    assert load_fused_model(model) == fuse_heads(model.read_bytes())
