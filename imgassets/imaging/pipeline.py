@@ -17,7 +17,7 @@ from imgassets.imaging.image import Box, Image
 from imgassets.imaging.removal import Removal, chin, remove
 from imgassets.imaging.resize import resize
 from imgassets.imaging.steps import run_own_step
-from imgassets.imaging.trim import find
+from imgassets.imaging.trim import find_trim
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
@@ -175,7 +175,7 @@ def _trim(
 ) -> tuple[Image, ImageRecord]:
     if settings.trim.method == "none":
         return picture, record
-    found = find(picture.pixels, settings.trim)
+    found = find_trim(picture.pixels, settings.trim)
     return picture.cut(found.box), replace(
         record,
         trim_box=found.box.as_list(),

