@@ -40,12 +40,12 @@ def _gradient(low: float, high: float) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 def _contains(found: Trim, box: Box, slack: int = 3) -> bool:
     """Whether the found box contains a box with at most `slack` pixels more on each side."""
-    made = found.box
+    actual = found.box
     gaps = (
-        box.x - made.x,
-        box.y - made.y,
-        made.x + made.width - box.x - box.width,
-        made.y + made.height - box.y - box.height,
+        box.x - actual.x,
+        box.y - actual.y,
+        actual.x + actual.width - box.x - box.width,
+        actual.y + actual.height - box.y - box.height,
     )
     return all(0 <= gap <= slack for gap in gaps)
 

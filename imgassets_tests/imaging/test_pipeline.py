@@ -196,7 +196,7 @@ def test_a_picture_of_too_many_pixels_is_an_outcome_of_its_own(product: Pixels) 
 
 def test_the_error_of_a_file_that_gives_no_picture_says_what_it_is() -> None:
     _, record = process_image(b"<html>", SETTINGS, Finds())
-    assert record == ImageRecord(outcome=Outcome.NOT_AN_IMAGE, error="no known picture format")
+    assert record == ImageRecord(outcome=Outcome.NOT_AN_IMAGE, error="not a known image format")
     _, record = process_image(_png(_noise(40, 40))[:2000], SETTINGS, Finds())
     assert record.outcome == Outcome.CORRUPT
     assert record.error is not None

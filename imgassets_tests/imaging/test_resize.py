@@ -16,14 +16,14 @@ def _plain(width: int, height: int, value: int = 50) -> Image:
 
 
 @pytest.mark.parametrize(
-    ("size", "made"),
+    ("size", "resized"),
     [((1000, 1500), (299, 448)), ((1500, 1000), (448, 299)), ((448, 100), (448, 100))],
 )
 def test_the_longer_side_is_at_most_the_maximum(
-    size: tuple[int, int], made: tuple[int, int]
+    size: tuple[int, int], resized: tuple[int, int]
 ) -> None:
     image = resize(_plain(*size), ResizeSettings())
-    assert (image.width, image.height) == made
+    assert (image.width, image.height) == resized
     assert image.served_box == Box(0, 0, *size)
 
 
@@ -41,8 +41,8 @@ def test_an_image_keeps_its_size_without_a_maximum() -> None:
 def test_fine_stripes_become_their_mean_without_moire() -> None:
     stripes = np.zeros((900, 900, 3), np.uint8)
     stripes[::2] = 200
-    made = resize(Image(stripes, (900, 900)), ResizeSettings(max_side=300))
-    assert made.pixels.std() < 40  # nearest neighbour gives 100
+    resized = resize(Image(stripes, (900, 900)), ResizeSettings(max_side=300))
+    assert resized.pixels.std() < 40  # nearest neighbour gives 100
     quarter = resize(Image(stripes, (900, 900)), ResizeSettings(max_side=450))
     assert (quarter.pixels == 100).all()
 
@@ -55,10 +55,10 @@ def test_a_photograph_is_shrunk_nearly_as_by_an_ideal_filter(
     pixels = decode(photos[name], DecodeSettings()).pixels
     size = round(pixels.shape[1] * scale), round(pixels.shape[0] * scale)
     area = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    made = shrink(pixels, size)
+    resized = shrink(pixels, size)
     ideal = np.asarray(PILImage.fromarray(pixels).resize(size, PILImage.Resampling.LANCZOS))
-    assert _difference(made, ideal) <= 1.1 * _difference(area, ideal)
-    assert _sharpness(made) > 0.94 * _sharpness(area)
+    assert _difference(resized, ideal) <= 1.1 * _difference(area, ideal)
+    assert _sharpness(resized) > 0.94 * _sharpness(area)
 
 
 @pytest.mark.parametrize("scale", [0.52, 0.6, 0.67, 0.75, 0.8, 0.86])
@@ -66,10 +66,10 @@ def test_edges_get_no_more_overshoot_than_by_an_ideal_filter(scale: float) -> No
     bands = np.where(np.arange(300) // 37 % 2, 200, 60).astype(np.uint8)
     edges = np.dstack([np.minimum.outer(bands, bands)] * 3)
     size = round(300 * scale), round(300 * scale)
-    made = shrink(edges, size)
+    resized = shrink(edges, size)
     ideal = np.asarray(PILImage.fromarray(edges).resize(size, PILImage.Resampling.LANCZOS))
-    assert made.max() <= ideal.max()
-    assert made.min() >= ideal.min()
+    assert resized.max() <= ideal.max()
+    assert resized.min() >= ideal.min()
 
 
 @pytest.mark.parametrize("scale", [0.52, 0.6, 0.67, 0.72, 0.75, 0.8, 0.86])
@@ -81,9 +81,9 @@ def test_fine_cloth_gets_no_more_moire_than_by_the_area_filter(scale: float) -> 
     assert shrink(weave, size).std() <= area.std() + 0.5
 
 
-def _difference(made: Pixels, ideal: Pixels) -> float:
+def _difference(resized: Pixels, ideal: Pixels) -> float:
     """Root mean square difference in levels."""
-    return float(np.sqrt(np.square(made.astype(float) - ideal).mean()))
+    return float(np.sqrt(np.square(resized.astype(float) - ideal).mean()))
 
 
 def _sharpness(pixels: Pixels) -> float:
@@ -92,47 +92,47 @@ def _sharpness(pixels: Pixels) -> float:
 
 def test_an_exact_size_is_padded_evenly_in_the_colour_of_the_settings() -> None:
     settings = ResizeSettings(size=(100, 200), padding=(1, 2, 3))
-    made = resize(_plain(400, 400), settings)
-    assert made.pixels.shape == (200, 100, 3)
-    assert made.pixels[0, 0].tolist() == [3, 2, 1]
-    assert (made.pixels[50:150] == 50).all()
-    assert made.served_box == Box(0, 0, 400, 400)
+    resized = resize(_plain(400, 400), settings)
+    assert resized.pixels.shape == (200, 100, 3)
+    assert resized.pixels[0, 0].tolist() == [3, 2, 1]
+    assert (resized.pixels[50:150] == 50).all()
+    assert resized.served_box == Box(0, 0, 400, 400)
 
 
 def test_an_exact_size_enlarges_only_if_enabled() -> None:
-    made = resize(_plain(10, 20), ResizeSettings(size=(100, 100)))
-    assert int((made.pixels == 50).all(axis=2).sum()) == 200
+    resized = resize(_plain(10, 20), ResizeSettings(size=(100, 100)))
+    assert int((resized.pixels == 50).all(axis=2).sum()) == 200
     large = resize(_plain(10, 20), ResizeSettings(size=(100, 100), enlarge=True))
     assert int((large.pixels == 50).all(axis=2).sum()) == 5000
 
 
 def test_a_very_narrow_image_keeps_at_least_one_pixel() -> None:
-    made = resize(_plain(2, 5000), ResizeSettings())
-    assert (made.width, made.height) == (1, 448)
+    resized = resize(_plain(2, 5000), ResizeSettings())
+    assert (resized.width, resized.height) == (1, 448)
 
 
 def test_a_padded_image_maps_its_pixels_to_the_served_image() -> None:
     # An odd pixel of padding goes to the bottom and to the right.
     image = _plain(60, 82)
-    made = resize(image, ResizeSettings(size=(31, 199), padding=(0, 0, 0)))
-    inner = np.flatnonzero((made.pixels > 0).any(axis=(1, 2)))
+    resized = resize(image, ResizeSettings(size=(31, 199), padding=(0, 0, 0)))
+    inner = np.flatnonzero((resized.pixels > 0).any(axis=(1, 2)))
     assert (inner[0], inner[-1]) == (78, 119)
-    assert made.served(Box(0, 78, 31, 42)) == Box(0, 0, 60, 82)
-    made = resize(image, ResizeSettings(size=(199, 41), padding=(0, 0, 0)))
-    inner = np.flatnonzero((made.pixels > 0).any(axis=(0, 2)))
+    assert resized.served(Box(0, 78, 31, 42)) == Box(0, 0, 60, 82)
+    resized = resize(image, ResizeSettings(size=(199, 41), padding=(0, 0, 0)))
+    inner = np.flatnonzero((resized.pixels > 0).any(axis=(0, 2)))
     assert (inner[0], inner[-1]) == (84, 113)
-    assert made.served(Box(84, 0, 30, 41)) == Box(0, 0, 60, 82)
+    assert resized.served(Box(84, 0, 30, 41)) == Box(0, 0, 60, 82)
 
 
 def test_an_enlarged_image_is_smooth_and_keeps_its_edges() -> None:
     bands = np.repeat(np.array([60, 60, 60, 200, 200, 200], np.uint8), 4)
     pixels = np.dstack([np.tile(bands, (24, 1))] * 3)
     settings = ResizeSettings(max_side=96, enlarge=True)
-    made = resize(Image(pixels, (24, 24)), settings).pixels[48, :, 0].astype(int)
-    steps = np.abs(np.diff(made))
+    resized = resize(Image(pixels, (24, 24)), settings).pixels[48, :, 0].astype(int)
+    steps = np.abs(np.diff(resized))
     assert steps.max() < 60  # nearest neighbour gives a step of 140
-    assert made.min() < 60  # linear interpolation exceeds neither level
-    assert made.max() > 200
+    assert resized.min() < 60  # linear interpolation exceeds neither level
+    assert resized.max() > 200
 
 
 def test_each_axis_is_filtered_according_to_its_own_scale() -> None:
