@@ -38,7 +38,7 @@ def process(
 
 
 def _no_detector() -> Any:
-    """Stands for the detector if faces are not detected."""
+    """Placeholder for the detector in tests without face detection."""
 
 
 def png(image: PILImage.Image) -> bytes:
