@@ -51,12 +51,13 @@ _MAX_GAP, _MIN_EXCESS, _DEVIATIONS = 2, 2, 3.0
 # stripes have the background's brightness lost 2.0 % without it, and loses 1.4 % with it.
 _TEXTURED_MARGIN = 3
 
-# A background is textured from this ratio of the threshold to its minimum on. A region that is
-# smoother than it by that share, averaged over 3x3 cells of so many pixels a side, is product.
-_TEXTURED, _SMOOTHER, _CELL = 1.25, 0.45, 8
+_TEXTURED = 1.25  # a background is textured from this ratio of the threshold to its minimum on
+# A region is product if its mean gradient over 3x3 cells is lower than that of the textured
+# background by this share. The side of a cell is in pixels.
+_SMOOTHER, _CELL = 0.45, 8
 
 _NEARLY_WHITE = 235
-_FLOOD_STEP = 2  # maximum difference (levels) of neighbouring pixels: less than that of an outline
+_FLOOD_STEP = 2  # maximum difference (levels) of neighbours: gradients are below, outlines above
 _FLOOD_SHARE = 0.015  # minimum flooded share of the box: a straight seam lets nothing through
 _SAME_COLOUR = 80  # levels: difference that lighting makes between two ends of one background
 
@@ -208,7 +209,7 @@ def _is_small_product(first: Box, last: Box, size: tuple[int, int]) -> bool:
     centre = (last.x + last.width / 2) / size[0], (last.y + last.height / 2) / size[1]
     return (
         _nearly_contains(first, last)
-        and all(side >= least for side, least in zip(sides, _SMALL_MIN_SIDES, strict=True))
+        and all(side >= minimum for side, minimum in zip(sides, _SMALL_MIN_SIDES, strict=True))
         and all(_CENTRE_RANGE[0] <= at <= _CENTRE_RANGE[1] for at in centre)
     )
 

@@ -804,7 +804,7 @@ def test_a_box_in_another_size_is_rounded_outwards(
         (Box(180, 46, 60, 6), Box(180, 46, 60, 6), False),
         (Box(180, 147, 60, 6), Box(180, 147, 60, 6), True),
         (Box(180, 148, 60, 6), Box(180, 148, 60, 6), False),
-        # ... its sides are at least 0.15 of the image's for the longer and 0.03 for the other, ...
+        # ... its longer side is at least 0.15 of the image's, and its shorter 0.03, ...
         (Box(180, 90, 59, 6), Box(180, 90, 59, 6), False),
         (Box(180, 90, 60, 5), Box(180, 90, 60, 5), False),
         (Box(194, 85, 12, 30), Box(194, 85, 12, 30), True),
