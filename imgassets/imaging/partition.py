@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,18 +73,7 @@ def process_partition(
     earlier.update((row.key, row) for row in journal.rows())
     stored = (folder / IMAGES).sizes()
 
-    rows: dict[str, ProcessedRow] = {}
-    tasks: list[RawRow] = []
-    for raw in raw_rows:
-        earlier_row = earlier.get(raw.key)
-        if raw.outcome != Outcome.OK:
-            rows[raw.key] = row_without_image(
-                raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
-            )
-        elif earlier_row is not None and _is_current(earlier_row, raw, hash_, stored):
-            rows[raw.key] = replace(earlier_row, url=raw.url, product_id=raw.product_id)
-        else:
-            tasks.append(raw)
+    rows, tasks = _split_tasks(raw_rows, earlier, stored, hash_)
     if kept := sum(row.outcome != Outcome.NO_RAW for row in rows.values()):
         log(f"{kept} images kept from an earlier run")
 
@@ -109,6 +98,38 @@ def process_partition(
     return ordered
 
 
+def _split_tasks(
+    raw_rows: Sequence[RawRow],
+    earlier: Mapping[str, ProcessedRow],
+    stored: Mapping[str, int],
+    hash_: str,
+) -> tuple[dict[str, ProcessedRow], list[RawRow]]:
+    """Separate images with a known result from images to process.
+
+    Args:
+        raw_rows: Rows of the manifest of `raw_images`.
+        earlier: Rows of earlier runs by key.
+        stored: Sizes of the stored images by name, in bytes.
+        hash_: Hash of the settings.
+
+    Returns:
+        The known rows by key, and the raw rows of the images to process.
+    """
+    rows: dict[str, ProcessedRow] = {}
+    tasks: list[RawRow] = []
+    for raw in raw_rows:
+        earlier_row = earlier.get(raw.key)
+        if raw.outcome != Outcome.OK:
+            rows[raw.key] = row_without_image(
+                raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
+            )
+        elif earlier_row is not None and _is_current(earlier_row, raw, hash_, stored):
+            rows[raw.key] = replace(earlier_row, url=raw.url, product_id=raw.product_id)
+        else:
+            tasks.append(raw)
+    return rows, tasks
+
+
 def _available_cores() -> int:
     """Number of cores that this process may use; a container often has fewer than the machine."""
     if hasattr(os, "sched_getaffinity"):
@@ -116,7 +137,7 @@ def _available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: dict[str, int]) -> bool:
+def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: Mapping[str, int]) -> bool:
     """Whether an earlier row still applies: same raw bytes and settings, and its file is there."""
     return (
         earlier.raw_sha256 == raw.sha256
@@ -127,7 +148,7 @@ def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: dict[str
 
 
 def _earlier_if_raw_missing(
-    row: ProcessedRow, earlier: ProcessedRow | None, stored: dict[str, int]
+    row: ProcessedRow, earlier: ProcessedRow | None, stored: Mapping[str, int]
 ) -> ProcessedRow:
     """Keep an image despite changed settings if its raw file was removed (`keep_raw: false`)."""
     if (
