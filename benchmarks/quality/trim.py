@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.products import Product, products
 from imgassets.imaging.image import Box
-from imgassets.imaging.trim import find
+from imgassets.imaging.trim import find_trim
 from imgassets.settings import TrimSettings
 
 Trimmer = Callable[[NDArray[np.uint8]], Box]
@@ -34,7 +34,7 @@ def imgassets_trim(method: str) -> Trimmer:
         method: value of `trim.method`.
     """
     settings = TrimSettings.model_validate({"method": method})
-    return lambda pixels: find(pixels, settings).box
+    return lambda pixels: find_trim(pixels, settings).box
 
 
 def original(pixels: NDArray[np.uint8]) -> Box:

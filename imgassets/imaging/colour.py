@@ -1,7 +1,6 @@
-"""Colour profiles: what a shop's picture means by its numbers, in sRGB.
+"""Convert images with an embedded ICC profile to sRGB, with LittleCMS (Pillow's ImageCms).
 
-Here lives converting embedded ICC profiles with LittleCMS (Pillow's ImageCms). Reading the file is
-in `decode`.
+Reading the file is in `decode`.
 """
 
 from __future__ import annotations
@@ -11,38 +10,39 @@ import threading
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image as PILImage
+from PIL import ImageCms
 
 from imgassets.imaging.image import Pixels
 
-_KEPT = 64  # profiles a process remembers; a shop uses a few
-# As Photoshop and browsers convert: white on white, and the darkest on the darkest.
+_CACHED_TRANSFORMS = 64  # per thread; a shop uses a few profiles
+# As Photoshop and browsers convert: white maps to white, and the darkest colour to the darkest.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
-# Most embedded profiles are sRGB in one of its many writings. One that moves no colour of this
-# grid by more than a level is taken for sRGB, and the conversion is saved.
+# Most embedded profiles are variants of sRGB. A profile that changes no colour of this grid by more
+# than one level is treated as sRGB, which saves the conversion.
 _GRID = np.stack(np.meshgrid(*[np.linspace(0, 255, 9)] * 3, indexing="ij"), axis=-1)
-_PROBE = Image.fromarray(_GRID.reshape(27, 27, 3).astype(np.uint8))
+_PROBE = PILImage.fromarray(_GRID.reshape(27, 27, 3).astype(np.uint8))
 
-# A transform is not said to be safe across threads.
+# LittleCMS does not document that a transform may be shared between threads.
 _local = threading.local()
 
 
-def to_srgb(image: Image.Image, profile: bytes | None) -> Pixels:
-    """The pixels of a picture in sRGB.
+def to_srgb(image: PILImage.Image, profile: bytes | None) -> Pixels:
+    """Convert an image to sRGB pixels.
 
     Args:
-        image: of any mode that Pillow converts to RGB; without transparency.
-        profile: the embedded ICC profile. One that is broken, or made for another kind of picture
-            (a grey profile in an RGB file), is passed over, as browsers do.
+        image: Image without transparency, in any mode that Pillow converts to RGB.
+        profile: The embedded ICC profile, or None. A profile that is broken or made for another
+            mode (a grey profile in an RGB file) is ignored, as browsers do.
 
     Returns:
-        Height x width x 3, uint8, BGR.
+        Pixels of shape height x width x 3, uint8, BGR.
     """
     if image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
-    transform = None if profile is None else _transform(profile, image.mode)
+    transform = None if profile is None else _cached_transform(profile, image.mode)
     if transform is not None:
         converted = transform.apply(image)
     elif image.mode != "RGB":
@@ -52,14 +52,15 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Pixels:
     return np.asarray(converted)[:, :, ::-1]
 
 
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _cached_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     if not hasattr(_local, "transforms"):
-        _local.transforms = lru_cache(_KEPT)(_made)
-    made: ImageCms.ImageCmsTransform | None = _local.transforms(profile, mode)
-    return made
+        _local.transforms = lru_cache(_CACHED_TRANSFORMS)(_build_transform)
+    transform: ImageCms.ImageCmsTransform | None = _local.transforms(profile, mode)
+    return transform
 
 
-def _made(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+def _build_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Build the transform to sRGB; None if the profile is unusable or equivalent to sRGB."""
     try:
         transform = ImageCms.buildTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(profile)),
@@ -72,7 +73,7 @@ def _made(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     except (ImageCms.PyCMSError, OSError):
         return None
     if mode == "RGB":
-        moved = np.asarray(transform.apply(_PROBE)).astype(int) - np.asarray(_PROBE)
-        if np.abs(moved).max() <= 1:
+        change = np.asarray(transform.apply(_PROBE)).astype(int) - np.asarray(_PROBE)
+        if np.abs(change).max() <= 1:
             return None
     return transform

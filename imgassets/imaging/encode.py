@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a picture file; equal pixels and settings give equal bytes."""
+"""Encode pixels as an image file; equal pixels and settings give equal bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image as PILImage
 
 from imgassets.imaging.image import Pixels
 from imgassets.settings import EncodeSettings
@@ -23,25 +23,29 @@ _SUFFIXES = {
     "AVIF": "avif",
 }
 
-_OWN_FORMATS: dict[str, Literal["jpeg", "png", "webp"]] = {"jpg": "jpeg", "webp": "webp"}
+_SERVED_FORMATS: dict[str, Literal["jpeg", "png", "webp"]] = {"jpg": "jpeg", "webp": "webp"}
 _SUBSAMPLING = {"4:4:4": "444", "4:2:0": "420"}
 _PNG_LEVEL, _PNG_LEVEL_OPTIMIZED = 3, 9
 
 
 def encode(pixels: Pixels, settings: EncodeSettings, served: bytes) -> bytes:
-    """Encode a picture as the settings say.
+    """Encode an image in the format of the settings.
 
     Args:
-        pixels: height x width x 3, uint8, BGR.
-        settings: format and quality.
-        served: the file that the picture was made of, which decides the format `served`.
+        pixels: Image of shape height x width x 3, uint8, BGR.
+        settings: Format, quality and optimisation.
+        served: Bytes of the served file, which has the format that `served` refers to. Formats
+            other than JPEG and WebP become PNG.
+
+    Returns:
+        Bytes of the file.
     """
-    kind = settings.format
-    if kind == "served":
-        kind = _OWN_FORMATS.get(suffix(served), "png")
-    if kind == "jpeg":
-        return _jpeg(pixels, settings)
-    if kind == "png":
+    format_ = settings.format
+    if format_ == "served":
+        format_ = _SERVED_FORMATS.get(suffix(served), "png")
+    if format_ == "jpeg":
+        return _encode_jpeg(pixels, settings)
+    if format_ == "png":
         level = _PNG_LEVEL_OPTIMIZED if settings.optimize else _PNG_LEVEL
         _, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, level])
     else:
@@ -50,17 +54,17 @@ def encode(pixels: Pixels, settings: EncodeSettings, served: bytes) -> bytes:
 
 
 def suffix(file: bytes) -> str:
-    """The usual suffix of a picture file's name, without a dot, judged by its bytes."""
+    """The usual suffix of an image file, without the dot, according to its bytes."""
     if file.startswith(_JPEG):
         return "jpg"
-    with Image.open(io.BytesIO(file)) as image:
+    with PILImage.open(io.BytesIO(file)) as image:
         return _SUFFIXES.get(str(image.format), str(image.format).lower())
 
 
-def _jpeg(pixels: Pixels, settings: EncodeSettings) -> bytes:
+def _encode_jpeg(pixels: Pixels, settings: EncodeSettings) -> bytes:
     if settings.optimize:
         file = io.BytesIO()
-        Image.fromarray(pixels[:, :, ::-1]).save(
+        PILImage.fromarray(pixels[:, :, ::-1]).save(
             file,
             "JPEG",
             quality=settings.quality,

@@ -1,19 +1,21 @@
-"""What stands out from the background of a picture: lines of edges, and fainter traces of them.
+"""Edge maps of an image: where the product's outline is visible against the background.
 
-Here lives the evidence; the box that is drawn from it is in `background`.
+The box that is derived from them is computed in `background`.
 
-Slopes are looked at in three maps: of brightness as it is, for straps of a pixel; and of brightness
-and of colour at half the size, where grain is averaged away and an outline of two levels, or no
-steeper than the wall's grain, still stands out. All three are stored at half the size (of the first
-the steepest of four pixels), in 8 bits: the work is a quarter, and boxes are exact to two pixels.
-An edge is what is
+The gradient magnitude is computed in three maps: of the luma at full resolution, for straps that
+are one pixel wide; and of the luma and of the chroma at half resolution, where noise is averaged
+away, so that an outline of two levels, or one no steeper than the background's noise, still stands
+out. All three maps are stored at half resolution in 8 bits (of the first, the maximum of four
+pixels), which is a quarter of the work; boxes are then exact to two pixels. A pixel is an edge if
+its gradient is
 
-- steeper than the background's own grain, which is measured along the sides of the picture,
-- narrow: the slopes of shadows and gradients are as steep some pixels further,
-- and not the ripples that JPEG leaves beside a much stronger edge.
+- above a threshold derived from the background's noise level, which is measured along the borders
+  of the image,
+- narrow: the gradients of shadows and vignettes are as steep some pixels further on,
+- not JPEG ringing beside a much stronger edge.
 
-The constants were chosen on `benchmarks/quality`, by what they cut off and leave there; its README
-says on which seeds.
+The constants were chosen with `benchmarks/quality`, by how much product they cut off and how much
+background they leave; its README names the seeds.
 """
 
 from __future__ import annotations
@@ -26,254 +28,282 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgassets.imaging.image import Box, Pixels
-from imgassets.imaging.resize import averaged
+from imgassets.imaging.resize import shrink_by_area
 
 Plane: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.bool_]
-_Slopes: TypeAlias = NDArray[np.int16]
+_Derivative: TypeAlias = NDArray[np.int16]
 
-_UNIT = (
-    32.0  # of a slope of one level a pixel in 8 bits; from 8 levels on none is told from another
-)
-_SOBEL = 128.0  # what Sobel's filter of five pixels gives for it
-_STEEPEST = 254  # a floor is at most this, so that the steepest slopes always exceed it
+# Units of an 8-bit gradient per level/pixel; gradients saturate from 8 levels/pixel on.
+_UNITS = 32.0
+_SOBEL_GAIN = 128.0  # response of the 5x5 Sobel kernel to one level/pixel
+_MAX_FLOOR = 254  # upper limit of a required gradient, so that saturated gradients always exceed it
 
-# The least slope of an edge, levels a pixel: below it rounding and JPEG make edges of their own.
-# And how many times the median slope along the sides it must be. At the full size, and at half.
-_FINE_FAINTEST, _FINE_OVER_GRAIN = 1.2, 3.5
-_FAINTEST, _OVER_GRAIN = 0.8, 3.0
-_STRIP = 0.03  # of the shorter side: where the background's grain is measured
+# Threshold of an edge: the minimum in levels/pixel, below which rounding and JPEG produce edges of
+# their own, and the factor by which it exceeds the noise level. At full and at half resolution.
+_FINE_MIN_THRESHOLD, _FINE_NOISE_FACTOR = 1.2, 3.5
+_COARSE_MIN_THRESHOLD, _COARSE_NOISE_FACTOR = 0.8, 3.0
+_BORDER_STRIP = 0.03  # width of the strips that the noise is measured in / shorter side
 
-_STEEPER = 2.2  # times what fills a square of `_NARROW` pixels
-_NARROW = 5  # pixels at half the size; a slope that fills a square of that side is no edge
+# A narrow edge is steeper by this factor than the gradient that fills a square of that side
+# (pixels at half resolution).
+_NARROW_FACTOR, _NARROW_SIDE = 2.2, 5
 
-# Ripples beside stronger edges, of brightness and of colour: the share of the strongest slope
-# around, and within how many pixels at half the size. JPEG's blocks are 8 pixels wide at full size,
-# and 16 for colour, which is stored at half size.
-_RIPPLES, _COLOUR_RIPPLES = (0.1, 9), (0.35, 17)
+# JPEG ringing of luma and of chroma: its gradient / that of the strongest edge nearby, and the side
+# of that neighbourhood in pixels at half resolution. JPEG blocks are 8 pixels wide at full
+# resolution, and 16 for chroma, which JPEG stores at half resolution.
+_LUMA_RINGING, _CHROMA_RINGING = (0.1, 9), (0.35, 17)
 
-# The least length of a line (the longer side of its box), pixels at half the size; and the same of
-# one with as many pixels that are `_STRONG` times as steep as need be: the links of a chain, a
-# dotted strap. In the map of the full size, and in those of half.
-_FINE_LINE, _LINE = (7, 5), (14, 7)
+# Minimum length of an edge line (the longer side of its bounding box, pixels at half resolution),
+# and that of a line with as many strong pixels, such as the links of a chain or a dotted strap. In
+# the map of full resolution, and in those of half. The gradient of a strong pixel is `_STRONG`
+# times the threshold.
+_FINE_MIN_LENGTHS, _COARSE_MIN_LENGTHS = (7, 5), (14, 7)
 _STRONG = 3.0
 
-# By so many pixels a slope reaches beyond the edge that makes it: at the full size, and at half.
-_HALO, _HALF_HALO = 1, 2
+# Distance (pixels) that the response of the Sobel kernel reaches beyond an edge, at full and at
+# half resolution.
+_FINE_REACH, _COARSE_REACH = 1, 2
 
-# Of what an edge must exceed, by the grain, by shadows, by ripples: a trace of an outline that
-# fades, that lies in a shadow, of a pale hem just beyond a dark stripe.
-_FAINT, _FAINT_BROAD, _FAINT_RIPPLES = 0.6, 0.9, 0.5
+# A faint edge exceeds these fractions of what an edge must exceed: of the threshold, of the broad
+# gradient and of the ringing. It may be an outline that fades or lies in a shadow, or a pale hem
+# beside a dark stripe.
+_FAINT_THRESHOLD, _FAINT_BROAD, _FAINT_RINGING = 0.6, 0.9, 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Map:
-    """Slopes at half the size, and what they must exceed to be an edge.
+class _GradientMap:
+    """Gradient magnitudes at half resolution, and what they must exceed to be an edge.
 
     Attributes:
-        slopes: `_UNIT` a level a pixel.
-        threshold: by the grain.
-        broad: by what fills the place, if it is a shadow or a gradient.
-        ripples: by the strongest edge around.
+        gradient: Gradient magnitudes, uint8, in units of 1 / `_UNITS` levels/pixel.
+        threshold: Required gradient because of the background's noise, in the same units.
+        broad: Required gradient per pixel because of shadows and vignettes, uint8, same units.
+        ringing: Required gradient per pixel because of JPEG ringing, uint8, same units.
     """
 
-    slopes: Plane
+    gradient: Plane
     threshold: float
     broad: Plane
-    ripples: Plane
+    ringing: Plane
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
-    """The evidence of a picture.
+class EdgeMaps:
+    """The three gradient maps of an image.
 
     Attributes:
-        size: width and height that were looked at: those of the picture, or one less if odd.
-        slopes: of brightness at the full size.
-        fine: brightness as it is.
-        coarse: brightness and colour at half the size.
+        size: Width and height that the maps cover, pixels: odd sides of the image are one shorter.
+        gradient: Gradient magnitudes of the luma at full resolution, uint8, in units of
+            1 / `_UNITS` levels/pixel.
+        fine: Map of the luma, computed at full resolution.
+        coarse: Maps of the luma and of the chroma, computed at half resolution.
     """
 
     size: tuple[int, int]
-    slopes: Plane
-    fine: _Map
-    coarse: tuple[_Map, _Map]
+    gradient: Plane
+    fine: _GradientMap
+    coarse: tuple[_GradientMap, _GradientMap]
 
     @property
     def threshold(self) -> float:
-        """The slope of brightness that counts as an edge, levels a pixel."""
-        return self.fine.threshold / _UNIT
+        """The luma gradient from which on a pixel is an edge, levels/pixel."""
+        return self.fine.threshold / _UNITS
 
     @property
-    def roughness(self) -> float:
-        """How many times the faintest edge's slope the wall's grain asks for; 1: it is plain."""
-        return self.threshold / _FINE_FAINTEST
+    def noise_ratio(self) -> float:
+        """The threshold / its minimum: 1 on a plain background, more on a textured one."""
+        return self.threshold / _FINE_MIN_THRESHOLD
 
 
-def trace(pixels: Pixels) -> Outline:
-    """Look for what stands out.
+def compute_edge_maps(pixels: Pixels) -> EdgeMaps:
+    """Compute the gradient maps of an image.
 
     Args:
-        pixels: height x width x 3, uint8, BGR, of some hundred pixels a side, at least two.
+        pixels: Image of shape height x width x 3, uint8, BGR; sides of a few hundred pixels, at
+            least two.
+
+    Returns:
+        The maps.
     """
-    # Halving is eight times as fast where both sides are even.
+    # Halving is eight times as fast if both sides are even.
     pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
     height, width = pixels.shape[:2]
     half = width // 2, height // 2
-    small = averaged(pixels, half)
-    planes = [_derived(part) for part in cv2.split(cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb))]
-    light, colour = _steeper(planes[0]), np.maximum(_steeper(planes[1]), _steeper(planes[2]))
-    # Rounding both to 8 bits first costs less than the larger of them in 16.
-    across, down = _derived(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
-    slopes = _plane(cv2.max(_rounded(across, _UNIT / _SOBEL), _rounded(down, _UNIT / _SOBEL)))
-    steepest = np.maximum(slopes[::2], slopes[1::2])
+    small = shrink_by_area(pixels, half)
+    planes = [_sobel(plane) for plane in cv2.split(cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb))]
+    luma, chroma = _magnitude(planes[0]), np.maximum(_magnitude(planes[1]), _magnitude(planes[2]))
+    # Rounding both to 8 bits first costs less than their maximum in 16 bits.
+    across, down = _sobel(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
+    scale = _UNITS / _SOBEL_GAIN
+    gradient = _as_plane(cv2.max(_scale_abs(across, scale), _scale_abs(down, scale)))
+    steepest = np.maximum(gradient[::2], gradient[1::2])
     steepest = np.maximum(steepest[:, ::2], steepest[:, 1::2])
-    fine_threshold = max(_FINE_FAINTEST * _UNIT, _FINE_OVER_GRAIN * _grain(slopes))
-    of_light, of_colour = _coarse(light, _RIPPLES), _coarse(colour, _COLOUR_RIPPLES)
-    # A pixel is half as wide at the full size, and a broad slope half as steep in it.
-    fine = _Map(steepest, fine_threshold, of_light.broad // 2, of_light.ripples)
-    return Outline((width, height), slopes, fine, (of_light, of_colour))
+    threshold = max(_FINE_MIN_THRESHOLD * _UNITS, _FINE_NOISE_FACTOR * _noise_level(gradient))
+    luma_map, chroma_map = _coarse_map(luma, _LUMA_RINGING), _coarse_map(chroma, _CHROMA_RINGING)
+    # A pixel at full resolution covers half the distance: broad gradients are half as steep.
+    fine = _GradientMap(steepest, threshold, luma_map.broad // 2, luma_map.ringing)
+    return EdgeMaps((width, height), gradient, fine, (luma_map, chroma_map))
 
 
-def lines(outline: Outline, relaxed: float) -> Box | None:
-    """The box of all lines of edges.
+def find_edge_box(maps: EdgeMaps, relaxation: float) -> Box | None:
+    """Find the bounding box of all edge lines.
 
     Args:
-        outline: of the picture.
-        relaxed: times the slope that must be exceeded: 1, or less to see fainter ones as well.
+        maps: The gradient maps of the image.
+        relaxation: Factor of the noise threshold: 1, or less to include fainter edges.
+
+    Returns:
+        The box in pixels at full resolution; None if there is no edge line.
     """
-    light, colour = outline.coarse
-    coarse = _edges(light, relaxed) | _edges(colour, relaxed)
-    return around(
-        _box_of_lines(_edges(outline.fine, relaxed), _FINE_LINE, (outline.fine,), _HALO),
-        _box_of_lines(coarse, _LINE, outline.coarse, _HALF_HALO),
+    luma, chroma = maps.coarse
+    coarse = _edge_mask(luma, relaxation) | _edge_mask(chroma, relaxation)
+    fine = _edge_mask(maps.fine, relaxation)
+    return bounding_box(
+        _box_of_lines(fine, _FINE_MIN_LENGTHS, (maps.fine,), _FINE_REACH),
+        _box_of_lines(coarse, _COARSE_MIN_LENGTHS, maps.coarse, _COARSE_REACH),
     )
 
 
-def faint(outline: Outline, relaxed: float) -> tuple[Mask, ...]:
-    """Where each map has what may be an outline too faint, or too broken, for `lines`."""
+def faint_edge_masks(maps: EdgeMaps, relaxation: float) -> tuple[Mask, ...]:
+    """Find pixels that may belong to an outline too faint or too broken for `find_edge_box`.
+
+    Args:
+        maps: The gradient maps of the image.
+        relaxation: Factor of the noise threshold, as for `find_edge_box`.
+
+    Returns:
+        One mask per map, at half resolution.
+    """
     return tuple(
-        _exceeding(
+        _mask_above(
             part,
-            _rounded(part.broad, _FAINT_BROAD),
-            _rounded(part.ripples, _FAINT_RIPPLES),
-            relaxed * _FAINT,
+            _scale_abs(part.broad, _FAINT_BROAD),
+            _scale_abs(part.ringing, _FAINT_RINGING),
+            relaxation * _FAINT_THRESHOLD,
         )
-        for part in (outline.fine, *outline.coarse)
+        for part in (maps.fine, *maps.coarse)
     )
 
 
-def around(*boxes: Box | None) -> Box | None:
-    """The box that holds all of those."""
-    there = [box for box in boxes if box is not None]
-    if not there:
+def bounding_box(*boxes: Box | None) -> Box | None:
+    """The smallest box that contains all given boxes; None if there are none."""
+    present = [box for box in boxes if box is not None]
+    if not present:
         return None
-    left, top = min(box.x for box in there), min(box.y for box in there)
-    right = max(box.x + box.width for box in there)
-    bottom = max(box.y + box.height for box in there)
+    left, top = min(box.x for box in present), min(box.y for box in present)
+    right = max(box.x + box.width for box in present)
+    bottom = max(box.y + box.height for box in present)
     return Box(left, top, right - left, bottom - top)
 
 
-def _plane(matrix: cv2.typing.MatLike) -> Plane:
+def _as_plane(matrix: cv2.typing.MatLike) -> Plane:
     return np.asarray(matrix, np.uint8)
 
 
-def _rounded(matrix: cv2.typing.MatLike, factor: float) -> Plane:
-    """Absolute values times a factor, rounded to 8 bits; 255 where they exceed it."""
-    return _plane(cv2.convertScaleAbs(matrix, alpha=factor))
+def _scale_abs(matrix: cv2.typing.MatLike, factor: float) -> Plane:
+    """Absolute values times a factor, rounded to 8 bits, saturated at 255."""
+    return _as_plane(cv2.convertScaleAbs(matrix, alpha=factor))
 
 
-def _derived(plane: cv2.typing.MatLike) -> tuple[_Slopes, _Slopes]:
-    """Slopes across and down, a little smoothed, as Sobel's filter of five pixels does."""
+def _sobel(plane: cv2.typing.MatLike) -> tuple[_Derivative, _Derivative]:
+    """Horizontal and vertical derivatives by the 5x5 Sobel kernel, which also smooths a little."""
     across = cv2.Sobel(plane, cv2.CV_16S, 1, 0, ksize=5, borderType=cv2.BORDER_REPLICATE)
     down = cv2.Sobel(plane, cv2.CV_16S, 0, 1, ksize=5, borderType=cv2.BORDER_REPLICATE)
     return np.asarray(across, np.int16), np.asarray(down, np.int16)
 
 
-def _steeper(slopes: tuple[_Slopes, _Slopes]) -> _Slopes:
-    across, down = slopes
+def _magnitude(derivatives: tuple[_Derivative, _Derivative]) -> _Derivative:
+    """Gradient magnitude as the maximum norm; overwrites the derivatives."""
+    across, down = derivatives
     return np.maximum(np.abs(across, out=across), np.abs(down, out=down), out=across)
 
 
-def _coarse(slopes: _Slopes, ripples: tuple[float, int]) -> _Map:
-    eight_bit = _rounded(slopes, _UNIT / _SOBEL)
-    # An opening keeps what fills the square, and removes what is narrower.
-    square = np.ones((_NARROW, _NARROW), np.uint8)
-    broad = cv2.morphologyEx(eight_bit, cv2.MORPH_OPEN, square)
-    share, reach = ripples
+def _coarse_map(magnitude: _Derivative, ringing: tuple[float, int]) -> _GradientMap:
+    gradient = _scale_abs(magnitude, _UNITS / _SOBEL_GAIN)
+    # A morphological opening keeps what fills the square, and removes what is narrower.
+    square = np.ones((_NARROW_SIDE, _NARROW_SIDE), np.uint8)
+    broad = cv2.morphologyEx(gradient, cv2.MORPH_OPEN, square)
+    share, side = ringing
     strongest = cv2.dilate(
-        _rounded(slopes, share * _UNIT / _SOBEL), np.ones((reach, reach), np.uint8)
+        _scale_abs(magnitude, share * _UNITS / _SOBEL_GAIN), np.ones((side, side), np.uint8)
     )
-    threshold = max(_FAINTEST * _UNIT, _OVER_GRAIN * _grain(eight_bit))
-    return _Map(eight_bit, threshold, _capped(_rounded(broad, _STEEPER)), _capped(strongest))
+    threshold = max(_COARSE_MIN_THRESHOLD * _UNITS, _COARSE_NOISE_FACTOR * _noise_level(gradient))
+    return _GradientMap(
+        gradient, threshold, _cap(_scale_abs(broad, _NARROW_FACTOR)), _cap(strongest)
+    )
 
 
-def _grain(slopes: Plane) -> float:
-    """The background's slope: the second smallest of the medians along the four sides.
+def _noise_level(gradient: Plane) -> float:
+    """The background's noise: the second smallest of the median gradients along the four borders.
 
-    The product covers most of one side, or of two, but not of three.
+    The product covers most of one border, or of two, but not of three.
     """
-    strip = max(2, round(_STRIP * min(slopes.shape)))
-    # Every second pixel is enough.
-    sides = (slopes[:strip], slopes[-strip:], slopes[:, :strip], slopes[:, -strip:])
-    return sorted(_median(side[::2]) for side in sides)[1]
+    strip = max(2, round(_BORDER_STRIP * min(gradient.shape)))
+    borders = (gradient[:strip], gradient[-strip:], gradient[:, :strip], gradient[:, -strip:])
+    # Every second row is accurate enough.
+    return sorted(_median(border[::2]) for border in borders)[1]
 
 
-def _median(slopes: Plane) -> float:
-    middle = slopes.size // 2
-    return float(np.partition(slopes, middle, axis=None)[middle])
+def _median(values: Plane) -> float:
+    middle = values.size // 2
+    return float(np.partition(values, middle, axis=None)[middle])
 
 
-def _edges(part: _Map, relaxed: float) -> Mask:
-    return _exceeding(part, part.broad, part.ripples, relaxed)
+def _edge_mask(part: _GradientMap, relaxation: float) -> Mask:
+    return _mask_above(part, part.broad, part.ringing, relaxation)
 
 
-def _exceeding(part: _Map, broad: Plane, ripples: Plane, relaxed: float) -> Mask:
+def _mask_above(part: _GradientMap, broad: Plane, ringing: Plane, relaxation: float) -> Mask:
     # OpenCV's maximum of a plane and a number takes a quarter of numpy's time.
-    least = int(min(_STEEPEST, part.threshold * relaxed))
-    return part.slopes > _plane(cv2.max(cv2.max(broad, ripples), least))  # type: ignore[call-overload]
+    threshold = int(min(_MAX_FLOOR, part.threshold * relaxation))
+    return part.gradient > _as_plane(cv2.max(cv2.max(broad, ringing), threshold))  # type: ignore[call-overload]
 
 
-def _capped(floor: cv2.typing.MatLike) -> Plane:
-    return _plane(cv2.min(floor, _STEEPEST))  # type: ignore[call-overload]
+def _cap(floor: cv2.typing.MatLike) -> Plane:
+    return _as_plane(cv2.min(floor, _MAX_FLOOR))  # type: ignore[call-overload]
 
 
 def _box_of_lines(
-    edges: Mask, least: tuple[int, int], maps: tuple[_Map, ...], halo: int
+    edges: Mask, min_lengths: tuple[int, int], maps: tuple[_GradientMap, ...], reach: int
 ) -> Box | None:
-    """The box of all lines that are long enough, in pixels of the full size.
+    """Find the bounding box of all edge lines that are long enough.
 
     Args:
-        edges: at half the size.
-        least: length of a line, and of a strong one.
-        maps: that the edges are of.
-        halo: by so many pixels the box is smaller, since slopes reach beyond what makes them.
+        edges: Edge mask at half resolution.
+        min_lengths: Minimum length of a line, and of a line with as many strong pixels.
+        maps: The maps that the edges come from.
+        reach: Pixels at full resolution to take off each side, because gradients reach beyond the
+            edge that causes them.
+
+    Returns:
+        The box in pixels at full resolution; None if there is no such line.
     """
     height, width = edges.shape
     left, top, right, bottom = width, height, 0, 0
-    # Contours from outside cost a tenth of labelled parts; what lies within others needs no box.
+    # External contours cost a tenth of connected components; nested ones cannot enlarge the box.
     contours, _ = cv2.findContours(edges.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     for contour in contours:
         x, y, across, down = cv2.boundingRect(contour)
         if left <= x and top <= y and x + across <= right and y + down <= bottom:
             continue
-        if max(across, down) < least[0]:
-            if max(across, down) < least[1]:
+        if max(across, down) < min_lengths[0]:
+            if max(across, down) < min_lengths[1]:
                 continue
-            place = slice(y, y + down), slice(x, x + across)
-            if sum(_strong(part, edges, place) for part in maps) < least[1]:
+            region = slice(y, y + down), slice(x, x + across)
+            if sum(_count_strong(part, edges, region) for part in maps) < min_lengths[1]:
                 continue
         left, top = min(left, x), min(top, y)
         right, bottom = max(right, x + across), max(bottom, y + down)
     if right == 0:
         return None
-    left, top = (2 * side + halo if side > 0 else 0 for side in (left, top))
-    right = 2 * right - halo if right < width else 2 * width
-    bottom = 2 * bottom - halo if bottom < height else 2 * height
+    left, top = (2 * side + reach if side > 0 else 0 for side in (left, top))
+    right = 2 * right - reach if right < width else 2 * width
+    bottom = 2 * bottom - reach if bottom < height else 2 * height
     return Box(left, top, max(1, right - left), max(1, bottom - top))
 
 
-def _strong(part: _Map, edges: Mask, place: tuple[slice, slice]) -> int:
-    """How many edges in a place are strong."""
-    strong = part.slopes[place] > min(_STEEPEST, part.threshold * _STRONG)
-    return int(np.count_nonzero(strong & edges[place]))
+def _count_strong(part: _GradientMap, edges: Mask, region: tuple[slice, slice]) -> int:
+    """Number of edge pixels in a region whose gradient is strong."""
+    strong = part.gradient[region] > min(_MAX_FLOOR, part.threshold * _STRONG)
+    return int(np.count_nonzero(strong & edges[region]))

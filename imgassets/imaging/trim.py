@@ -1,8 +1,7 @@
-"""Useless background at the edges of a picture, and cutting it off.
+"""Find the box that a trim keeps: the product without the empty background around it.
 
-Here lives finding the box that holds the product. The method `variance` is the original
-pipeline's: rows and columns of pixels that hardly vary are background. The method `background` is
-in `background`.
+The method `variance` is that of the original pipeline: rows and columns of pixels with a low
+variance are background. The method `background` is in `background`. The pipeline crops the image.
 """
 
 from __future__ import annotations
@@ -20,24 +19,28 @@ from imgassets.settings import TrimSettings
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """What a trim keeps.
+    """The result of a trim.
 
     Attributes:
-        box: in pixels of the picture that was looked at.
-        threshold: at which the box was found (`variance`: grey variance; `background`: slope of an
-            edge, levels a pixel); none where nothing is cut off because none gave a good box.
+        box: The part to keep, in pixels of the image that was searched.
+        threshold: The threshold that gave the box: a grey variance for `variance`, the gradient
+            magnitude of an edge in levels per pixel for `background`. None if no threshold gave a
+            valid box; the box is then the whole image.
     """
 
     box: Box
     threshold: float | None
 
 
-def find(pixels: Pixels, settings: TrimSettings) -> Trim:
-    """Find the box by the method of the settings (not `none`).
+def find_trim(pixels: Pixels, settings: TrimSettings) -> Trim:
+    """Find the box with the method of the settings.
 
     Args:
-        pixels: height x width x 3, uint8, BGR.
-        settings: the method, and its parameters.
+        pixels: Image of shape height x width x 3, uint8, BGR.
+        settings: The method, which must not be `none`, and its parameters.
+
+    Returns:
+        The box to keep, and the threshold that gave it.
     """
     if settings.method == "variance":
         return find_by_variance(pixels, settings)
@@ -48,15 +51,18 @@ def find(pixels: Pixels, settings: TrimSettings) -> Trim:
 
 
 def find_by_variance(pixels: Pixels, settings: TrimSettings) -> Trim:
-    """Find the box whose edges are the outermost rows and columns that vary.
+    """Find the box between the outermost rows and columns whose variance exceeds a threshold.
 
-    A column (row) is background if the variance of its blurred grey values (0 to 255, squared) is
-    at most the threshold. The threshold is lowered while the box is too small, or while an axis
-    has no column (row) above it, so that nothing can be said of that axis.
+    A column (row) is background if the variance of its blurred grey values (0 to 255) is at most
+    the threshold. The threshold is lowered while the box is too small, or while all columns or all
+    rows are background.
 
     Args:
-        pixels: height x width x 3, uint8, BGR.
-        settings: the first threshold, the step, the smallest side, the blur.
+        pixels: Image of shape height x width x 3, uint8, BGR.
+        settings: The first threshold, the step, the minimum side, the size of the blur.
+
+    Returns:
+        The box to keep, and the threshold that gave it.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     grey = cv2.GaussianBlur(grey, (settings.blur, settings.blur), 0)
@@ -76,7 +82,7 @@ def find_by_variance(pixels: Pixels, settings: TrimSettings) -> Trim:
 
 
 def _variances(grey: cv2.typing.MatLike, axis: int) -> NDArray[np.float64]:
-    """Variance of every column (axis 0) or row (axis 1); exact, since all sums are whole."""
+    """Variance of each column (axis 0) or row (axis 1); exact, because all sums are integers."""
     count = grey.shape[axis]
     sums = cv2.reduce(grey, axis, cv2.REDUCE_SUM, dtype=cv2.CV_64F).ravel()
     squares = cv2.reduce(grey, axis, cv2.REDUCE_SUM2, dtype=cv2.CV_64F).ravel()
@@ -84,6 +90,6 @@ def _variances(grey: cv2.typing.MatLike, axis: int) -> NDArray[np.float64]:
 
 
 def _span(variances: NDArray[np.float64], threshold: float) -> tuple[int, int] | None:
-    """Start and length from the first to the last above the threshold, both included."""
+    """Start and length from the first to the last value above the threshold, both included."""
     above = np.flatnonzero(variances > threshold)
     return None if above.size == 0 else (int(above[0]), int(above[-1] - above[0] + 1))

@@ -1,9 +1,9 @@
-"""The process that works on pictures: `python -m imgassets.imaging.worker`.
+"""Worker process that processes images: `python -m imgassets.imaging.worker`.
 
-Here lives what happens in it: it takes pictures from standard input, one after the other, and says
-on standard output (pickled tuples, each after its length) the row of each that is done. It is a
-process of its own so that a detector or decoder that crashes takes it down and not the run; who
-starts it, and finds out which picture it was, is `isolation`.
+It reads a pickled `WorkerSetup` and then pickled raw rows from standard input, processes one image
+after the other, and writes its messages to standard output: pickled tuples, each preceded by its
+length. It is a separate process so that a crash of the detector or of a decoder does not end the
+run. `worker_pool` starts the workers and finds the image that one crashed on.
 """
 
 from __future__ import annotations
@@ -24,65 +24,77 @@ from imgassets.errors import ModelError, StorageError
 from imgassets.imaging.encode import suffix
 from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.pipeline import ImageRecord, process_image
-from imgassets.imaging.worker_protocol import LENGTH_BYTES, Job, row_without_image
+from imgassets.imaging.worker_protocol import LENGTH_BYTES, WorkerSetup, row_without_image
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.storage import IMAGES
 
-# Options of `mallopt`, and the variables that they can be set by as well.
+# Options of glibc's `mallopt`, and the environment variables that set them.
 _MALLOPT = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
-_KEPT_BYTES = 1 << 28
+_MALLOC_THRESHOLD_BYTES = 1 << 28
 
 
-def _take(tasks: BinaryIO) -> RawRow | None:
+def _read_task(tasks: BinaryIO) -> RawRow | None:
+    """Read the next raw row; None if standard input is closed."""
     try:
-        raw: RawRow = pickle.load(tasks)  # noqa: S301  (our own parent's)
+        raw: RawRow = pickle.load(tasks)  # noqa: S301  (from the process that started this one)
     except EOFError:
         return None
     return raw
 
 
-def _tell(answers: BinaryIO, kind: str, what: object) -> None:
-    answer = pickle.dumps((kind, what))
+def _send(messages: BinaryIO, kind: str, payload: object) -> None:
+    message = pickle.dumps((kind, payload))
     try:
-        answers.write(len(answer).to_bytes(LENGTH_BYTES) + answer)
-        answers.flush()
+        messages.write(len(message).to_bytes(LENGTH_BYTES) + message)
+        messages.flush()
     except BrokenPipeError:
-        os._exit(1)  # the run was killed: nobody is left to tell, nor to read a traceback
+        os._exit(1)  # the run was killed: a traceback would only clutter its terminal
 
 
-def _serve(job: Job, tasks: BinaryIO, answers: BinaryIO) -> None:
-    """Work until standard input ends: the run wants no more, or is gone."""
-    # The processes are the parallel ones: OpenCV's threads would only compete with them.
+def _process_tasks(setup: WorkerSetup, tasks: BinaryIO, messages: BinaryIO) -> None:
+    """Process images until standard input is closed: the run has no more, or has ended."""
+    # OpenCV's threads would compete with the other workers for the cores.
     cv2.setNumThreads(1)
     try:
-        detector = load_detector(job.model, job.settings.faces)
-        _tell(answers, "ready", None)
-        while (raw := _take(tasks)) is not None:
-            row, trouble = _processed(raw, job, detector)
-            if trouble is not None:
-                _tell(answers, "log", trouble)
-            _tell(answers, "row", row)
+        detector = load_detector(setup.model, setup.settings.faces)
+        _send(messages, "ready", None)
+        while (raw := _read_task(tasks)) is not None:
+            row, log_text = _process(raw, setup, detector)
+            if log_text is not None:
+                _send(messages, "log", log_text)
+            _send(messages, "row", row)
     except (ModelError, StorageError) as error:
-        _tell(answers, "error", error)
+        _send(messages, "error", error)
 
 
-def _processed(raw: RawRow, job: Job, detector: FaceDetector) -> tuple[ProcessedRow, str | None]:
-    """A picture's row, and what a person should read of its failure."""
+def _process(
+    raw: RawRow, setup: WorkerSetup, detector: FaceDetector
+) -> tuple[ProcessedRow, str | None]:
+    """Process one image.
+
+    Args:
+        raw: Row of `raw_images`.
+        setup: Folders and settings.
+        detector: The face detector.
+
+    Returns:
+        The row of `processed_images`, and the traceback to log if a step raised an exception.
+    """
     try:
-        data = job.raw_folder.read(str(raw.path))
+        data = setup.raw_folder.read(str(raw.path))
     except FileNotFoundError:
-        error = f"{raw.path} is gone; materialize raw_images of the partition again"
-        return row_without_image(raw, job.hash, Outcome.RAW_MISSING, error), None
+        error_message = f"{raw.path} is missing; materialize raw_images of the partition again"
+        return row_without_image(raw, setup.settings_hash, Outcome.RAW_MISSING, error_message), None
     try:
-        file, record = process_image(data, job.settings, detector)
-    except Exception as error:  # noqa: BLE001  (one picture's failure never stops the others)
-        trouble = f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}"
-        told = f"{type(error).__name__}: {error}"
-        return row_without_image(raw, job.hash, Outcome.FAILED, told), trouble
+        file, record = process_image(data, setup.settings, detector)
+    except Exception as error:  # noqa: BLE001  (a failed image does not stop the others)
+        log_text = f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}"
+        error_message = f"{type(error).__name__}: {error}"
+        return row_without_image(raw, setup.settings_hash, Outcome.FAILED, error_message), log_text
     path = sha256 = size = None
     if file is not None:
         name = f"{raw.key}.{suffix(file)}"
-        (job.folder / IMAGES).write(name, file)
+        (setup.folder / IMAGES).write(name, file)
         path, sha256 = f"{IMAGES}/{name}", hashlib.sha256(file).hexdigest()
         size = len(file)
     row = ProcessedRow(
@@ -90,7 +102,7 @@ def _processed(raw: RawRow, job: Job, detector: FaceDetector) -> tuple[Processed
         url=raw.url,
         product_id=raw.product_id,
         raw_sha256=raw.sha256,
-        settings_hash=job.hash,
+        settings_hash=setup.settings_hash,
         path=path,
         bytes=size,
         sha256=sha256,
@@ -99,29 +111,29 @@ def _processed(raw: RawRow, job: Job, detector: FaceDetector) -> tuple[Processed
     return row, None
 
 
-def _keep_memory() -> None:
-    """Keep what pictures leave free, where the C library is glibc.
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory instead of returning it to the system.
 
-    Pictures of many sizes come and go: their memory would be handed back to the system after each,
-    and asked for again, zeroed, for the next; detection alone takes 1.6 times as long.
+    Images differ in size: glibc would return their memory after each image, and request it again,
+    zeroed, for the next. Detection alone takes 1.6 times as long then.
     """
-    with suppress(AttributeError):
+    with suppress(AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         for option, variable in _MALLOPT.items():
             if variable not in os.environ:
-                mallopt(option, _KEPT_BYTES)
+                mallopt(option, _MALLOC_THRESHOLD_BYTES)
 
 
 def main() -> None:
-    """Serve the process that started this one."""
+    """Process the images that the process which started this one sends."""
     faulthandler.enable()
-    _keep_memory()
-    # What libraries print must not come between the answers.
-    answers = os.fdopen(os.dup(1), "wb")
+    _keep_freed_memory()
+    # Redirect what libraries print to standard error, so that it does not mix with messages.
+    messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     tasks = sys.stdin.buffer
-    job: Job = pickle.load(tasks)  # noqa: S301  (our own parent's)
-    _serve(job, tasks, answers)
+    setup: WorkerSetup = pickle.load(tasks)  # noqa: S301  (from the process that started this one)
+    _process_tasks(setup, tasks, messages)
 
 
 if __name__ == "__main__":

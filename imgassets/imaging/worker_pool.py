@@ -1,12 +1,13 @@
-"""Work on pictures in processes that may crash.
+"""Process images in worker processes, which may crash or hang.
 
-Here lives starting `worker`s, handing pictures out, and finding the one that took a worker down. A
-worker has one picture at a time, so that it is the first that was handed out and not answered for.
-A worker that takes longer than `process.timeout_s` for one is killed. The picture is tried once
-more when all others are done, alone: it may have been killed for the memory that others took, or
-been slow because of them. The second time it becomes an outcome.
+This module starts `worker` processes, assigns images to them, and finds the image that a worker
+crashed on: a worker processes its images one at a time and in order, so it is the first that was
+assigned and has no row yet. A worker that takes longer than `process.timeout_s` for one image is
+killed. Such an image is retried once after all others, alone, because other workers may have used
+up the memory or slowed it down. If it fails again, the failure is its outcome.
 
-Processes and not threads: a sixth of the work holds Python's lock, which six threads keep busy.
+Processes rather than threads: a sixth of the work holds Python's interpreter lock, so that six
+threads would use all of it.
 """
 
 from __future__ import annotations
@@ -22,86 +23,86 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from imgassets.errors import WorkerError
-from imgassets.imaging.worker_protocol import LENGTH_BYTES, Job, row_without_image
+from imgassets.imaging.worker_protocol import LENGTH_BYTES, WorkerSetup, row_without_image
 from imgassets.launcher.programs import start
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 
-_POLL_S = 0.2  # how often the time limit of an image is checked
-# Answers wait in their pipes for so long, that this process takes no core from the workers for
-# each; meanwhile they have these pictures to do. Both pipes hold that many rows without blocking.
-_GATHER_S, _AHEAD = 0.01, 6
+_POLL_S = 0.2  # interval at which the time limit of images is checked
+# Delay before messages are read, so that this process does not wake up for each one and take a core
+# from the workers. Meanwhile a worker has up to `_MAX_ASSIGNED` images, whose rows fit into a pipe.
+_BATCH_DELAY_S, _MAX_ASSIGNED = 0.01, 6
 _PIPE_BYTES = 1 << 16
 
 
 class _Worker:
-    """One process, and the pictures that it was given and has not answered for.
+    """One worker process and the images assigned to it.
 
     Attributes:
-        given: the first is the one that it is at.
-        since: clock (`time.monotonic`) at which it began that one.
-        ready: whether it has started well.
-        gone: whether it has ended.
-        stdout: where it answers.
+        assigned: Images without a row yet; the worker is processing the first.
+        started_at: Clock (`time.monotonic`, s) at which it started on that image.
+        ready: Whether it has loaded the model.
+        exited: Whether it has ended.
+        stdout: Pipe from its standard output.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.given: deque[RawRow] = deque()
-        self.since = time.monotonic()
-        self.ready = self.gone = False
-        self._held = bytearray()
+    def __init__(self, setup: WorkerSetup) -> None:
+        self.assigned: deque[RawRow] = deque()
+        self.started_at = time.monotonic()
+        self.ready = self.exited = False
+        self._buffer = bytearray()
         self._process = start("imgassets.imaging.worker")
         self.stdout = self._process.stdout
-        self._send(job)
+        self._send(setup)
 
-    def give(self, raw: RawRow) -> None:
-        """Hand out one more picture."""
-        if not self.given:
-            self.since = time.monotonic()
-        self.given.append(raw)
+    def assign(self, raw: RawRow) -> None:
+        """Send one more image to the worker."""
+        if not self.assigned:
+            self.started_at = time.monotonic()
+        self.assigned.append(raw)
         self._send(raw)
 
-    def rows(self, log: Callable[[str], None]) -> Iterator[ProcessedRow]:
-        """The rows that have come.
+    def read_rows(self, log: Callable[[str], None]) -> Iterator[ProcessedRow]:
+        """Read the messages that have arrived, and yield the rows among them.
 
         Raises:
-            ModelError: it cannot load the model.
-            StorageError: it cannot read or write.
+            ModelError: The worker cannot load the model.
+            StorageError: The worker cannot read or write storage.
         """
-        for kind, what in self._answers():
-            self.since = time.monotonic()
+        for kind, payload in self._read_messages():
+            self.started_at = time.monotonic()
             if kind == "ready":
                 self.ready = True
             elif kind == "log":
-                log(str(what))
-            elif isinstance(what, ProcessedRow):
-                self.given.popleft()
-                yield what
-            elif isinstance(what, Exception):
-                raise what
+                log(str(payload))
+            elif isinstance(payload, ProcessedRow):
+                self.assigned.popleft()
+                yield payload
+            elif isinstance(payload, Exception):
+                raise payload
 
     def is_hung(self, timeout_s: float) -> bool:
-        """Whether it has been at one picture for longer than that."""
-        return self.ready and bool(self.given) and time.monotonic() - self.since > timeout_s
+        """Whether it has been processing one image for longer than `timeout_s`."""
+        return self.ready and bool(self.assigned) and time.monotonic() - self.started_at > timeout_s
 
     def kill(self) -> None:
-        """End the process; its pipe then says that it is gone."""
+        """Kill the process; its pipe then reports the end."""
         self._process.kill()
 
-    def _answers(self) -> Iterator[tuple[str, object]]:
+    def _read_messages(self) -> Iterator[tuple[str, object]]:
         data = os.read(self.stdout.fileno(), _PIPE_BYTES)
-        self.gone = not data
-        held = self._held
-        held += data
-        while len(held) >= LENGTH_BYTES:
-            end = LENGTH_BYTES + int.from_bytes(held[:LENGTH_BYTES])
-            if len(held) < end:
+        self.exited = not data
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(buffer[:LENGTH_BYTES])
+            if len(buffer) < end:
                 return
-            answer: tuple[str, object] = pickle.loads(held[LENGTH_BYTES:end])  # noqa: S301
-            del held[:end]
-            yield answer
+            message: tuple[str, object] = pickle.loads(buffer[LENGTH_BYTES:end])  # noqa: S301
+            del buffer[:end]
+            yield message
 
-    def end(self) -> int | None:
-        """End it, if it is there; its status."""
+    def stop(self) -> int | None:
+        """Kill the process if it is running, and return its exit status."""
         self._process.kill()
         status = self._process.wait()
         for pipe in (self._process.stdin, self.stdout):
@@ -109,142 +110,156 @@ class _Worker:
                 pipe.close()
         return status
 
-    def _send(self, what: Job | RawRow) -> None:
-        # Where it has gone, its other pipe says so.
+    def _send(self, payload: WorkerSetup | RawRow) -> None:
+        # If the worker has exited, its other pipe reports that.
         with suppress(BrokenPipeError):
-            pickle.dump(what, self._process.stdin)
+            pickle.dump(payload, self._process.stdin)
             self._process.stdin.flush()
 
 
-def processed(
+def process_all(
     tasks: Sequence[RawRow],
-    job: Job,
+    setup: WorkerSetup,
     processes: int,
     *,
     log: Callable[[str], None],
     idle: Callable[[], None],
 ) -> Iterator[ProcessedRow]:
-    """The rows of pictures, as they are done.
+    """Process images, and yield the row of each as soon as it is done.
 
     Args:
-        tasks: pictures to make.
-        job: what is common to them.
-        processes: at work at the same time.
-        log: takes lines for a person.
-        idle: called several times a second.
+        tasks: Rows of the images to process.
+        setup: What is the same for all of them.
+        processes: Number of workers.
+        log: Function that logs a line.
+        idle: Function that is called several times per second.
+
+    Yields:
+        One row per image, in the order in which they are done.
 
     Raises:
-        ModelError: the model cannot be loaded.
-        StorageError: storage cannot be read or written.
-        WorkerError: the only worker, or the last, dies before it takes up any picture.
+        ModelError: The model cannot be loaded.
+        StorageError: Storage cannot be read or written.
+        WorkerError: The only worker, or the last one left, exited before it started on an image.
     """
     suspects: list[RawRow] = []
-    for result in _results(tasks, job, processes, log=log, idle=idle):
+    for result in _run_workers(tasks, setup, processes, log=log, idle=idle):
         if isinstance(result, ProcessedRow):
             yield result
         else:
             suspects.append(result.raw)
-            log(f"the imaging process {result.how} on {result.raw.key} ({result.raw.url})")
+            log(f"the imaging process {result.reason} on {result.raw.key} ({result.raw.url})")
     if suspects:
-        log(f"trying {len(suspects)} pictures again, one at a time")
-    for result in _results(suspects, job, 1, log=log, idle=idle):
+        log(f"retrying {len(suspects)} images, one at a time")
+    for result in _run_workers(suspects, setup, 1, log=log, idle=idle):
         if isinstance(result, ProcessedRow):
             yield result
         else:
             outcome = Outcome.TIMEOUT if result.hung else Outcome.CRASHED
-            error = f"the imaging process {result.how} on it"
-            yield row_without_image(result.raw, job.hash, outcome, error)
+            error = f"the imaging process {result.reason} on this image"
+            yield row_without_image(result.raw, setup.settings_hash, outcome, error)
 
 
 @dataclass(frozen=True, slots=True)
-class _Death:
-    """A worker died, and how, on this picture; or was killed, because it hung."""
+class _WorkerFailure:
+    """A worker crashed on an image, or was killed because it hung.
+
+    Attributes:
+        raw: Row of the image.
+        reason: What happened, as the predicate of a sentence.
+        hung: Whether the worker hung.
+    """
 
     raw: RawRow
-    how: str
+    reason: str
     hung: bool
 
 
-def _results(
+def _run_workers(
     tasks: Sequence[RawRow],
-    job: Job,
+    setup: WorkerSetup,
     processes: int,
     *,
     log: Callable[[str], None],
     idle: Callable[[], None],
-) -> Iterator[ProcessedRow | _Death]:
-    """Each picture's row, or the death of the worker that was at it."""
+) -> Iterator[ProcessedRow | _WorkerFailure]:
+    """Yield the row of each image, or the failure of the worker that was processing it."""
     waiting = deque(tasks)
     workers: list[_Worker] = []
     hung: set[_Worker] = set()
-    timeout_s = job.settings.process.timeout_s
+    timeout_s = setup.settings.process.timeout_s
     with selectors.DefaultSelector() as selector:
         try:
-            while waiting or any(worker.given for worker in workers):
+            while waiting or any(worker.assigned for worker in workers):
                 for _ in range(min(processes - len(workers), len(waiting))):
-                    workers.append(_Worker(job))
+                    workers.append(_Worker(setup))
                     selector.register(workers[-1].stdout, selectors.EVENT_READ, workers[-1])
-                _hand_out(waiting, workers)
+                _assign(waiting, workers)
                 idle()
-                hung |= _killed_if_hung(workers, timeout_s)
+                hung |= _kill_hung(workers, timeout_s)
                 ready = selector.select(_POLL_S)
                 if ready:
-                    time.sleep(_GATHER_S)
+                    time.sleep(_BATCH_DELAY_S)
                 for key, _ in ready:
                     worker = key.data
-                    yield from worker.rows(log)
-                    if not worker.gone:
+                    yield from worker.read_rows(log)
+                    if not worker.exited:
                         continue
                     workers.remove(worker)
                     selector.unregister(worker.stdout)
-                    how = _told(worker.end())
+                    reason = _exit_status_text(worker.stop())
                     if worker in hung:
-                        how = f"took longer than {timeout_s:g} s (process.timeout_s)"
-                    if worker.given and worker.ready:
-                        yield _Death(worker.given.popleft(), how, worker in hung)
-                    waiting.extendleft(reversed(worker.given))
+                        reason = f"took longer than {timeout_s:g} s (process.timeout_s)"
+                    if worker.assigned and worker.ready:
+                        yield _WorkerFailure(worker.assigned.popleft(), reason, worker in hung)
+                    waiting.extendleft(reversed(worker.assigned))
                     if not worker.ready:
                         processes -= 1
-                        _tell_of_start(how, processes, log)
+                        _report_failed_start(reason, processes, log)
         finally:
             for worker in workers:
-                worker.end()
+                worker.stop()
 
 
-def _killed_if_hung(workers: Sequence[_Worker], timeout_s: float) -> set[_Worker]:
-    """Kill the workers that have been at one picture for too long; returns them."""
+def _kill_hung(workers: Sequence[_Worker], timeout_s: float) -> set[_Worker]:
+    """Kill the workers that exceed the time limit of an image, and return them."""
     hung = {worker for worker in workers if worker.is_hung(timeout_s)}
     for worker in hung:
         worker.kill()
     return hung
 
 
-def _hand_out(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:
-    """Give each worker some pictures ahead; towards the end fewer, so that none waits for one."""
-    for ahead in range(_AHEAD):
+def _assign(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:
+    """Assign several images to each worker; fewer towards the end, so that no worker runs idle."""
+    for count in range(_MAX_ASSIGNED):
         for worker in workers:
-            if len(worker.given) == ahead and len(waiting) >= ahead * len(workers):
+            if len(worker.assigned) == count and len(waiting) >= count * len(workers):
                 if not waiting:
                     return
-                worker.give(waiting.popleft())
+                worker.assign(waiting.popleft())
 
 
-def _tell_of_start(how: str, left: int, log: Callable[[str], None]) -> None:
-    """Say that a worker died before it took up a picture; those that are left do its share.
+def _report_failed_start(reason: str, left: int, log: Callable[[str], None]) -> None:
+    """Log that a worker exited before it was ready; the others take over its images.
+
+    Args:
+        reason: How it exited, as the predicate of a sentence.
+        left: Number of other workers.
+        log: Function that logs a line.
 
     Raises:
-        WorkerError: none is left.
+        WorkerError: There are no other workers.
     """
-    told = f"an imaging process {how} before it took up a picture"
+    message = f"an imaging process {reason} before it started on an image"
     if not left:
-        raise WorkerError(f"{told}; what it said stands in the log of this process")
-    log(f"{told}; {left} {'is' if left == 1 else 'are'} left")
+        raise WorkerError(f"{message}; its error output is in the log of this process")
+    log(f"{message}; {left} left")
 
 
-def _told(status: int | None) -> str:
+def _exit_status_text(status: int | None) -> str:
     if status is None:
-        return "has gone"
+        return "exited with unknown status"
     if status < 0:
         with suppress(ValueError):
             return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
+    return f"exited with status {status}"

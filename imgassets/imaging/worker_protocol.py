@@ -1,7 +1,7 @@
-"""What a run and the processes that work on its pictures tell each other.
+"""What a run process and its imaging worker processes share: setup, settings hash, failure rows.
 
-Here lives what both need, so that a run imports no decoder and no detector: the job, the hash of
-what a picture depends on, the row of a picture that was not made.
+This module imports no decoder and no detector, because run processes import it. The run's side is
+in `worker_pool`, the workers' side in `worker`.
 """
 
 from __future__ import annotations
@@ -17,34 +17,44 @@ from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.settings import STEPS, RetailerSettings
 from imgassets.storage import Folder
 
-# To be raised by whoever changes what comes out of a step for equal input and settings, so that
-# pictures are made anew.
+# Increase it when a step gives another result for equal input and settings: all images are then
+# processed again.
 VERSION = 5
 
-LENGTH_BYTES = 4  # before each answer of a worker: how long it is, big-endian
+LENGTH_BYTES = 4  # size of the length before each message of a worker, big-endian
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What is common to all pictures of a worker.
+class WorkerSetup:
+    """What is the same for all images of a worker; the first thing that it receives.
 
     Attributes:
-        raw_folder: that the paths of raw rows are relative to.
-        folder: of the pictures to make.
-        settings: of the retailer.
-        hash: of these settings.
-        model: the detector's file.
+        raw_folder: Folder that the paths of raw rows are relative to.
+        folder: Folder that processed images are written to.
+        settings: Settings of the retailer.
+        settings_hash: Hash of these settings, from `settings_hash`.
+        model: File of the face detector.
     """
 
     raw_folder: Folder
     folder: Folder
     settings: RetailerSettings
-    hash: str
+    settings_hash: str
     model: Path
 
 
 def row_without_image(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
-    """The row of a picture that was not made."""
+    """Build the row of an image that was not processed.
+
+    Args:
+        raw: Row of `raw_images`.
+        hash_: Hash of the settings.
+        outcome: Why there is no processed image.
+        error: Description of the failure, for users.
+
+    Returns:
+        The row, without a path.
+    """
     return ProcessedRow(
         key=raw.key,
         url=raw.url,
@@ -57,10 +67,16 @@ def row_without_image(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> 
 
 
 def settings_hash(settings: RetailerSettings) -> str:
-    """A short hash of all that a picture depends on but its own bytes: settings, model, version.
+    """Hash all that a processed image depends on except its raw bytes: settings, model, version.
+
+    Args:
+        settings: Settings of the retailer.
+
+    Returns:
+        The first 16 hexadecimal digits of a SHA-256.
 
     Raises:
-        StepError: a step of the user's own cannot be imported.
+        StepError: A custom step cannot be imported.
     """
     parts = settings.model_dump(
         mode="json",

@@ -1,11 +1,11 @@
-"""ICC profiles for tests, written by hand: none are installed where the tests run."""
+"""Build ICC profiles for tests, because the test machines have none installed."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
 
-# D50-adapted primaries, as the public profiles of these names hold them.
+# D50-adapted primaries of the public profiles with these names.
 ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407))
 PROPHOTO = ((0.79767, 0.28804, 0.0), (0.13519, 0.71187, 0.0), (0.03134, 0.00009, 0.82491))
@@ -44,7 +44,7 @@ def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, byt
 
 
 def rgb_profile(primaries: tuple[tuple[float, ...], ...], gamma: float) -> bytes:
-    """A matrix profile: the three primaries in XYZ, one gamma."""
+    """An RGB matrix profile with three primaries in XYZ and one gamma."""
     tags = {b"desc": _text(b"test"), b"cprt": b"text\0\0\0\0none\0", b"wtpt": _xyz(D50)}
     for channel, values in zip(b"rgb", primaries, strict=True):
         tags[bytes([channel]) + b"XYZ"] = _xyz(values)
@@ -53,13 +53,13 @@ def rgb_profile(primaries: tuple[tuple[float, ...], ...], gamma: float) -> bytes
 
 
 def grey_profile(gamma: float) -> bytes:
-    """A grey profile of one gamma."""
+    """A grey profile with one gamma."""
     tags = {b"desc": _text(b"test"), b"cprt": b"text\0\0\0\0none\0", b"wtpt": _xyz(D50)}
     return _profile(b"GRAY", b"XYZ ", b"mntr", tags | {b"kTRC": _gamma(gamma)})
 
 
 def cmyk_profile(lab: Callable[[int, int, int, int], tuple[float, float, float]]) -> bytes:
-    """A CMYK profile of 2^4 grid points; `lab` gives the L*a*b* of inks that are 0 or 1."""
+    """A CMYK profile with 2^4 grid points; `lab` returns the L*a*b* for inks of 0 or 1."""
     grid = b""
     for corner in range(16):
         light, a, b = lab(corner >> 3 & 1, corner >> 2 & 1, corner >> 1 & 1, corner & 1)

@@ -11,13 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageCms
+from PIL import Image as PILImage
+from PIL import ImageChops, ImageCms
 
 from imgassets.errors import UnreadableImageError
-from imgassets.imaging.decode import (
-    decode,
-    full_size,
-)
+from imgassets.imaging.decode import decode, full_size
 from imgassets.imaging.image import Pixels
 from imgassets.manifests import Outcome
 from imgassets.settings import DecodeSettings
@@ -43,36 +41,36 @@ def _unreadable(
     assert caught.value.outcome is outcome
 
 
-def _file(image: Image.Image, format_: str, **options: object) -> bytes:
+def _file(image: PILImage.Image, format_: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format_, **options)
     return file.getvalue()
 
 
-def _scene(width: int = 120, height: int = 80) -> Image.Image:
-    """Four plain quarters: red, green / blue, grey; smooth, so that JPEG keeps it."""
+def _scene(width: int = 120, height: int = 80) -> PILImage.Image:
+    """Four plain quadrants: red, green / blue, grey; smooth, so that JPEG hardly changes them."""
     pixels = np.empty((height, width, 3), np.uint8)
     h, w = height // 2, width // 2
     pixels[:h, :w], pixels[:h, w:] = (200, 30, 40), (40, 170, 60)
     pixels[h:, :w], pixels[h:, w:] = (30, 60, 190), (128, 128, 128)
-    return Image.fromarray(pixels)
+    return PILImage.fromarray(pixels)
 
 
 def _rgb(data: bytes, settings: DecodeSettings = SETTINGS) -> np.ndarray[Any, np.dtype[np.int64]]:
     return decode(data, settings).pixels[:, :, ::-1].astype(np.int64)
 
 
-def _away(data: bytes, expected: Image.Image) -> float:
-    """The largest mean difference of a quarter's middle, in levels."""
-    made, wanted = _rgb(data), np.asarray(expected.convert("RGB"), np.int64)
-    assert made.shape == wanted.shape
-    height, width = made.shape[0] // 2, made.shape[1] // 2
+def _difference(data: bytes, expected: PILImage.Image) -> float:
+    """Maximum over the quadrants of the difference of the mean colour in their centre, levels."""
+    actual, wanted = _rgb(data), np.asarray(expected.convert("RGB"), np.int64)
+    assert actual.shape == wanted.shape
+    height, width = actual.shape[0] // 2, actual.shape[1] // 2
     parts = [
         (slice(y + height // 4, y + 3 * height // 4), slice(x + width // 4, x + 3 * width // 4))
         for y in (0, height)
         for x in (0, width)
     ]
-    return max(float(np.abs(made[p].mean((0, 1)) - wanted[p].mean((0, 1))).max()) for p in parts)
+    return max(float(np.abs(actual[p].mean((0, 1)) - wanted[p].mean((0, 1))).max()) for p in parts)
 
 
 @pytest.mark.parametrize(
@@ -93,40 +91,40 @@ def _away(data: bytes, expected: Image.Image) -> float:
         ("AVIF", {"quality": 95}),
     ],
 )
-def test_each_format_that_shops_serve_is_read_in_its_colours(
+def test_each_format_that_shops_serve_is_decoded_with_its_colours(
     format_: str, options: dict[str, Any]
 ) -> None:
-    assert _away(_file(_scene(), format_, **options), _scene()) < 4
+    assert _difference(_file(_scene(), format_, **options), _scene()) < 4
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_made_upright(format_: str, orientation: int) -> None:
     undo = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
+        2: PILImage.Transpose.FLIP_LEFT_RIGHT,
+        3: PILImage.Transpose.ROTATE_180,
+        4: PILImage.Transpose.FLIP_TOP_BOTTOM,
+        5: PILImage.Transpose.TRANSPOSE,
+        6: PILImage.Transpose.ROTATE_90,
+        7: PILImage.Transpose.TRANSVERSE,
+        8: PILImage.Transpose.ROTATE_270,
     }
     stored = _scene() if orientation == 1 else _scene().transpose(undo[orientation])
-    exif = Image.Exif()
+    exif = PILImage.Exif()
     exif[0x0112] = orientation
     data = _file(stored, format_, exif=exif)
-    assert _away(data, _scene()) < 5
-    picture = decode(data, SETTINGS)
-    assert picture.full_size == (120, 80)
-    assert (picture.scale_x, picture.scale_y) == (1, 1)
+    assert _difference(data, _scene()) < 5
+    image = decode(data, SETTINGS)
+    assert image.full_size == (120, 80)
+    assert (image.scale_x, image.scale_y) == (1, 1)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 274])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_an_orientation_that_does_not_exist_turns_nothing(format_: str, orientation: int) -> None:
-    exif = Image.Exif()
+def test_an_unknown_orientation_is_ignored(format_: str, orientation: int) -> None:
+    exif = PILImage.Exif()
     exif[0x0112] = orientation
-    assert _away(_file(_scene(), format_, exif=exif), _scene()) < 4
+    assert _difference(_file(_scene(), format_, exif=exif), _scene()) < 4
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
@@ -134,26 +132,26 @@ def test_cmyk_jpegs_with_adobe_marker_are_not_inverted(mode: str) -> None:
     data = _file(_scene().convert("CMYK"), "JPEG", quality=95)
     if mode == "YCCK":
         data = _as_ycck(_scene())
-    assert _away(data, _scene()) < 6
+    assert _difference(data, _scene()) < 6
 
 
-def _as_ycck(image: Image.Image) -> bytes:
-    """A YCCK file: Pillow writes none, so its channels are put into a CMYK one and relabelled."""
-    # An Adobe file holds 255 less the ink; libjpeg stores YCC of what is missing to 255 of that,
-    # and Pillow inverts once more when it writes.
+def _as_ycck(image: PILImage.Image) -> bytes:
+    """A YCCK file: Pillow cannot write one, so a CMYK file gets its channels and is relabelled."""
+    # An Adobe file stores 255 - ink; libjpeg stores the YCC of 255 - that value, and Pillow inverts
+    # once more when it writes.
     inks = ImageChops.invert(image).convert("YCbCr").split()
-    none = Image.new("L", image.size, 0)
-    stored = Image.merge("CMYK", [*(ImageChops.invert(ink) for ink in inks), none])
+    none = PILImage.new("L", image.size, 0)
+    stored = PILImage.merge("CMYK", [*(ImageChops.invert(ink) for ink in inks), none])
     data = bytearray(_file(stored, "JPEG", quality=95, subsampling=0))
     data[data.index(b"Adobe") + 11] = 2
     return bytes(data)
 
 
-def test_a_cmyk_profile_decides_the_colours() -> None:
+def test_a_cmyk_profile_is_converted() -> None:
     def lab(c: int, m: int, y: int, k: int) -> tuple[float, float, float]:
         return (100 - 90 * k - 3 * (c + m + y), -40.0 * c, 30.0 * y)
 
-    ink = Image.new("CMYK", (32, 32), (255, 0, 0, 0))
+    ink = PILImage.new("CMYK", (32, 32), (255, 0, 0, 0))
     plain = _rgb(_file(ink, "JPEG", quality=95))[16, 16]
     profile = cmyk_profile(lab)
     converted = _rgb(_file(ink, "JPEG", quality=95, icc_profile=profile))[16, 16]
@@ -179,7 +177,7 @@ def test_embedded_profiles_are_converted_to_srgb(
     format_: str, primaries: tuple[tuple[float, ...], ...], gamma: float
 ) -> None:
     stored = np.array((120, 160, 90))
-    # The colour by the matrix, independent of LittleCMS.
+    # The expected colour is computed with the matrix, independently of LittleCMS.
     to_xyz = np.array(primaries).T
     srgb = np.array(
         ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.7141))
@@ -189,43 +187,43 @@ def test_embedded_profiles_are_converted_to_srgb(
         linear <= 0.0031308, linear * 12.92, 1.055 * linear.clip(0) ** (1 / 2.4) - 0.055
     )
     expected = (curve * 255).clip(0, 255)
-    image = Image.new("RGB", (64, 64), tuple(int(v) for v in stored))
+    image = PILImage.new("RGB", (64, 64), tuple(int(v) for v in stored))
     options = {} if format_ in ("PNG", "TIFF") else {"quality": 98}
     data = _file(image, format_, icc_profile=rgb_profile(primaries, gamma), **options)
-    made = _rgb(data)[32, 32]
-    assert np.abs(made - expected).max() <= 4
+    decoded = _rgb(data)[32, 32]
+    assert np.abs(decoded - expected).max() <= 4
     assert np.abs(stored - expected).max() > 8
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P", "PA", "RGB"])
 def test_the_profile_of_a_transparent_image_is_converted(mode: str) -> None:
     profile = rgb_profile(ADOBE_RGB, 2.2)
-    opaque = Image.new("RGB", (16, 16), (120, 160, 90))
+    opaque = PILImage.new("RGB", (16, 16), (120, 160, 90))
     expected = _rgb(_file(opaque, "PNG", icc_profile=profile))[8, 8]
-    assert expected[0] < 110  # far from what is stored
+    assert expected[0] < 110  # far from the stored value
     image, format_ = opaque.convert("RGBA"), "PNG"
     options: dict[str, Any] = {"icc_profile": profile}
     image.paste((0, 0, 0, 0), (0, 0, 4, 16))
     if mode == "RGB":
-        # One colour counts as transparent, as PNGs without an alpha channel say it.
+        # One colour is transparent, as in PNGs without an alpha channel.
         image, options = image.convert("RGB"), options | {"transparency": (0, 0, 0)}
     elif mode == "P":
         image, options = image.convert("RGB").quantize(2), options | {"transparency": b"\xff\xff"}
         options["transparency"] = bytes(255 * (image.getpixel((8, 8)) == entry) for entry in (0, 1))
     elif mode == "PA":
         image, format_ = image.convert("PA"), "TIFF"
-    made = _rgb(_file(image, format_, **options))
-    assert Image.open(io.BytesIO(_file(image, format_, **options))).mode == mode
-    assert tuple(made[8, 8]) == tuple(expected)
-    assert tuple(made[8, 2]) == (255, 255, 255)
+    decoded = _rgb(_file(image, format_, **options))
+    assert PILImage.open(io.BytesIO(_file(image, format_, **options))).mode == mode
+    assert tuple(decoded[8, 8]) == tuple(expected)
+    assert tuple(decoded[8, 2]) == (255, 255, 255)
 
 
-def test_a_colour_profile_of_a_transparent_grey_image_is_passed_over() -> None:
-    image = Image.new("LA", (16, 16), (100, 255))
+def test_an_rgb_profile_of_a_transparent_grey_image_is_ignored() -> None:
+    image = PILImage.new("LA", (16, 16), (100, 255))
     image.paste((0, 0), (0, 0, 4, 16))
-    made = _rgb(_file(image, "PNG", icc_profile=rgb_profile(PROPHOTO, 1.0)))
-    assert tuple(made[8, 8]) == (100, 100, 100)
-    assert tuple(made[8, 2]) == (255, 255, 255)
+    decoded = _rgb(_file(image, "PNG", icc_profile=rgb_profile(PROPHOTO, 1.0)))
+    assert tuple(decoded[8, 8]) == (100, 100, 100)
+    assert tuple(decoded[8, 2]) == (255, 255, 255)
 
 
 def test_an_srgb_profile_changes_nothing() -> None:
@@ -235,18 +233,18 @@ def test_an_srgb_profile_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_a_grey_profile_lightens_a_grey_picture(format_: str) -> None:
-    grey = Image.new("L", (32, 32), 100)
-    made = _rgb(_file(grey, format_, icc_profile=grey_profile(1.0)))[16, 16]
-    assert np.abs(made - 167).max() <= 2  # (100 / 255) of the light, in sRGB
+def test_a_grey_profile_is_converted(format_: str) -> None:
+    grey = PILImage.new("L", (32, 32), 100)
+    decoded = _rgb(_file(grey, format_, icc_profile=grey_profile(1.0)))[16, 16]
+    assert np.abs(decoded - 167).max() <= 2  # the sRGB value of a linear intensity of 100 / 255
 
 
 @pytest.mark.parametrize("profile", [b"no profile at all", grey_profile(1.0)])
-def test_a_profile_that_is_broken_or_of_another_kind_is_passed_over(profile: bytes) -> None:
-    assert _away(_file(_scene(), "JPEG", quality=95, icc_profile=profile), _scene()) < 4
+def test_a_profile_that_is_broken_or_for_another_mode_is_ignored(profile: bytes) -> None:
+    assert _difference(_file(_scene(), "JPEG", quality=95, icc_profile=profile), _scene()) < 4
 
 
-def test_threads_share_no_transform() -> None:
+def test_threads_convert_profiles_in_parallel() -> None:
     data = _file(_scene(), "JPEG", icc_profile=rgb_profile(DISPLAY_P3, 2.2))
     expected = _rgb(data)
     wrong: list[bool] = []
@@ -269,18 +267,18 @@ def test_transparency_shows_the_background(format_: str, background: tuple[int, 
     image = _scene().convert("RGBA")
     image.paste((0, 0, 0, 0), (60, 0, 120, 40))
     options: dict[str, Any] = {"lossless": True} if format_ == "WEBP" else {}
-    made = _rgb(_file(image, format_, **options), DecodeSettings(background=background))
-    assert np.abs(made[20, 90] - background).max() <= 3
-    assert np.abs(made[20, 30] - (200, 30, 40)).max() <= 6
+    decoded = _rgb(_file(image, format_, **options), DecodeSettings(background=background))
+    assert np.abs(decoded[20, 90] - background).max() <= 3
+    assert np.abs(decoded[20, 30] - (200, 30, 40)).max() <= 6
 
 
-def test_half_transparent_pixels_are_mixed() -> None:
-    image = Image.new("RGBA", (5, 1))
+def test_partly_transparent_pixels_are_blended_with_the_background() -> None:
+    image = PILImage.new("RGBA", (5, 1))
     for x, alpha in enumerate((0, 1, 128, 254, 255)):
         image.putpixel((x, 0), (200, 0, 50, alpha))
-    made = decode(_file(image, "PNG"), DecodeSettings(background=(10, 201, 90)))
-    assert _is_pixels(made.pixels)
-    assert made.pixels[0, :, ::-1].tolist() == [
+    decoded = decode(_file(image, "PNG"), DecodeSettings(background=(10, 201, 90)))
+    assert _is_pixels(decoded.pixels)
+    assert decoded.pixels[0, :, ::-1].tolist() == [
         [10, 201, 90],
         [11, 200, 90],
         [105, 100, 70],  # 200 * 128 / 255 + 10 * 127 / 255 = 105.4, ...
@@ -290,35 +288,35 @@ def test_half_transparent_pixels_are_mixed() -> None:
 
 
 def test_an_image_with_an_alpha_channel_may_be_opaque() -> None:
-    image = Image.new("RGBA", (8, 8), (200, 0, 50, 255))
+    image = PILImage.new("RGBA", (8, 8), (200, 0, 50, 255))
     assert (_rgb(_file(image, "PNG")) == (200, 0, 50)).all()
 
 
 def test_the_transparent_level_of_a_grey_png_shows_the_background() -> None:
-    image = Image.new("L", (8, 8), 100)
+    image = PILImage.new("L", (8, 8), 100)
     image.paste(40, (0, 0, 4, 8))
-    made = _rgb(_file(image, "PNG", transparency=40), DecodeSettings(background=(1, 2, 3)))
-    assert made[4, 2].tolist() == [1, 2, 3]
-    assert made[4, 6].tolist() == [100, 100, 100]
+    decoded = _rgb(_file(image, "PNG", transparency=40), DecodeSettings(background=(1, 2, 3)))
+    assert decoded[4, 2].tolist() == [1, 2, 3]
+    assert decoded[4, 6].tolist() == [100, 100, 100]
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "1", "LA"])
-def test_palette_and_grey_pngs_are_read(mode: str) -> None:
+def test_palette_and_grey_pngs_are_decoded(mode: str) -> None:
     image = _scene().convert("L").convert(mode)
-    assert _away(_file(image, "PNG"), image) < 2
+    assert _difference(_file(image, "PNG"), image) < 2
 
 
 def test_a_palette_with_a_transparent_entry_shows_the_background() -> None:
-    image = Image.new("P", (16, 16), 0)
+    image = PILImage.new("P", (16, 16), 0)
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.paste(1, (0, 0, 8, 16))
-    made = _rgb(_file(image, "PNG", transparency=0))
-    assert tuple(made[8, 12]) == (255, 255, 255)
-    assert tuple(made[8, 4]) == (200, 100, 50)
+    decoded = _rgb(_file(image, "PNG", transparency=0))
+    assert tuple(decoded[8, 12]) == (255, 255, 255)
+    assert tuple(decoded[8, 4]) == (200, 100, 50)
 
 
 def _deep_ramp() -> NDArray[np.uint16]:
-    """All high bytes, each with a low byte that is far from it."""
+    """All high bytes, each with a very different low byte."""
     high = np.arange(256, dtype=np.uint16)
     return np.tile(high * 256 + (high + 128) % 256, (16, 1))
 
@@ -333,53 +331,53 @@ def _deep_ramp() -> NDArray[np.uint16]:
         ("PPM", "I", "<i4"),
     ],
 )
-def test_deep_grey_images_are_read_by_their_high_byte(format_: str, mode: str, type_: str) -> None:
-    data = _file(Image.fromarray(_deep_ramp().astype(type_)), format_)
-    assert Image.open(io.BytesIO(data)).mode == mode
+def test_16_bit_grey_images_become_their_high_byte(format_: str, mode: str, type_: str) -> None:
+    data = _file(PILImage.fromarray(_deep_ramp().astype(type_)), format_)
+    assert PILImage.open(io.BytesIO(data)).mode == mode
     assert (_rgb(data) == np.arange(256)[None, :, None]).all()
 
 
-def test_grey_levels_beyond_sixteen_bits_are_black_and_white() -> None:
+def test_grey_levels_outside_16_bits_are_clipped() -> None:
     levels = np.array([[-70_000, -1, 0, 255, 256, 65_535, 65_536, 2**31 - 1]], np.int32)
-    made = _rgb(_file(Image.fromarray(levels), "TIFF"))
-    assert made[0, :, 0].tolist() == [0, 0, 0, 0, 1, 255, 255, 255]
+    decoded = _rgb(_file(PILImage.fromarray(levels), "TIFF"))
+    assert decoded[0, :, 0].tolist() == [0, 0, 0, 0, 1, 255, 255, 255]
 
 
-def test_deep_colour_images_are_read_by_their_high_bytes() -> None:
+def test_16_bit_colour_images_become_their_high_bytes() -> None:
     ramp = _deep_ramp()
     data = cv2.imencode(".png", np.dstack([ramp, ramp[:, ::-1], ramp // 2]))[1].tobytes()
-    made, levels = _rgb(data)[8], np.arange(256)
-    assert (made[:, 2] == levels).all()
-    assert (made[:, 1] == levels[::-1]).all()
-    assert (made[:, 0] == levels // 2).all()
+    decoded, levels = _rgb(data)[8], np.arange(256)
+    assert (decoded[:, 2] == levels).all()
+    assert (decoded[:, 1] == levels[::-1]).all()
+    assert (decoded[:, 0] == levels // 2).all()
 
 
-def test_pixels_of_floating_point_are_unreadable() -> None:
-    data = _file(Image.new("F", (8, 8), 0.5), "TIFF")
+def test_floating_point_pixels_are_unreadable() -> None:
+    data = _file(PILImage.new("F", (8, 8), 0.5), "TIFF")
     with _unreadable(Outcome.CORRUPT, r"^floating-point pixels have no agreed range$"):
         decode(data, SETTINGS)
 
 
 @pytest.mark.parametrize("format_", ["WEBP", "GIF", "PNG"])
-def test_an_animation_gives_its_first_picture(format_: str) -> None:
-    frames = [Image.new("RGB", (40, 30), colour) for colour in ((200, 0, 0), (0, 0, 200))]
+def test_the_first_frame_of_an_animation_is_decoded(format_: str) -> None:
+    frames = [PILImage.new("RGB", (40, 30), colour) for colour in ((200, 0, 0), (0, 0, 200))]
     data = _file(frames[0], format_, save_all=True, append_images=frames[1:])
     assert np.abs(_rgb(data)[15, 20] - (200, 0, 0)).max() <= 4
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
-def test_a_file_that_is_cut_off_is_unreadable(
+def test_a_truncated_file_is_unreadable(
     photos: dict[str, bytes], format_: str, share: float
 ) -> None:
-    whole = _file(Image.open(io.BytesIO(photos["astronaut"])), format_)
+    whole = _file(PILImage.open(io.BytesIO(photos["astronaut"])), format_)
     assert decode(whole, SETTINGS).pixels.shape == (512, 512, 3)
     # The format of a truncated AVIF file is not recognised.
     with _unreadable(Outcome.NOT_AN_IMAGE if format_ == "AVIF" else Outcome.CORRUPT):
         decode(whole[: int(len(whole) * share)], SETTINGS)
 
 
-def test_an_error_of_any_kind_that_a_decoder_raises_says_that_the_file_is_unreadable() -> None:
+def test_any_exception_of_a_decoder_becomes_an_unreadable_image_error() -> None:
     data = _file(_scene(), "AVIF")
     blank = data[: data.index(b"mdat") + 4].ljust(len(data), b"\0")
     with _unreadable(Outcome.CORRUPT, r"^RuntimeError: Failed to decode") as caught:
@@ -391,14 +389,14 @@ def test_an_error_of_any_kind_that_a_decoder_raises_says_that_the_file_is_unread
 def test_a_jpeg_without_its_last_bytes_is_unreadable(
     photos: dict[str, bytes], progressive: bool
 ) -> None:
-    image = Image.open(io.BytesIO(photos["astronaut"]))
+    image = PILImage.open(io.BytesIO(photos["astronaut"]))
     whole = _file(image, "JPEG", progressive=progressive)
     for shrink in (full_size, lambda _w, _h: 8):
         with _unreadable(Outcome.CORRUPT, r"^ValueError: Premature end of JPEG file$"):
             decode(whole[:-200], SETTINGS, shrink)
 
 
-def test_bytes_after_the_end_do_no_harm(photos: dict[str, bytes]) -> None:
+def test_bytes_after_the_end_of_the_image_are_ignored(photos: dict[str, bytes]) -> None:
     whole = photos["astronaut"]
     assert (_rgb(whole + b"\0" * 999) == _rgb(whole)).all()
 
@@ -413,31 +411,31 @@ def test_a_png_with_damaged_data_is_unreadable() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"<!DOCTYPE html><html>", b"%PDF-1.7", b"\xff\xd8", b"\0" * 99]
 )
-def test_what_is_no_picture_is_told(data: bytes) -> None:
-    with _unreadable(Outcome.NOT_AN_IMAGE, r"^no known picture format$"):
+def test_bytes_that_are_not_an_image_are_reported(data: bytes) -> None:
+    with _unreadable(Outcome.NOT_AN_IMAGE, r"^not a known image format$"):
         decode(data, SETTINGS)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_the_largest_size_of_the_settings_is_still_decoded(format_: str) -> None:
+def test_an_image_with_the_maximum_number_of_pixels_is_decoded(format_: str) -> None:
     data = _file(_scene(), format_)
     assert decode(data, DecodeSettings(max_pixels=9600)).full_size == (120, 80)
-    refused = r"^120x80 pixels, more than 9,599 \(decode\.max_pixels\)$"
-    with _unreadable(Outcome.TOO_MANY_PIXELS, refused):
+    rejected = r"^120x80 pixels, more than 9,599 \(decode\.max_pixels\)$"
+    with _unreadable(Outcome.TOO_MANY_PIXELS, rejected):
         decode(data, DecodeSettings(max_pixels=9599))
 
 
-def test_a_bomb_is_refused_before_it_is_decoded() -> None:
+def test_a_decompression_bomb_is_rejected_before_it_is_decoded() -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", _crc(kind + data))
 
-    for width, height, refused in (
+    for width, height, rejected in (
         (20_000, 3_000, "^20000x3000 pixels, more than 50,000,000 "),
         (60_000, 60_000, r"^Image size \(3600000000 pixels\) exceeds limit"),
     ):
         head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
         bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-        with _unreadable(Outcome.TOO_MANY_PIXELS, refused):
+        with _unreadable(Outcome.TOO_MANY_PIXELS, rejected):
             decode(bomb, SETTINGS)
 
 
@@ -448,14 +446,14 @@ def _crc(data: bytes) -> int:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_does_not_cost_the_picture() -> None:
+def test_an_image_with_broken_exif_data_is_decoded() -> None:
     for exif in (b"Exif\0\0MM\0*\0\0\xff\xff broken", b"Exif\0\0 no TIFF"):
-        assert _away(_file(_scene(), "JPEG", quality=95, exif=exif), _scene()) < 4
+        assert _difference(_file(_scene(), "JPEG", quality=95, exif=exif), _scene()) < 4
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_an_orientation_that_is_no_number_turns_nothing(format_: str) -> None:
-    # One entry: the orientation as a text of one letter.
+def test_an_orientation_that_is_not_a_number_is_ignored(format_: str) -> None:
+    # One entry: the orientation as a string of one letter.
     exif = (
         b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
         + struct.pack(">HHI", 0x0112, 2, 2)
@@ -463,30 +461,30 @@ def test_an_orientation_that_is_no_number_turns_nothing(format_: str) -> None:
         + b"\0" * 4
     )
     data = _file(_scene(), format_, exif=exif)
-    assert Image.open(io.BytesIO(data)).getexif()[0x0112] == "x"
-    assert _away(data, _scene()) < 4
+    assert PILImage.open(io.BytesIO(data)).getexif()[0x0112] == "x"
+    assert _difference(data, _scene()) < 4
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_shrunk_jpeg_shows_the_same_in_its_place(factor: int) -> None:
-    exif = Image.Exif()
+def test_a_shrunk_jpeg_shows_the_same_part_of_the_served_image(factor: int) -> None:
+    exif = PILImage.Exif()
     exif[0x0112] = 6
     data = _file(_scene(400, 303), "JPEG", quality=95, exif=exif)
-    asked: list[tuple[int, int]] = []
+    requested: list[tuple[int, int]] = []
 
     def shrink(width: int, height: int) -> int:
-        asked.append((width, height))
+        requested.append((width, height))
         return factor
 
     full, small = decode(data, SETTINGS), decode(data, SETTINGS, shrink)
-    assert asked == [(303, 400)]
+    assert requested == [(303, 400)]
     assert small.pixels.shape == (-(-400 // factor), -(-303 // factor), 3)
     assert small.full_size == full.full_size == (303, 400)
     assert small.scale_x == 303 / small.width
     assert small.scale_y == 400 / small.height
     assert small.box_in_original == full.box_in_original
-    again = cv2.resize(small.pixels, (303, 400), interpolation=cv2.INTER_LINEAR)
-    assert np.abs(again.astype(int) - full.pixels).mean() < 3
+    enlarged = cv2.resize(small.pixels, (303, 400), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(enlarged.astype(int) - full.pixels).mean() < 3
 
 
 @pytest.mark.parametrize(
@@ -501,44 +499,44 @@ def test_a_shrunk_jpeg_shows_the_same_in_its_place(factor: int) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_sides_of_a_shrunk_jpeg_are_rounded_up(
+def test_the_sides_of_a_shrunk_jpeg_are_rounded_up(
     mode: str, size: tuple[int, int], factor: int, expected: tuple[int, int]
 ) -> None:
-    picture = decode(_file(Image.new(mode, size), "JPEG"), SETTINGS, lambda _w, _h: factor)
-    assert (picture.width, picture.height) == expected
-    assert picture.full_size == size
+    image = decode(_file(PILImage.new(mode, size), "JPEG"), SETTINGS, lambda _w, _h: factor)
+    assert (image.width, image.height) == expected
+    assert image.full_size == size
 
 
-def test_a_jpeg_of_several_images_gives_its_first_in_the_size_that_is_asked_for() -> None:
-    images = [_scene(), Image.new("RGB", (120, 80), (0, 0, 200))]
+def test_the_first_image_of_a_multi_picture_jpeg_is_decoded_at_the_requested_size() -> None:
+    images = [_scene(), PILImage.new("RGB", (120, 80), (0, 0, 200))]
     data = _file(images[0], "MPO", save_all=True, append_images=images[1:], quality=95)
-    assert Image.open(io.BytesIO(data)).format == "MPO"
-    assert _away(data, _scene()) < 4
+    assert PILImage.open(io.BytesIO(data)).format == "MPO"
+    assert _difference(data, _scene()) < 4
     assert decode(data, SETTINGS, lambda _w, _h: 2).pixels.shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "WEBP", "GIF", "TIFF"])
-def test_other_formats_than_jpeg_are_decoded_at_their_full_size(format_: str) -> None:
-    picture = decode(_file(_scene(), format_), SETTINGS, lambda _w, _h: 4)
-    assert picture.pixels.shape == (80, 120, 3)
-    assert picture.full_size == (120, 80)
-    assert (picture.scale_x, picture.scale_y) == (1, 1)
+def test_formats_other_than_jpeg_are_decoded_at_full_size(format_: str) -> None:
+    image = decode(_file(_scene(), format_), SETTINGS, lambda _w, _h: 4)
+    assert image.pixels.shape == (80, 120, 3)
+    assert image.full_size == (120, 80)
+    assert (image.scale_x, image.scale_y) == (1, 1)
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-def test_a_profile_is_converted_in_an_image_that_is_turned_and_shrunk(factor: int) -> None:
-    exif = Image.Exif()
+def test_a_profile_is_converted_in_an_image_that_is_rotated_and_shrunk(factor: int) -> None:
+    exif = PILImage.Exif()
     exif[0x0112] = 6
-    stored = _scene().transpose(Image.Transpose.ROTATE_90)
+    stored = _scene().transpose(PILImage.Transpose.ROTATE_90)
     profile = rgb_profile(DISPLAY_P3, 2.2)
     plain = _file(_scene(), "PNG", icc_profile=profile)
     data = _file(stored, "JPEG", quality=95, exif=exif, icc_profile=profile)
-    picture = decode(data, SETTINGS, lambda _w, _h: factor)
-    assert picture.pixels.shape == (80 // factor, 120 // factor, 3)
+    image = decode(data, SETTINGS, lambda _w, _h: factor)
+    assert image.pixels.shape == (80 // factor, 120 // factor, 3)
     expected = decode(plain, SETTINGS).pixels[::factor, ::factor].astype(int)
     for y, x in ((20, 30), (20, 90), (60, 30), (60, 90)):
         at = y // factor, x // factor
-        assert np.abs(picture.pixels[at] - expected[at]).max() <= 4
+        assert np.abs(image.pixels[at] - expected[at]).max() <= 4
 
 
 def _is_pixels(pixels: Pixels) -> bool:
@@ -546,8 +544,8 @@ def _is_pixels(pixels: Pixels) -> bool:
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF"])
-def test_pixels_are_what_opencv_takes(format_: str) -> None:
-    exif = Image.Exif()
+def test_pixels_are_contiguous_8_bit_arrays(format_: str) -> None:
+    exif = PILImage.Exif()
     exif[0x0112] = 3
     options = {} if format_ == "GIF" else {"exif": exif}
     assert _is_pixels(decode(_file(_scene(), format_, **options), SETTINGS).pixels)

@@ -1,4 +1,4 @@
-"""Each option of decoding, faces, size and encoding changes the image that is made."""
+"""Tests that each option of decoding, faces, trim, size and encoding affects the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PILImage
 
 from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import load_detector
@@ -20,13 +20,13 @@ from imgassets.settings import EncodeSettings, RetailerSettings, merge_options
 from imgassets.storage import Folder
 
 EXACT = {"encode": {"format": "png"}, "trim": {"method": "none"}, "resize": {"max_side": None}}
-"""Options that leave pixels as they are where no other option changes them."""
+"""Options with which the pixels stay as they are unless another option changes them."""
 
 
-def made(
+def process(
     data: bytes, model: Path | None = None, **sections: dict[str, Any]
 ) -> tuple[Pixels | None, ImageRecord]:
-    """The pixels (red, green, blue) and the record of one image; without a model, faces stay."""
+    """The pixels (RGB) and the record of one processed image; without a model, faces stay."""
     if model is None:
         sections = {"faces": {"action": "none"}} | sections
     settings = RetailerSettings.model_validate(merge_options(EXACT, sections))
@@ -34,51 +34,55 @@ def made(
     file, record = process_image(data, settings, detector)
     if file is None:
         return None, record
-    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB")), record
+    return np.asarray(PILImage.open(io.BytesIO(file)).convert("RGB")), record
 
 
 def _no_detector() -> Any:
-    """Faces are not looked for."""
+    """Placeholder for the detector in tests without face detection."""
 
 
-def png(image: Image.Image) -> bytes:
+def png(image: PILImage.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
-def test_a_transparent_image_stands_on_the_background() -> None:
-    clear = png(Image.new("RGBA", (40, 30), (0, 0, 0, 0)))
-    white, _ = made(clear)
-    coloured, _ = made(clear, decode={"background": [10, 20, 30]})
+def test_a_transparent_image_gets_the_background_colour() -> None:
+    clear = png(PILImage.new("RGBA", (40, 30), (0, 0, 0, 0)))
+    white, _ = process(clear)
+    coloured, _ = process(clear, decode={"background": [10, 20, 30]})
     assert white is not None
     assert coloured is not None
     assert (white == 255).all()
     assert (coloured == (10, 20, 30)).all()
 
 
-@pytest.mark.parametrize(("most", "outcome"), [(1199, Outcome.TOO_MANY_PIXELS), (1200, Outcome.OK)])
-def test_an_image_has_at_most_so_many_pixels(most: int, outcome: Outcome) -> None:
-    image = png(Image.new("RGB", (40, 30)))
-    _, record = made(image, decode={"max_pixels": most})
+@pytest.mark.parametrize(
+    ("max_pixels", "outcome"), [(1199, Outcome.TOO_MANY_PIXELS), (1200, Outcome.OK)]
+)
+def test_an_image_with_more_than_the_maximum_pixels_is_rejected(
+    max_pixels: int, outcome: Outcome
+) -> None:
+    image = png(PILImage.new("RGB", (40, 30)))
+    _, record = process(image, decode={"max_pixels": max_pixels})
     assert record.outcome is outcome
 
 
-def test_only_the_steps_that_are_named_are_taken(photos: dict[str, bytes], model: Path) -> None:
-    whole, record = made(photos["portrait_a"], model, process={"steps": ["resize"]})
+def test_only_the_configured_steps_run(photos: dict[str, bytes], model: Path) -> None:
+    whole, record = process(photos["portrait_a"], model, process={"steps": ["resize"]})
     assert whole is not None
     assert whole.shape == (1137, 910, 3)
     assert record.face_count is None
-    _, cut = made(photos["portrait_a"], model)
+    _, cut = process(photos["portrait_a"], model)
     assert cut.face_count == 1
 
 
 @pytest.mark.parametrize("action", ["crop", "blur", "pixelate", "fill", "none"])
-def test_a_face_is_removed_as_the_action_says(
+def test_a_face_is_removed_by_the_configured_action(
     photos: dict[str, bytes], model: Path, action: str
 ) -> None:
-    served = np.asarray(Image.open(io.BytesIO(photos["portrait_a"])).convert("RGB"))
-    pixels, record = made(
+    served = np.asarray(PILImage.open(io.BytesIO(photos["portrait_a"])).convert("RGB"))
+    pixels, record = process(
         photos["portrait_a"], model, faces={"action": action, "fill": [10, 20, 30]}
     )
     assert pixels is not None
@@ -98,33 +102,35 @@ def test_a_face_is_removed_as_the_action_says(
     middle = face[height // 4 : -height // 4, width // 4 : -width // 4]
     filled = bool((middle == (10, 20, 30)).all())
     assert filled is (action == "fill")
-    # A pixelated face has edges between its blocks, a blurred one has none.
+    # A pixelated face has edges between its blocks; a blurred one does not.
     sharpest = int(np.abs(np.diff(middle.astype(int), axis=1)).max())
     assert (sharpest > 5) is (action == "pixelate")
 
 
-def test_a_face_below_the_least_score_is_none(photos: dict[str, bytes], model: Path) -> None:
+def test_a_face_below_the_minimum_score_is_ignored(photos: dict[str, bytes], model: Path) -> None:
     counts = [
-        made(photos["cutout_c"], model, faces={"min_score": least})[1].face_count
-        for least in (0.9, 0.97)
+        process(photos["cutout_c"], model, faces={"min_score": min_score})[1].face_count
+        for min_score in (0.9, 0.97)
     ]
     assert counts == [1, 0]
 
 
 @pytest.mark.parametrize(("side", "found"), [(64, 0), (200, 1)])
-def test_faces_are_looked_for_at_the_size_that_is_set(
+def test_faces_are_detected_at_the_configured_size(
     photos: dict[str, bytes], model: Path, side: int, found: int
 ) -> None:
-    _, record = made(photos["portrait_b"], model, faces={"detect_side": side})
+    _, record = process(photos["portrait_b"], model, faces={"detect_side": side})
     assert record.face_count == found
 
 
-def test_a_first_look_too_small_for_a_face_misses_it(photos: dict[str, bytes], model: Path) -> None:
-    image = Image.new("RGB", (900, 900), "white")
-    photo = Image.open(io.BytesIO(photos["cutout_c"])).crop((0, 200, 600, 900))
+def test_a_first_pass_at_too_small_a_size_misses_a_face(
+    photos: dict[str, bytes], model: Path
+) -> None:
+    image = PILImage.new("RGB", (900, 900), "white")
+    photo = PILImage.open(io.BytesIO(photos["cutout_c"])).crop((0, 200, 600, 900))
     image.paste(photo.resize((120, 140)), (60, 200))
     counts = [
-        made(png(image), model, faces={"first_side": side})[1].face_count for side in (64, None)
+        process(png(image), model, faces={"first_side": side})[1].face_count for side in (64, None)
     ]
     assert counts == [0, 1]
 
@@ -138,10 +144,10 @@ def test_a_first_look_too_small_for_a_face_misses_it(photos: dict[str, bytes], m
         ({"margin_pixels": 60}, 0, 60),
     ],
 )
-def test_the_cut_lies_below_the_face_by_the_margin(
+def test_the_cut_is_below_the_face_by_the_margin(
     photos: dict[str, bytes], model: Path, faces: dict[str, object], share: float, pixels: int
 ) -> None:
-    _, record = made(photos["portrait_b"], model, faces=faces)
+    _, record = process(photos["portrait_b"], model, faces=faces)
     assert record.face_box is not None
     _, y, _, height = record.face_box
     assert record.face_cut == pytest.approx(y + height * (1 + share) + pixels, abs=2)
@@ -150,14 +156,16 @@ def test_the_cut_lies_below_the_face_by_the_margin(
 @pytest.mark.parametrize(
     ("too_close", "removed"), [("skip", False), ("keep", False), ("blur", True)]
 )
-def test_a_crop_that_leaves_too_little_is_dealt_with_as_the_settings_say(
+def test_a_crop_that_leaves_too_little_is_handled_as_configured(
     photos: dict[str, bytes], model: Path, too_close: str, removed: bool
 ) -> None:
-    # Below the cut there are 686 of 1137 rows.
-    _, enough = made(photos["portrait_a"], model, faces={"min_left": 0.55, "too_close": too_close})
+    # 686 of 1137 rows are below the cut.
+    _, enough = process(
+        photos["portrait_a"], model, faces={"min_left": 0.55, "too_close": too_close}
+    )
     assert (enough.outcome, enough.face_action) == (Outcome.OK, "crop")
-    served = np.asarray(Image.open(io.BytesIO(photos["portrait_a"])).convert("RGB"))
-    pixels, record = made(
+    served = np.asarray(PILImage.open(io.BytesIO(photos["portrait_a"])).convert("RGB"))
+    pixels, record = process(
         photos["portrait_a"], model, faces={"min_left": 0.65, "too_close": too_close}
     )
     assert record.outcome is Outcome.TOO_CLOSE
@@ -181,10 +189,10 @@ def test_a_crop_that_leaves_too_little_is_dealt_with_as_the_settings_say(
         ({"max_side": 100, "size": [300, 300]}, (400, 200), (300, 300)),
     ],
 )
-def test_an_image_has_the_size_that_is_set(
+def test_an_image_has_the_configured_size(
     resize: dict[str, object], served: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    pixels, record = made(png(Image.new("RGB", served)), resize=resize)
+    pixels, record = process(png(PILImage.new("RGB", served)), resize=resize)
     assert pixels is not None
     assert pixels.shape == (size[1], size[0], 3)
     assert (record.width, record.height) == size
@@ -193,20 +201,22 @@ def test_an_image_has_the_size_that_is_set(
 @pytest.mark.parametrize(
     ("options", "rows"), [({}, 150), ({"enlarge": True}, 300), ({"padding": [1, 2, 3]}, 150)]
 )
-def test_an_exact_size_is_padded_or_filled(options: dict[str, Any], rows: int) -> None:
-    served = png(Image.new("RGB", (300, 150), "red"))
+def test_an_exact_size_is_reached_by_padding_or_by_enlarging(
+    options: dict[str, Any], rows: int
+) -> None:
+    served = png(PILImage.new("RGB", (300, 150), "red"))
     resize = {"size": [600, 600], **options}
-    pixels, _ = made(served, resize=resize)
+    pixels, _ = process(served, resize=resize)
     assert pixels is not None
     red = (pixels == (255, 0, 0)).all(axis=2)
     assert (red.sum(), red.any(axis=1).sum()) == (2 * rows * rows, rows)
     assert (pixels[~red] == options.get("padding", [255, 255, 255])).all()
 
 
-def test_the_trim_is_that_of_the_method(product: Pixels) -> None:
-    served = png(Image.fromarray(product))
+def test_the_trim_method_of_the_settings_is_used(product: Pixels) -> None:
+    served = png(PILImage.fromarray(product))
     boxes = {
-        method: made(served, trim={"method": method})[1].trim_box
+        method: process(served, trim={"method": method})[1].trim_box
         for method in ("none", "background", "variance")
     }
     assert boxes == {
@@ -219,10 +229,10 @@ def test_the_trim_is_that_of_the_method(product: Pixels) -> None:
 @pytest.mark.parametrize(
     "options", [{"format": "jpeg"}, {"format": "jpeg", "optimize": True}, {"format": "webp"}]
 )
-def test_quality_is_that_of_jpeg_and_webp(
+def test_a_higher_quality_gives_larger_jpeg_and_webp_files(
     photos: dict[str, bytes], options: dict[str, Any]
 ) -> None:
-    pixels = np.asarray(Image.open(io.BytesIO(photos["cutout_c"])).convert("RGB"))
+    pixels = np.asarray(PILImage.open(io.BytesIO(photos["cutout_c"])).convert("RGB"))
     sizes = [
         len(encode(pixels, EncodeSettings(quality=quality, **options), b""))
         for quality in (30, 60, 90, 95, 98)
@@ -231,12 +241,12 @@ def test_quality_is_that_of_jpeg_and_webp(
 
 
 @pytest.mark.parametrize("optimize", [False, True])
-def test_full_colour_is_kept_where_it_is_asked_for(
+def test_full_chroma_resolution_is_kept_if_configured(
     photos: dict[str, bytes], optimize: bool
 ) -> None:
-    pixels = np.asarray(Image.open(io.BytesIO(photos["cutout_c"])).convert("RGB"))
+    pixels = np.asarray(PILImage.open(io.BytesIO(photos["cutout_c"])).convert("RGB"))
     sampling = {
-        value: Image.open(
+        value: PILImage.open(
             io.BytesIO(encode(pixels, EncodeSettings(subsampling=value, optimize=optimize), b""))
         ).layer[0][1:3]  # type: ignore[attr-defined]
         for value in ("4:4:4", "4:2:0")
@@ -245,23 +255,23 @@ def test_full_colour_is_kept_where_it_is_asked_for(
 
 
 @pytest.mark.parametrize("format_", ["jpeg", "png"])
-def test_optimizing_makes_the_same_image_in_fewer_bytes(
+def test_optimisation_gives_the_same_image_in_fewer_bytes(
     photos: dict[str, bytes], format_: Any
 ) -> None:
-    pixels = np.asarray(Image.open(io.BytesIO(photos["cutout_c"])).convert("RGB"))[:300]
+    pixels = np.asarray(PILImage.open(io.BytesIO(photos["cutout_c"])).convert("RGB"))[:300]
     plain, optimized = (
         encode(pixels, EncodeSettings(format=format_, optimize=optimize), b"")
         for optimize in (False, True)
     )
     assert len(optimized) < len(plain)
-    images = (Image.open(io.BytesIO(file)).convert("RGB") for file in (plain, optimized))
+    images = (PILImage.open(io.BytesIO(file)).convert("RGB") for file in (plain, optimized))
     first, second = (np.asarray(image).astype(int) for image in images)
     assert np.abs(first - second).mean() < 1
 
 
 @pytest.fixture
 def faces_left(photos: dict[str, bytes], tmp_path: Path) -> tuple[list[ProcessedRow], Folder]:
-    """Two images that still have their faces."""
+    """Two processed images that still show faces."""
     folder, rows = Folder(str(tmp_path)), []
     for name in ("cutout_c", "portrait_a"):
         (folder / "images").write(f"{name}.jpg", photos[name])
@@ -287,7 +297,7 @@ def faces_left(photos: dict[str, bytes], tmp_path: Path) -> tuple[list[Processed
         ({"residual_min_score": 1}, 2, 0),
     ],
 )
-def test_the_second_look_takes_the_sample_and_the_score_of_the_settings(
+def test_the_residual_check_uses_the_sample_size_and_the_score_of_the_settings(
     faces_left: tuple[list[ProcessedRow], Folder],
     model: Path,
     options: dict[str, object],
@@ -301,7 +311,7 @@ def test_the_second_look_takes_the_sample_and_the_score_of_the_settings(
 
 
 @pytest.mark.parametrize("sections", [{"faces": {"action": "none"}}, {"process": {"steps": []}}])
-def test_there_is_no_second_look_where_faces_may_stay(
+def test_there_is_no_residual_check_if_faces_may_stay(
     faces_left: tuple[list[ProcessedRow], Folder], model: Path, sections: dict[str, object]
 ) -> None:
     rows, folder = faces_left

@@ -18,7 +18,7 @@ import pytest
 
 from imgassets.errors import ModelError, StepError, StorageError, WorkerError
 from imgassets.imaging import worker_pool
-from imgassets.imaging.partition import JOURNAL, process_partition, remove_raw
+from imgassets.imaging.partition import JOURNAL, process_partition, remove_raw_images
 from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings, merge_options
@@ -30,7 +30,7 @@ SETTINGS = RetailerSettings()
 
 
 class Partition:
-    """A raw partition on disk, and running it."""
+    """A raw partition on disk that can be processed."""
 
     def __init__(self, root: Path, model: Path) -> None:
         self.raw, self.folder = Folder(str(root / "raw")), Folder(str(root / "processed"))
@@ -83,7 +83,7 @@ def filled(tmp_path: Path, model: Path, photos: dict[str, bytes]) -> Partition:
     return result
 
 
-def _stamps(folder: Folder, rows: Sequence[ProcessedRow]) -> dict[str, int]:
+def _modification_times(folder: Folder, rows: Sequence[ProcessedRow]) -> dict[str, int]:
     return {
         row.key: Path(folder.address, str(row.path)).stat().st_mtime_ns
         for row in rows
@@ -91,18 +91,18 @@ def _stamps(folder: Folder, rows: Sequence[ProcessedRow]) -> dict[str, int]:
     }
 
 
-def test_every_raw_row_has_one_row_in_order_and_ok_ones_a_picture(filled: Partition) -> None:
-    filled.add("not-loaded", None, Outcome.HTTP_ERROR)
+def test_every_raw_row_has_one_row_in_order_and_successful_ones_an_image(filled: Partition) -> None:
+    filled.add("not-downloaded", None, Outcome.HTTP_ERROR)
     filled.add("broken", b"\xff\xd8\xff\xe0 no jpeg")
     filled.add("no-image", b"<html>not here</html>")
-    filled.add("gone", b"x")
-    (filled.raw / "images").remove("gone.jpg")
+    filled.add("missing", b"x")
+    (filled.raw / "images").remove("missing.jpg")
     rows = filled.run()
     assert [row.key for row in rows] == [raw.key for raw in filled.rows]
     assert filled.manifest() == rows
     outcomes = {row.key: row.outcome for row in rows}
-    assert outcomes["not-loaded"] == Outcome.NO_RAW
-    assert outcomes["gone"] == Outcome.RAW_MISSING
+    assert outcomes["not-downloaded"] == Outcome.NO_RAW
+    assert outcomes["missing"] == Outcome.RAW_MISSING
     assert outcomes["broken"] == Outcome.CORRUPT
     assert outcomes["no-image"] == Outcome.NOT_AN_IMAGE
     for row in rows[:-4]:
@@ -114,30 +114,33 @@ def test_every_raw_row_has_one_row_in_order_and_ok_ones_a_picture(filled: Partit
     assert (filled.folder / JOURNAL).sizes() == {}
 
 
-def test_a_second_run_makes_no_picture_again(filled: Partition) -> None:
+def test_a_second_run_processes_no_image_again(filled: Partition) -> None:
     first = filled.run()
-    stamps = _stamps(filled.folder, first)
+    times = _modification_times(filled.folder, first)
     assert filled.run() == first
-    assert _stamps(filled.folder, first) == stamps
+    assert _modification_times(filled.folder, first) == times
 
 
-def test_what_changed_is_made_again_and_nothing_else(
+def test_only_changed_and_missing_images_are_processed_again(
     filled: Partition, photos: dict[str, bytes]
 ) -> None:
     first = filled.run()
-    stamps = _stamps(filled.folder, first)
+    times = _modification_times(filled.folder, first)
     data = photos["cutout_c"]
     (filled.raw / "images").write("astronaut.jpg", data)
     sha256 = hashlib.sha256(data).hexdigest()
     filled.rows[0] = replace(filled.rows[0], sha256=sha256)
     (filled.folder / "images").remove("cutout_a.jpg")
     second = filled.run()
-    again = _stamps(filled.folder, second)
-    assert {key for key in again if again[key] != stamps[key]} == {"astronaut", "cutout_a"}
+    second_times = _modification_times(filled.folder, second)
+    assert {key for key in second_times if second_times[key] != times[key]} == {
+        "astronaut",
+        "cutout_a",
+    }
     assert second[0].raw_sha256 == sha256
 
 
-def test_other_settings_make_all_pictures_again_and_leave_none_of_the_old(
+def test_other_settings_replace_all_images(
     filled: Partition,
 ) -> None:
     filled.run()
@@ -145,20 +148,20 @@ def test_other_settings_make_all_pictures_again_and_leave_none_of_the_old(
     assert set((filled.folder / "images").sizes()) == {f"{row.key}.png" for row in rows}
 
 
-def _own(step: str) -> RetailerSettings:
+def _with_step(step: str) -> RetailerSettings:
     steps = [f"imgassets_tests.imaging.user_steps.{step}", "remove_face", "resize", "trim"]
     return RetailerSettings.model_validate({"process": {"steps": steps}})
 
 
 def _marked(value: int = MARK) -> bytes:
-    """A picture that the steps of `user_steps` stumble on."""
+    """An image that the steps of `user_steps` fail, crash or hang on."""
     pixels = np.full((200, 200, 3), (value, 20, 20), np.uint8)
     return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
 def test_a_run_that_was_interrupted_is_continued(filled: Partition) -> None:
     filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(6) for raw in filled.rows]
-    settings = _own("sleep_briefly")
+    settings = _with_step("sleep_briefly")
 
     def interrupt_after_the_third(folder: Folder) -> None:
         while len((folder / "images").sizes()) < 3:
@@ -175,8 +178,8 @@ def test_a_run_that_was_interrupted_is_continued(filled: Partition) -> None:
     assert 3 <= len(done) < len(filled.rows)
     rows = filled.run(settings)
     assert all(row.outcome == Outcome.OK for row in rows)
-    kept = next(int(line.split()[0]) for line in filled.lines if "are kept" in line)
-    # The pictures that were under way were written, but not told.
+    kept = next(int(line.split()[0]) for line in filled.lines if "images kept" in line)
+    # An image in each of the two workers may be written without its row being journaled.
     assert len(done) - 2 <= kept <= len(done)
 
 
@@ -187,7 +190,7 @@ def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -
         "import pickle, sys; from pathlib import Path\n"
         "from imgassets.imaging import partition; from imgassets.storage import Folder\n"
         "from imgassets.settings import RetailerSettings\n"
-        "partition._EVERY_S = 0.2\n"
+        "partition._FLUSH_INTERVAL_S = 0.2\n"
         "root = sys.argv[1]; rows, model = pickle.load(open(root + '/partition.pickle', 'rb'))\n"
         "partition.process_partition(rows, Folder(root + '/raw'), Folder(root + '/processed'),\n"
         "    RetailerSettings(), Path(model), processes=2, log=print)\n"
@@ -197,132 +200,136 @@ def test_a_run_that_was_killed_is_continued(filled: Partition, tmp_path: Path) -
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    # A part counts when it has its name: a file that is being written begins with a dot.
+    # The name of a file that is still being written begins with a dot.
     while all(name.startswith(".") for name in (filled.folder / JOURNAL).sizes()):
         assert run.poll() is None
         time.sleep(0.01)
     run.kill()
-    # Its imaging process has the same standard error, and ends without a word.
+    # Its worker has the same standard error, and ends without output.
     assert run.communicate(timeout=20)[1] == b""
     assert "manifest.parquet" not in filled.folder.sizes()
     rows = filled.run()
     assert all(row.outcome == Outcome.OK for row in rows)
-    assert any("are kept from an earlier run" in line for line in filled.lines)
+    assert any("images kept from an earlier run" in line for line in filled.lines)
     assert (filled.folder / JOURNAL).sizes() == {}
 
 
 @pytest.fixture
 def small(tmp_path: Path, model: Path, photos: dict[str, bytes]) -> Partition:
-    """A partition of two pictures."""
+    """A partition of two images."""
     result = Partition(tmp_path, model)
     for name in ("cutout_a", "cutout_c"):
         result.add(name, photos[name])
     return result
 
 
-def test_a_manifest_that_cannot_be_written_costs_no_work_and_no_picture(small: Partition) -> None:
+def test_a_failed_write_of_the_manifest_loses_no_work_and_no_image(small: Partition) -> None:
     first = small.run()
     png = RetailerSettings.model_validate({"encode": {"format": "png"}})
     with failing_writes(is_manifest):
         small.run(png)
-    # The manifest still names the pictures of before, and they are there.
+    # The manifest still lists the earlier images, and they still exist.
     assert small.manifest() == first
-    made = (small.folder / "images").sizes()
-    assert set(made) == {f"{row.key}.{kind}" for row in first for kind in ("jpg", "png")}
+    stored = (small.folder / "images").sizes()
+    assert set(stored) == {f"{row.key}.{kind}" for row in first for kind in ("jpg", "png")}
     small.lines.clear()
     rows = small.run(png)
-    assert small.lines == ["2 pictures are kept from an earlier run"]
+    assert small.lines == ["2 images kept from an earlier run"]
     assert set((small.folder / "images").sizes()) == {str(row.path)[7:] for row in rows}
     assert small.manifest() == rows
 
 
-def test_a_run_killed_while_it_removes_its_journal_loses_no_picture(
+def test_a_run_killed_while_it_removes_its_journal_loses_no_image(
     small: Partition, photos: dict[str, bytes]
 ) -> None:
     (small.raw / "images").remove("cutout_c.jpg")
     with failing_writes(is_manifest):
-        small.run()  # its journal says that the served file is missing
+        small.run()  # the journal says that the raw file is missing
     (small.raw / "images").write("cutout_c.jpg", photos["cutout_c"])
     with failing_removals(1, newest_first=True):
         small.run()
     rows = small.manifest()
     assert [row.outcome for row in rows] == [Outcome.OK] * 2
-    remove_raw(rows, small.rows, small.raw)
+    remove_raw_images(rows, small.rows, small.raw)
     assert small.run() == rows
     assert len((small.folder / "images").sizes()) == 2
 
 
-def test_one_failing_picture_stops_no_other_and_is_tried_again(filled: Partition) -> None:
+def test_a_failing_image_does_not_stop_others_and_is_retried_by_the_next_run(
+    filled: Partition,
+) -> None:
     filled.add("marked", _marked())
-    rows = filled.run(_own("fail_on_marked"))
+    rows = filled.run(_with_step("fail_on_marked"))
     assert rows[-1].outcome == Outcome.FAILED
     assert rows[-1].error == "ZeroDivisionError: a bug"
     assert any("Traceback" in line and "marked" in line for line in filled.lines)
     assert all(row.outcome == Outcome.OK for row in rows[:-1])
     filled.lines.clear()
-    filled.run(_own("fail_on_marked"))
-    assert filled.lines[0] == "8 pictures are kept from an earlier run"
+    filled.run(_with_step("fail_on_marked"))
+    assert filled.lines[0] == "8 images kept from an earlier run"
     assert filled.lines[-1].startswith("processed_images: 9 of 9 done, 1 failed; ")
 
 
-def test_pictures_that_crash_the_process_take_themselves_and_no_other(filled: Partition) -> None:
+def test_images_that_crash_the_process_do_not_affect_others(filled: Partition) -> None:
     filled.rows = [replace(raw, key=f"{n}-{raw.key}") for n in range(2) for raw in filled.rows]
     for number in (0, 5, 11):
         filled.add(f"poison-{number}", _marked())
         filled.rows.insert(number, filled.rows.pop())
-    rows = filled.run(_own("crash_on_marked"))
+    rows = filled.run(_with_step("crash_on_marked"))
     assert [row.key for row in rows] == [raw.key for raw in filled.rows]
     crashed = {row.key for row in rows if row.outcome == Outcome.CRASHED}
     assert crashed == {"poison-0", "poison-5", "poison-11"}
     assert all(row.outcome == Outcome.OK for row in rows if row.key not in crashed)
-    assert str(rows[0].error) == "the imaging process was killed by SIGSEGV on it"
+    assert str(rows[0].error) == "the imaging process was killed by SIGSEGV on this image"
     assert filled.manifest() == rows
 
 
-def test_a_crash_that_does_not_come_again_costs_no_picture(
+def test_a_crash_that_does_not_recur_loses_no_image(
     filled: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGASSETS_TEST_CRASHED", str(tmp_path / "crashed"))
     filled.add("marked", _marked())
     filled.rows.insert(2, filled.rows.pop())
-    rows = filled.run(_own("crash_once"))
+    rows = filled.run(_with_step("crash_once"))
     assert (tmp_path / "crashed").exists()
     assert all(row.outcome == Outcome.OK for row in rows)
     assert any("was killed by SIGABRT on marked" in line for line in filled.lines)
 
 
-def _limited(step: str, seconds: float) -> RetailerSettings:
+def _with_timeout(step: str, seconds: float) -> RetailerSettings:
     return RetailerSettings.model_validate(
-        merge_options(_own(step).model_dump(), {"process": {"timeout_s": seconds}})
+        merge_options(_with_step(step).model_dump(), {"process": {"timeout_s": seconds}})
     )
 
 
 @pytest.mark.slow
-def test_an_image_that_hangs_is_an_outcome_after_the_time_limit_and_stops_no_other(
+def test_an_image_that_hangs_times_out_and_does_not_stop_others(
     filled: Partition,
 ) -> None:
     filled.add("hangs", _marked())
     filled.rows.insert(0, filled.rows.pop())
-    rows = filled.run(_limited("hang_on_marked", 4))
+    rows = filled.run(_with_timeout("hang_on_marked", 4))
     assert [row.outcome for row in rows] == [Outcome.TIMEOUT] + [Outcome.OK] * (len(rows) - 1)
-    assert rows[0].error == ("the imaging process took longer than 4 s (process.timeout_s) on it")
+    assert rows[0].error == (
+        "the imaging process took longer than 4 s (process.timeout_s) on this image"
+    )
     assert rows[0].path is None
     assert filled.manifest() == rows
-    # It is tried again by the next run, and another limit makes no image anew.
+    # The next run retries it; another time limit does not process other images again.
     filled.lines.clear()
-    again = filled.run(_limited("hang_on_marked", 5))
-    assert filled.lines[0] == f"{len(rows) - 1} pictures are kept from an earlier run"
+    again = filled.run(_with_timeout("hang_on_marked", 5))
+    assert filled.lines[0] == f"{len(rows) - 1} images kept from an earlier run"
     assert again[0].outcome is Outcome.TIMEOUT
     assert again[1:] == rows[1:]
 
 
 @pytest.mark.slow
-def test_a_hang_that_does_not_come_again_costs_no_image(
+def test_a_hang_that_does_not_recur_loses_no_image(
     filled: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGASSETS_TEST_HUNG", str(tmp_path / "hung"))
     filled.add("marked", _marked())
-    rows = filled.run(_limited("hang_once", 4))
+    rows = filled.run(_with_timeout("hang_once", 4))
     assert (tmp_path / "hung").exists()
     assert all(row.outcome == Outcome.OK for row in rows)
     assert any(
@@ -330,15 +337,15 @@ def test_a_hang_that_does_not_come_again_costs_no_image(
     )
 
 
-def test_a_worker_that_cannot_start_is_told(
+def test_the_run_fails_if_no_worker_can_start(
     filled: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(WorkerError, match="ended with status 1 before it took up a picture"):
+    with pytest.raises(WorkerError, match="exited with status 1 before it started on an image"):
         filled.run()
 
 
-def test_a_worker_that_cannot_start_beside_others_stops_none(
+def test_a_worker_that_cannot_start_does_not_stop_the_others(
     filled: Partition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interpreters = iter(["/bin/false"])
@@ -352,40 +359,40 @@ def test_a_worker_that_cannot_start_beside_others_stops_none(
     rows = filled.run()
     assert all(row.outcome == Outcome.OK for row in rows)
     assert (
-        "an imaging process ended with status 1 before it took up a picture; 1 is left"
+        "an imaging process exited with status 1 before it started on an image; 1 left"
         in filled.lines
     )
 
 
-def test_a_step_that_cannot_be_imported_stops_before_any_picture(filled: Partition) -> None:
+def test_a_step_that_cannot_be_imported_stops_the_run_before_any_image(filled: Partition) -> None:
     with pytest.raises(StepError, match="not_there cannot be imported"):
-        filled.run(_own("not_there"))
+        filled.run(_with_step("not_there"))
 
 
-def test_served_files_are_removed_once_their_pictures_are_made(filled: Partition) -> None:
-    filled.add("broken", b"no picture")
+def test_raw_files_are_removed_once_their_images_are_processed(filled: Partition) -> None:
+    filled.add("broken", b"not an image")
     rows = filled.run()
-    assert remove_raw(rows, filled.rows, filled.raw) == 8
+    assert remove_raw_images(rows, filled.rows, filled.raw) == 8
     assert set((filled.raw / "images").sizes()) == {"broken.jpg"}
     assert filled.run() == rows
-    # With other settings nothing can be made again; the pictures stay as they are.
+    # With other settings nothing can be processed again; the images stay as they are.
     other = filled.run(RetailerSettings.model_validate({"encode": {"format": "png"}}))
     assert [row.path for row in other] == [row.path for row in rows]
     assert len((filled.folder / "images").sizes()) == 8
-    assert remove_raw(rows, filled.rows, filled.raw) == 0
+    assert remove_raw_images(rows, filled.rows, filled.raw) == 0
 
 
-def test_storage_that_cannot_be_written_stops_with_one_error(filled: Partition) -> None:
+def test_storage_that_cannot_be_written_stops_the_run_with_one_error(filled: Partition) -> None:
     Path(filled.folder.address).mkdir(parents=True)
     Path(filled.folder.address, "images").write_bytes(b"a file where the folder should be")
     with pytest.raises(StorageError, match=r"cannot list .*images: .*Not a directory"):
         filled.run()
 
 
-def test_storage_that_fails_on_the_way_keeps_what_was_done(filled: Partition) -> None:
+def test_finished_work_is_kept_if_storage_fails_during_the_run(filled: Partition) -> None:
     filled.run()
     Path(filled.folder.address, "images", "portrait_c.jpg").unlink()
-    # A folder in the place of the picture: it cannot be replaced by a file.
+    # A folder with the name of the image cannot be replaced by a file.
     Path(filled.folder.address, "images", "portrait_c.jpg", "in the way").mkdir(parents=True)
     before = filled.manifest()
     with pytest.raises(StorageError, match=r"cannot write .*finished work is kept"):
@@ -393,17 +400,17 @@ def test_storage_that_fails_on_the_way_keeps_what_was_done(filled: Partition) ->
     assert filled.manifest() == before
 
 
-def test_a_file_that_is_no_model_stops_before_any_picture(
+def test_a_file_that_is_not_a_model_stops_the_run_before_any_image(
     filled: Partition, tmp_path: Path
 ) -> None:
-    filled.model = tmp_path / "no.onnx"
-    filled.model.write_bytes(b"no model")
+    filled.model = tmp_path / "broken.onnx"
+    filled.model.write_bytes(b"not a model")
     with pytest.raises(ModelError, match="cannot be loaded"):
         filled.run()
     assert (filled.folder / "images").sizes() == {}
 
 
-def test_progress_ends_with_the_whole(filled: Partition) -> None:
+def test_the_last_progress_line_counts_all_images(filled: Partition) -> None:
     filled.run()
     assert filled.lines[-1].startswith("processed_images: 8 of 8 done, 0 failed; ")
 

@@ -200,7 +200,7 @@ def test_an_image_with_too_many_pixels_has_its_own_outcome(product: Pixels) -> N
 
 def test_the_error_of_an_unreadable_file_says_what_is_wrong() -> None:
     _, record = process_image(b"<html>", SETTINGS, FakeDetector())
-    assert record == ImageRecord(outcome=Outcome.NOT_AN_IMAGE, error="no known picture format")
+    assert record == ImageRecord(outcome=Outcome.NOT_AN_IMAGE, error="not a known image format")
     _, record = process_image(_png(_noise(40, 40))[:2000], SETTINGS, FakeDetector())
     assert record.outcome == Outcome.CORRUPT
     assert record.error is not None

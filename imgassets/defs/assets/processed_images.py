@@ -46,7 +46,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         """
         from imgassets.errors import ModelError, StepError, StorageError, WorkerError
         from imgassets.imaging.models import ensure_model
-        from imgassets.imaging.partition import process_partition, remove_raw
+        from imgassets.imaging.partition import process_partition, remove_raw_images
         from imgassets.manifests import (
             Outcome,
             ProcessedRow,
@@ -106,7 +106,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         }
         if not options.process.keep_raw:
             with as_dagster_failure(StorageError):
-                metadata["raw images removed"] = remove_raw(rows, raw_rows, raw_folder)
+                metadata["raw images removed"] = remove_raw_images(rows, raw_rows, raw_folder)
         version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
         return dg.MaterializeResult(metadata=metadata, data_version=version)
 
