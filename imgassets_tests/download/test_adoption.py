@@ -10,13 +10,13 @@ from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome
 from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.disks import failing_writes, is_table
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.failing_storage import failing_writes, is_table
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer
 
-JPEG = picture()
-OTHER = picture(seed=1)
-PNG = picture("PNG")
+JPEG = image_bytes()
+OTHER = image_bytes(seed=1)
+PNG = image_bytes("PNG")
 GONE = answer(b"gone", status=404)
 
 

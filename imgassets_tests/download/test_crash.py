@@ -13,18 +13,18 @@ import pytest
 from imgassets.download import journal
 from imgassets.manifests import Outcome, RawRow, from_table
 from imgassets.storage import Folder, read_table
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, slow
 
-JPEG = picture()
-OTHER = picture("PNG", seed=1)
+JPEG = image_bytes()
+OTHER = image_bytes("PNG", seed=1)
 PICTURES = 400
 
 
 def start(folder: Folder, urls: Sequence[str], client: str) -> subprocess.Popen[str]:
     listed = Path(folder.address).with_suffix(".txt")
     listed.write_text("\n".join(urls))
-    module = "imgassets_tests.download.one_run"
+    module = "imgassets_tests.download.run_partition"
     arguments = [folder.address, str(listed), client, "0.2"]
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True

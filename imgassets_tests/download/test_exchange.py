@@ -27,10 +27,10 @@ from imgassets.manifests import Outcome, RawRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition, url_row
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, redirect, running, slow
 
-JPEG = picture()
+JPEG = image_bytes()
 SHA256 = hashlib.sha256(JPEG).hexdigest()
 SHOP, CDN = "https://shop.example", "https://cdn.example"
 A = f"{SHOP}/a.jpg"
@@ -180,7 +180,7 @@ def test_a_picture_is_kept_for_each_row_of_its_url(talk: Start) -> None:
      ("TIFF", "tif"), ("AVIF", "avif")],
 )  # fmt: skip
 def test_a_file_is_named_by_its_format(talk: Start, format_: str, extension: str) -> None:
-    data = picture(format_)
+    data = image_bytes(format_)
     run = talk(response(200, data))
     row = run.row()
     assert (row.path, row.format) == (f"images/p-0.{extension}", format_.lower())

@@ -7,10 +7,10 @@ import pytest
 from imgassets.download import addresses
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, redirect
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome, RawRow
 from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.disks import failing_writes, is_manifest, is_table
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.failing_storage import failing_writes, is_manifest, is_table
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Answer, Handler, Server, answer, hang
 
-JPEG = picture()
-OTHER = picture(seed=1)
-PNG = picture("PNG")
+JPEG = image_bytes()
+OTHER = image_bytes(seed=1)
+PNG = image_bytes("PNG")
 
 
 def sha256(data: bytes) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from imgassets.download.inspection import ImageInfo, inspect
 from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome
-from imgassets_tests.download.pictures import picture, png_of
+from imgassets_tests.download.images import image_bytes, png_of
 
 MANY = 80_000_000
 
@@ -23,28 +23,28 @@ def outcome_of(data: bytes, max_pixels: int = MANY) -> Outcome:
 
 @pytest.mark.parametrize("format_", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"])
 def test_format_and_size_are_read_from_the_bytes(format_: str) -> None:
-    assert inspect(picture(format_.upper(), 61, 37), MANY) == ImageInfo(format_, 61, 37)
+    assert inspect(image_bytes(format_.upper(), 61, 37), MANY) == ImageInfo(format_, 61, 37)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_picture_that_is_cut_off_is_corrupt(format_: str, share: float) -> None:
-    data = picture(format_)
+    data = image_bytes(format_)
     assert outcome_of(data[: int(len(data) * share)]) is Outcome.CORRUPT
 
 
 def test_a_jpeg_without_its_last_two_bytes_is_corrupt() -> None:
-    assert outcome_of(picture()[:-2]) is Outcome.CORRUPT
+    assert outcome_of(image_bytes()[:-2]) is Outcome.CORRUPT
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
-    assert inspect(picture() + b"\0" * 100, MANY).format == "jpeg"
+    assert inspect(image_bytes() + b"\0" * 100, MANY).format == "jpeg"
 
 
 def test_the_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
-    thumbnail = picture(width=20, height=20)
+    thumbnail = image_bytes(width=20, height=20)
     exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
-    whole = picture()
+    whole = image_bytes()
     with_thumbnail = whole[:2] + exif + whole[2:]
     assert inspect(with_thumbnail, MANY) == ImageInfo("jpeg", 60, 90)
     assert outcome_of(with_thumbnail[:-10]) is Outcome.CORRUPT
@@ -52,14 +52,14 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
 
 def test_a_progressive_jpeg_cut_off_between_two_scans_is_corrupt() -> None:
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(picture())).save(buffer, format="JPEG", progressive=True)
+    Image.open(io.BytesIO(image_bytes())).save(buffer, format="JPEG", progressive=True)
     data = buffer.getvalue()
     assert inspect(data, MANY) == ImageInfo("jpeg", 60, 90)
     assert outcome_of(data[: data.rindex(b"\xff\xda")]) is Outcome.CORRUPT
 
 
 def test_a_changed_byte_in_a_png_is_corrupt() -> None:
-    data = bytearray(picture("PNG"))
+    data = bytearray(image_bytes("PNG"))
     data[len(data) // 2] ^= 1
     assert outcome_of(bytes(data)) is Outcome.CORRUPT
 
@@ -72,7 +72,7 @@ def test_a_png_of_forty_thousand_pixels_a_side_has_too_many() -> None:
 
 @pytest.mark.parametrize("format_", ["BMP", "TIFF", "AVIF"])
 def test_rare_formats_have_their_pixels_counted_too(format_: str) -> None:
-    assert outcome_of(picture(format_), max_pixels=5399) is Outcome.TOO_MANY_PIXELS
+    assert outcome_of(image_bytes(format_), max_pixels=5399) is Outcome.TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def error_of(data: bytes) -> str:
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_a_picture_may_have_as_many_pixels_as_allowed(format_: str) -> None:
-    data = picture(format_)
+    data = image_bytes(format_)
     assert inspect(data, 60 * 90).width == 60
     with pytest.raises(UnreadableImageError, match="60 x 90 pixels; allowed: 5399") as caught:
         inspect(data, 60 * 90 - 1)

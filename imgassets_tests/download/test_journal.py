@@ -11,7 +11,7 @@ from imgassets.download.exchange import raw_row
 from imgassets.manifests import Outcome, RawRow
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import url_row
-from imgassets_tests.download.disks import failing_removals
+from imgassets_tests.download.failing_storage import failing_removals
 
 
 class Clock:

@@ -13,10 +13,10 @@ import pytest
 
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, drip, hang
 
-JPEG = picture()
+JPEG = image_bytes()
 LONG = {"connect_timeout_s": 60, "read_timeout_s": 60, "total_timeout_s": 60, "retries": 0}
 
 

@@ -28,12 +28,12 @@ from imgassets.errors import SettingsError, StorageError
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
 from imgassets.storage import Folder, mark_removed, read_table
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, hang, slow
 
-JPEG = picture()
-PNG = picture("PNG")
+JPEG = image_bytes()
+PNG = image_bytes("PNG")
 
 
 def test_every_url_ends_as_one_row_in_order(partition: Partition, server: Server) -> None:

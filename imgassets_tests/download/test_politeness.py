@@ -6,10 +6,10 @@ import pytest
 
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Answer, Handler, Server, answer, hang, in_turn, redirect
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 def busy(retry_after: str, status: int = 429) -> Answer:

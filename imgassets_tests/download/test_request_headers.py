@@ -7,10 +7,10 @@ from imgassets.errors import SettingsError
 from imgassets.manifests import Outcome
 from imgassets.settings import DownloadSettings
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, redirect
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 def test_requests_carry_the_retailers_headers_and_credentials(

@@ -9,7 +9,7 @@ import pytest
 
 from imgassets.manifests import Outcome, RawRow
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture, png_of
+from imgassets_tests.download.images import image_bytes, png_of
 from imgassets_tests.download.server import (
     Answer,
     Handler,
@@ -28,7 +28,7 @@ from imgassets_tests.download.server import (
     until_close,
 )
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 def one(partition: Partition, server: Server, found: Answer | bytes) -> RawRow:
@@ -228,7 +228,7 @@ def test_html_called_jpeg_is_no_image(partition: Partition, server: Server) -> N
 
 
 def test_a_png_named_jpg_is_saved_as_png(partition: Partition, server: Server) -> None:
-    png = picture("PNG")
+    png = image_bytes("PNG")
     row = one(partition, server, answer(png, headers={"Content-Type": "image/jpeg"}))
     assert (row.outcome, row.format, row.path) == (Outcome.OK, "png", "images/p-0.png")
     assert partition.files == {"p-0.png": png}

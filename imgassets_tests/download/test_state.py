@@ -17,10 +17,10 @@ from imgassets.download.state import known, last_rows, read_state, rows_of
 from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
 from imgassets.storage import IMAGES, Folder, mark_removed, write_table
 from imgassets_tests.download.conftest import url_row, url_rows
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 
-JPEG = picture()
-OTHER = picture(seed=1)
+JPEG = image_bytes()
+OTHER = image_bytes(seed=1)
 URL = "http://shop/a.jpg"
 Record = Callable[..., None]
 """Notes rows in a folder: in its manifest, or in its journal."""

@@ -13,10 +13,10 @@ from cryptography.x509.oid import NameOID
 
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, drip
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 @pytest.fixture

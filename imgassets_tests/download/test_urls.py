@@ -14,10 +14,10 @@ from imgassets.errors import InvalidUrlError
 from imgassets.manifests import Outcome
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, running
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 @pytest.mark.parametrize(
