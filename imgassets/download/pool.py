@@ -127,7 +127,7 @@ class Pool:
             message = f"a bug: {type(error).__name__}: {error}"
             step = Step(failed_rows(task, Outcome.FAILED, message))
         if step.rows is None:
-            self._schedule.again(task, origin(step.url), step.url, step.wait_s, step.signs)
+            self._schedule.again(task, origin(step.url), step.url, step.wait_s, step.feedback)
         else:
             self._results.put(step.rows)
-            self._schedule.finish(task, step.signs)
+            self._schedule.finish(task, step.feedback)

@@ -16,7 +16,7 @@ import pycurl  # type: ignore[import-untyped]
 import pytest
 
 from imgassets.download import inspection, journal
-from imgassets.download.curl_loop import Loop, Transfer
+from imgassets.download.curl_loop import CurlLoop, CurlTransfer
 from imgassets.download.partition import (
     Shard,
     collect,
@@ -236,7 +236,7 @@ def test_a_url_whose_turn_never_came_is_said_to_be_not_fetched(partition: Partit
 def test_what_no_url_is_is_told_without_a_request(partition: Partition, server: Server) -> None:
     rows = partition.run("ftp://shop/a.jpg", server.add("/1.jpg", JPEG))
     assert rows[0].outcome is Outcome.INVALID_URL
-    assert rows[0].error == "the address does not start with http:// or https://"
+    assert rows[0].error == "the URL does not start with http:// or https://"
     assert (rows[0].attempts, rows[0].elapsed_ms, rows[0].path) == (0, None, None)
     assert rows[1].outcome is Outcome.OK
     (report,) = partition.reports
@@ -458,28 +458,28 @@ def test_a_log_that_fails_ends_the_run_and_keeps_what_was_done(
 def test_a_bug_in_the_loop_of_libcurl_hangs_nothing_and_is_told_in_every_row(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end, wake = Loop._end, Transfer.end
+    end, wake = CurlLoop._finish_done, CurlTransfer.finish
     multi: list[pycurl.CurlMulti] = []
-    still_added: list[Transfer] = []
+    still_added: list[CurlTransfer] = []
 
-    def buggy(loop: Loop) -> None:
+    def buggy(loop: CurlLoop) -> None:
         multi[:] = [loop._multi]
         if server.hits["/2.jpg"]:
             raise KeyError("oops")
         end(loop)
 
-    def watched(transfer: Transfer, *how: Any) -> None:
+    def watched(transfer: CurlTransfer, *how: Any) -> None:
         with contextlib.suppress(pycurl.error):
             multi[0].remove_handle(transfer.curl)
             still_added.append(transfer)
         wake(transfer, *how)
 
-    monkeypatch.setattr(Loop, "_end", buggy)
-    monkeypatch.setattr(Transfer, "end", watched)
+    monkeypatch.setattr(CurlLoop, "_finish_done", buggy)
+    monkeypatch.setattr(CurlTransfer, "finish", watched)
     partition = Partition(Folder(str(tmp_path))).with_settings(client="curl", threads=1)
     rows = partition.run(*[server.add(f"/{n}.jpg", JPEG) for n in range(4)])
     assert [str(row.outcome) for row in rows] == ["ok", "ok", "failed", "failed"]
-    assert "the loop of libcurl broke: KeyError: 'oops'" in str(rows[-1].error)
+    assert "the event loop of libcurl failed: KeyError: 'oops'" in str(rows[-1].error)
     assert not still_added, "the thread that wakes cannot set its handle up while it is removed"
 
 
