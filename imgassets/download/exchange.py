@@ -99,8 +99,8 @@ class Exchange:
             StorageError: the picture cannot be written.
             FetchAbortedError: the client was told to stop.
         """
-        if task.given_up is not None:
-            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.given_up))
+        if task.host_down is not None:
+            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.host_down))
         if task.started is None:
             task.started = time.monotonic()
         if not task.hops:
@@ -119,7 +119,7 @@ class Exchange:
     def _answered(self, task: Task, response: Response, signs: HostFeedback) -> Step:
         if response.status in _REDIRECTS and "location" in response.headers:
             return self._redirected(task, response, signs)
-        if response.status == 304 and task.before:
+        if response.status == 304 and task.previous_rows:
             return Step(_unchanged(task, response), signs=signs)
         if 200 <= response.status < 300:
             return Step(self._judged(task, response), signs=signs)
@@ -168,7 +168,7 @@ class Exchange:
             found = _unanswered(error)
             message = f"robots.txt cannot be read: {error}"
             raise _RefusedError(
-                replace(found, error=message, signs=replace(found.signs, opened=False))
+                replace(found, error=message, signs=replace(found.signs, robots_known=False))
             ) from error
         except InvalidUrlError:
             return robots.rules(b"", "")
@@ -176,7 +176,7 @@ class Exchange:
             found = self._http_error(response)
             message = f"robots.txt cannot be read: {found.error}"
             raise _RefusedError(
-                replace(found, error=message, signs=replace(found.signs, opened=False))
+                replace(found, error=message, signs=replace(found.signs, robots_known=False))
             )
         return robots.rules(response.body, self._settings.user_agent)
 
@@ -189,7 +189,7 @@ class Exchange:
             return Step(rows, signs=signs)
         task.hops = 0
         task.last_failure = rows
-        wait = max(self._backoff(task.attempts), signs.rest_s)
+        wait = max(self._backoff(task.attempts), signs.cooldown_s)
         return Step(None, task.first_url, wait, signs)
 
     def _redirected(self, task: Task, response: Response, signs: HostFeedback) -> Step:
@@ -243,7 +243,7 @@ class Exchange:
             height=picture.height,
             extension=extension,
         )
-        if task.before and task.before[0].sha256 == sha256:
+        if task.previous_rows and task.previous_rows[0].sha256 == sha256:
             return rows
         for row in rows:
             self._images.write(f"{row.key}.{extension}", body)
@@ -263,7 +263,7 @@ class Exchange:
             rest = min(_seconds(asked), self._settings.retry_after_max_s)
         # A host that says when to come back is not in unknown trouble.
         tired = response.status in _OVERLOADED_STATUSES and not rest
-        signs = HostFeedback(failure=message if tired else None, rest_s=rest)
+        signs = HostFeedback(failure=message if tired else None, cooldown_s=rest)
         return _Verdict(Outcome.HTTP_ERROR, message, response, retryable, signs)
 
 
@@ -286,9 +286,9 @@ def _unanswered(error: FetchError) -> _Verdict:
 
 def _conditions(task: Task) -> Mapping[str, str]:
     """What makes a request one for a change only (RFC 9110, 13.1)."""
-    if not task.before:
+    if not task.previous_rows:
         return _NONE
-    known = task.before[0]
+    known = task.previous_rows[0]
     asked = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
     # A server's value goes back into a header: nothing but plain text does.
     return {
@@ -301,13 +301,13 @@ def _conditions(task: Task) -> Mapping[str, str]:
 def _unchanged(task: Task, response: Response) -> list[RawRow]:
     now = dt.datetime.now(dt.UTC)
     found = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
-    return [replace(row, error=None, **found) for row in task.before]  # type: ignore[arg-type]
+    return [replace(row, error=None, **found) for row in task.previous_rows]  # type: ignore[arg-type]
 
 
 def _kept(task: Task, verdict: _Verdict) -> list[RawRow]:
     """A refresh that fails takes no picture away."""
     error = f"could not be refreshed ({verdict.outcome}): {verdict.error}"
-    return [replace(row, error=error) for row in task.before]
+    return [replace(row, error=error) for row in task.previous_rows]
 
 
 def _seconds(retry_after: str) -> float:
@@ -327,7 +327,7 @@ def _seconds(retry_after: str) -> float:
 def _rows(
     task: Task, verdict: _Verdict, extension: str | None = None, **picture: object
 ) -> list[RawRow]:
-    if task.before and verdict.outcome is not Outcome.OK:
+    if task.previous_rows and verdict.outcome is not Outcome.OK:
         return _kept(task, verdict)
     now = dt.datetime.now(dt.UTC)
     headers = verdict.response.headers if verdict.response else {}

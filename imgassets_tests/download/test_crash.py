@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from imgassets.download import journal
 from imgassets.manifests import Outcome, RawRow, from_table
 from imgassets.storage import Folder, read_table
+from imgassets_tests.download.conftest import journal_rows
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, slow
 
@@ -60,7 +60,7 @@ def test_a_partition_that_is_killed_again_and_again_loses_nothing(
                 number = name.removeprefix("p-").partition(".")[0]
                 assert images.read(name) == served[f"/{number}.jpg"]
         # What the journal names is there, and is never asked for again.
-        for row in journal.rows(folder).values():
+        for row in journal_rows(folder).values():
             assert hashlib.sha256(folder.read(str(row.path))).hexdigest() == row.sha256
             path = "/" + row.url.rpartition("/")[2]
             assert kept.setdefault(path, server.hits[path]) == server.hits[path]

@@ -212,7 +212,7 @@ def test_an_abort_is_passed_on(talk: Start) -> None:
         (response(200), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(204), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(200, b"<html>"), {}, Outcome.NOT_AN_IMAGE, "an HTML page"),
-        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is cut off"),
+        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is truncated"),
         (found(), {"max_pixels": 5399}, Outcome.TOO_MANY_PIXELS,
          "60 x 90 pixels; allowed: 5399"),
         (found(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
@@ -297,7 +297,7 @@ def test_these_and_no_other_statuses_are_tried_again(
             rest_s = 5.0 if retry_after else 0
         else:
             assert (only(step).outcome, only(step).http_status) == (Outcome.HTTP_ERROR, status)
-        assert step.signs.rest_s == step.wait_s == rest_s
+        assert step.signs.cooldown_s == step.wait_s == rest_s
     assert again == {408, 425, 429, *range(500, 600)}
 
 
@@ -306,7 +306,7 @@ def test_these_and_no_other_statuses_say_that_the_host_is_in_trouble(talk: Start
     trouble = {}
     for status in range(200, 1000):
         signs = run.step(a_task()).signs
-        assert signs.opened
+        assert signs.robots_known
         if signs.failure is not None:
             trouble[status] = signs.failure
     assert trouble == {
@@ -316,7 +316,7 @@ def test_these_and_no_other_statuses_say_that_the_host_is_in_trouble(talk: Start
 
 def test_a_host_that_says_when_to_come_back_is_not_in_trouble(talk: Start) -> None:
     run = talk(response(503, retry_after="5"), response(503, retry_after="0"))
-    assert run.step(a_task()).signs == HostFeedback(rest_s=5)
+    assert run.step(a_task()).signs == HostFeedback(cooldown_s=5)
     failure = "the server answered with status 503"
     assert run.step(a_task()).signs == HostFeedback(failure=failure)
 
@@ -488,7 +488,7 @@ def test_a_retry_waits_as_long_as_the_server_asks_or_longer(
     run = talk(response(503, retry_after="7"), response(503, retry_after="7"), found(), backoff_s=4)
     first, second, _ = run.steps()
     assert (first.wait_s, second.wait_s) == (7, 8)
-    assert first.signs == second.signs == HostFeedback(rest_s=7)
+    assert first.signs == second.signs == HostFeedback(cooldown_s=7)
 
 
 @pytest.fixture
@@ -512,14 +512,14 @@ def test_a_retry_after_may_be_a_date(talk: Start, zone: str) -> None:
     step = talk(response(429, retry_after=http_date(1000, zone)), retry_after_max_s=5000).step(
         a_task()
     )
-    assert 900 < step.signs.rest_s <= 1000
-    assert step.wait_s == step.signs.rest_s
+    assert 900 < step.signs.cooldown_s <= 1000
+    assert step.wait_s == step.signs.cooldown_s
 
 
 def test_a_date_may_be_that_of_another_zone(talk: Start) -> None:
     date = http_date(3600 + 1000, "+0100")
     step = talk(response(429, retry_after=date), retry_after_max_s=5000).step(a_task())
-    assert 900 < step.signs.rest_s <= 1000
+    assert 900 < step.signs.cooldown_s <= 1000
 
 
 @pytest.mark.parametrize(
@@ -545,7 +545,7 @@ def test_a_retry_after_counts_up_to_a_limit_where_it_makes_sense(
     talk: Start, value: str, rest_s: float
 ) -> None:
     step = talk(response(429, retry_after=value), retry_after_max_s=60).step(a_task())
-    assert (step.signs.rest_s, step.wait_s) == (rest_s, rest_s)
+    assert (step.signs.cooldown_s, step.wait_s) == (rest_s, rest_s)
     assert (step.signs.failure is None) == (rest_s > 0)
 
 
@@ -555,7 +555,7 @@ def test_a_retry_after_counts_up_to_a_limit_where_it_makes_sense(
 def test_a_host_that_was_given_up_is_not_asked(talk: Start) -> None:
     run = talk()
     task = a_task(keys=("p-0", "p-1"))
-    task.given_up = "the host kept failing"
+    task.host_down = "the host kept failing"
     step = run.step(task)
     assert step.rows is not None
     assert [row.key for row in step.rows] == ["p-0", "p-1"]
@@ -573,7 +573,7 @@ def test_a_task_that_had_failed_before_keeps_the_reason_of_its_last_attempt(talk
     task = a_task()
     for _ in range(3):
         run.step(task)
-    task.given_up = "the host kept failing"
+    task.host_down = "the host kept failing"
     row = run.row(task)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 503, 2)
     assert row.error == "the server answered with status 503"
@@ -600,7 +600,7 @@ def a_refresh(
     keys: tuple[str, ...] = ("p-0", "p-1"),
 ) -> Task:
     task = a_task(keys=keys)
-    task.before = tuple(
+    task.previous_rows = tuple(
         raw_row(
             row,
             Outcome.OK,
@@ -660,7 +660,7 @@ def test_a_picture_that_did_not_change_keeps_its_row(talk: Start) -> None:
     run = talk(response(500), response(304, etag='"other"'))
     rows = run.steps(task)[-1].rows
     assert rows is not None
-    for row, before in zip(rows, task.before, strict=True):
+    for row, before in zip(rows, task.previous_rows, strict=True):
         assert (row.http_status, row.attempts, row.error) == (304, 2, None)
         assert row.fetched_at is not None
         assert row.fetched_at >= started
@@ -713,15 +713,15 @@ def test_a_refresh_that_fails_keeps_the_picture_and_says_why(
 ) -> None:
     task = a_refresh()
     run = talk(answer)
-    assert run.step(task).rows == [replace(row, error=error) for row in task.before]
+    assert run.step(task).rows == [replace(row, error=error) for row in task.previous_rows]
     assert run.files == {}
 
 
 def test_a_refresh_at_a_host_that_was_given_up_keeps_the_picture(talk: Start) -> None:
     task = a_refresh()
-    task.given_up = "it kept failing"
+    task.host_down = "it kept failing"
     error = "could not be refreshed (host_down): it kept failing"
-    assert talk().step(task).rows == [replace(row, error=error) for row in task.before]
+    assert talk().step(task).rows == [replace(row, error=error) for row in task.previous_rows]
 
 
 # robots.txt.
@@ -738,7 +738,7 @@ def test_robots_txt_is_read_once_for_each_host(talk: Start) -> None:
     assert run.asked == [f"{SHOP}/robots.txt", *urls[:2], f"{CDN}/robots.txt", *urls[2:]]
     # What they ask for is passed on with every answer.
     assert [step.signs.interval_s for step in steps] == [0, 0, 3, 3]
-    assert all(step.signs.opened for step in steps)
+    assert all(step.signs.robots_known for step in steps)
 
 
 @pytest.mark.parametrize(
@@ -761,7 +761,7 @@ def test_robots_txt_is_read_once_for_each_host(talk: Start) -> None:
 def test_a_crawl_delay_is_passed_on_whatever_the_answer(
     talk: Start, task: Callable[[], Task], answer: Answer, failure: str | None, rest_s: float
 ) -> None:
-    signs = HostFeedback(interval_s=3, failure=failure, rest_s=rest_s)
+    signs = HostFeedback(interval_s=3, failure=failure, cooldown_s=rest_s)
     assert talk(DELAY, answer, robots=True).step(task()).signs == signs
     assert talk(DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).signs == signs
 
@@ -819,7 +819,7 @@ def test_no_robots_txt_allows_all_and_is_remembered(talk: Start, answer: Respons
         (response(503), Outcome.HTTP_ERROR, "the server answered with status 503",
          HostFeedback(failure="the server answered with status 503")),
         (response(429, retry_after="9"), Outcome.HTTP_ERROR, "the server answered with status 429",
-         HostFeedback(rest_s=9)),
+         HostFeedback(cooldown_s=9)),
         (FetchError(Outcome.TIMEOUT, "late", retryable=True), Outcome.TIMEOUT, "late",
          HostFeedback(failure="late")),
     ],
@@ -829,10 +829,10 @@ def test_a_robots_txt_that_cannot_be_read_allows_nothing_yet(
 ) -> None:
     run = talk(answer, answer, robots=True, retries=1)
     first, second = run.steps()
-    assert (first.url, first.signs) == (A, replace(signs, opened=False))
-    assert first.wait_s == signs.rest_s
+    assert (first.url, first.signs) == (A, replace(signs, robots_known=False))
+    assert first.wait_s == signs.cooldown_s
     row = only(second)
-    assert second.signs == replace(signs, opened=False)
+    assert second.signs == replace(signs, robots_known=False)
     assert (row.outcome, row.attempts) == (outcome, 2)
     assert row.error == f"robots.txt cannot be read: {error}"
     assert row.http_status == (answer.status if isinstance(answer, Response) else None)
@@ -842,7 +842,7 @@ def test_a_robots_txt_that_cannot_be_read_allows_nothing_yet(
 def test_a_robots_txt_that_can_be_read_later_opens_the_host(talk: Start) -> None:
     run = talk(response(500), DELAY, found(), robots=True)
     first, second = run.steps()
-    assert not first.signs.opened
+    assert not first.signs.robots_known
     assert second.signs == HostFeedback(interval_s=3)
     assert only(second).attempts == 2
 
@@ -853,7 +853,7 @@ def test_a_host_whose_robots_txt_cannot_be_fetched_at_all_is_not_asked(talk: Sta
     row = only(step)
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
     assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
-    assert step.signs == HostFeedback(opened=False)
+    assert step.signs == HostFeedback(robots_known=False)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -872,7 +872,7 @@ def test_robots_txt_is_followed_through_redirects(talk: Start, status: int) -> N
 def test_a_redirect_of_robots_txt_to_a_server_in_trouble_allows_nothing_yet(talk: Start) -> None:
     step = talk(moved("/r.txt"), response(503), robots=True).step(a_task())
     assert step.rows is None
-    assert not step.signs.opened
+    assert not step.signs.robots_known
 
 
 def test_robots_txt_is_followed_through_five_redirects_and_no_more(talk: Start) -> None:

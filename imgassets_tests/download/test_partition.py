@@ -27,7 +27,7 @@ from imgassets.download.partition import (
 from imgassets.errors import SettingsError, StorageError
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
 from imgassets.storage import Folder, mark_removed, read_table
-from imgassets_tests.download.conftest import Partition, url_row, url_rows
+from imgassets_tests.download.conftest import Partition, journal_rows, url_row, url_rows
 from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, hang, slow
@@ -271,7 +271,7 @@ def test_a_journal_of_many_parts_is_made_one(partition: Partition, server: Serve
     for _ in range(100):
         writer.add([row])
         writer.flush()
-    assert len(journal.parts(partition.folder)) < 65
+    assert len(journal.part_names(partition.folder)) < 65
     assert journal.read(partition.folder).num_rows == 100
 
 
@@ -280,7 +280,7 @@ def test_of_two_rows_of_a_key_the_later_holds(partition: Partition, server: Serv
     partition.download(rows)
     server.add("/0.jpg", JPEG)
     partition.download(rows)
-    assert len(journal.parts(partition.folder)) == 2
+    assert len(journal.part_names(partition.folder)) == 2
     (row,) = collect(rows, partition.folder)
     assert row.outcome is Outcome.OK
 
@@ -370,8 +370,8 @@ def test_rows_are_kept_on_disk_while_the_run_goes_on(
     kept: list[dict[str, RawRow]] = []
 
     def look(handler: Handler) -> None:
-        wait_for(lambda: journal.parts(partition.folder))
-        kept.append(journal.rows(partition.folder))
+        wait_for(lambda: journal.part_names(partition.folder))
+        kept.append(journal_rows(partition.folder))
         handler.reply(JPEG)
 
     partition.with_settings(threads=1, read_timeout_s=30, total_timeout_s=30)
@@ -407,7 +407,7 @@ def test_a_disk_that_fills_up_keeps_what_was_done(
     with pytest.raises(StorageError, match="no space left"):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
-    kept = {row.url for row in journal.rows(partition.folder).values()}
+    kept = {row.url for row in journal_rows(partition.folder).values()}
     assert len(kept) == 10
     server.hits.clear()
     assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}

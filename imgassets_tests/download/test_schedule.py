@@ -18,9 +18,11 @@ from imgassets.download.urls import origin
 from imgassets_tests.download.conftest import url_row
 
 A, B = "http://a.example", "http://b.example"
-TWO_AT_ONCE = HostLimits(at_once=2, interval_s=0, failures=0, rest_s=8, gated=False)
-GATED = replace(TWO_AT_ONCE, gated=True)
-BREAKER = replace(TWO_AT_ONCE, at_once=4, failures=3)
+TWO_AT_ONCE = HostLimits(
+    max_concurrent=2, interval_s=0, max_failures=0, cooldown_s=8, wait_for_robots=False
+)
+GATED = replace(TWO_AT_ONCE, wait_for_robots=True)
+BREAKER = replace(TWO_AT_ONCE, max_concurrent=4, max_failures=3)
 OK = HostFeedback()
 DOWN = HostFeedback(failure="status 503")
 PATIENCE_S = 20
@@ -91,17 +93,17 @@ class Run:
             return True
         return False
 
-    def finish(self, *tasks: Task, signs: HostFeedback | None = OK) -> None:
+    def finish(self, *tasks: Task, feedback: HostFeedback | None = OK) -> None:
         for task in tasks:
-            self.schedule.finish(task, signs)
+            self.schedule.finish(task, feedback)
 
-    def one_by_one(self, signs: HostFeedback, count: int) -> list[float]:
+    def one_by_one(self, feedback: HostFeedback, count: int) -> list[float]:
         """Take and finish tasks; the seconds since the start at which each was taken."""
         times = []
         for _ in range(count):
             task = self.take()
             times.append(self.seconds)
-            self.finish(task, signs=signs)
+            self.finish(task, feedback=feedback)
         return times
 
 
@@ -147,23 +149,23 @@ def test_nothing_is_handed_out_after_a_stop(start: Start) -> None:
 
 
 def test_hosts_take_turns(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=9), *tasks(A, 4), *tasks(B, 2))
+    run = start(replace(TWO_AT_ONCE, max_concurrent=9), *tasks(A, 4), *tasks(B, 2))
     assert [url for _, url in run.taken(6)] == [
         f"{A}/0", f"{B}/0", f"{A}/1", f"{B}/1", f"{A}/2", f"{A}/3",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("signs", [OK, DOWN, None])
+@pytest.mark.parametrize("feedback", [OK, DOWN, None])
 def test_a_host_has_no_more_requests_at_once_than_allowed(
-    start: Start, signs: HostFeedback | None
+    start: Start, feedback: HostFeedback | None
 ) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 5))
     first, second = run.take(), run.take()
     assert run.stuck
-    run.finish(first, signs=signs)
+    run.finish(first, feedback=feedback)
     run.take()
     assert run.stuck
-    run.finish(second, signs=signs)
+    run.finish(second, feedback=feedback)
     run.take()
     assert run.stuck
 
@@ -178,14 +180,14 @@ def test_an_unknown_host_is_asked_one_url_at_a_time_until_its_robots_txt_is_know
     start: Start,
 ) -> None:
     run = start(GATED, *tasks(A, 6))
-    for signs in (
+    for feedback in (
         None,
-        HostFeedback(opened=False),
-        HostFeedback(opened=False, failure="status 503"),
+        HostFeedback(robots_known=False),
+        HostFeedback(robots_known=False, failure="status 503"),
     ):
         first = run.take()
         assert run.stuck
-        run.finish(first, signs=signs)
+        run.finish(first, feedback=feedback)
     run.finish(run.take())
     run.taken(2)
     assert run.stuck
@@ -201,21 +203,21 @@ def test_a_known_host_does_not_open_another(start: Start) -> None:
 def test_a_host_that_is_known_stays_known(start: Start) -> None:
     run = start(GATED, *tasks(A, 4))
     run.finish(run.take())
-    run.finish(run.take(), signs=HostFeedback(opened=False))
+    run.finish(run.take(), feedback=HostFeedback(robots_known=False))
     # Both at once, without one of them being finished first.
     assert [url for _, url in run.taken(2)] == [f"{A}/2", f"{A}/3"]
 
 
 def test_a_redirect_opens_the_host_that_sent_it(start: Start) -> None:
     run = start(GATED, *tasks(A, 3))
-    run.schedule.again(run.take(), B, f"{B}/0", 0, OK)
+    run.schedule.reschedule(run.take(), B, f"{B}/0", 0, OK)
     assert [url for _, url in run.taken(3)] == [f"{A}/1", f"{B}/0", f"{A}/2"]
 
 
 def test_the_host_of_a_redirect_is_asked_one_url_at_a_time_too(start: Start) -> None:
     run = start(GATED, *tasks(A, 2))
     for n in range(2):
-        run.schedule.again(run.take(), B, f"{B}/{n}", 0, OK)
+        run.schedule.reschedule(run.take(), B, f"{B}/{n}", 0, OK)
     first = run.take()
     assert (first.host, first.url) == (B, f"{B}/0")
     assert run.stuck
@@ -224,16 +226,16 @@ def test_the_host_of_a_redirect_is_asked_one_url_at_a_time_too(start: Start) -> 
 
 
 def test_a_host_without_a_gate_is_asked_at_once_from_the_start(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=7), *tasks(A, 8))
+    run = start(replace(TWO_AT_ONCE, max_concurrent=7), *tasks(A, 8))
     assert run.times(7) == [0] * 7
     assert run.stuck
 
 
 def test_a_redirect_frees_the_place_at_its_host_and_takes_one_at_the_next(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2), *tasks(B, 2))
+    run = start(replace(TWO_AT_ONCE, max_concurrent=1), *tasks(A, 2), *tasks(B, 2))
     first = run.take()
     run.take()
-    run.schedule.again(first, B, f"{B}/new", 0, OK)
+    run.schedule.reschedule(first, B, f"{B}/new", 0, OK)
     assert first.first_url == f"{A}/0"
     assert run.take().url == f"{A}/1"
     assert run.stuck
@@ -241,7 +243,7 @@ def test_a_redirect_frees_the_place_at_its_host_and_takes_one_at_the_next(start:
 
 def test_another_attempt_waits_while_other_tasks_go_on(start: Start) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 3))
-    run.schedule.again(run.take(), A, f"{A}/again", 4, OK)
+    run.schedule.reschedule(run.take(), A, f"{A}/again", 4, OK)
     second = run.take()
     assert run.seconds == 0
     run.sleep(1)
@@ -250,28 +252,28 @@ def test_another_attempt_waits_while_other_tasks_go_on(start: Start) -> None:
 
 
 def test_attempts_come_in_the_order_of_their_times(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=4), *tasks(A, 4))
+    run = start(replace(TWO_AT_ONCE, max_concurrent=4), *tasks(A, 4))
     for wait in (3, 1, 2, 1):
         task = run.take()
-        run.schedule.again(task, A, task.url, wait, OK)
+        run.schedule.reschedule(task, A, task.url, wait, OK)
     assert run.taken(4) == [(1, f"{A}/1"), (1, f"{A}/3"), (2, f"{A}/2"), (3, f"{A}/0")]
 
 
 def test_an_attempt_that_is_due_at_a_busy_host_does_not_hold_up_one_at_another(
     start: Start,
 ) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2), *tasks(B, 1))
+    run = start(replace(TWO_AT_ONCE, max_concurrent=1), *tasks(A, 2), *tasks(B, 1))
     for wait in (1, 2):
         task = run.take()
-        run.schedule.again(task, task.host, f"{task.host}/again", wait, OK)
+        run.schedule.reschedule(task, task.host, f"{task.host}/again", wait, OK)
     assert run.take().url == f"{A}/1"
     run.sleep(5)
     assert run.taken(1) == [(5, f"{B}/again")]
 
 
 def test_an_attempt_that_is_due_comes_after_tasks_that_wait_in_the_queue(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2))
-    run.schedule.again(run.take(), A, f"{A}/again", 0, OK)
+    run = start(replace(TWO_AT_ONCE, max_concurrent=1), *tasks(A, 2))
+    run.schedule.reschedule(run.take(), A, f"{A}/again", 0, OK)
     first = run.take()
     assert first.url == f"{A}/1"
     run.finish(first)
@@ -281,14 +283,14 @@ def test_an_attempt_that_is_due_comes_after_tasks_that_wait_in_the_queue(start: 
 def test_the_end_comes_only_after_the_last_attempt(start: Start) -> None:
     run = start(TWO_AT_ONCE, task(f"{A}/0"))
     for _ in range(3):
-        run.schedule.again(run.take(), A, f"{A}/0", 1, OK)
+        run.schedule.reschedule(run.take(), A, f"{A}/0", 1, OK)
     run.finish(run.take())
     assert run.seconds == 3
     assert run.schedule.take() is None
 
 
 def test_requests_to_a_host_keep_their_distance(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=0.5, at_once=9), *tasks(A, 4), *tasks(B, 2))
+    run = start(replace(TWO_AT_ONCE, interval_s=0.5, max_concurrent=9), *tasks(A, 4), *tasks(B, 2))
     assert run.taken(6) == [
         (0, f"{A}/0"), (0, f"{B}/0"), (0.5, f"{A}/1"), (0.5, f"{B}/1"), (1, f"{A}/2"),
         (1.5, f"{A}/3"),
@@ -296,7 +298,7 @@ def test_requests_to_a_host_keep_their_distance(start: Start) -> None:
 
 
 def test_idle_time_is_not_made_up_for_by_a_burst(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=0.5, at_once=9), *tasks(A, 3))
+    run = start(replace(TWO_AT_ONCE, interval_s=0.5, max_concurrent=9), *tasks(A, 3))
     run.taken(1)
     run.sleep(10)
     assert run.times(2) == [10, 10.5]
@@ -304,14 +306,14 @@ def test_idle_time_is_not_made_up_for_by_a_burst(start: Start) -> None:
 
 def test_attempts_keep_the_distance_too(start: Start) -> None:
     run = start(replace(TWO_AT_ONCE, interval_s=2), *tasks(A, 2))
-    run.schedule.again(run.take(), A, f"{A}/again", 1, OK)
+    run.schedule.reschedule(run.take(), A, f"{A}/again", 1, OK)
     assert run.taken(2) == [(2, f"{A}/1"), (4, f"{A}/again")]
 
 
 def test_a_crawl_delay_is_kept_from_then_on_by_its_host_alone(start: Start) -> None:
-    run = start(replace(GATED, at_once=9), *tasks(A, 4), *tasks(B, 3))
+    run = start(replace(GATED, max_concurrent=9), *tasks(A, 4), *tasks(B, 3))
     slow, quick = run.take(), run.take()
-    run.finish(slow, signs=HostFeedback(interval_s=3))
+    run.finish(slow, feedback=HostFeedback(interval_s=3))
     run.finish(quick)
     assert run.taken(5) == [
         (0, f"{A}/1"), (0, f"{B}/1"), (0, f"{B}/2"), (3, f"{A}/2"), (6, f"{A}/3"),
@@ -322,22 +324,22 @@ def test_a_crawl_delay_is_kept_from_then_on_by_its_host_alone(start: Start) -> N
 def test_the_longer_of_crawl_delay_and_the_settings_interval_is_kept(
     start: Start, configured: float, asked: float, kept: float
 ) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=configured, at_once=9), *tasks(A, 4))
-    run.finish(run.take(), signs=HostFeedback(interval_s=asked))
-    run.finish(run.take(), signs=OK)  # an answer without a delay does not end it
+    run = start(replace(TWO_AT_ONCE, interval_s=configured, max_concurrent=9), *tasks(A, 4))
+    run.finish(run.take(), feedback=HostFeedback(interval_s=asked))
+    run.finish(run.take(), feedback=OK)  # an answer without a delay does not end it
     _, third, fourth = [0.0, *run.times(2)]
     assert fourth - third == kept
 
 
 def test_a_delay_counts_only_where_the_robots_txt_is_known(start: Start) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 4))
-    run.finish(run.take(), signs=HostFeedback(opened=False, interval_s=5))
+    run.finish(run.take(), feedback=HostFeedback(robots_known=False, interval_s=5))
     assert run.times(2) == [0, 0]
 
 
 def test_a_host_that_asks_for_a_rest_is_left_alone_and_no_other(start: Start) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 3), *tasks(B, 2))
-    run.finish(run.take(), signs=HostFeedback(rest_s=7))
+    run.finish(run.take(), feedback=HostFeedback(cooldown_s=7))
     assert run.taken(4) == [(0, f"{B}/0"), (0, f"{B}/1"), (7, f"{A}/1"), (7, f"{A}/2")]
 
 
@@ -348,9 +350,9 @@ def test_the_longest_rest_counts_and_the_last_does_not_shorten_it(
 ) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 3))
     first, second = run.take(), run.take()
-    run.finish(first, signs=HostFeedback(rest_s=rests[0], failure=failure))
+    run.finish(first, feedback=HostFeedback(cooldown_s=rests[0], failure=failure))
     run.sleep(1)
-    run.finish(second, signs=HostFeedback(rest_s=rests[1], failure=failure))
+    run.finish(second, feedback=HostFeedback(cooldown_s=rests[1], failure=failure))
     assert run.times(1) == [max(rests[0], 1 + rests[1])]
 
 
@@ -360,8 +362,8 @@ def test_the_longest_rest_counts_for_tasks_that_come_later(
 ) -> None:
     run = start(TWO_AT_ONCE, *tasks(A, 2))
     first, second = run.take(), run.take()
-    run.finish(first, signs=HostFeedback(rest_s=rests[0]))
-    run.schedule.again(second, A, f"{A}/again", 0, HostFeedback(rest_s=rests[1]))
+    run.finish(first, feedback=HostFeedback(cooldown_s=rests[0]))
+    run.schedule.reschedule(second, A, f"{A}/again", 0, HostFeedback(cooldown_s=rests[1]))
     assert run.taken(1) == [(7, f"{A}/again")]
 
 
@@ -370,9 +372,9 @@ def test_a_rest_that_grows_while_a_host_waits_is_kept_whole(start: Start) -> Non
     first, second = run.take(), run.take()
     assert {first.host, second.host} == {A, B}
     third = run.take()
-    run.finish(first, signs=HostFeedback(rest_s=2))
+    run.finish(first, feedback=HostFeedback(cooldown_s=2))
     run.sleep(1)
-    run.finish(third, signs=HostFeedback(rest_s=5))
+    run.finish(third, feedback=HostFeedback(cooldown_s=5))
     assert run.taken(2) == [(6, f"{A}/2"), (6, f"{A}/3")]
 
 
@@ -381,7 +383,7 @@ def test_a_host_may_come_to_rest_while_it_stands_in_the_line(start: Start) -> No
     first, other = run.take(), run.take()
     second = run.take()
     run.finish(first)  # the host is in the line
-    run.finish(second, signs=HostFeedback(rest_s=3))
+    run.finish(second, feedback=HostFeedback(cooldown_s=3))
     run.finish(other)
     assert run.taken(2) == [(3, f"{A}/2"), (3, f"{A}/3")]
 
@@ -402,8 +404,8 @@ def test_a_host_that_fails_so_often_in_a_row_rests(start: Start) -> None:
 
 
 def test_a_host_that_rests_for_its_failures_does_not_hold_up_another(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 2), *tasks(B, 2))
-    run.finish(run.take(), signs=DOWN)
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 2), *tasks(B, 2))
+    run.finish(run.take(), feedback=DOWN)
     assert run.taken(3) == [(0, f"{B}/0"), (0, f"{B}/1"), (8, f"{A}/1")]
 
 
@@ -420,8 +422,8 @@ def test_fewer_failures_in_a_row_give_no_rest(start: Start) -> None:
 def test_an_answer_of_another_host_ends_no_row_of_failures(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 6), *tasks(B, 6))
     for _ in range(3):
-        run.finish(run.take(), signs=DOWN)
-        run.finish(run.take(), signs=OK)
+        run.finish(run.take(), feedback=DOWN)
+        run.finish(run.take(), feedback=OK)
     assert [url for _, url in run.taken(3)] == [f"{B}/3", f"{B}/4", f"{B}/5"]
     assert run.times(1) == [8]
 
@@ -430,7 +432,7 @@ def test_a_task_given_back_without_signs_counts_for_nothing(start: Start) -> Non
     run = start(BREAKER, *tasks(A, 9))
     known(run)
     run.one_by_one(DOWN, 2)
-    run.finish(run.take(), signs=None)
+    run.finish(run.take(), feedback=None)
     run.one_by_one(DOWN, 1)
     assert run.times(1) == [8]
 
@@ -439,69 +441,69 @@ def test_a_task_given_back_without_signs_counts_for_nothing(start: Start) -> Non
 def test_a_host_that_never_answered_rests_after_five_failures(
     start: Start, allowed: int, failures: int
 ) -> None:
-    run = start(replace(BREAKER, failures=allowed), *tasks(A, 40))
+    run = start(replace(BREAKER, max_failures=allowed), *tasks(A, 40))
     assert run.one_by_one(DOWN, failures) == [0] * failures
     assert run.times(1) == [8]
 
 
-@pytest.mark.parametrize("answer", [OK, HostFeedback(opened=False)])
+@pytest.mark.parametrize("answer", [OK, HostFeedback(robots_known=False)])
 def test_a_host_that_answered_once_is_given_more_time(start: Start, answer: HostFeedback) -> None:
-    run = start(replace(BREAKER, failures=30), *tasks(A, 40))
-    run.finish(run.take(), signs=answer)
+    run = start(replace(BREAKER, max_failures=30), *tasks(A, 40))
+    run.finish(run.take(), feedback=answer)
     run.one_by_one(DOWN, 30)
     assert run.seconds == 0
     assert run.times(1) == [8]
 
 
 def test_no_number_of_failures_gives_a_rest_where_that_is_switched_off(start: Start) -> None:
-    run = start(replace(BREAKER, failures=0), *tasks(A, 300))
+    run = start(replace(BREAKER, max_failures=0), *tasks(A, 300))
     run.one_by_one(DOWN, 299)
     assert run.seconds == 0
-    assert run.take().given_up is None
+    assert run.take().host_down is None
 
 
 def test_attempts_that_fail_count_as_well(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 2))
     known(run)
     for _ in range(3):
-        run.schedule.again(run.take(), A, f"{A}/1", 0, DOWN)
+        run.schedule.reschedule(run.take(), A, f"{A}/1", 0, DOWN)
     assert run.times(1) == [8]
 
 
-@pytest.mark.parametrize("answer", [OK, HostFeedback(opened=False)])
+@pytest.mark.parametrize("answer", [OK, HostFeedback(robots_known=False)])
 def test_after_a_rest_one_request_tries_the_host(start: Start, answer: HostFeedback) -> None:
     run = start(BREAKER, *tasks(A, 20))
-    run.finish(run.take(), signs=answer)
+    run.finish(run.take(), feedback=answer)
     run.one_by_one(DOWN, 3)
     probe = run.take()
     assert run.seconds == 8
     assert run.stuck
-    run.finish(probe, signs=answer)
+    run.finish(probe, feedback=answer)
     assert run.times(4) == [8] * 4
     assert run.stuck
 
 
 def test_after_a_rest_no_request_goes_while_an_older_one_is_under_way(start: Start) -> None:
-    run = start(replace(BREAKER, at_once=2, failures=1), *tasks(A, 20))
+    run = start(replace(BREAKER, max_concurrent=2, max_failures=1), *tasks(A, 20))
     known(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.sleep(8)
     assert run.stuck
-    run.finish(second, signs=None)
+    run.finish(second, feedback=None)
     assert run.times(1) == [8]
     assert run.stuck
 
 
 def test_a_host_in_the_line_keeps_to_a_limit_that_was_lowered_since(start: Start) -> None:
-    run = start(replace(BREAKER, at_once=3, failures=1), *tasks(A, 20))
+    run = start(replace(BREAKER, max_concurrent=3, max_failures=1), *tasks(A, 20))
     known(run)
     first, second, third = run.take(), run.take(), run.take()
     run.finish(first)  # the host is in the line
-    run.finish(second, signs=DOWN)
+    run.finish(second, feedback=DOWN)
     run.sleep(8)
     assert run.stuck
-    run.finish(third, signs=None)
+    run.finish(third, feedback=None)
     run.take()
     assert run.stuck
 
@@ -522,7 +524,7 @@ def test_a_probe_that_succeeds_ends_the_trouble(start: Start) -> None:
         assert run.one_by_one(OK, 1) == [8 * rest]
         # Again it takes three failures, and no number of rests adds up.
         assert run.one_by_one(DOWN, 3) == [8 * rest] * 3
-    assert run.take().given_up is None
+    assert run.take().host_down is None
 
 
 def test_a_host_that_fails_after_three_rests_is_given_up(start: Start) -> None:
@@ -531,53 +533,53 @@ def test_a_host_that_fails_after_three_rests_is_given_up(start: Start) -> None:
     run.one_by_one(OK, 2)
     assert run.one_by_one(DOWN, 3) == [0.25, 0.5, 0.75]
     assert run.one_by_one(DOWN, 2) == [8.75, 16.75]
-    run.finish(run.take(), signs=HostFeedback(failure="status 502"))
+    run.finish(run.take(), feedback=HostFeedback(failure="status 502"))
     last = [run.take(), run.take()]
-    reason = f"{A} kept failing after 3 rests; at last: status 502"
-    assert [task.given_up for task in last] == [reason, reason]
+    reason = f"{A} still failed after 3 cooldowns; last failure: status 502"
+    assert [task.host_down for task in last] == [reason, reason]
     # Its tasks are ended without a wait, a distance or the limit of one at a time.
     assert run.seconds == 24.75
     assert run.stuck
 
 
 def test_a_host_given_up_takes_no_other_with_it(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 5), *tasks(B, 1))
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 5), *tasks(B, 1))
     first, other = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.one_by_one(DOWN, 3)
-    assert str(run.take().given_up).startswith(f"{A} kept failing")
-    run.schedule.again(other, B, f"{B}/again", 0, OK)
-    assert run.take().given_up is None
+    assert str(run.take().host_down).startswith(f"{A} still failed")
+    run.schedule.reschedule(other, B, f"{B}/again", 0, OK)
+    assert run.take().host_down is None
 
 
 def test_nothing_delays_the_tasks_of_a_host_that_was_given_up(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 9))
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 9))
     run.one_by_one(DOWN, 4)
     assert run.seconds == 24
-    run.finish(run.take(), signs=HostFeedback(rest_s=100))
-    run.finish(run.take(), signs=HostFeedback(interval_s=100))
-    assert [run.take().given_up is None for _ in range(3)] == [False] * 3
+    run.finish(run.take(), feedback=HostFeedback(cooldown_s=100))
+    run.finish(run.take(), feedback=HostFeedback(interval_s=100))
+    assert [run.take().host_down is None for _ in range(3)] == [False] * 3
     assert run.seconds == 24
 
 
 def test_a_redirect_to_a_host_given_up_learns_why(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 5), *tasks(B, 1))
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 5), *tasks(B, 1))
     first, other = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.one_by_one(DOWN, 3)
-    run.schedule.again(other, A, f"{A}/b", 0, OK)
-    found = {task.url: task.given_up for task in (run.take(), run.take())}
-    assert str(found[f"{A}/b"]).startswith(f"{A} kept failing after 3 rests")
+    run.schedule.reschedule(other, A, f"{A}/b", 0, OK)
+    found = {task.url: task.host_down for task in (run.take(), run.take())}
+    assert str(found[f"{A}/b"]).startswith(f"{A} still failed after 3 cooldowns")
 
 
 def test_failures_that_were_under_way_when_a_rest_began_do_not_count(start: Start) -> None:
-    run = start(replace(BREAKER, at_once=9), *tasks(A, 20))
+    run = start(replace(BREAKER, max_concurrent=9), *tasks(A, 20))
     known(run)
     under_way = [run.take() for _ in range(9)]
-    run.finish(*under_way, signs=DOWN)
+    run.finish(*under_way, feedback=DOWN)
     # One rest, not three and the end.
     probe = run.take()
-    assert (run.seconds, probe.given_up) == (8, None)
+    assert (run.seconds, probe.host_down) == (8, None)
     run.finish(probe)
     run.one_by_one(DOWN, 2)
     assert run.seconds == 8
@@ -587,12 +589,12 @@ def test_failures_that_were_under_way_when_a_rest_began_do_not_count(start: Star
 def test_a_failure_counts_from_the_middle_of_a_rest_on(
     start: Start, after_s: float, counts: bool
 ) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 20))
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 20))
     known(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.sleep(after_s)
-    run.finish(second, signs=DOWN)
+    run.finish(second, feedback=DOWN)
     assert run.times(1) == [8 + (after_s if counts else 0)]
 
 
@@ -600,39 +602,39 @@ def test_failures_while_the_host_has_asked_for_a_long_rest_do_not_count(start: S
     run = start(BREAKER, *tasks(A, 9))
     known(run)
     under_way = [run.take() for _ in range(4)]
-    run.finish(under_way[0], signs=HostFeedback(rest_s=5))
-    run.finish(*under_way[1:], signs=DOWN)
+    run.finish(under_way[0], feedback=HostFeedback(cooldown_s=5))
+    run.finish(*under_way[1:], feedback=DOWN)
     assert run.times(1) == [5]
 
 
 def test_an_answer_that_was_under_way_does_not_end_a_rest(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 20))
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 20))
     known(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
-    run.finish(second, signs=OK)
+    run.finish(first, feedback=DOWN)
+    run.finish(second, feedback=OK)
     # One request tries the host, and its failure gives the next rest.
     probe = run.take()
     assert run.seconds == 8
     assert run.stuck
-    run.finish(probe, signs=DOWN)
+    run.finish(probe, feedback=DOWN)
     assert run.times(1) == [16]
 
 
 def test_an_answer_at_the_end_of_the_rest_ends_the_trouble(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 20))
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 20))
     known(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.sleep(8)
-    run.finish(second, signs=OK)
+    run.finish(second, feedback=OK)
     assert run.times(4) == [8] * 4
 
 
 def test_a_stranger_that_answers_in_a_rest_stays_behind_its_gate(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1, gated=True), *tasks(A, 20))
+    run = start(replace(BREAKER, max_failures=1, wait_for_robots=True), *tasks(A, 20))
     run.one_by_one(DOWN, 1)
-    run.finish(run.take(), signs=HostFeedback(opened=False))
+    run.finish(run.take(), feedback=HostFeedback(robots_known=False))
     run.take()
     assert run.stuck
 
@@ -690,14 +692,14 @@ def real(limits: HostLimits, *tasks: Task) -> tuple[Schedule, Task]:
 
 
 def test_a_thread_is_woken_by_a_place_that_is_free(condition: Watched) -> None:
-    schedule, first = real(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 3))
+    schedule, first = real(replace(TWO_AT_ONCE, max_concurrent=1), *tasks(A, 3))
     takers = Takers(schedule, condition, 1)
     schedule.finish(first, OK)
     assert takers.results() == [f"{A}/1"]
 
 
 def test_all_threads_are_woken_when_a_host_opens(condition: Watched) -> None:
-    schedule, first = real(replace(GATED, at_once=4), *tasks(A, 5))
+    schedule, first = real(replace(GATED, max_concurrent=4), *tasks(A, 5))
     takers = Takers(schedule, condition, 4)
     schedule.finish(first, OK)
     assert takers.results() == [f"{A}/{n}" for n in range(1, 5)]
@@ -706,14 +708,14 @@ def test_all_threads_are_woken_when_a_host_opens(condition: Watched) -> None:
 def test_a_thread_is_woken_by_a_redirect(condition: Watched) -> None:
     schedule, first = real(TWO_AT_ONCE, *tasks(A, 1))
     takers = Takers(schedule, condition, 1)
-    schedule.again(first, B, f"{B}/0", 0, OK)
+    schedule.reschedule(first, B, f"{B}/0", 0, OK)
     assert takers.results() == [f"{B}/0"]
 
 
 def test_a_thread_is_woken_for_an_attempt_that_comes_later(condition: Watched) -> None:
     schedule, first = real(TWO_AT_ONCE, *tasks(A, 1))
     takers = Takers(schedule, condition, 1)
-    schedule.again(first, A, f"{A}/again", 0.01, OK)
+    schedule.reschedule(first, A, f"{A}/again", 0.01, OK)
     assert takers.results() == [f"{A}/again"]
 
 
@@ -725,7 +727,7 @@ def test_the_last_task_ends_all_threads(condition: Watched) -> None:
 
 
 def test_a_stop_ends_all_threads(condition: Watched) -> None:
-    schedule, _ = real(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 5))
+    schedule, _ = real(replace(TWO_AT_ONCE, max_concurrent=1), *tasks(A, 5))
     takers = Takers(schedule, condition, 3)
     schedule.stop()
     assert takers.results() == [None] * 3
