@@ -119,8 +119,8 @@ class Exchange:
             StorageError: The image cannot be written.
             FetchAbortedError: The client was aborted.
         """
-        if task.given_up is not None:
-            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.given_up))
+        if task.host_down is not None:
+            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.host_down))
         if task.started is None:
             task.started = time.monotonic()
         if not task.hops:
@@ -139,7 +139,7 @@ class Exchange:
     def _handle_response(self, task: Task, response: Response, feedback: HostFeedback) -> Step:
         if response.status in _REDIRECT_STATUSES and "location" in response.headers:
             return self._follow_redirect(task, response, feedback)
-        if response.status == 304 and task.before:
+        if response.status == 304 and task.previous_rows:
             return Step(_not_modified_rows(task, response), feedback=feedback)
         if 200 <= response.status < 300:
             return Step(self._handle_body(task, response), feedback=feedback)
@@ -213,7 +213,7 @@ class Exchange:
             return Step(rows, feedback=feedback)
         task.hops = 0
         task.last_failure = rows
-        wait_s = max(self._backoff(task.attempts), feedback.rest_s)
+        wait_s = max(self._backoff(task.attempts), feedback.cooldown_s)
         return Step(None, task.first_url, wait_s, feedback)
 
     def _follow_redirect(self, task: Task, response: Response, feedback: HostFeedback) -> Step:
@@ -269,7 +269,7 @@ class Exchange:
             height=info.height,
             extension=extension,
         )
-        if task.before and task.before[0].sha256 == sha256:
+        if task.previous_rows and task.previous_rows[0].sha256 == sha256:
             return rows
         for row in rows:
             self._images.write(f"{row.key}.{extension}", body)
@@ -289,7 +289,7 @@ class Exchange:
             cooldown_s = min(_retry_after_s(retry_after), self._settings.retry_after_max_s)
         # A host that sends Retry-After limits its load itself: no failure for the circuit breaker.
         overloaded = response.status in _OVERLOADED_STATUSES and not cooldown_s
-        feedback = HostFeedback(failure=message if overloaded else None, rest_s=cooldown_s)
+        feedback = HostFeedback(failure=message if overloaded else None, cooldown_s=cooldown_s)
         return _Result(Outcome.HTTP_ERROR, message, response, retryable, feedback)
 
 
@@ -327,15 +327,15 @@ def _fetch_failure(error: FetchError) -> _Result:
 
 def _robots_unreadable(result: _Result) -> _RefusedError:
     message = f"robots.txt cannot be read: {result.error}"
-    feedback = replace(result.feedback, opened=False)
+    feedback = replace(result.feedback, robots_known=False)
     return _RefusedError(replace(result, error=message, feedback=feedback))
 
 
 def _conditional_headers(task: Task) -> Mapping[str, str]:
     """Return the headers that request the body only if it has changed (RFC 9110, 13.1)."""
-    if not task.before:
+    if not task.previous_rows:
         return _NO_HEADERS
-    stored = task.before[0]
+    stored = task.previous_rows[0]
     headers = {"If-None-Match": stored.etag, "If-Modified-Since": stored.last_modified}
     # The values come from a server: printable ASCII only prevents header injection.
     return {
@@ -348,13 +348,13 @@ def _conditional_headers(task: Task) -> Mapping[str, str]:
 def _not_modified_rows(task: Task, response: Response) -> list[RawRow]:
     now = dt.datetime.now(dt.UTC)
     values = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
-    return [replace(row, error=None, **values) for row in task.before]  # type: ignore[arg-type]
+    return [replace(row, error=None, **values) for row in task.previous_rows]  # type: ignore[arg-type]
 
 
 def _failed_refresh_rows(task: Task, result: _Result) -> list[RawRow]:
     """Return the stored rows with the error: a failed refresh does not remove the image."""
     error = f"could not be refreshed ({result.outcome}): {result.error}"
-    return [replace(row, error=error) for row in task.before]
+    return [replace(row, error=error) for row in task.previous_rows]
 
 
 def _retry_after_s(value: str) -> float:
@@ -377,7 +377,7 @@ def _retry_after_s(value: str) -> float:
 def _rows(
     task: Task, result: _Result, extension: str | None = None, **image_columns: object
 ) -> list[RawRow]:
-    if task.before and result.outcome is not Outcome.OK:
+    if task.previous_rows and result.outcome is not Outcome.OK:
         return _failed_refresh_rows(task, result)
     now = dt.datetime.now(dt.UTC)
     headers = result.response.headers if result.response else {}

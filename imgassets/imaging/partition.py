@@ -91,7 +91,7 @@ def process_partition(
     if tasks:
         job = Job(raw_folder, folder, settings, hash_, model)
         processes = processes or min(_cores(), -(-len(tasks) // _WORTH_A_PROCESS))
-        progress = Progress("processed_images", len(raw_rows), log, before=len(rows))
+        progress = Progress("processed_images", len(raw_rows), log, already_done=len(rows))
         try:
             for row in processed(tasks, job, processes, log=log, idle=journal.flush_if_due):
                 rows[row.key] = _or_earlier(row, earlier.get(row.key), there)

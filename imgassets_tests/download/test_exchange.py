@@ -214,7 +214,7 @@ def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
         (response(200), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(204), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(200, b"<html>"), {}, Outcome.NOT_AN_IMAGE, "an HTML page"),
-        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is cut off"),
+        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is truncated"),
         (image_response(), {"max_pixels": 5399}, Outcome.TOO_MANY_PIXELS,
          "60 x 90 pixels; allowed: 5399"),
         (image_response(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
@@ -300,13 +300,13 @@ def test_these_statuses_and_no_others_are_retried(
     retried = set()
     for status in range(300, 1000):
         step = run.step(a_task())
-        rest_s = 0.0
+        cooldown_s = 0.0
         if step.rows is None:
             retried.add(status)
-            rest_s = 5.0 if retry_after else 0
+            cooldown_s = 5.0 if retry_after else 0
         else:
             assert (only(step).outcome, only(step).http_status) == (Outcome.HTTP_ERROR, status)
-        assert step.feedback.rest_s == step.wait_s == rest_s
+        assert step.feedback.cooldown_s == step.wait_s == cooldown_s
     assert retried == {408, 425, 429, *range(500, 600)}
 
 
@@ -315,7 +315,7 @@ def test_these_statuses_and_no_others_count_as_failures_of_the_host(start: Start
     failures = {}
     for status in range(200, 1000):
         feedback = run.step(a_task()).feedback
-        assert feedback.opened
+        assert feedback.robots_known
         if feedback.failure is not None:
             failures[status] = feedback.failure
     assert failures == {
@@ -327,7 +327,7 @@ def test_an_overloaded_host_that_sends_retry_after_does_not_count_as_failed(
     start: StartExchange,
 ) -> None:
     run = start(response(503, retry_after="5"), response(503, retry_after="0"))
-    assert run.step(a_task()).feedback == HostFeedback(rest_s=5)
+    assert run.step(a_task()).feedback == HostFeedback(cooldown_s=5)
     failure = "the server answered with status 503"
     assert run.step(a_task()).feedback == HostFeedback(failure=failure)
 
@@ -522,7 +522,7 @@ def test_a_retry_waits_at_least_as_long_as_retry_after(
     )
     first, second, _ = run.steps()
     assert (first.wait_s, second.wait_s) == (7, 8)
-    assert first.feedback == second.feedback == HostFeedback(rest_s=7)
+    assert first.feedback == second.feedback == HostFeedback(cooldown_s=7)
 
 
 @pytest.fixture
@@ -546,18 +546,18 @@ def test_a_retry_after_may_be_a_date(start: StartExchange, zone: str) -> None:
     step = start(response(429, retry_after=http_date(1000, zone)), retry_after_max_s=5000).step(
         a_task()
     )
-    assert 900 < step.feedback.rest_s <= 1000
-    assert step.wait_s == step.feedback.rest_s
+    assert 900 < step.feedback.cooldown_s <= 1000
+    assert step.wait_s == step.feedback.cooldown_s
 
 
 def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) -> None:
     date = http_date(3600 + 1000, "+0100")
     step = start(response(429, retry_after=date), retry_after_max_s=5000).step(a_task())
-    assert 900 < step.feedback.rest_s <= 1000
+    assert 900 < step.feedback.cooldown_s <= 1000
 
 
 @pytest.mark.parametrize(
-    ("value", "rest_s"),
+    ("value", "cooldown_s"),
     [
         ("7", 7),
         (" 7 ", 7),
@@ -576,20 +576,20 @@ def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) ->
     ],
 )
 def test_a_retry_after_is_capped_and_ignored_if_it_is_invalid(
-    start: StartExchange, value: str, rest_s: float
+    start: StartExchange, value: str, cooldown_s: float
 ) -> None:
     step = start(response(429, retry_after=value), retry_after_max_s=60).step(a_task())
-    assert (step.feedback.rest_s, step.wait_s) == (rest_s, rest_s)
-    assert (step.feedback.failure is None) == (rest_s > 0)
+    assert (step.feedback.cooldown_s, step.wait_s) == (cooldown_s, cooldown_s)
+    assert (step.feedback.failure is None) == (cooldown_s > 0)
 
 
-# Hosts that were given up.
+# Hosts that are down.
 
 
-def test_a_host_that_was_given_up_is_not_requested(start: StartExchange) -> None:
+def test_a_host_that_is_down_is_not_requested(start: StartExchange) -> None:
     run = start()
     task = a_task(keys=("p-0", "p-1"))
-    task.given_up = "the host kept failing"
+    task.host_down = "the host kept failing"
     step = run.step(task)
     assert step.rows is not None
     assert [row.key for row in step.rows] == ["p-0", "p-1"]
@@ -602,12 +602,14 @@ def test_a_host_that_was_given_up_is_not_requested(start: StartExchange) -> None
     assert run.requested_urls == []
 
 
-def test_a_given_up_task_keeps_the_error_of_its_last_attempt(start: StartExchange) -> None:
+def test_a_task_whose_host_goes_down_keeps_the_error_of_its_last_attempt(
+    start: StartExchange,
+) -> None:
     run = start(response(500), redirect_to("/b.jpg"), response(503))
     task = a_task()
     for _ in range(3):
         run.step(task)
-    task.given_up = "the host kept failing"
+    task.host_down = "the host kept failing"
     row = run.row(task)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 503, 2)
     assert row.error == "the server answered with status 503"
@@ -634,7 +636,7 @@ def a_refresh(
     keys: tuple[str, ...] = ("p-0", "p-1"),
 ) -> Task:
     task = a_task(keys=keys)
-    task.before = tuple(
+    task.previous_rows = tuple(
         raw_row(
             row,
             Outcome.OK,
@@ -694,12 +696,12 @@ def test_an_image_that_did_not_change_keeps_its_row(start: StartExchange) -> Non
     run = start(response(500), response(304, etag='"other"'))
     rows = run.steps(task)[-1].rows
     assert rows is not None
-    for row, before in zip(rows, task.before, strict=True):
+    for row, previous in zip(rows, task.previous_rows, strict=True):
         assert (row.http_status, row.attempts, row.error) == (304, 2, None)
         assert row.fetched_at is not None
         assert row.fetched_at >= started
-        assert before == replace(
-            row, http_status=200, attempts=3, error=before.error, fetched_at=before.fetched_at
+        assert previous == replace(
+            row, http_status=200, attempts=3, error=previous.error, fetched_at=previous.fetched_at
         )
     assert run.files == {}
 
@@ -747,15 +749,15 @@ def test_a_failed_refresh_keeps_the_image_and_records_the_error(
 ) -> None:
     task = a_refresh()
     run = start(answer)
-    assert run.step(task).rows == [replace(row, error=error) for row in task.before]
+    assert run.step(task).rows == [replace(row, error=error) for row in task.previous_rows]
     assert run.files == {}
 
 
-def test_a_refresh_on_a_host_that_was_given_up_keeps_the_image(start: StartExchange) -> None:
+def test_a_refresh_on_a_host_that_is_down_keeps_the_image(start: StartExchange) -> None:
     task = a_refresh()
-    task.given_up = "it kept failing"
+    task.host_down = "it kept failing"
     error = "could not be refreshed (host_down): it kept failing"
-    assert start().step(task).rows == [replace(row, error=error) for row in task.before]
+    assert start().step(task).rows == [replace(row, error=error) for row in task.previous_rows]
 
 
 # robots.txt.
@@ -780,11 +782,11 @@ def test_robots_txt_is_read_once_for_each_host(start: StartExchange) -> None:
     assert run.requested_urls == [f"{SHOP}/robots.txt", *urls[:2], f"{CDN}/robots.txt", *urls[2:]]
     # Every step reports the crawl delay of its host.
     assert [step.feedback.interval_s for step in steps] == [0, 0, 3, 3]
-    assert all(step.feedback.opened for step in steps)
+    assert all(step.feedback.robots_known for step in steps)
 
 
 @pytest.mark.parametrize(
-    ("answer", "failure", "rest_s"),
+    ("answer", "failure", "cooldown_s"),
     [
         (image_response(), None, 0),
         (response(200, b"<html>"), None, 0),
@@ -805,9 +807,9 @@ def test_a_crawl_delay_is_reported_with_every_response(
     task: Callable[[], Task],
     answer: Answer,
     failure: str | None,
-    rest_s: float,
+    cooldown_s: float,
 ) -> None:
-    feedback = HostFeedback(interval_s=3, failure=failure, rest_s=rest_s)
+    feedback = HostFeedback(interval_s=3, failure=failure, cooldown_s=cooldown_s)
     assert start(CRAWL_DELAY, answer, robots=True).step(task()).feedback == feedback
     assert (
         start(CRAWL_DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).feedback
@@ -872,7 +874,7 @@ def test_a_missing_robots_txt_allows_everything_and_is_read_once(
         (response(503), Outcome.HTTP_ERROR, "the server answered with status 503",
          HostFeedback(failure="the server answered with status 503")),
         (response(429, retry_after="9"), Outcome.HTTP_ERROR, "the server answered with status 429",
-         HostFeedback(rest_s=9)),
+         HostFeedback(cooldown_s=9)),
         (FetchError(Outcome.TIMEOUT, "late", retryable=True), Outcome.TIMEOUT, "late",
          HostFeedback(failure="late")),
     ],
@@ -882,10 +884,10 @@ def test_nothing_is_requested_while_robots_txt_cannot_be_read(
 ) -> None:
     run = start(answer, answer, robots=True, retries=1)
     first, second = run.steps()
-    assert (first.url, first.feedback) == (A, replace(feedback, opened=False))
-    assert first.wait_s == feedback.rest_s
+    assert (first.url, first.feedback) == (A, replace(feedback, robots_known=False))
+    assert first.wait_s == feedback.cooldown_s
     row = only(second)
-    assert second.feedback == replace(feedback, opened=False)
+    assert second.feedback == replace(feedback, robots_known=False)
     assert (row.outcome, row.attempts) == (outcome, 2)
     assert row.error == f"robots.txt cannot be read: {error}"
     assert row.http_status == (answer.status if isinstance(answer, Response) else None)
@@ -895,7 +897,7 @@ def test_nothing_is_requested_while_robots_txt_cannot_be_read(
 def test_requests_start_once_robots_txt_can_be_read(start: StartExchange) -> None:
     run = start(response(500), CRAWL_DELAY, image_response(), robots=True)
     first, second = run.steps()
-    assert not first.feedback.opened
+    assert not first.feedback.robots_known
     assert second.feedback == HostFeedback(interval_s=3)
     assert only(second).attempts == 2
 
@@ -906,7 +908,7 @@ def test_a_host_whose_robots_txt_is_blocked_is_not_requested(start: StartExchang
     row = only(step)
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
     assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
-    assert step.feedback == HostFeedback(opened=False)
+    assert step.feedback == HostFeedback(robots_known=False)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -937,7 +939,7 @@ def test_redirects_of_robots_txt_are_followed(start: StartExchange, status: int)
 def test_a_redirect_of_robots_txt_to_a_failing_server_is_retried(start: StartExchange) -> None:
     step = start(redirect_to("/r.txt"), response(503), robots=True).step(a_task())
     assert step.rows is None
-    assert not step.feedback.opened
+    assert not step.feedback.robots_known
 
 
 def test_at_most_five_redirects_of_robots_txt_are_followed(start: StartExchange) -> None:
