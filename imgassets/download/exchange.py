@@ -152,14 +152,17 @@ class Exchange:
         limits: Limits,
         conditions: Mapping[str, str] = _NO_HEADERS,
     ) -> Response:
-        own = self._request_headers
         host = origin(url)
-        proxy = own.proxy_for(host)
+        proxy = self._request_headers.proxy_for(host)
         if proxy is not None and not self._settings.allow_private_addresses:
             name = str(urlsplit(host).hostname)
             if is_local_name(name):
                 raise blocked_address_error(name)
-        headers = own.headers if with_credentials else own.public_headers
+        headers = (
+            self._request_headers.headers
+            if with_credentials
+            else self._request_headers.public_headers
+        )
         if conditions:
             headers = {**headers, **conditions}
         return self._client.fetch(Request(url, headers, proxy), limits)

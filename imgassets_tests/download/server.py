@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         self.head(status, {"Content-Length": str(len(body))} | dict(headers or {}))
         self.wfile.write(body)
 
-    def cut(self) -> None:
+    def reset(self) -> None:
         """Reset the connection (TCP RST)."""
         self.close_connection = True
         linger = (1).to_bytes(4, "little") + bytes(4)
@@ -160,7 +160,7 @@ def drip(body: bytes, every_s: float = 0.05) -> Answer:
     return respond
 
 
-def drip_headers(handler: Handler) -> None:
+def slow_headers(handler: Handler) -> None:
     """Send a header line that never ends."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while not handler.server.closing.wait(0.05):
@@ -168,23 +168,23 @@ def drip_headers(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def cut_halfway(body: bytes) -> Answer:
+def reset_halfway(body: bytes) -> Answer:
     """Reset the connection after half of the body."""
 
     def respond(handler: Handler) -> None:
         handler.head(200, {"Content-Length": str(len(body))})
         handler.wfile.write(body[: len(body) // 2])
-        handler.cut()
+        handler.reset()
 
     return respond
 
 
 def reset(handler: Handler) -> None:
     """Reset the connection before any header."""
-    handler.cut()
+    handler.reset()
 
 
-def lie_in_length(body: bytes, length: int) -> Answer:
+def wrong_content_length(body: bytes, length: int) -> Answer:
     """Send a Content-Length that is not the length of the body."""
 
     def respond(handler: Handler) -> None:
@@ -203,7 +203,7 @@ def endless(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def until_close(body: bytes) -> Answer:
+def body_until_close(body: bytes) -> Answer:
     """Send a body without a Content-Length: it ends when the connection closes."""
 
     def respond(handler: Handler) -> None:

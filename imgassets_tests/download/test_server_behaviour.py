@@ -15,17 +15,17 @@ from imgassets_tests.download.server import (
     Handler,
     Server,
     answer,
+    body_until_close,
     chunked,
-    cut_halfway,
     drip,
-    drip_headers,
     endless,
     hang,
     in_turn,
-    lie_in_length,
     redirect,
     reset,
-    until_close,
+    reset_halfway,
+    slow_headers,
+    wrong_content_length,
 )
 
 JPEG = image_bytes()
@@ -137,11 +137,11 @@ def test_a_slow_body_ends_at_the_total_timeout(partition: Partition, server: Ser
 
 def test_slow_headers_end_at_the_total_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=0)
-    assert_failed(partition, download_one(partition, server, drip_headers), Outcome.TIMEOUT)
+    assert_failed(partition, download_one(partition, server, slow_headers), Outcome.TIMEOUT)
 
 
 def test_a_connection_that_breaks_halfway_is_retried(partition: Partition, server: Server) -> None:
-    row = download_one(partition, server, in_turn(cut_halfway(JPEG), answer(JPEG)))
+    row = download_one(partition, server, in_turn(reset_halfway(JPEG), answer(JPEG)))
     assert (row.outcome, row.attempts) == (Outcome.OK, 2)
     assert partition.files == {"p-0.jpg": JPEG}
 
@@ -149,7 +149,7 @@ def test_a_connection_that_breaks_halfway_is_retried(partition: Partition, serve
 def test_a_connection_that_always_breaks_halfway_is_a_connection_error(
     partition: Partition, server: Server
 ) -> None:
-    row = download_one(partition, server, cut_halfway(JPEG))
+    row = download_one(partition, server, reset_halfway(JPEG))
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
@@ -172,14 +172,14 @@ def test_a_host_name_that_does_not_exist_is_a_connection_error(partition: Partit
 def test_a_body_shorter_than_its_content_length_is_a_connection_error(
     partition: Partition, server: Server
 ) -> None:
-    row = download_one(partition, server, lie_in_length(JPEG, len(JPEG) + 10))
+    row = download_one(partition, server, wrong_content_length(JPEG, len(JPEG) + 10))
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
 def test_a_body_longer_than_its_content_length_is_a_corrupt_image(
     partition: Partition, server: Server
 ) -> None:
-    row = download_one(partition, server, lie_in_length(JPEG, len(JPEG) - 10))
+    row = download_one(partition, server, wrong_content_length(JPEG, len(JPEG) - 10))
     assert_failed(partition, row, Outcome.CORRUPT)
 
 
@@ -286,11 +286,11 @@ def test_an_endless_error_page_is_an_http_error(partition: Partition, server: Se
 def test_a_content_length_above_the_limit_is_too_large(
     partition: Partition, server: Server
 ) -> None:
-    row = download_one(partition, server, lie_in_length(b"\xff\xd8\xff", 200_001))
+    row = download_one(partition, server, wrong_content_length(b"\xff\xd8\xff", 200_001))
     assert_failed(partition, row, Outcome.TOO_LARGE)
 
 
-@pytest.mark.parametrize("response", [chunked(JPEG), until_close(JPEG)])
+@pytest.mark.parametrize("response", [chunked(JPEG), body_until_close(JPEG)])
 def test_a_body_without_a_length_is_saved(
     partition: Partition, server: Server, response: Answer
 ) -> None:
