@@ -1,4 +1,7 @@
-"""Counts finished rows, and logs a progress line every few seconds."""
+"""Counts finished rows and logs a progress line every few seconds.
+
+The totals for the metadata of `raw_images` are in `imgassets.download.report`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ LOG_INTERVAL_S = 5.0
 
 
 class Progress:
-    """Counts finished rows, and logs a progress line every few seconds; for one thread."""
+    """Counts finished rows and logs a progress line every few seconds; for use by one thread."""
 
     def __init__(
         self,
@@ -19,41 +22,46 @@ class Progress:
         total: int,
         log: Callable[[str], None],
         *,
-        before: int,
+        already_done: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the clock.
 
         Args:
-            task: What is in progress; each line begins with it.
+            task: Name of the work in progress; each line begins with it.
             total: Number of rows to finish.
-            log: Takes the lines.
-            before: How many of these rows an earlier run finished.
-            clock: Seconds from any starting point.
+            log: Receives the lines.
+            already_done: Number of these rows that an earlier run finished.
+            clock: Returns seconds since any fixed point in time.
         """
         self._task, self._total, self._log = task, total, log
-        self._before, self._clock = before, clock
+        self._already_done, self._clock = already_done, clock
         self._done = self._failed = self._bytes = 0
         self._started = self._logged_at = clock()
 
     def add(self, rows: Iterable[RawRow | ProcessedRow], size: int) -> None:
-        """Count rows, and the bytes of the images that were downloaded or made for them."""
+        """Count finished rows.
+
+        Args:
+            rows: The rows.
+            size: Bytes of the images that were downloaded or written for them.
+        """
         for row in rows:
             self._done += 1
             self._failed += row.outcome is not Outcome.OK
         self._bytes += size
 
     def log_if_due(self) -> None:
-        """Log a line if the last one is more than `LOG_INTERVAL_S` old."""
+        """Log a line if the last one is at least `LOG_INTERVAL_S` old."""
         if self._clock() - self._logged_at >= LOG_INTERVAL_S:
             self.log()
 
     def log(self) -> None:
-        """Log a line: how many rows are done and have failed, images/s, MB/s, time left."""
+        """Log a line: rows done, rows failed, images/s, MB/s and estimated time left."""
         self._logged_at = self._clock()
         seconds = max(self._logged_at - self._started, 1e-3)
         rate = self._done / seconds
-        done = self._before + self._done
+        done = self._already_done + self._done
         left = _duration((self._total - done) / rate) if rate else "unknown time"
         self._log(
             f"{self._task}: {done} of {self._total} done, {self._failed} failed; "
@@ -62,8 +70,8 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, left_s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes} min {left_s} s" if minutes else f"{left_s} s"

@@ -1,4 +1,4 @@
-"""Write the manifests and the image files of a partition for a test."""
+"""Writes the manifests and the image files of a partition for a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imgassets_tests.rows import FILE, PARTITION
 
 
 class PartitionFixture:
-    """A partition whose manifests and files a test writes."""
+    """A partition whose manifests and image files are written by a test."""
 
     def __init__(self, storage: Storage, partition: Partition = PARTITION) -> None:
         self.storage, self.partition = storage, partition
@@ -38,11 +38,15 @@ class PartitionFixture:
         self._save("processed_images", rows, files or {})
 
     def write(self, asset: str, name: str, data: bytes) -> None:
-        """Write an image file, whatever its row says."""
+        """Write an image file with any content, also one that does not match its row."""
         (self.folder(asset) / IMAGES).write(name, data)
 
     def check_context(self, **overrides: Any) -> CheckContext:
-        """The input of the checks, with settings overrides by section."""
+        """Return the input of the checks.
+
+        Args:
+            overrides: Settings that differ from the defaults, by section.
+        """
         settings = with_overrides(Settings(), overrides)
         return CheckContext(
             self.storage, *self.partition, settings.for_retailer(self.partition.retailer)

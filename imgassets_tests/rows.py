@@ -1,4 +1,4 @@
-"""Valid rows of manifests; a test changes the columns that it is about."""
+"""Builds valid manifest rows for tests; a test overrides the columns that it is about."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ _SAVED = {"bytes": len(FILE), "sha256": hashlib.sha256(FILE).hexdigest()}
 
 
 def url_row(number: int = 0, **changes: Any) -> UrlRow:
-    """A row of `url_list`."""
-    return UrlRow(**_url(number) | changes)
+    """Return a row of `url_list`."""
+    return UrlRow(**_url_values(number) | changes)
 
 
 def raw_row(number: int = 0, **changes: Any) -> RawRow:
-    """A row of `raw_images`: the URL was downloaded, and its file is `FILE`."""
+    """Return a row of `raw_images` whose image was downloaded; its file is `FILE`."""
     saved = {"outcome": Outcome.OK, "path": f"images/image-{number}.jpeg", **_SAVED}
-    return RawRow(**_url(number) | saved | changes)
+    return RawRow(**_url_values(number) | saved | changes)
 
 
 def processed_row(number: int = 0, **changes: Any) -> ProcessedRow:
-    """A row of `processed_images`: the image had no face."""
-    url = {name: value for name, value in _url(number).items() if name in _SHARED}
-    done = {
+    """Return a row of `processed_images` whose image had no face."""
+    url_values = {
+        name: value for name, value in _url_values(number).items() if name in _URL_COLUMNS
+    }
+    processed = {
         "outcome": Outcome.OK,
         "path": f"images/image-{number}.jpg",
         **_SAVED,
         "face_count": 0,
         "trim_ratio": 0.8,
     }
-    return ProcessedRow(**url | done | changes)
+    return ProcessedRow(**url_values | processed | changes)
 
 
-_SHARED = ("key", "url", "product_id")
+_URL_COLUMNS = ("key", "url", "product_id")
 
 
-def _url(number: int) -> dict[str, Any]:
+def _url_values(number: int) -> dict[str, Any]:
     return {
         "key": f"image-{number}",
         "url": f"http://127.0.0.1/{number}.jpg",

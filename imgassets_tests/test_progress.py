@@ -1,3 +1,5 @@
+"""Tests the counts and the lines of `Progress`, on a fake clock."""
+
 import datetime as dt
 
 import pytest
@@ -34,9 +36,9 @@ def _rows(*outcomes: Outcome) -> list[RawRow]:
     ]
 
 
-def test_a_line_says_what_is_done_failed_how_fast_and_how_long_it_takes(clock: Clock) -> None:
+def test_a_line_has_rows_done_and_failed_speed_and_time_left(clock: Clock) -> None:
     lines: list[str] = []
-    progress = Progress("shard_0000", 1000, lines.append, before=100, clock=clock)
+    progress = Progress("shard_0000", 1000, lines.append, already_done=100, clock=clock)
     progress.add(_rows(*[Outcome.OK] * 38, Outcome.TIMEOUT, Outcome.HTTP_ERROR), 30_000_000)
     clock.now += 4
     progress.log()
@@ -48,11 +50,9 @@ def test_a_line_says_what_is_done_failed_how_fast_and_how_long_it_takes(clock: C
 @pytest.mark.parametrize(
     ("total", "left"), [(31, "3 s"), (641, "1 min 4 s"), (40_000, "1 h 6 min"), (1, "0 s")]
 )
-def test_the_time_left_is_given_in_hours_minutes_and_seconds(
-    clock: Clock, total: int, left: str
-) -> None:
+def test_the_time_left_is_in_hours_minutes_and_seconds(clock: Clock, total: int, left: str) -> None:
     lines: list[str] = []
-    progress = Progress("shard_0000", total, lines.append, before=0, clock=clock)
+    progress = Progress("shard_0000", total, lines.append, already_done=0, clock=clock)
     progress.add(_rows(Outcome.OK), 0)
     clock.now += 0.1
     progress.log()
@@ -61,13 +61,13 @@ def test_the_time_left_is_given_in_hours_minutes_and_seconds(
 
 def test_before_the_first_row_the_time_left_is_unknown(clock: Clock) -> None:
     lines: list[str] = []
-    Progress("shard_0000", 3, lines.append, before=2, clock=clock).log()
+    Progress("shard_0000", 3, lines.append, already_done=2, clock=clock).log()
     assert lines == ["shard_0000: 2 of 3 done, 0 failed; 0 images/s, 0.0 MB/s, unknown time left"]
 
 
 def test_a_line_is_logged_at_most_every_five_seconds(clock: Clock) -> None:
     lines: list[str] = []
-    progress = Progress("shard_0000", 9, lines.append, before=0, clock=clock)
+    progress = Progress("shard_0000", 9, lines.append, already_done=0, clock=clock)
     logged = []
     for seconds in (4.5, 0.5, 4.5, 0.5):
         clock.now += seconds

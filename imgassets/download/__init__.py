@@ -1,1 +1,4 @@
-"""URL rows to served bytes and outcomes. No Dagster, and no decoding of pixels."""
+"""Download images: URL rows in, served bytes and outcomes out.
+
+Dagster code belongs in `defs`, decoding of pixels in `imaging`.
+"""

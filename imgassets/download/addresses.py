@@ -1,9 +1,9 @@
-"""Which addresses may be asked: a catalogue's URL must not reach into the own network.
+"""Decide which addresses are public: a catalogue's URL must not reach into the local network.
 
-Here lives the judgement of an address. The engines ask for it at the moment they connect, with the
-address they connect to, so that neither a redirect nor a name whose DNS answer changes gets past
-it. Behind an HTTP proxy the proxy looks names up and connects: it has to refuse private addresses
-itself, and here only hosts that are written as an address, or as `localhost`, can be refused.
+The HTTP clients check the address they connect to, at the moment they connect. A redirect or a
+changing DNS answer therefore cannot bypass the check. Behind an HTTP proxy, the proxy resolves
+names and connects, so it has to refuse private addresses itself: here only hosts that are written
+as an IP address or as `localhost` can be refused.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is on the open internet.
+    """Return whether an IP address is on the public internet.
 
-    IPv6 addresses that stand for an IPv4 address (mapped, NAT64) are judged as that, and 6to4
-    addresses, which carry one, by both. No Teredo address (2001::/32) is on the open internet.
+    For IPv6 addresses that represent an IPv4 address (mapped, NAT64) the IPv4 address decides. A
+    6to4 address, which contains an IPv4 address, is public only if both are. Teredo addresses
+    (2001::/32) are never public.
+
+    Args:
+        address: An IPv4 or IPv6 address, with or without a zone (`fe80::1%eth0`).
+
+    Raises:
+        ValueError: It is not an IP address.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -36,12 +43,18 @@ def _is_global(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def is_local_name(host: str) -> bool:
-    """Whether a URL's host is, as it is written, no address on the open internet."""
+    """Return whether a URL's host is `localhost` or an IP address that is not public.
+
+    Names are not resolved.
+
+    Args:
+        host: The host as it is written in the URL; IPv6 addresses with or without brackets.
+    """
     host = host.strip("[]").rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        # As the C library reads addresses: 2130706433, 0x7f.1 and 0177.0.0.1 are 127.0.0.1.
+        # The C library reads 2130706433, 0x7f.1 and 0177.0.0.1 as 127.0.0.1.
         return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:
         pass

@@ -1,8 +1,8 @@
-"""Pictures that lie there under another key: taken over instead of downloaded.
+"""Takes over images that are stored under another key instead of downloading them.
 
-A key holds the picture's position in its document. Where a document is updated and a URL moves,
-its key changes, and the shop may no longer serve the picture. Here lives finding such pictures,
-and which files are superfluous afterwards.
+A key contains the position of the image in its document. When a document is updated and a URL
+moves, its key changes, and the shop may no longer serve the image. Finding such images, and the
+files that are not needed afterwards, belongs here.
 """
 
 from __future__ import annotations
@@ -15,82 +15,88 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.download import journal
-from imgassets.download.state import URL_FIELDS, known, read_state
+from imgassets.download.state import URL_FIELDS, read_manifest_and_journal, read_state
 from imgassets.manifests import Outcome, RawRow, UrlRow, from_table
 from imgassets.storage import IMAGES, Folder
 
 
 def adopt(url_rows: Sequence[UrlRow], folder: Folder) -> int:
-    """Copy pictures that have a row's URL, but another key, to the key of the row.
+    """Copy stored images to the keys of rows that have the same URL and no image.
 
     Returns:
-        How many rows got their picture so.
+        Number of rows that got an image.
 
     Raises:
-        StorageError: the storage cannot be read or written.
+        StorageError: The storage cannot be read or written.
     """
     state = read_state(folder, url_rows)
     missing = {row.key: row for row in url_rows if not state.is_done(row)}
-    there = _pictures(folder, {row.url for row in missing.values()})
+    stored = _stored_rows(folder, {row.url for row in missing.values()})
     images = folder / IMAGES
     writer = journal.JournalWriter(folder, "adopted")
     adopted = 0
     for row in missing.values():
-        found = there.get(row.url)
-        if found is None:
+        source = stored.get(row.url)
+        if source is None:
             continue
-        data = folder.read(str(found.path))
-        if hashlib.sha256(data).hexdigest() != found.sha256:
-            continue  # a refresh that was killed replaced the file before its row
-        name = f"{row.key}.{str(found.path).rpartition('.')[2]}"
+        data = folder.read(str(source.path))
+        if hashlib.sha256(data).hexdigest() != source.sha256:
+            continue  # A refresh replaced the file and was killed before it wrote the row.
+        name = f"{row.key}.{str(source.path).rpartition('.')[2]}"
         images.write(name, data)
-        own = {field: getattr(row, field) for field in URL_FIELDS}
-        writer.add([replace(found, **own, path=f"{IMAGES}/{name}")])
+        url_values = {field: getattr(row, field) for field in URL_FIELDS}
+        writer.add([replace(source, **url_values, path=f"{IMAGES}/{name}")])
         writer.flush_if_due()
         adopted += 1
     writer.flush()
     return adopted
 
 
-def superfluous(names: Iterable[str], rows: Sequence[RawRow], before: pa.Table) -> set[str]:
-    """Files of a partition that may go, now that its rows are these.
+def find_obsolete_files(
+    names: Iterable[str], rows: Sequence[RawRow], previous: pa.Table
+) -> set[str]:
+    """Return the image files of a partition that are not needed any more.
 
-    Those are files of a row's key that the row does not name (of another format, or left by a run
-    that was killed), and pictures that were taken over. A picture whose URL has left the catalogue
-    stays: it may be had nowhere else.
+    A file is obsolete if it belongs to the key of a row that does not name it (another format, or
+    left by a killed run), or if its image was copied to another key. An image whose URL has left
+    the catalogue stays, because it may not be available anywhere else.
 
     Args:
-        names: of the files in the partition's folder of pictures.
-        rows: the manifest that is written now.
-        before: key, URL and path of the manifest before, and of the journal.
+        names: File names in the image folder of the partition.
+        rows: Rows of the new manifest.
+        previous: Columns `key`, `url` and `path` of the previous manifest and of the journal.
+
+    Returns:
+        File names, a subset of `names`.
     """
     keys = {row.key for row in rows}
-    named = {_name(row.path) for row in rows if row.path is not None}
-    old = before.filter(pc.invert(pc.is_in(before["key"], value_set=pa.array(keys, pa.string()))))
+    in_use = {_file_name(row.path) for row in rows if row.path is not None}
+    is_current = pc.is_in(previous["key"], value_set=pa.array(keys, pa.string()))
+    old = previous.filter(pc.invert(is_current))
     urls = {row.url for row in rows if row.path is not None} if old.num_rows else set()
     moved = {
-        _name(path)
+        _file_name(path)
         for url, path in zip(old["url"].to_pylist(), old["path"].to_pylist(), strict=True)
         if path is not None and url in urls
     }
-    return {n for n in names if n not in named and (n.rpartition(".")[0] in keys or n in moved)}
+    return {n for n in names if n not in in_use and (n.rpartition(".")[0] in keys or n in moved)}
 
 
-def _pictures(folder: Folder, urls: set[str]) -> dict[str, RawRow]:
-    """Rows whose pictures are there in the right size, by URL."""
+def _stored_rows(folder: Folder, urls: set[str]) -> dict[str, RawRow]:
+    """Return the rows whose files are stored with the right size, by URL."""
     if not urls:
         return {}
-    table = known(folder)
+    table = read_manifest_and_journal(folder)
     sizes = (folder / IMAGES).sizes()
-    chosen = table.filter(pc.is_in(table["url"], value_set=pa.array(urls, pa.string())))
+    with_urls = table.filter(pc.is_in(table["url"], value_set=pa.array(urls, pa.string())))
     return {
         row.url: row
-        for row in from_table(chosen, RawRow)
+        for row in from_table(with_urls, RawRow)
         if row.outcome is Outcome.OK
         and row.path is not None
-        and sizes.get(_name(row.path)) == row.bytes
+        and sizes.get(_file_name(row.path)) == row.bytes
     }
 
 
-def _name(path: str) -> str:
+def _file_name(path: str) -> str:
     return path.removeprefix(f"{IMAGES}/")

@@ -1,8 +1,7 @@
-"""What an HTTP engine is to the downloader: one request, one answer, within limits.
+"""Define the interface of HTTP clients: one GET request, one response, within limits.
 
-Here live the records that pass to and from an engine and the errors it may raise. The engines are
-modules of their own. Redirects, retries, content codings and politeness are no engine's business:
-`exchange` and `schedule` do them once for all engines.
+The implementations are `curl_client` and `requests_client`. Redirects, retries, content encodings
+and politeness do not belong in a client: `exchange` and `schedule` handle them once for all.
 """
 
 from __future__ import annotations
@@ -17,71 +16,93 @@ import certifi
 from imgassets.errors import FetchError
 from imgassets.manifests import Outcome
 
-IGNORED_BODY = 65_536
-"""Bytes read of an answer whose body nobody wants, so that its connection can be used again."""
+IGNORED_BODY_BYTES = 65_536
+"""Maximum bytes to read of a body that is not needed, so that the connection can be reused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A GET request."""
+    """A GET request.
+
+    Attributes:
+        url: The http or https URL, ASCII only; see `urls.normalise`.
+        headers: The request headers.
+        proxy: The URL of the proxy, `http://user:password@host:port`; None for a direct connection.
+    """
 
     url: str
-    """ASCII only, http or https; see `urls.normalise`."""
     headers: Mapping[str, str]
     proxy: str | None = None
-    """`http://user:password@host:port`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may cost."""
+    """Time and size limits of one request.
+
+    Attributes:
+        connect_s: Maximum seconds until the connection is established.
+        read_s: Maximum seconds without a received byte.
+        total_s: Maximum seconds from the start of the request to the last byte of the response.
+        max_bytes: Maximum bytes of the body, as sent over the network.
+    """
 
     connect_s: float
     read_s: float
-    """Seconds without a byte."""
     total_s: float
-    """Seconds from the start of the request to its last byte."""
     max_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer."""
+    """A complete response.
+
+    Attributes:
+        status: The HTTP status code.
+        headers: The response headers by lower-case name; the values of a repeated header are
+            separated by newlines.
+        body: The body as sent over the network, not decompressed; empty unless the status is
+            200 to 299.
+    """
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case; a repeated header has one value a line."""
     body: bytes
-    """As it came over the wire: content codings are not undone. Only of statuses 200 to 299."""
 
 
-def blocked(address: str) -> FetchError:
-    """The error of a connection that is not made; see `addresses`."""
-    message = f"{address} is not on the open internet; see download.allow_private_addresses"
+def blocked_address_error(address: str) -> FetchError:
+    """Return the error for an address that must not be requested.
+
+    Args:
+        address: The IP address, or the host name as it is written in the URL.
+    """
+    message = f"{address} is not a public address; see download.allow_private_addresses"
     return FetchError(Outcome.BLOCKED_ADDRESS, message, retryable=False)
 
 
 def ca_bundle() -> str:
-    """The file of certificates to trust: the environment's (company proxies), or Mozilla's."""
+    """Return the path of the CA certificates: from the environment, or Mozilla's (certifi).
+
+    Company proxies need the environment variables: they sign with their own CA.
+    """
     for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if named := os.environ.get(variable):
-            return named
+        if path := os.environ.get(variable):
+            return path
     return certifi.where()
 
 
 class Client(Protocol):
-    """An engine; its methods are called by many threads at once."""
+    """An HTTP client. Its methods are thread-safe."""
 
     def fetch(self, request: Request, limits: Limits) -> Response:
-        """Send a request and read its answer; redirects are answers, not followed.
+        """Send a request and read the response. Redirects are returned, not followed.
 
         Raises:
-            FetchError: no answer, no whole answer, or a limit was passed.
+            FetchError: There is no complete response, or a limit was exceeded.
             FetchAbortedError: `abort` was called.
         """
 
     def abort(self) -> None:
-        """Break off all requests on their way, and refuse new ones."""
+        """Cancel all requests in flight and refuse new ones."""
 
     def close(self) -> None:
-        """Close the connections kept; no request may be on its way."""
+        """Close all connections. No request may be in flight."""

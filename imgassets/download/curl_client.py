@@ -1,8 +1,8 @@
-"""The engine on libcurl, through pycurl: it moves bytes outside Python's lock.
+"""HTTP client on libcurl, through pycurl: most of the work runs without Python's GIL.
 
-Here lives what libcurl is told and how its errors read. One handle a thread, since a handle serves
-one request at a time; the thread that drives them all, and keeps their connections alive, is in
-`curl_loop`.
+This module sets libcurl's options and translates its errors. There is one handle per thread,
+because a handle can send only one request at a time. The event loop that runs the transfers and
+keeps connections alive is in `curl_loop`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from collections.abc import Mapping
 import pycurl  # type: ignore[import-untyped]
 
 from imgassets.download import addresses
-from imgassets.download.client import Limits, Request, Response, blocked, ca_bundle
-from imgassets.download.curl_loop import Loop, Transfer
+from imgassets.download.client import Limits, Request, Response, blocked_address_error, ca_bundle
+from imgassets.download.curl_loop import CurlLoop, CurlTransfer
 from imgassets.errors import FetchError
 from imgassets.manifests import Outcome
 
-_BUFFER = 131_072
-"""Bytes read at a time: libcurl's default of 16 kB costs twice the system calls."""
+_BUFFER_BYTES = 131_072
+"""Receive buffer: libcurl's default of 16 kB needs twice as many system calls."""
 
 
 class CurlClient:
-    """One libcurl handle a thread, all driven by one loop."""
+    """A `Client` with one libcurl handle per thread and one event loop for all of them."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
         self._local = threading.local()
         self._lock = threading.Lock()
         self._handles: list[_Handle] = []
-        self._loop = Loop()
+        self._loop = CurlLoop()
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         """See `Client.fetch`."""
@@ -49,43 +49,43 @@ class CurlClient:
 
     def close(self) -> None:
         """See `Client.close`."""
-        # Where libcurl is stuck in a name lookup, its memory goes with the process.
+        # If libcurl is stuck in a name lookup, its handles are freed when the process exits.
         if self._loop.close():
             for handle in self._handles:
                 handle.curl.close()
 
 
-class _Lent(socket.socket):
-    """A socket that pycurl duplicates and then forgets: this one is closed as it goes."""
+class _SelfClosingSocket(socket.socket):
+    """A socket that closes without a ResourceWarning: pycurl duplicates it and drops it."""
 
     def __del__(self) -> None:
         self.close()
 
 
 class _Handle:
-    """libcurl as one thread uses it."""
+    """The libcurl handle of one thread."""
 
-    def __init__(self, allow_private: bool, loop: Loop) -> None:
+    def __init__(self, allow_private: bool, loop: CurlLoop) -> None:
         self._loop = loop
         self._proxy: str | None = None
-        self._refused: str | None = None
+        self._blocked_address: str | None = None
         self._headers: Mapping[str, str] | None = None
         self._limits: Limits | None = None
-        self._lines: list[bytes] = []
+        self._header_lines: list[bytes] = []
         self._chunks: list[bytes] = []
         self.curl = curl = pycurl.Curl()
-        self._transfer = Transfer(curl)
+        self._transfer = CurlTransfer(curl)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
+        curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
         curl.setopt(pycurl.CAINFO, ca_bundle())
         curl.setopt(pycurl.NETRC, 0)
-        # Proxies come from the settings alone, as in the other engine.
+        # `request_headers` chooses the proxy, as for the other client; libcurl must not.
         curl.setopt(pycurl.PROXY, "")
         curl.setopt(pycurl.NOPROXY, "")
         if not allow_private:
             curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
-        curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
+        curl.setopt(pycurl.HEADERFUNCTION, self._header_lines.append)
         curl.setopt(pycurl.WRITEFUNCTION, self._chunks.append)
 
     def fetch(self, request: Request, limits: Limits) -> Response:
@@ -98,35 +98,35 @@ class _Handle:
         if request.proxy != self._proxy:
             self._proxy = request.proxy
             curl.setopt(pycurl.PROXY, request.proxy or "")
-        self._refused = None
-        self._lines.clear()
+        self._blocked_address = None
+        self._header_lines.clear()
         self._chunks.clear()
         curl.setopt(pycurl.URL, request.url)
         self._loop.perform(self._transfer)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
-        good = 200 <= status < 300
+        success = 200 <= status < 300
         if self._transfer.error is not None:
             code, message = self._transfer.error
-            if code == pycurl.E_FILESIZE_EXCEEDED and not good:
-                return Response(status, _headers(self._lines), b"")
-            if self._refused is not None and code == pycurl.E_COULDNT_CONNECT:
-                raise blocked(self._refused)
+            if code == pycurl.E_FILESIZE_EXCEEDED and not success:
+                return Response(status, _headers(self._header_lines), b"")
+            if self._blocked_address is not None and code == pycurl.E_COULDNT_CONNECT:
+                raise blocked_address_error(self._blocked_address)
             raise _as_fetch_error(code, message, limits)
-        body = b"".join(self._chunks) if good else b""
+        body = b"".join(self._chunks) if success else b""
         self._chunks.clear()
-        return Response(status, _headers(self._lines), body)
+        return Response(status, _headers(self._header_lines), body)
 
     def _open_socket(
         self, _purpose: int, peer: tuple[int, int, int, tuple[str | bytes, int]]
     ) -> socket.socket | int:
-        """Open a socket to the very address that was judged, or none."""
+        """Open a socket for exactly the address that was checked, or refuse it."""
         family, kind, protocol, sockaddr = peer
         address = sockaddr[0] if isinstance(sockaddr[0], str) else sockaddr[0].decode()
-        # With a proxy the connection is the proxy's, which the settings name.
+        # With a proxy, this is the address of the proxy, which the user has configured.
         if self._proxy is None and not addresses.is_public(address):
-            self._refused = address
+            self._blocked_address = address
             return int(pycurl.SOCKET_BAD)
-        return _Lent(family, kind, protocol)
+        return _SelfClosingSocket(family, kind, protocol)
 
     def _set_limits(self, limits: Limits) -> None:
         if limits is self._limits:
@@ -137,17 +137,17 @@ class _Handle:
         curl.setopt(pycurl.TIMEOUT_MS, _milliseconds(limits.total_s))
         curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
         curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(limits.read_s))
-        # Since libcurl 8.4 also of bodies without an announced size.
+        # Since libcurl 8.4 this also limits bodies without a Content-Length.
         curl.setopt(pycurl.MAXFILESIZE_LARGE, limits.max_bytes)
 
 
 def _milliseconds(seconds: float) -> int:
-    # To libcurl 0 means no limit.
+    # libcurl reads 0 as "no limit".
     return max(round(seconds * 1000), 1)
 
 
 def _headers(lines: list[bytes]) -> dict[str, str]:
-    """The headers of the last answer: an interim one (100, 103) may stand before it."""
+    """Return the headers of the final response; interim responses (100, 103) may precede it."""
     headers: dict[str, str] = {}
     for line in lines:
         if line.startswith(b"HTTP/"):
@@ -164,7 +164,7 @@ def _as_fetch_error(code: int, message: str, limits: Limits) -> FetchError:
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return FetchError(Outcome.TIMEOUT, message, retryable=True)
     if code == pycurl.E_FILESIZE_EXCEEDED:
-        error = f"more than download.max_bytes ({limits.max_bytes}): {message}"
+        error = f"the body is larger than the limit of {limits.max_bytes} bytes: {message}"
         return FetchError(Outcome.TOO_LARGE, error, retryable=False)
     if code == pycurl.E_URL_MALFORMAT:
         return FetchError(Outcome.INVALID_URL, message, retryable=False)

@@ -1,10 +1,11 @@
-"""One thread that drives all of libcurl's transfers, for many threads that wait for them.
+"""Run all libcurl transfers in one thread, for many threads that wait for them.
 
-Here lives libcurl's event loop (its multi-socket interface,
-https://curl.se/libcurl/c/libcurl-multi.html). What is asked and what an answer means is in
-`curl_client`. libcurl calls Python for each header line and each 16 kB: where every thread drives
-a transfer of its own, each of these calls competes for Python's lock, and half of the time goes
-into handing it round.
+This is an event loop on libcurl's multi-socket interface
+(https://curl.se/libcurl/c/libcurl-multi.html). Request options and the meaning of responses belong
+in `curl_client`.
+
+libcurl calls Python for each header line and each 16 kB. If every thread ran its own transfer, each
+of these calls would compete for Python's GIL, and half of the time would go into passing it on.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import pycurl  # type: ignore[import-untyped]
 
 from imgassets.errors import FetchAbortedError
 
-_CLOSE_S = 1.0
-"""Seconds that the loop gets to end: libcurl may have to wait for a name lookup."""
+_CLOSE_TIMEOUT_S = 1.0
+"""Seconds to wait for the loop to end: libcurl may be blocked by a name lookup."""
 _EVENTS = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,
@@ -29,175 +30,186 @@ _EVENTS = {
 }
 
 
-class Transfer:
-    """A libcurl handle, and the thread that waits for it; one request at a time.
+class CurlTransfer:
+    """A libcurl handle and the thread that waits for it; one request at a time.
 
     Attributes:
-        error: libcurl's code and message of the last request; none where an answer came.
+        curl: The libcurl handle.
+        error: libcurl's error code and message for the last request; None if it succeeded.
     """
 
     def __init__(self, curl: pycurl.Curl) -> None:
         self.curl = curl
         self.error: tuple[int, str] | None = None
-        self._broken: Exception | None = None
-        self._ended = threading.Lock()
-        self._ended.acquire()
+        self._exception: Exception | None = None
+        self._finished = threading.Lock()
+        self._finished.acquire()
 
-    def end(self, error: tuple[int, str] | None, broken: Exception | None = None) -> None:
-        """Wake the thread that waits; it raises `broken`, if there is one."""
+    def finish(self, error: tuple[int, str] | None, exception: Exception | None = None) -> None:
+        """Wake the waiting thread.
+
+        Args:
+            error: libcurl's error code and message; None on success.
+            exception: The exception that `wait` raises, if any.
+        """
         self.error = error
-        self._broken = broken
-        self._ended.release()
+        self._exception = exception
+        self._finished.release()
 
     def wait(self) -> None:
         """Wait for the end of the request.
 
         Raises:
-            FetchAbortedError: the loop was stopped.
-            RuntimeError: the loop ended by a bug.
+            FetchAbortedError: The loop was stopped.
+            RuntimeError: The loop ended because of a bug.
         """
-        self._ended.acquire()
-        if self._broken is not None:
-            raise self._broken
+        self._finished.acquire()
+        if self._exception is not None:
+            raise self._exception
 
 
-class Loop:
-    """The thread; it starts with the first request."""
+class CurlLoop:
+    """The event loop; its thread starts with the first request."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inbox: deque[Transfer] = deque()
+        self._queue: deque[CurlTransfer] = deque()
         self._stopped = False
         self._bug: str | None = None
         self._idle = False
-        self._running: dict[pycurl.Curl, Transfer] = {}
-        self._due: float | None = None
+        self._active: dict[pycurl.Curl, CurlTransfer] = {}
+        self._timer_due: float | None = None
         self._multi = pycurl.CurlMulti()
-        # A connection that breaks takes one request with it, in HTTP/2 too.
+        # No HTTP/2 multiplexing: a broken connection then fails only one request.
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_NOTHING)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._selector = selectors.DefaultSelector()
-        self._bell, self._button = socket.socketpair()
-        self._bell.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._work, name="download-curl", daemon=True)
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="download-curl", daemon=True)
         self._started = False
 
-    def perform(self, transfer: Transfer) -> None:
-        """Send the transfer's request and wait for its end.
+    def perform(self, transfer: CurlTransfer) -> None:
+        """Send the transfer's request and wait until it has ended.
 
         Raises:
-            FetchAbortedError: the loop is stopped.
-            RuntimeError: the loop ended by a bug.
+            FetchAbortedError: The loop is stopped.
+            RuntimeError: The loop ended because of a bug.
         """
         with self._lock:
             if self._stopped:
-                raise self._refusal()
-            self._inbox.append(transfer)
+                raise self._stop_reason()
+            self._queue.append(transfer)
             if not self._started:
                 self._started = True
                 self._thread.start()
-        # Set before the loop looks into the inbox for the last time: no request is left lying.
+        # The loop sets `_idle` before it checks the queue a last time, so no request is missed.
         if self._idle:
-            self._ring()
+            self._wake()
         transfer.wait()
 
     def stop(self) -> None:
-        """Break off all requests on their way, and refuse new ones."""
+        """Cancel all requests in flight and refuse new ones."""
         with self._lock:
             self._stopped = True
-        self._ring()
+        self._wake()
 
     def close(self) -> bool:
-        """Stop, and free what libcurl holds; false where it is still busy with a name lookup."""
+        """Stop the loop and free libcurl's resources.
+
+        Returns:
+            False if the loop is still blocked by a name lookup; nothing is freed then.
+        """
         self.stop()
         if self._started:
-            self._thread.join(_CLOSE_S)
+            self._thread.join(_CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
             return False
         self._multi.close()
         self._selector.close()
-        self._bell.close()
-        self._button.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
         return True
 
-    def _refusal(self) -> Exception:
+    def _stop_reason(self) -> Exception:
         return FetchAbortedError() if self._bug is None else RuntimeError(self._bug)
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         with contextlib.suppress(OSError):
-            self._button.send(b"\0")
+            self._wake_sender.send(b"\0")
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
             while not self._stopped:
-                self._begin()
-                self._move(self._wait())
-                self._end()
-        except Exception as error:  # noqa: BLE001  (or the threads would wait for ever)
-            self._bug = f"the loop of libcurl broke: {type(error).__name__}: {error}"
+                self._start_queued()
+                self._handle_events(self._wait_for_events())
+                self._finish_done()
+        except Exception as error:  # noqa: BLE001  (otherwise waiting threads would hang)
+            self._bug = f"the event loop of libcurl failed: {type(error).__name__}: {error}"
         with self._lock:
             self._stopped = True
-        # First, since a thread that wakes sets its handle up for the next request.
-        for curl in self._running:
+        # Remove all handles before waking any thread: it may reconfigure its handle at once.
+        for curl in self._active:
             with contextlib.suppress(pycurl.error):
                 self._multi.remove_handle(curl)
-        for transfer in [*self._running.values(), *self._inbox]:
-            transfer.end(None, self._refusal())
+        for transfer in [*self._active.values(), *self._queue]:
+            transfer.finish(None, self._stop_reason())
 
-    def _begin(self) -> None:
-        while self._inbox:
-            transfer = self._inbox.popleft()
-            self._running[transfer.curl] = transfer
+    def _start_queued(self) -> None:
+        while self._queue:
+            transfer = self._queue.popleft()
+            self._active[transfer.curl] = transfer
             self._multi.add_handle(transfer.curl)
 
-    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+    def _wait_for_events(self) -> list[tuple[selectors.SelectorKey, int]]:
         self._idle = True
         try:
-            if self._inbox or self._stopped:
+            if self._queue or self._stopped:
                 return []
-            wait = None if self._due is None else max(self._due - time.monotonic(), 0)
-            return self._selector.select(wait)
+            due = self._timer_due
+            timeout_s = None if due is None else max(due - time.monotonic(), 0)
+            return self._selector.select(timeout_s)
         finally:
             self._idle = False
 
-    def _move(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def _handle_events(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, events in ready:
-            if key.fileobj is self._bell:
+            if key.fileobj is self._wake_receiver:
                 with contextlib.suppress(BlockingIOError):
-                    self._bell.recv(4096)
+                    self._wake_receiver.recv(4096)
                 continue
             bits = pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0
             if events & selectors.EVENT_WRITE:
                 bits |= pycurl.CSELECT_OUT
             self._multi.socket_action(key.fd, bits)
-        if self._due is not None and self._due <= time.monotonic():
-            self._due = None
+        if self._timer_due is not None and self._timer_due <= time.monotonic():
+            self._timer_due = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
-    def _end(self) -> None:
-        more = 1
-        while more:
-            more, done, failed = self._multi.info_read()
+    def _finish_done(self) -> None:
+        remaining = 1
+        while remaining:
+            remaining, done, failed = self._multi.info_read()
             for curl in done:
-                self._hand_back(curl, None)
+                self._finish(curl, None)
             for curl, code, message in failed:
-                self._hand_back(curl, (code, message))
+                self._finish(curl, (code, message))
 
-    def _hand_back(self, curl: pycurl.Curl, error: tuple[int, str] | None) -> None:
+    def _finish(self, curl: pycurl.Curl, error: tuple[int, str] | None) -> None:
         self._multi.remove_handle(curl)
-        self._running.pop(curl).end(error)
+        self._active.pop(curl).finish(error)
 
-    def _watch(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
-        known = descriptor in self._selector.get_map()
+    def _watch_socket(self, what: int, descriptor: int, _multi: object, _data: object) -> None:
+        registered = descriptor in self._selector.get_map()
         if what == pycurl.POLL_REMOVE:
-            if known:
+            if registered:
                 self._selector.unregister(descriptor)
-        elif known:
+        elif registered:
             self._selector.modify(descriptor, _EVENTS[what])
         else:
             self._selector.register(descriptor, _EVENTS[what])
 
     def _set_timer(self, milliseconds: int) -> None:
-        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        self._timer_due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000

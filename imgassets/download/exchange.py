@@ -1,7 +1,7 @@
-"""One request of one URL, and what follows from its answer: rows, a redirect, another attempt.
+"""Send one request of a task and decide what follows: final rows, a redirect or a retry.
 
-Here lives the judgement of answers. Which URL is next and when is in `schedule`; how bytes are
-moved is in the engines; what the bytes are is in `inspection`.
+Not here: which URL is requested next, and when (`schedule`); moving bytes over the network
+(`curl_client`, `requests_client`); checking whether the bytes are an image (`inspection`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from imgassets.download import content_encoding, inspection, robots
 from imgassets.download.addresses import is_local_name
-from imgassets.download.client import Client, Limits, Request, Response, blocked
+from imgassets.download.client import Client, Limits, Request, Response, blocked_address_error
 from imgassets.download.request_headers import request_headers
 from imgassets.download.schedule import HostFeedback, Task
-from imgassets.download.urls import origin, resolved
+from imgassets.download.urls import origin, resolve
 from imgassets.errors import (
     BodyTooLargeError,
     ContentEncodingError,
@@ -34,49 +34,63 @@ from imgassets.manifests import Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder
 
-# RFC 9110 and RFC 6585: request timeout, too early, too many requests; and all of 500 to 599.
+# RFC 9110 and RFC 6585: request timeout, too early, too many requests; and all server errors.
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
-# Of these the host is tired, not the URL wrong: gateway errors, overload, too many requests.
+# The host is overloaded; the URL itself may be fine.
 _OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 _URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
-
 _NO_FEEDBACK = HostFeedback()
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one request led to: the task's rows, or a further request of `url`."""
+    """Result of one request: the final rows of the task, or a further request.
+
+    Attributes:
+        rows: The final rows, one per URL row of the task; None if a further request is needed.
+        url: The normalised URL of the further request.
+        wait_s: Seconds to wait before the further request.
+        feedback: What the request showed about its host.
+    """
 
     rows: list[RawRow] | None
     url: str = ""
     wait_s: float = 0
-    signs: HostFeedback = _NO_FEEDBACK
+    feedback: HostFeedback = _NO_FEEDBACK
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What a row says of an answer, or of there being none."""
+class _Result:
+    """Result of one attempt, as it is recorded in rows.
+
+    Attributes:
+        outcome: The outcome of the rows if there is no further attempt.
+        error: The error message; None on success.
+        response: The server's response; None if there was none.
+        retryable: Whether a further attempt may succeed.
+        feedback: What the attempt showed about the host.
+    """
 
     outcome: Outcome
     error: str | None = None
     response: Response | None = None
     retryable: bool = False
-    signs: HostFeedback = _NO_FEEDBACK
+    feedback: HostFeedback = _NO_FEEDBACK
 
 
 class _RefusedError(DownloadError):
-    """The URL is not asked for."""
+    """The URL must not be requested because of robots.txt."""
 
-    def __init__(self, verdict: _Verdict) -> None:
-        super().__init__(verdict.error)
-        self.verdict = verdict
+    def __init__(self, result: _Result) -> None:
+        super().__init__(result.error)
+        self.result = result
 
 
 class Exchange:
-    """Asks for URLs and keeps pictures; used by many threads at once."""
+    """Requests URLs and stores images. Thread-safe."""
 
     def __init__(self, client: Client, settings: DownloadSettings, folder: Folder) -> None:
         self._client = client
@@ -93,57 +107,74 @@ class Exchange:
         self._rules: dict[str, robots.Rules] = {}
 
     def step(self, task: Task) -> Step:
-        """Send the task's next request, and judge its answer.
+        """Send the next request of a task and handle its response.
+
+        Args:
+            task: A task taken from the schedule; its attempt and redirect counters are updated.
+
+        Returns:
+            The final rows of the task, or the request to send next.
 
         Raises:
-            StorageError: the picture cannot be written.
-            FetchAbortedError: the client was told to stop.
+            StorageError: The image cannot be written.
+            FetchAbortedError: The client was aborted.
         """
-        if task.given_up is not None:
-            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.given_up))
+        if task.host_down is not None:
+            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.host_down))
         if task.started is None:
             task.started = time.monotonic()
         if not task.hops:
             task.attempts += 1
         try:
-            signs = self._permitted(task)
+            feedback = self._check_robots(task)
             response = self._fetch(
-                task.url, task.host == task.first_host, self._limits, _conditions(task)
+                task.url, task.host == task.first_host, self._limits, _conditional_headers(task)
             )
         except FetchError as error:
-            return self._after_failure(task, _unanswered(error))
+            return self._after_failure(task, _fetch_failure(error))
         except _RefusedError as error:
-            return self._after_failure(task, error.verdict)
-        return self._answered(task, response, signs)
+            return self._after_failure(task, error.result)
+        return self._handle_response(task, response, feedback)
 
-    def _answered(self, task: Task, response: Response, signs: HostFeedback) -> Step:
-        if response.status in _REDIRECTS and "location" in response.headers:
-            return self._redirected(task, response, signs)
-        if response.status == 304 and task.before:
-            return Step(_unchanged(task, response), signs=signs)
+    def _handle_response(self, task: Task, response: Response, feedback: HostFeedback) -> Step:
+        if response.status in _REDIRECT_STATUSES and "location" in response.headers:
+            return self._follow_redirect(task, response, feedback)
+        if response.status == 304 and task.previous_rows:
+            return Step(_not_modified_rows(task, response), feedback=feedback)
         if 200 <= response.status < 300:
-            return Step(self._judged(task, response), signs=signs)
-        return self._after_failure(task, self._http_error(response))
+            return Step(self._handle_body(task, response), feedback=feedback)
+        return self._after_failure(task, self._http_failure(response))
 
     def _fetch(
-        self, url: str, at_home: bool, limits: Limits, conditions: Mapping[str, str] = _NONE
+        self,
+        url: str,
+        with_credentials: bool,
+        limits: Limits,
+        conditions: Mapping[str, str] = _NO_HEADERS,
     ) -> Response:
-        who = self._request_headers
         host = origin(url)
-        proxy = who.proxy_of(host)
+        proxy = self._request_headers.proxy_for(host)
         if proxy is not None and not self._settings.allow_private_addresses:
             name = str(urlsplit(host).hostname)
             if is_local_name(name):
-                raise blocked(name)
-        headers = who.headers if at_home else who.public_headers
+                raise blocked_address_error(name)
+        headers = (
+            self._request_headers.headers
+            if with_credentials
+            else self._request_headers.public_headers
+        )
         if conditions:
             headers = {**headers, **conditions}
         return self._client.fetch(Request(url, headers, proxy), limits)
 
-    def _permitted(self, task: Task) -> HostFeedback:
-        """Look whether robots.txt lets the task's URL be asked, reading it where it is unknown.
+    def _check_robots(self, task: Task) -> HostFeedback:
+        """Check that robots.txt allows the URL of the task; read robots.txt on first use.
 
-        The schedule sees to it that only one thread at a time is here with an unknown host.
+        The schedule lets only one thread at a time work on a host whose robots.txt is unknown.
+
+        Raises:
+            _RefusedError: robots.txt disallows the URL, or cannot be read.
+            FetchAbortedError: The client was aborted.
         """
         if not self._settings.robots:
             return HostFeedback()
@@ -151,168 +182,190 @@ class Exchange:
         if rules is None:
             rules = self._rules[task.host] = self._read_robots(task)
         if not rules.allow(task.url):
-            message = f"{task.host}/robots.txt disallows it for {self._settings.user_agent}"
-            raise _RefusedError(_Verdict(Outcome.DISALLOWED, message))
+            message = f"{task.host}/robots.txt disallows this URL for {self._settings.user_agent}"
+            raise _RefusedError(_Result(Outcome.DISALLOWED, message))
         return HostFeedback(interval_s=rules.interval_s)
 
     def _read_robots(self, task: Task) -> robots.Rules:
-        """RFC 9309, 2.3.1: no such file allows all, a server in trouble allows nothing yet."""
+        """Fetch and parse the robots.txt of the task's host.
+
+        RFC 9309, 2.3.1: a missing robots.txt allows everything; while the server cannot deliver it,
+        nothing is allowed.
+        """
         url = f"{task.host}/robots.txt"
         try:
             for _ in range(robots.MAX_REDIRECTS + 1):
                 response = self._fetch(url, origin(url) == task.first_host, self._robots_limits)
-                if response.status not in _REDIRECTS or "location" not in response.headers:
+                if response.status not in _REDIRECT_STATUSES or "location" not in response.headers:
                     break
-                url = resolved(url, response.headers["location"])
+                url = resolve(url, response.headers["location"])
         except FetchError as error:
-            found = _unanswered(error)
-            message = f"robots.txt cannot be read: {error}"
-            raise _RefusedError(
-                replace(found, error=message, signs=replace(found.signs, opened=False))
-            ) from error
+            raise _robots_unreadable(_fetch_failure(error)) from error
         except InvalidUrlError:
-            return robots.rules(b"", "")
+            return robots.parse_robots_txt(b"", "")
         if response.status in _RETRYABLE_STATUSES:
-            found = self._http_error(response)
-            message = f"robots.txt cannot be read: {found.error}"
-            raise _RefusedError(
-                replace(found, error=message, signs=replace(found.signs, opened=False))
-            )
-        return robots.rules(response.body, self._settings.user_agent)
+            raise _robots_unreadable(self._http_failure(response))
+        return robots.parse_robots_txt(response.body, self._settings.user_agent)
 
-    def _after_failure(self, task: Task, verdict: _Verdict) -> Step:
-        rows = _rows(task, verdict)
-        signs = verdict.signs
+    def _after_failure(self, task: Task, result: _Result) -> Step:
+        rows = _rows(task, result)
+        feedback = result.feedback
         if (rules := self._rules.get(task.host)) is not None:
-            signs = replace(signs, interval_s=rules.interval_s)
-        if not verdict.retryable or task.attempts > self._settings.retries:
-            return Step(rows, signs=signs)
+            feedback = replace(feedback, interval_s=rules.interval_s)
+        if not result.retryable or task.attempts > self._settings.retries:
+            return Step(rows, feedback=feedback)
         task.hops = 0
         task.last_failure = rows
-        wait = max(self._backoff(task.attempts), signs.rest_s)
-        return Step(None, task.first_url, wait, signs)
+        wait_s = max(self._backoff(task.attempts), feedback.cooldown_s)
+        return Step(None, task.first_url, wait_s, feedback)
 
-    def _redirected(self, task: Task, response: Response, signs: HostFeedback) -> Step:
+    def _follow_redirect(self, task: Task, response: Response, feedback: HostFeedback) -> Step:
         allowed = self._settings.max_redirects
+        location = response.headers["location"]
         if task.hops >= allowed:
-            message = f"more than {allowed} redirects, the last to {response.headers['location']}"
-            verdict = _Verdict(Outcome.TOO_MANY_REDIRECTS, message, response)
-            return Step(_rows(task, verdict), signs=signs)
+            message = f"more than {allowed} redirects, the last to {location}"
+            result = _Result(Outcome.TOO_MANY_REDIRECTS, message, response)
+            return Step(_rows(task, result), feedback=feedback)
         try:
-            url = resolved(task.url, response.headers["location"])
+            url = resolve(task.url, location)
         except InvalidUrlError as error:
-            verdict = _Verdict(Outcome.INVALID_URL, f"after a redirect: {error}", response)
-            return Step(_rows(task, verdict), signs=signs)
+            result = _Result(Outcome.INVALID_URL, f"after a redirect: {error}", response)
+            return Step(_rows(task, result), feedback=feedback)
         task.hops += 1
-        return Step(None, url, signs=signs)
+        return Step(None, url, feedback=feedback)
 
-    def _judged(self, task: Task, response: Response) -> list[RawRow]:
+    def _handle_body(self, task: Task, response: Response) -> list[RawRow]:
+        """Decompress, inspect and save the body of a successful response."""
         settings = self._settings
         body = response.body
         tag = response.headers.get("x-robots-tag")
-        if tag and settings.robots_tag and (rule := robots.opt_out(tag, settings.user_agent)):
-            message = f"its X-Robots-Tag says {rule}"
-            return _rows(task, _Verdict(Outcome.DISALLOWED, message, response))
+        if tag and settings.robots_tag and (rule := robots.find_opt_out(tag, settings.user_agent)):
+            message = f"the X-Robots-Tag header says {rule}"
+            return _rows(task, _Result(Outcome.DISALLOWED, message, response))
         try:
             if encoding := response.headers.get("content-encoding"):
-                body = content_encoding.decompressed(body, encoding, settings.max_bytes)
-            picture = inspection.inspect(body, settings.max_pixels)
+                body = content_encoding.decompress(body, encoding, settings.max_bytes)
+            info = inspection.inspect(body, settings.max_pixels)
         except BodyTooLargeError as error:
-            return _rows(task, _Verdict(Outcome.TOO_LARGE, str(error), response))
+            return _rows(task, _Result(Outcome.TOO_LARGE, str(error), response))
         except ContentEncodingError as error:
-            return _rows(task, _Verdict(Outcome.CORRUPT, str(error), response))
+            return _rows(task, _Result(Outcome.CORRUPT, str(error), response))
         except UnreadableImageError as error:
-            return _rows(task, _Verdict(error.outcome, str(error), response))
+            return _rows(task, _Result(error.outcome, str(error), response))
         if len(body) < settings.min_bytes:
-            message = f"{len(body)} bytes; wanted: at least {settings.min_bytes}"
-            return _rows(task, _Verdict(Outcome.TOO_SMALL, message, response))
-        return self._saved(task, response, body, picture)
+            message = f"{len(body)} bytes; download.min_bytes is {settings.min_bytes}"
+            return _rows(task, _Result(Outcome.TOO_SMALL, message, response))
+        return self._save_image(task, response, body, info)
 
-    def _saved(
-        self, task: Task, response: Response, body: bytes, picture: inspection.ImageInfo
+    def _save_image(
+        self, task: Task, response: Response, body: bytes, info: inspection.ImageInfo
     ) -> list[RawRow]:
-        extension = inspection.EXTENSIONS[picture.format]
+        extension = inspection.EXTENSIONS[info.format]
         sha256 = hashlib.sha256(body).hexdigest()
         rows = _rows(
             task,
-            _Verdict(Outcome.OK, None, response),
+            _Result(Outcome.OK, None, response),
             bytes=len(body),
             sha256=sha256,
-            format=picture.format,
-            width=picture.width,
-            height=picture.height,
+            format=info.format,
+            width=info.width,
+            height=info.height,
             extension=extension,
         )
-        if task.before and task.before[0].sha256 == sha256:
+        if task.previous_rows and task.previous_rows[0].sha256 == sha256:
             return rows
         for row in rows:
             self._images.write(f"{row.key}.{extension}", body)
         return rows
 
     def _backoff(self, attempts: int) -> float:
-        """Seconds before the next attempt: doubled each time, with jitter of up to a half."""
+        """Return the seconds before the next attempt: exponential, with 50-100 % jitter."""
         settings = self._settings
-        wait = min(settings.backoff_s * 2.0 ** (attempts - 1), settings.backoff_max_s)
-        return wait * random.uniform(0.5, 1)  # noqa: S311  (no secret)
+        wait_s = min(settings.backoff_s * 2.0 ** (attempts - 1), settings.backoff_max_s)
+        return wait_s * random.uniform(0.5, 1)  # noqa: S311  (not security-relevant)
 
-    def _http_error(self, response: Response) -> _Verdict:
+    def _http_failure(self, response: Response) -> _Result:
         message = f"the server answered with status {response.status}"
         retryable = response.status in _RETRYABLE_STATUSES
-        rest = 0.0
-        if retryable and (asked := response.headers.get("retry-after")):
-            rest = min(_seconds(asked), self._settings.retry_after_max_s)
-        # A host that says when to come back is not in unknown trouble.
-        tired = response.status in _OVERLOADED_STATUSES and not rest
-        signs = HostFeedback(failure=message if tired else None, rest_s=rest)
-        return _Verdict(Outcome.HTTP_ERROR, message, response, retryable, signs)
+        cooldown_s = 0.0
+        if retryable and (retry_after := response.headers.get("retry-after")):
+            cooldown_s = min(_retry_after_s(retry_after), self._settings.retry_after_max_s)
+        # A host that sends Retry-After limits its load itself: no failure for the circuit breaker.
+        overloaded = response.status in _OVERLOADED_STATUSES and not cooldown_s
+        feedback = HostFeedback(failure=message if overloaded else None, cooldown_s=cooldown_s)
+        return _Result(Outcome.HTTP_ERROR, message, response, retryable, feedback)
 
 
 def failed_rows(task: Task, outcome: Outcome, error: str) -> list[RawRow]:
-    """The rows of a task that ends without an answer."""
-    return _rows(task, _Verdict(outcome, error))
+    """Return the final rows of a task that ends without a response.
+
+    Args:
+        task: The task that ends.
+        outcome: The outcome of every row.
+        error: The error message of every row.
+
+    Returns:
+        One row per URL row of the task.
+    """
+    return _rows(task, _Result(outcome, error))
 
 
 def raw_row(row: UrlRow, outcome: Outcome, **values: object) -> RawRow:
-    """A URL's row with what happened to it."""
-    given = {name: getattr(row, name) for name in _URL_FIELDS}
-    return RawRow(**given, outcome=outcome, **values)  # type: ignore[arg-type]
+    """Return the manifest row of a URL.
+
+    Args:
+        row: The row of `url_list`.
+        outcome: What happened to the URL.
+        **values: Further columns of `RawRow`.
+    """
+    url_values = {name: getattr(row, name) for name in _URL_FIELDS}
+    return RawRow(**url_values, outcome=outcome, **values)  # type: ignore[arg-type]
 
 
-def _unanswered(error: FetchError) -> _Verdict:
-    hosts = error.outcome in (Outcome.TIMEOUT, Outcome.CONNECTION_ERROR)
-    signs = HostFeedback(failure=str(error) if hosts else None)
-    return _Verdict(error.outcome, str(error), retryable=error.retryable, signs=signs)
+def _fetch_failure(error: FetchError) -> _Result:
+    host_failed = error.outcome in (Outcome.TIMEOUT, Outcome.CONNECTION_ERROR)
+    feedback = HostFeedback(failure=str(error) if host_failed else None)
+    return _Result(error.outcome, str(error), retryable=error.retryable, feedback=feedback)
 
 
-def _conditions(task: Task) -> Mapping[str, str]:
-    """What makes a request one for a change only (RFC 9110, 13.1)."""
-    if not task.before:
-        return _NONE
-    known = task.before[0]
-    asked = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
-    # A server's value goes back into a header: nothing but plain text does.
+def _robots_unreadable(result: _Result) -> _RefusedError:
+    message = f"robots.txt cannot be read: {result.error}"
+    feedback = replace(result.feedback, robots_known=False)
+    return _RefusedError(replace(result, error=message, feedback=feedback))
+
+
+def _conditional_headers(task: Task) -> Mapping[str, str]:
+    """Return the headers that request the body only if it has changed (RFC 9110, 13.1)."""
+    if not task.previous_rows:
+        return _NO_HEADERS
+    stored = task.previous_rows[0]
+    headers = {"If-None-Match": stored.etag, "If-Modified-Since": stored.last_modified}
+    # The values come from a server: printable ASCII only prevents header injection.
     return {
         name: value
-        for name, value in asked.items()
+        for name, value in headers.items()
         if value and value.isascii() and value.isprintable()
     }
 
 
-def _unchanged(task: Task, response: Response) -> list[RawRow]:
+def _not_modified_rows(task: Task, response: Response) -> list[RawRow]:
     now = dt.datetime.now(dt.UTC)
-    found = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
-    return [replace(row, error=None, **found) for row in task.before]  # type: ignore[arg-type]
+    values = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
+    return [replace(row, error=None, **values) for row in task.previous_rows]  # type: ignore[arg-type]
 
 
-def _kept(task: Task, verdict: _Verdict) -> list[RawRow]:
-    """A refresh that fails takes no picture away."""
-    error = f"could not be refreshed ({verdict.outcome}): {verdict.error}"
-    return [replace(row, error=error) for row in task.before]
+def _failed_refresh_rows(task: Task, result: _Result) -> list[RawRow]:
+    """Return the stored rows with the error: a failed refresh does not remove the image."""
+    error = f"could not be refreshed ({result.outcome}): {result.error}"
+    return [replace(row, error=error) for row in task.previous_rows]
 
 
-def _seconds(retry_after: str) -> float:
-    """What a Retry-After header asks for: seconds, or a date (RFC 9110, 10.2.3)."""
-    text = retry_after.strip()
+def _retry_after_s(value: str) -> float:
+    """Return the seconds that a Retry-After header requests, as number or date.
+
+    RFC 9110, 10.2.3. A value that is neither counts as 0.
+    """
+    text = value.strip()
     if text.isascii() and text.isdecimal():
         return float(text)
     try:
@@ -325,26 +378,26 @@ def _seconds(retry_after: str) -> float:
 
 
 def _rows(
-    task: Task, verdict: _Verdict, extension: str | None = None, **picture: object
+    task: Task, result: _Result, extension: str | None = None, **image_columns: object
 ) -> list[RawRow]:
-    if task.before and verdict.outcome is not Outcome.OK:
-        return _kept(task, verdict)
+    if task.previous_rows and result.outcome is not Outcome.OK:
+        return _failed_refresh_rows(task, result)
     now = dt.datetime.now(dt.UTC)
-    headers = verdict.response.headers if verdict.response else {}
-    elapsed = time.monotonic() - task.started if task.started is not None else None
+    headers = result.response.headers if result.response else {}
+    elapsed_s = time.monotonic() - task.started if task.started is not None else None
     return [
         raw_row(
             row,
-            verdict.outcome,
-            http_status=verdict.response.status if verdict.response else None,
-            error=verdict.error,
+            result.outcome,
+            http_status=result.response.status if result.response else None,
+            error=result.error,
             attempts=task.attempts,
             path=f"{IMAGES}/{row.key}.{extension}" if extension else None,
             etag=headers.get("etag"),
             last_modified=headers.get("last-modified"),
             fetched_at=now,
-            elapsed_ms=round(elapsed * 1000) if elapsed is not None else None,
-            **picture,
+            elapsed_ms=round(elapsed_s * 1000) if elapsed_s is not None else None,
+            **image_columns,
         )
         for row in task.rows
     ]

@@ -1,9 +1,8 @@
-"""Served bytes -> what they are: judged by the bytes, not by a name or a Content-Type.
+"""Identifies an image file from its bytes: format, dimensions and whether the file is complete.
 
-Here lives the look at headers and structure that every download gets: format, size in pixels, and
-whether the file is whole. Nothing is decoded for the formats of catalogues (JPEG, PNG, WebP, GIF),
-which keeps this below a tenth of a millisecond a picture; damage inside the compressed pixels of a
-whole file shows when the picture is decoded, in `imaging`.
+The file name and the Content-Type header are ignored. The common formats of catalogues (JPEG, PNG,
+WebP, GIF) are not decoded, only their headers and structure are read, which takes less than 0.1 ms
+per image. Damage inside the compressed pixels is found when `imaging` decodes the image.
 """
 
 from __future__ import annotations
@@ -31,93 +30,108 @@ EXTENSIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What a file is."""
+    """Format and dimensions of an image file.
+
+    Attributes:
+        format: A key of `EXTENSIONS`.
+        width: Width in pixels, before any EXIF orientation.
+        height: Height in pixels, before any EXIF orientation.
+    """
 
     format: str
-    """A key of `EXTENSIONS`."""
     width: int
     height: int
-    """Pixels, before any EXIF orientation."""
 
 
 def inspect(data: bytes, max_pixels: int) -> ImageInfo:
-    """Say what a file is, from its bytes.
+    """Identify an image file.
+
+    Args:
+        data: The whole file.
+        max_pixels: Maximum width x height in pixels.
+
+    Returns:
+        Format and dimensions.
 
     Raises:
-        UnreadableImageError: it is no picture, not a whole one, or one of more than `max_pixels`.
+        UnreadableImageError: The file is not an image, is incomplete, or has more than `max_pixels`
+            pixels.
     """
     if not data:
         raise UnreadableImageError(Outcome.EMPTY, "the server sent no bytes")
     if data.startswith(b"\xff\xd8\xff"):
-        picture = _jpeg(data)
+        info = _read_jpeg(data)
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        picture = _png(data)
+        info = _read_png(data)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        picture = _webp(data)
+        info = _read_webp(data)
     elif data.startswith((b"GIF87a", b"GIF89a")):
-        picture = _gif(data)
-    elif (rare := _rare_format(data)) is not None:
-        return _decoded(data, rare, max_pixels)
+        info = _read_gif(data)
+    elif (rare := _detect_rare_format(data)) is not None:
+        return _decode(data, rare, max_pixels)
     else:
-        raise _no_picture(data)
-    if picture.width < 1 or picture.height < 1:
-        raise _corrupt(f"its header says {picture.width} x {picture.height} pixels")
-    _check_pixels(picture, max_pixels)
-    return picture
+        raise _not_an_image(data)
+    if info.width < 1 or info.height < 1:
+        raise _corrupt(f"the header says {info.width} x {info.height} pixels")
+    _check_pixels(info, max_pixels)
+    return info
 
 
-def _check_pixels(picture: ImageInfo, max_pixels: int) -> None:
-    if picture.width * picture.height > max_pixels:
+def _check_pixels(info: ImageInfo, max_pixels: int) -> None:
+    if info.width * info.height > max_pixels:
         raise UnreadableImageError(
             Outcome.TOO_MANY_PIXELS,
-            f"{picture.width} x {picture.height} pixels; allowed: {max_pixels}",
+            f"{info.width} x {info.height} pixels; allowed: {max_pixels}",
         )
 
 
-def _corrupt(why: str) -> UnreadableImageError:
-    return UnreadableImageError(Outcome.CORRUPT, why)
+def _corrupt(reason: str) -> UnreadableImageError:
+    return UnreadableImageError(Outcome.CORRUPT, reason)
 
 
-def _cut_off(format_: str) -> UnreadableImageError:
-    return _corrupt(f"the {format_} file is cut off")
+def _truncated(format_: str) -> UnreadableImageError:
+    return _corrupt(f"the {format_} file is truncated")
 
 
-# ITU-T T.81, table B.1: frame headers are C0 to CF without DHT (C4), JPG (C8) and DAC (CC).
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# ITU-T T.81, table B.1: frame headers are C0 to CF except DHT (C4), JPG (C8) and DAC (CC).
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-# Inside a scan FF is followed by a stuffed zero, a restart marker, or a fill byte.
-_END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+# Inside a scan, FF is followed by a stuffed zero, a restart marker or a fill byte.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
-def _jpeg(data: bytes) -> ImageInfo:
-    """Walk the markers (ITU-T T.81, annex B): whole when a scan is followed by an end of image."""
+def _read_jpeg(data: bytes) -> ImageInfo:
+    """Walk the markers up to the end of the image (ITU-T T.81, annex B).
+
+    The file is complete if it has a frame header, a scan and an end-of-image marker.
+    """
     size: tuple[int, int] | None = None
     scans = 0
     pos = 2
     while True:
-        # Decoders skip bytes between segments too.
-        found = _END_OF_SCAN.search(data, pos)
-        if found is None:
-            raise _cut_off("JPEG")
-        marker = data[found.start() + 1]
-        pos = found.end()
+        # Skip bytes between segments, as decoders do.
+        match = _NEXT_MARKER.search(data, pos)
+        if match is None:
+            raise _truncated("JPEG")
+        marker = data[match.start() + 1]
+        pos = match.end()
         if marker == _END_OF_IMAGE:
             if size is None or not scans:
-                raise _corrupt("the JPEG file holds no picture")
+                raise _corrupt("the JPEG file contains no image")
             return ImageInfo("jpeg", *size)
-        if marker in _WITHOUT_LENGTH:
+        if marker in _MARKERS_WITHOUT_LENGTH:
             continue
         if marker < 0xC0:
-            raise _corrupt(f"the JPEG file holds an unknown marker FF{marker:02X}")
+            raise _corrupt(f"the JPEG file contains an unknown marker FF{marker:02X}")
         if pos + 2 > len(data):
-            raise _cut_off("JPEG")
+            raise _truncated("JPEG")
         length = int.from_bytes(data[pos : pos + 2])
         if length < 2:
-            raise _corrupt(f"the JPEG file holds a segment of {length} bytes")
+            raise _corrupt(f"the JPEG file contains a segment of {length} bytes")
         if pos + length > len(data):
-            raise _cut_off("JPEG")
-        if marker in _FRAMES and size is None:
+            raise _truncated("JPEG")
+        if marker in _FRAME_MARKERS and size is None:
             if length < 8:
                 raise _corrupt("the JPEG file's frame header is too short")
             height, width = struct.unpack_from(">HH", data, pos + 3)
@@ -126,12 +140,12 @@ def _jpeg(data: bytes) -> ImageInfo:
         pos += length
 
 
-def _png(data: bytes) -> ImageInfo:
-    """Walk the chunks (PNG specification, 5.3) and check their checksums, up to IEND."""
+def _read_png(data: bytes) -> ImageInfo:
+    """Walk the chunks up to IEND and verify their checksums (PNG specification, 5.3)."""
     view = memoryview(data)
     pos = 8
     size: tuple[int, int] | None = None
-    pixels = False
+    has_pixels = False
     while pos + 12 <= len(data):
         length = int.from_bytes(data[pos : pos + 4])
         end = pos + 12 + length
@@ -142,22 +156,22 @@ def _png(data: bytes) -> ImageInfo:
             raise _corrupt("a checksum in the PNG file is wrong")
         if size is None:
             if kind != b"IHDR" or length != 13:
-                raise _corrupt("the PNG file does not start with its header")
+                raise _corrupt("the PNG file does not start with a header")
             size = struct.unpack_from(">II", data, pos + 8)
-        pixels |= kind == b"IDAT"
+        has_pixels |= kind == b"IDAT"
         if kind == b"IEND":
-            if not pixels:
-                raise _corrupt("the PNG file holds no pixels")
+            if not has_pixels:
+                raise _corrupt("the PNG file contains no pixels")
             return ImageInfo("png", *size)
         pos = end
-    raise _cut_off("PNG")
+    raise _truncated("PNG")
 
 
-def _webp(data: bytes) -> ImageInfo:
-    """Walk the RIFF chunks up to the picture (RFC 9649, 2.3 to 2.7)."""
+def _read_webp(data: bytes) -> ImageInfo:
+    """Walk the RIFF chunks up to the image data (RFC 9649, 2.3 to 2.7)."""
     end = int.from_bytes(data[4:8], "little") + 8
     if end > len(data):
-        raise _cut_off("WebP")
+        raise _truncated("WebP")
     canvas: tuple[int, int] | None = None
     pos = 12
     while pos + 8 <= end:
@@ -165,7 +179,7 @@ def _webp(data: bytes) -> ImageInfo:
         body = pos + 8
         length = int.from_bytes(data[pos + 4 : body], "little")
         if body + length > end:
-            raise _cut_off("WebP")
+            raise _truncated("WebP")
         if length >= 10 and kind == b"VP8X":
             canvas = (
                 int.from_bytes(data[body + 4 : body + 7], "little") + 1,
@@ -181,36 +195,36 @@ def _webp(data: bytes) -> ImageInfo:
             lossless = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
             return ImageInfo("webp", *(canvas or lossless))
         pos = body + length + (length & 1)
-    raise _corrupt("the WebP file holds no picture")
+    raise _corrupt("the WebP file contains no image")
 
 
-def _gif(data: bytes) -> ImageInfo:
-    """Walk the blocks (GIF89a specification) past the first frame, whose end must be there."""
+def _read_gif(data: bytes) -> ImageInfo:
+    """Walk the blocks up to the end of the first frame, which must be complete (GIF89a)."""
     try:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
-        pos = 13 + _colour_table(flags)
+        pos = 13 + _colour_table_size(flags)
         while data[pos] == 0x21:
-            pos = _after_blocks(data, pos + 2)
+            pos = _skip_sub_blocks(data, pos + 2)
         if data[pos] != 0x2C:
-            raise _corrupt("the GIF file holds no picture")
-        pos += 10 + _colour_table(data[pos + 9])
-        _after_blocks(data, pos + 1)
+            raise _corrupt("the GIF file contains no image")
+        pos += 10 + _colour_table_size(data[pos + 9])
+        _skip_sub_blocks(data, pos + 1)
     except (IndexError, struct.error):
-        raise _cut_off("GIF") from None
+        raise _truncated("GIF") from None
     return ImageInfo("gif", width, height)
 
 
-def _colour_table(flags: int) -> int:
+def _colour_table_size(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_blocks(data: bytes, pos: int) -> int:
+def _skip_sub_blocks(data: bytes, pos: int) -> int:
     while length := data[pos]:
         pos += 1 + length
     return pos + 1
 
 
-def _rare_format(data: bytes) -> str | None:
+def _detect_rare_format(data: bytes) -> str | None:
     if data.startswith(b"BM") and len(data) >= 26 and data[6:10] == bytes(4):
         return "bmp"
     if data.startswith((b"II*\0", b"MM\0*")):
@@ -220,30 +234,30 @@ def _rare_format(data: bytes) -> str | None:
     return None
 
 
-# One at a time: decoded pixels of many threads would be the memory that the guards bound.
-_decoding = threading.Lock()
+# One image at a time: decoding in every thread would exceed the memory that `max_pixels` limits.
+_decode_lock = threading.Lock()
 
 
-def _decoded(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
-    """Formats that catalogues hardly use are decoded: their structure tells too little."""
-    from PIL import Image
+def _decode(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
+    """Decode a file of a rare format, whose structure does not show whether it is complete."""
+    from PIL import Image as PILImage
 
-    with _decoding:
+    with _decode_lock:
         try:
-            with Image.open(BytesIO(data), formats=[format_.upper()]) as image:
-                picture = ImageInfo(format_, *image.size)
-                _check_pixels(picture, max_pixels)
+            with PILImage.open(BytesIO(data), formats=[format_.upper()]) as image:
+                info = ImageInfo(format_, *image.size)
+                _check_pixels(info, max_pixels)
                 image.load()
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
             raise UnreadableImageError(Outcome.TOO_MANY_PIXELS, str(error)) from error
         except UnreadableImageError:
             raise
         except Exception as error:
             raise _corrupt(f"the {format_.upper()} file is broken: {error}") from error
-    return picture
+    return info
 
 
-# Possessive, or a page of many comments would take for ever.
+# Possessive quantifiers: with backtracking, a page with many comments would take forever.
 _HTML = re.compile(
     rb"\s*+(?:<!--.*?-->\s*+)*+<(?:!doctype html|html|head|body|script|title)\b", re.I | re.S
 )
@@ -259,7 +273,7 @@ _UNSUPPORTED = (
 )
 
 
-def _no_picture(data: bytes) -> UnreadableImageError:
+def _not_an_image(data: bytes) -> UnreadableImageError:
     head = data[:2048].removeprefix(b"\xef\xbb\xbf")
     if _HTML.match(head):
         return UnreadableImageError(Outcome.NOT_AN_IMAGE, "an HTML page")
@@ -268,4 +282,6 @@ def _no_picture(data: bytes) -> UnreadableImageError:
     for pattern, name in _UNSUPPORTED:
         if pattern.match(head):
             return UnreadableImageError(Outcome.UNSUPPORTED_FORMAT, f"a {name} file")
-    return UnreadableImageError(Outcome.NOT_AN_IMAGE, f"no picture; it starts with {head[:16]!r}")
+    return UnreadableImageError(
+        Outcome.NOT_AN_IMAGE, f"not an image; the file starts with {head[:16]!r}"
+    )

@@ -1,11 +1,11 @@
-"""A partition's pictures: what is missing, the download of one shard of it, the manifest.
+"""Plans and runs the download of a partition, and writes its manifest.
 
-Here lives the order of things that makes a partition safe against `kill -9` at any moment:
-pictures are written whole, then a journal part that names them, at last the manifest; only then the
-journal goes. A row is done when it is `ok` and its file lies there in the right size.
+The order of writes belongs here. It makes a partition safe against `kill -9` at any time: images
+are written first, then a journal part that names them, then the manifest, and only then the journal
+is removed. Which URLs need a download is in `state`; the threads are in `pool`.
 
-`folder` is always the partition's folder of the `raw_images` asset: `manifest.parquet`, the
-pictures in `images/<key>.<extension>`, the journal in `_journal/`.
+`folder` always means the partition's folder of the asset `raw_images`: `manifest.parquet`, the
+images in `images/<key>.<extension>`, the journal in `_journal/`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imgassets.download import journal
-from imgassets.download.adoption import adopt, superfluous
+from imgassets.download.adoption import adopt, find_obsolete_files
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import ReportBuilder, ShardReport
 from imgassets.download.schedule import HostLimits, Schedule, Task
-from imgassets.download.state import known, last_rows, read_state, rows_of
+from imgassets.download.state import (
+    latest_rows,
+    read_manifest_and_journal,
+    read_manifest_rows,
+    read_state,
+)
 from imgassets.download.urls import normalise, origin
 from imgassets.errors import InvalidUrlError, SettingsError
 from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
@@ -33,7 +38,13 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A slice of a partition's URLs; see `shard_rows`."""
+    """A slice of a partition's URLs; see `shard_rows`.
+
+    Attributes:
+        name: Name of the shard in the log and in the journal.
+        start: Index of the first row, with the rows grouped by URL.
+        stop: Index after the last row.
+    """
 
     name: str
     start: int
@@ -48,28 +59,39 @@ def plan(
     refresh: bool = False,
     retry: Collection[Outcome] | None = None,
 ) -> list[Shard]:
-    """Cut a partition into shards of about `shard_size` rows; those with work left are returned.
+    """Split a partition into shards.
 
-    What writers that were killed left behind is swept away: no shard of the partition may be at
-    work. Pictures that are there under another key are taken over. For `refresh` and `retry` see
-    `download_shard`.
+    Also removes the temporary files of killed writers, so that no shard of the partition may be
+    running, and takes over images that are stored under another key.
+
+    Args:
+        url_rows: All rows of the partition.
+        folder: The partition's folder.
+        shard_size: Number of rows per shard; more if the last URL has more rows.
+        refresh: See `download_shard`.
+        retry: See `download_shard`.
+
+    Returns:
+        The shards that have URLs to download.
 
     Raises:
-        StorageError: the storage cannot be read, or a manifest or journal there is broken.
+        StorageError: The storage cannot be read, or the manifest or the journal is broken.
     """
-    for place in (folder, folder / IMAGES, folder / journal.JOURNAL):
-        place.remove_temporaries()
+    for subfolder in (folder, folder / IMAGES, folder / journal.JOURNAL):
+        subfolder.remove_temporaries()
     adopt(url_rows, folder)
     state = read_state(folder, url_rows)
-    ordered = _in_order(url_rows)
+    ordered = _group_by_url(url_rows)
     shards: list[Shard] = []
     number = start = 0
     while start < len(ordered):
         stop = min(start + shard_size, len(ordered))
-        # Rows of one URL stay together, so that it is fetched once.
+        # Keep the rows of a URL in one shard, so that it is fetched once.
         while stop < len(ordered) and ordered[stop].url == ordered[stop - 1].url:
             stop += 1
-        if any(state.is_work(row, refresh=refresh, retry=retry) for row in ordered[start:stop]):
+        if any(
+            state.needs_download(row, refresh=refresh, retry=retry) for row in ordered[start:stop]
+        ):
             shards.append(Shard(f"shard_{number:04d}", start, stop))
         start = stop
         number += 1
@@ -77,8 +99,13 @@ def plan(
 
 
 def shard_rows(url_rows: Sequence[UrlRow], shard: Shard) -> list[UrlRow]:
-    """The rows of a shard of this partition."""
-    return _in_order(url_rows)[shard.start : shard.stop]
+    """Return the rows of one shard.
+
+    Args:
+        url_rows: All rows of the partition, the same as for `plan`.
+        shard: The shard.
+    """
+    return _group_by_url(url_rows)[shard.start : shard.stop]
 
 
 def download_shard(
@@ -91,35 +118,39 @@ def download_shard(
     refresh: bool = False,
     retry: Collection[Outcome] | None = None,
 ) -> ShardReport:
-    """Fetch the pictures of these rows that are not there yet; failed ones are tried again.
+    """Download the images of one shard that are not stored yet.
 
     Args:
-        url_rows: the rows of one shard.
-        folder: the partition's folder.
-        settings: the retailer's.
-        shard: names the shard in the log and in the journal; `[A-Za-z0-9_-]+`.
-        log: takes progress lines; called by several threads.
-        refresh: also ask whether pictures that are there have changed. One that cannot be asked
-            for keeps its file and its row, whose `error` says why.
-        retry: of the rows that failed, try only those with these outcomes; none: all.
+        url_rows: Rows of the shard.
+        folder: The partition's folder.
+        settings: Settings of the retailer.
+        shard: Name of the shard for the log and the journal; matches `[A-Za-z0-9_-]+`.
+        log: Receives progress lines; called by several threads.
+        refresh: Whether to ask if stored images have changed. If the request fails, the image keeps
+            its file and its row, whose `error` says why.
+        retry: Outcomes of failed downloads to try again; None for all.
+
+    Returns:
+        Totals of this run.
 
     Raises:
-        StorageError: a picture or the journal cannot be written; what was done is kept.
-        SettingsError: the settings name an environment variable that is not set.
+        StorageError: An image or the journal cannot be written; finished rows are kept.
+        SettingsError: pycurl is missing, or the settings name an environment variable that is not
+            set.
     """
     state = read_state(folder, url_rows)
-    work = [row for row in url_rows if state.is_work(row, refresh=refresh, retry=retry)]
-    before: dict[str, RawRow] = {}
+    work = [row for row in url_rows if state.needs_download(row, refresh=refresh, retry=retry)]
+    previous_rows: dict[str, RawRow] = {}
     if refresh:
         journal.mark_refresh(folder)
-        before = rows_of(folder, [row for row in work if state.is_done(row)])
-    client = _client(settings)
-    counter = ReportBuilder(before)
-    progress = Progress(shard, len(url_rows), log, before=len(url_rows) - len(work))
+        previous_rows = read_manifest_rows(folder, [row for row in work if state.is_done(row)])
+    client = _build_client(settings)
+    counter = ReportBuilder(previous_rows)
+    progress = Progress(shard, len(url_rows), log, already_done=len(url_rows) - len(work))
     writer = journal.JournalWriter(folder, shard)
-    tasks, refused = _tasks(work, before)
-    writer.add(refused)
-    progress.add(refused, counter.add(refused))
+    tasks, invalid = _build_tasks(work, previous_rows)
+    writer.add(invalid)
+    progress.add(invalid, counter.add(invalid))
     schedule = Schedule(tasks, _host_limits(settings))
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))
@@ -132,83 +163,88 @@ def download_shard(
                 writer.flush_if_due()
                 progress.log_if_due()
         finally:
-            # Also when Dagster interrupts this thread.
+            # Also reached when Dagster interrupts this thread.
             pool.stop()
-            writer.add(pool.rest())
+            writer.add(pool.drain())
             writer.flush()
     progress.log()
     return counter.report()
 
 
 def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
-    """Write the manifest: one row a URL row, in their order; then the journal goes.
+    """Write the manifest, then remove the journal and the files that are not needed any more.
 
-    Files that became superfluous are removed; pictures whose URL has left the catalogue stay.
+    Images whose URL has left the catalogue stay.
+
+    Args:
+        url_rows: All rows of the partition.
+        folder: The partition's folder.
+
+    Returns:
+        The rows of the manifest, one per row of `url_rows`, in the same order.
 
     Raises:
-        StorageError: the manifest cannot be written; the journal is kept.
+        StorageError: The manifest cannot be written; the journal is kept.
     """
-    before = known(folder)
-    last = last_rows(before, url_rows)
-    before = before.select(["key", "url", "path"])
-    rows = [_last_row(row, last.get(row.key)) for row in url_rows]
+    previous = read_manifest_and_journal(folder)
+    latest = latest_rows(previous, url_rows)
+    previous = previous.select(["key", "url", "path"])
+    rows = [latest.get(row.key) or _not_fetched(row) for row in url_rows]
     write_table(folder, to_table(rows, RawRow))
     journal.remove(folder)
     images = folder / IMAGES
-    for name in superfluous(images.sizes(), rows, before):
+    for name in find_obsolete_files(images.sizes(), rows, previous):
         images.remove(name)
     return rows
 
 
-def _last_row(row: UrlRow, last: RawRow | None) -> RawRow:
-    if last is not None:
-        return last
-    message = "the run ended before the turn of this URL; materialize the partition again"
+def _not_fetched(row: UrlRow) -> RawRow:
+    message = "the run ended before this URL was requested; materialize the partition again"
     return raw_row(row, Outcome.NOT_FETCHED, error=message)
 
 
-def _in_order(url_rows: Iterable[UrlRow]) -> list[UrlRow]:
-    """The rows as they come, but those of one URL together."""
+def _group_by_url(url_rows: Iterable[UrlRow]) -> list[UrlRow]:
+    """Return the rows in their order, except that rows of one URL follow each other."""
     by_url: dict[str, list[UrlRow]] = {}
     for row in url_rows:
         by_url.setdefault(row.url, []).append(row)
     return [row for group in by_url.values() for row in group]
 
 
-def _tasks(
-    url_rows: Iterable[UrlRow], before: Mapping[str, RawRow]
+def _build_tasks(
+    url_rows: Iterable[UrlRow], previous_rows: Mapping[str, RawRow]
 ) -> tuple[list[Task], list[RawRow]]:
-    """A task for each URL, and the rows of what is no URL."""
+    """Return one task per valid URL, and the finished rows of invalid URLs."""
     by_url: dict[str, list[UrlRow]] = {}
-    refused: list[RawRow] = []
+    invalid: list[RawRow] = []
     for row in url_rows:
         try:
             by_url.setdefault(normalise(row.url), []).append(row)
         except InvalidUrlError as error:
-            refused.append(raw_row(row, Outcome.INVALID_URL, error=str(error)))
+            invalid.append(raw_row(row, Outcome.INVALID_URL, error=str(error)))
     tasks = []
     for url, rows in by_url.items():
         host = origin(url)
         task = Task(tuple(rows), url, host, first_url=url, first_host=host)
-        known_rows = tuple(before[row.key] for row in rows if row.key in before)
-        # Of one URL, a picture that is not there needs the body for all.
-        if len(known_rows) == len(rows) and len({row.sha256 for row in known_rows}) == 1:
-            task.before = known_rows
+        previous = tuple(previous_rows[row.key] for row in rows if row.key in previous_rows)
+        # A conditional request gets no body: all rows of the URL must have the same image already.
+        if len(previous) == len(rows) and len({row.sha256 for row in previous}) == 1:
+            task.previous_rows = previous
         tasks.append(task)
-    return tasks, refused
+    return tasks, invalid
 
 
 def _host_limits(settings: DownloadSettings) -> HostLimits:
     return HostLimits(
-        at_once=settings.per_host,
+        max_concurrent=settings.per_host,
         interval_s=1 / settings.rate_per_host if settings.rate_per_host else 0,
-        failures=settings.breaker_failures,
-        rest_s=settings.breaker_cooldown_s,
-        gated=settings.robots,
+        max_failures=settings.breaker_failures,
+        cooldown_s=settings.breaker_cooldown_s,
+        wait_for_robots=settings.robots,
     )
 
 
-def _client(settings: DownloadSettings) -> Client:
+def _build_client(settings: DownloadSettings) -> Client:
     if settings.client == "requests":
         from imgassets.download.requests_client import RequestsClient
 

@@ -1,7 +1,7 @@
-"""The threads: they take tasks from the schedule and hand back rows.
+"""Runs the download threads, which take tasks from the schedule and return rows.
 
-Here lives the life of the threads: start, the first fatal error, a prompt stop. What a thread does
-with a task is in `exchange`.
+Starting and stopping the threads and reporting their first fatal error belong here. What a thread
+does with a task is in `exchange`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from imgassets.download.urls import origin
 from imgassets.errors import FetchAbortedError, StorageError
 from imgassets.manifests import Outcome, RawRow
 
-_STOP_S = 1.0
-"""Seconds that threads get to end after a stop; all but one stuck in a system call do."""
+_STOP_TIMEOUT_S = 1.0
+"""Seconds to wait for the threads after a stop; only one blocked in a system call needs more."""
 
 
 class Pool:
-    """Threads that work on a schedule, as a context manager that stops them at its end."""
+    """Threads that work on a schedule; a context manager that stops them on exit."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Pool:
         self._results: SimpleQueue[list[RawRow]] = SimpleQueue()
         self._fatal: Exception | None = None
         self._lock = threading.Lock()
-        self._working = threads
-        self._over = threading.Event()
+        self._running = threads
+        self._finished = threading.Event()
         if not threads:
-            self._over.set()
-        # Daemons, so that a thread stuck in a name lookup cannot hold back the end of a run.
+            self._finished.set()
+        # Daemon threads, because a thread blocked in a name lookup must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._work, name=f"download-{n}", daemon=True)
             for n in range(threads)
@@ -66,35 +66,39 @@ class Pool:
             thread.start()
 
     def stop(self) -> None:
-        """Hand out no more tasks, break off what is on its way, and wait for the threads."""
+        """Hand out no more tasks, abort the requests in flight and wait for the threads."""
         self._schedule.stop()
         if any(thread.is_alive() for thread in self._threads):
             self._client.abort()
-        deadline = time.monotonic() + _STOP_S
+        deadline = time.monotonic() + _STOP_TIMEOUT_S
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(deadline - time.monotonic(), 0))
 
     def wait(self, seconds: float) -> list[RawRow] | None:
-        """Rows that came in so many seconds; none when there will be no more.
+        """Wait for results, at most the given number of seconds.
+
+        Returns:
+            The rows that are finished; None when there are no more.
 
         Raises:
-            StorageError: a thread could not write; the others have been stopped.
-            Exception: a thread met a bug that is not one of an image, or its log failed; likewise.
+            StorageError: A thread could not write; the other threads have been stopped.
+            Exception: A thread failed on a bug outside of a single image, or its log failed; the
+                other threads have been stopped.
         """
-        # Not for each row: a wake-up of this thread costs the others Python's lock.
-        self._over.wait(seconds)
-        over = self._over.is_set()
-        # Rows that came before the error are handed out first: their pictures are saved.
-        rows = self.rest()
+        # Poll instead of waking up per row: each wake-up takes the GIL from the download threads.
+        self._finished.wait(seconds)
+        finished = self._finished.is_set()
+        # Rows finished before the error are returned first, because their images are saved.
+        rows = self.drain()
         if rows:
             return rows
         if self._fatal is not None:
             raise self._fatal
-        return None if over else []
+        return None if finished else []
 
-    def rest(self) -> list[RawRow]:
-        """Rows that came and were not taken yet."""
+    def drain(self) -> list[RawRow]:
+        """Return the finished rows that `wait` has not returned yet."""
         rows: list[RawRow] = []
         with contextlib.suppress(Empty):
             while True:
@@ -107,27 +111,30 @@ class Pool:
                 self._run(task)
         except FetchAbortedError:
             pass
-        except Exception as error:  # noqa: BLE001  (else the other threads would wait for ever)
+        except Exception as error:  # noqa: BLE001  (otherwise the other threads wait forever)
             self._fatal = self._fatal or error
             self._schedule.stop()
-            self._over.set()
+            self._finished.set()
         finally:
             with self._lock:
-                self._working -= 1
-                if not self._working:
-                    self._over.set()
+                self._running -= 1
+                if not self._running:
+                    self._finished.set()
 
     def _run(self, task: Task) -> None:
         try:
             step = self._exchange.step(task)
         except (FetchAbortedError, StorageError):
             raise
-        except Exception as error:  # noqa: BLE001  (a bug met in one picture stops no other)
-            self._log(f"a bug, met at {task.url}; please report it:\n{traceback.format_exc()}")
-            message = f"a bug: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001  (a bug on one image must not stop the others)
+            self._log(
+                f"unexpected error at {task.url}; this is a bug, please report it:\n"
+                f"{traceback.format_exc()}"
+            )
+            message = f"unexpected error, see the log: {type(error).__name__}: {error}"
             step = Step(failed_rows(task, Outcome.FAILED, message))
         if step.rows is None:
-            self._schedule.again(task, origin(step.url), step.url, step.wait_s, step.signs)
+            self._schedule.reschedule(task, origin(step.url), step.url, step.wait_s, step.feedback)
         else:
             self._results.put(step.rows)
-            self._schedule.finish(task, step.signs)
+            self._schedule.finish(task, step.feedback)

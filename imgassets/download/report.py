@@ -12,44 +12,55 @@ from dataclasses import dataclass, field
 
 from imgassets.manifests import Outcome, RawRow
 
-_HOSTS_KEPT = 10
+_MAX_HOSTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReport:
-    """How a host served."""
+    """How fast and how well a host served its URLs.
+
+    Attributes:
+        host: Host name, with a port if the URLs have one.
+        urls: Number of URLs requested.
+        failed: Number of these URLs that failed.
+        bytes: Bytes of the images downloaded.
+        mean_ms: Mean milliseconds per URL, including the waits between attempts.
+    """
 
     host: str
     urls: int
     failed: int
     bytes: int
     mean_ms: float
-    """Of one URL, waits between attempts included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
-    """What became of the URLs of a shard."""
+    """Totals of one shard's download.
+
+    Attributes:
+        outcomes: Number of rows by outcome, most frequent first; only rows of this run.
+        bytes: Bytes of the images downloaded by this run.
+        seconds: Wall time.
+        retries: Number of attempts beyond the first of each URL.
+        unchanged: Number of refreshed images that have not changed.
+        changed: Number of refreshed images with new content.
+        not_refreshed: Number of images kept because their refresh failed.
+        slowest_hosts: The hosts with the highest `mean_ms`, slowest first; at most 10.
+    """
 
     outcomes: dict[str, int]
-    """Rows of this run by outcome, the most frequent first."""
     bytes: int
-    """Of the pictures brought by this run."""
     seconds: float
     retries: int
-    """Attempts beyond the first of each URL."""
     unchanged: int
-    """Of a refresh: pictures that are as they were."""
     changed: int
-    """Of a refresh: pictures whose content is new."""
     not_refreshed: int
-    """Of a refresh: pictures kept as they were, since asking for them failed."""
     slowest_hosts: list[HostReport]
-    """At most 10."""
 
 
 @dataclass(slots=True)
-class _Host:
+class _HostTotals:
     urls: int = 0
     failed: int = 0
     bytes: int = 0
@@ -58,16 +69,25 @@ class _Host:
 
 @dataclass(slots=True)
 class ReportBuilder:
-    """Counts finished rows into a `ShardReport`; for one thread."""
+    """Counts finished rows and builds a `ShardReport`; for use by one thread.
 
-    before: Mapping[str, RawRow]
-    """Of a refresh: the rows that are asked for a change, by key."""
+    Attributes:
+        previous_rows: The rows that a refresh may change, by key; empty without a refresh.
+        started: `time.monotonic()` at the start of the download.
+        outcomes: Number of rows by outcome.
+        refreshed: Number of refreshed rows by result: unchanged, changed or not_refreshed.
+        bytes: Bytes of the images downloaded.
+        retries: Number of attempts beyond the first of each URL.
+        hosts: Totals by host.
+    """
+
+    previous_rows: Mapping[str, RawRow]
     started: float = field(default_factory=time.monotonic)
     outcomes: Counter[str] = field(default_factory=Counter)
     refreshed: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
     retries: int = 0
-    hosts: dict[str, _Host] = field(default_factory=dict)
+    hosts: dict[str, _HostTotals] = field(default_factory=dict)
 
     def add(self, rows: Iterable[RawRow]) -> int:
         """Count rows.
@@ -75,35 +95,35 @@ class ReportBuilder:
         Returns:
             Bytes of the images that were downloaded for these rows.
         """
-        already = self.bytes
+        bytes_before = self.bytes
         for row in rows:
             self.outcomes[row.outcome] += 1
-            brought = row.bytes or 0
-            if row.key in self.before:
-                refreshed = _refreshed(self.before[row.key], row)
-                self.refreshed[refreshed] += 1
-                if row.http_status == 304 or refreshed == "not_refreshed":
-                    brought = 0
-            self.bytes += brought
+            downloaded = row.bytes or 0
+            if row.key in self.previous_rows:
+                result = _refresh_result(self.previous_rows[row.key], row)
+                self.refreshed[result] += 1
+                if row.http_status == 304 or result == "not_refreshed":
+                    downloaded = 0
+            self.bytes += downloaded
             self.retries += max(row.attempts - 1, 0)
-            self._add_to_host(row, brought)
-        return self.bytes - already
+            self._add_to_host(row, downloaded)
+        return self.bytes - bytes_before
 
-    def _add_to_host(self, row: RawRow, brought: int) -> None:
-        if row.elapsed_ms is None:  # it was never asked
+    def _add_to_host(self, row: RawRow, downloaded: int) -> None:
+        if row.elapsed_ms is None:  # No request was sent.
             return
-        # Scheme, two slashes, host: a row that was asked for has all of them.
+        # A requested URL always has the form scheme://host..., so that this needs no URL parser.
         name = row.url.split("/", 3)[2].partition("?")[0]
         host = self.hosts.get(name)
         if host is None:
-            host = self.hosts[name] = _Host()
+            host = self.hosts[name] = _HostTotals()
         host.urls += 1
         host.failed += row.outcome != Outcome.OK
-        host.bytes += brought
+        host.bytes += downloaded
         host.milliseconds += row.elapsed_ms
 
     def report(self) -> ShardReport:
-        """The numbers so far."""
+        """Return the totals so far."""
         hosts = [
             HostReport(
                 host=name,
@@ -123,11 +143,11 @@ class ReportBuilder:
             unchanged=self.refreshed["unchanged"],
             changed=self.refreshed["changed"],
             not_refreshed=self.refreshed["not_refreshed"],
-            slowest_hosts=hosts[:_HOSTS_KEPT],
+            slowest_hosts=hosts[:_MAX_HOSTS],
         )
 
 
-def _refreshed(before: RawRow, after: RawRow) -> str:
+def _refresh_result(before: RawRow, after: RawRow) -> str:
     if after.error is not None:
         return "not_refreshed"
     return "unchanged" if after.sha256 == before.sha256 else "changed"

@@ -1,7 +1,6 @@
-"""As whom and by which way a retailer is asked: headers, credentials, proxy.
+"""Build request headers, credentials and proxy from the settings and the environment.
 
-Here lives what the settings and the environment say of that. Secrets stand in the environment; a
-setting names them as `${NAME}`.
+Secrets stay in environment variables; settings refer to them as `${NAME}`.
 """
 
 from __future__ import annotations
@@ -21,83 +20,86 @@ from imgassets.errors import SettingsError
 from imgassets.settings import DownloadSettings
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECRET = frozenset({"authorization", "cookie"})
+_SECRET_HEADERS = frozenset({"authorization", "cookie"})
 
 
 @dataclass(frozen=True)
 class RequestHeaders:
-    """What requests carry, and which proxy takes them.
+    """Request headers and the choice of proxy.
 
     Attributes:
-        headers: of requests to the host that the catalogue names.
-        public_headers: the same without credentials, for hosts that a redirect names.
+        headers: Headers for requests to the origin of the catalogue's URL.
+        public_headers: The same without credentials, for other origins that a redirect leads to.
     """
 
     headers: Mapping[str, str]
     public_headers: Mapping[str, str]
     _proxies: Mapping[str, str]
     _bypass: bool
-    _known: dict[str, str | None] = field(default_factory=dict, compare=False)
+    """Whether local addresses and `no_proxy` hosts are requested directly."""
+    _proxy_by_origin: dict[str, str | None] = field(default_factory=dict, compare=False)
 
-    def proxy_of(self, origin: str) -> str | None:
-        """The proxy that takes requests to an origin (`https://host`)."""
+    def proxy_for(self, origin: str) -> str | None:
+        """Return the URL of the proxy for an origin (`https://host`); None to connect directly."""
         if not self._proxies:
             return None
-        if origin not in self._known:
-            self._known[origin] = self._proxy_of(origin)
-        return self._known[origin]
+        if origin not in self._proxy_by_origin:
+            self._proxy_by_origin[origin] = self._choose_proxy(origin)
+        return self._proxy_by_origin[origin]
 
-    def _proxy_of(self, origin: str) -> str | None:
+    def _choose_proxy(self, origin: str) -> str | None:
         parts = urlsplit(origin)
         host = str(parts.hostname)
-        # To a proxy, an address of the own machine or network would mean the proxy's.
+        # A proxy would resolve a local address to its own machine or network.
         if self._bypass and (is_local_name(host) or should_bypass_proxies(origin, None)):
             return None
         return self._proxies.get(parts.scheme) or self._proxies.get("all")
 
 
 def request_headers(settings: DownloadSettings) -> RequestHeaders:
-    """Read the headers, credentials and the proxy of these settings.
+    """Build the request headers, credentials and proxy for these settings.
 
     Raises:
-        SettingsError: they name an environment variable that is not set, or a value is no header.
+        SettingsError: A setting refers to an environment variable that is not set, or a value is
+            not allowed in a header.
     """
     headers = {
-        "User-Agent": _filled(settings.user_agent, "download.user_agent"),
-        # AVIF and the like come only to those who ask; these are the formats of catalogues.
+        "User-Agent": _expand_variables(settings.user_agent, "download.user_agent"),
+        # Servers send AVIF only to clients that list it; catalogues use the formats listed here.
         "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5",
         "Accept-Encoding": "identity",
     }
     for name, value in settings.headers.items():
-        headers[name] = _filled(value, f"download.headers.{name}")
+        headers[name] = _expand_variables(value, f"download.headers.{name}")
     if settings.auth is not None:
-        headers["Authorization"] = _authorization(_filled(settings.auth, "download.auth"))
-    public = {name: value for name, value in headers.items() if name.lower() not in _SECRET}
+        headers["Authorization"] = _authorization(_expand_variables(settings.auth, "download.auth"))
+    public = {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
     if settings.proxy is None:
         environment = {k: v for k, v in getproxies_environment().items() if v}
         return RequestHeaders(headers, public, environment, _bypass=True)
-    proxy = _filled(settings.proxy, "download.proxy")
+    proxy = _expand_variables(settings.proxy, "download.proxy")
     return RequestHeaders(headers, public, {"http": proxy, "https": proxy}, _bypass=False)
 
 
 def _authorization(auth: str) -> str:
-    kind, _, value = auth.partition(" ")
-    if kind == "basic":
+    scheme, _, value = auth.partition(" ")
+    if scheme == "basic":
         return f"Basic {base64.b64encode(value.encode()).decode()}"
     return f"Bearer {value}"
 
 
-def _filled(text: str, option: str) -> str:
-    def value(found: re.Match[str]) -> str:
+def _expand_variables(text: str, option: str) -> str:
+    def value(variable: re.Match[str]) -> str:
         try:
-            return os.environ[found[1]]
+            return os.environ[variable[1]]
         except KeyError:
             raise SettingsError(
-                f"{option} names the environment variable {found[1]}, which is not set"
+                f"{option} names the environment variable {variable[1]}, which is not set; set it "
+                "or change the option"
             ) from None
 
-    filled = _VARIABLE.sub(value, text)
-    # RFC 9110, 5.5: what a header may hold; the value itself may be a secret.
-    if not filled.isascii() or not filled.isprintable():
-        raise SettingsError(f"{option} should hold printable ASCII characters only")
-    return filled
+    expanded = _VARIABLE.sub(value, text)
+    # RFC 9110, 5.5. The message does not show the value: it may be a secret.
+    if not expanded.isascii() or not expanded.isprintable():
+        raise SettingsError(f"{option} must contain only printable ASCII characters")
+    return expanded

@@ -1,7 +1,7 @@
-"""The engine on `requests`: pure Python, for whoever cannot install pycurl.
+"""HTTP client on `requests`: pure Python, for systems without pycurl.
 
-Here lives what makes `requests` keep all limits: a watchdog that cuts connections whose time is up,
-since the timeouts of `requests` only count the seconds between two bytes.
+A watchdog thread enforces the total time limit by shutting down connections: the timeouts of
+`requests` limit only the seconds between two bytes.
 """
 
 from __future__ import annotations
@@ -19,41 +19,48 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from imgassets.download import addresses
-from imgassets.download.client import IGNORED_BODY, Limits, Request, Response, blocked, ca_bundle
+from imgassets.download.client import (
+    IGNORED_BODY_BYTES,
+    Limits,
+    Request,
+    Response,
+    blocked_address_error,
+    ca_bundle,
+)
 from imgassets.errors import FetchAbortedError, FetchError
 from imgassets.manifests import Outcome
 
-_CHUNK = 65_536
-_WATCH_S = 0.1
-"""How often the watchdog looks; a request may take this much longer than its limit."""
+_CHUNK_BYTES = 65_536
+_WATCH_INTERVAL_S = 0.1
+"""Seconds between two checks of the watchdog; a request may exceed its limit by this much."""
 
 
 class RequestsClient:
-    """One pool of connections for all threads."""
+    """A `Client` with one connection pool for all threads."""
 
     def __init__(self, *, connections: int, allow_private: bool) -> None:
         self._allow_private = allow_private
         self._ca_bundle = ca_bundle()
-        # The adapter without its session, which would look at netrc and the environment for every
-        # request, keep cookies, and prepare each redirect.
+        # No session: it would read netrc and the environment for every request, store cookies, and
+        # prepare each redirect.
         self._adapter = _Adapter(pool_connections=connections, pool_maxsize=connections)
         self._watchdog = _Watchdog()
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         """See `Client.fetch`."""
-        # With a proxy the connection is the proxy's, which the settings name.
-        unguarded = self._allow_private or request.proxy is not None
-        flight = _Flight(time.monotonic() + limits.total_s, unguarded)
-        with self._watchdog.watching(flight):
+        # With a proxy, the connection goes to the proxy, which the user has configured.
+        allow_private = self._allow_private or request.proxy is not None
+        active = _ActiveRequest(time.monotonic() + limits.total_s, allow_private)
+        with self._watchdog.watch(active):
             try:
                 return self._fetch(request, limits)
             except FetchError:
                 raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                if flight.aborted:
+                if active.aborted:
                     raise FetchAbortedError from error
-                if flight.cut:
-                    raise _too_long(limits) from error
+                if active.shut_down:
+                    raise _timeout_error(limits) from error
                 raise _as_fetch_error(error) from error
 
     def _fetch(self, request: Request, limits: Limits) -> Response:
@@ -61,26 +68,26 @@ class RequestsClient:
         prepared.prepare(method="GET", url=request.url, headers=dict(request.headers))
         timeout = (min(limits.connect_s, limits.total_s), min(limits.read_s, limits.total_s))
         proxies = {"http": request.proxy, "https": request.proxy} if request.proxy else None
-        answer = self._adapter.send(
+        response = self._adapter.send(
             prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
         )
         try:
-            body = _body(answer.raw, answer.status_code, limits)
+            body = _read_body(response.raw, response.status_code, limits)
         except BaseException:
-            answer.raw.close()
+            response.raw.close()
             raise
-        if _current.flight.cut:
-            # A connection that is shut down looks like the end of a body without a length.
-            answer.raw.close()
-            if _current.flight.aborted:
+        if _current.request.shut_down:
+            # Without a Content-Length, a shut-down connection looks like the end of the body.
+            response.raw.close()
+            if _current.request.aborted:
                 raise FetchAbortedError
-            raise _too_long(limits)
-        answer.raw.release_conn()
+            raise _timeout_error(limits)
+        response.raw.release_conn()
         headers: dict[str, str] = {}
-        for name, value in answer.raw.headers.iteritems():
+        for name, value in response.raw.headers.iteritems():
             key = name.lower()
             headers[key] = f"{headers[key]}\n{value}" if key in headers else value
-        return Response(answer.status_code, headers, body)
+        return Response(response.status_code, headers, body)
 
     def abort(self) -> None:
         """See `Client.abort`."""
@@ -92,37 +99,37 @@ class RequestsClient:
         self._adapter.close()
 
 
-def _body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> bytes:
-    wanted = 200 <= status < 300
-    allowed = limits.max_bytes if wanted else IGNORED_BODY
-    announced = raw.headers.get("content-length", "")
-    if wanted and announced.isdecimal() and int(announced) > allowed:
-        raise _too_large(announced, limits)
+def _read_body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> bytes:
+    success = 200 <= status < 300
+    max_bytes = limits.max_bytes if success else IGNORED_BODY_BYTES
+    content_length = raw.headers.get("content-length", "")
+    if success and content_length.isdecimal() and int(content_length) > max_bytes:
+        raise _too_large_error(limits, f"Content-Length is {content_length}")
     chunks = []
     size = 0
-    while chunk := raw.read(_CHUNK, decode_content=False):
+    while chunk := raw.read(_CHUNK_BYTES, decode_content=False):
         size += len(chunk)
-        if size > allowed:
-            if wanted:
-                raise _too_large("more", limits)
+        if size > max_bytes:
+            if success:
+                raise _too_large_error(limits, "stopped reading")
             raw.close()
             break
         chunks.append(chunk)
-    return b"".join(chunks) if wanted else b""
+    return b"".join(chunks) if success else b""
 
 
-def _too_large(size: str, limits: Limits) -> FetchError:
-    message = f"{size} bytes; allowed: {limits.max_bytes}"
+def _too_large_error(limits: Limits, detail: str) -> FetchError:
+    message = f"the body is larger than the limit of {limits.max_bytes} bytes: {detail}"
     return FetchError(Outcome.TOO_LARGE, message, retryable=False)
 
 
-def _too_long(limits: Limits) -> FetchError:
-    message = f"not done after {limits.total_s:g} s"
+def _timeout_error(limits: Limits) -> FetchError:
+    message = f"no complete response after {limits.total_s:g} s; see download.total_timeout_s"
     return FetchError(Outcome.TIMEOUT, message, retryable=True)
 
 
 def _as_fetch_error(error: Exception) -> FetchError:
-    text = _innermost(error)
+    text = _innermost_message(error)
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
         return FetchError(Outcome.TIMEOUT, text, retryable=True)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
@@ -131,8 +138,8 @@ def _as_fetch_error(error: Exception) -> FetchError:
     return FetchError(Outcome.CONNECTION_ERROR, text, retryable=retryable)
 
 
-def _innermost(error: BaseException) -> str:
-    """The plainest sentence in a chain of wrapped errors."""
+def _innermost_message(error: BaseException) -> str:
+    """Return the message of the innermost error of a chain: the outer ones only repeat it."""
     while True:
         inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
         if not isinstance(inner, BaseException):
@@ -140,95 +147,107 @@ def _innermost(error: BaseException) -> str:
         error = inner
 
 
-class _Flight:
-    """A request on its way, as the watchdog sees it."""
+class _ActiveRequest:
+    """A request in flight, as the watchdog sees it.
 
-    def __init__(self, deadline: float, unguarded: bool) -> None:
+    Attributes:
+        deadline: Time (`time.monotonic`) after which the watchdog shuts the connection down.
+        allow_private: Whether the connection may go to a private address.
+        socket: The socket that the request uses; None before the connection is made.
+        shut_down: Whether the connection was shut down.
+        aborted: Whether the client was aborted.
+    """
+
+    def __init__(self, deadline: float, allow_private: bool) -> None:
         self.deadline = deadline
-        self.unguarded = unguarded
+        self.allow_private = allow_private
         self.socket: socket.socket | None = None
-        self.cut = False
+        self.shut_down = False
         self.aborted = False
 
-    def shut_down(self) -> None:
-        self.cut = True
+    def shut_down_connection(self) -> None:
+        self.shut_down = True
         if self.socket is not None:
-            # Past the SSL layer, which another thread is using.
+            # Not through the SSL layer: another thread is using it.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
 class _Current(threading.local):
-    flight: _Flight
+    request: _ActiveRequest
 
 
 _current = _Current()
 
 
 class _Watchdog:
-    """Cuts the connections of requests whose time is up."""
+    """Shuts down the connections of requests that exceed their time limit."""
 
     def __init__(self) -> None:
-        self._flights: set[_Flight] = set()
+        self._requests: set[_ActiveRequest] = set()
         self._lock = threading.Lock()
         self._aborted = False
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="download-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="download-watchdog", daemon=True)
         self._thread.start()
 
     @contextlib.contextmanager
-    def watching(self, flight: _Flight) -> Iterator[None]:
+    def watch(self, request: _ActiveRequest) -> Iterator[None]:
         with self._lock:
             if self._aborted:
                 raise FetchAbortedError
-            self._flights.add(flight)
-        _current.flight = flight
+            self._requests.add(request)
+        _current.request = request
         try:
             yield
         finally:
             with self._lock:
-                self._flights.discard(flight)
+                self._requests.discard(request)
 
     def abort(self) -> None:
         with self._lock:
             self._aborted = True
-            for flight in self._flights:
-                flight.aborted = True
-                flight.shut_down()
+            for request in self._requests:
+                request.aborted = True
+                request.shut_down_connection()
 
     def close(self) -> None:
         self._closed.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._closed.wait(_WATCH_S):
+    def _run(self) -> None:
+        while not self._closed.wait(_WATCH_INTERVAL_S):
             now = time.monotonic()
             with self._lock:
-                for flight in self._flights:
-                    if flight.deadline < now or flight.aborted:
-                        flight.shut_down()
+                for request in self._requests:
+                    if request.deadline < now or request.aborted:
+                        request.shut_down_connection()
 
 
 class _Connection(HTTPConnection):
-    """Connects to allowed addresses, and tells the watchdog which socket a request uses."""
+    """A connection to an allowed address, which reports its socket to the watchdog."""
 
     def _new_conn(self) -> socket.socket:
-        new = super()._new_conn() if _current.flight.unguarded else self._guarded()
-        _current.flight.socket = new
+        allow_private = _current.request.allow_private
+        new = super()._new_conn() if allow_private else self._connect_to_public_address()
+        _current.request.socket = new
         return new
 
-    def _guarded(self) -> socket.socket:
-        """Connect to the very address that was judged: a second DNS answer may be another."""
+    def _connect_to_public_address(self) -> socket.socket:
+        """Resolve the host once and connect to an address that passed the check.
+
+        A second lookup could return another address (DNS rebinding).
+        """
         name = self._dns_host
         try:
-            found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
+            infos = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            message = f"the name {name} cannot be looked up: {error}"
+            message = f"the host name {name} cannot be resolved: {error}"
             raise FetchError(Outcome.CONNECTION_ERROR, message, retryable=True) from error
-        refused = [str(sockaddr[0]) for *_, sockaddr in found]
-        allowed = [address for address in refused if addresses.is_public(address)]
+        resolved = [str(sockaddr[0]) for *_, sockaddr in infos]
+        allowed = [address for address in resolved if addresses.is_public(address)]
         if not allowed:
-            raise blocked(refused[0])
+            raise blocked_address_error(resolved[0])
         try:
             for address in allowed[:-1]:
                 self._dns_host = address
@@ -243,12 +262,12 @@ class _Connection(HTTPConnection):
         self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
     ) -> None:
         if self.sock is not None:
-            _current.flight.socket = self.sock
+            _current.request.socket = self.sock
         super().putrequest(method, url, skip_host, skip_accept_encoding)
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
-    """The same over TLS."""
+    """A `_Connection` over TLS."""
 
 
 class _Pool(HTTPConnectionPool):
@@ -260,7 +279,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Connections of the kind above."""
+    """An adapter whose connection pools use `_Connection`."""
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: object

@@ -1,6 +1,6 @@
-"""What a host says of machines that read it: robots.txt and X-Robots-Tag.
+"""Parse robots.txt files and X-Robots-Tag headers.
 
-Here lives the reading of both. Who asks for robots.txt, and when, is in `exchange`.
+Fetching robots.txt, and enforcing its rules, is in `exchange`.
 """
 
 from __future__ import annotations
@@ -11,62 +11,78 @@ from dataclasses import dataclass
 from protego import Protego
 
 MAX_BYTES = 512_000
-"""RFC 9309, 2.5: at least 500 kibibytes must be read."""
+"""Maximum size of a robots.txt; RFC 9309, 2.5 requires at least 500 KiB."""
 MAX_REDIRECTS = 5
-"""RFC 9309, 2.3.1.2."""
+"""Redirects to follow for a robots.txt (RFC 9309, 2.3.1.2)."""
 
-# https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag: rules with a value,
-# whose colon does not name a crawler.
-_WITH_VALUE = frozenset(
+# Rules with a value: the part before their colon is not a crawler's name.
+# https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag
+_RULES_WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
-_OPT_OUTS = frozenset({"noai", "noimageai"})
+_OPT_OUT_RULES = frozenset({"noai", "noimageai"})
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The robots.txt of one host."""
+    """The rules of one host's robots.txt for one user agent."""
 
     _parsed: Protego | None
     _agent: str
 
     def allow(self, url: str) -> bool:
-        """Whether this URL may be asked for."""
+        """Return whether the URL may be requested."""
         return self._parsed is None or bool(self._parsed.can_fetch(url, self._agent))
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two requests that the host asks for; 0 where it asks for none."""
+        """Crawl-delay: the seconds between two requests; 0 if there is none."""
         if self._parsed is None:
             return 0
         return float(self._parsed.crawl_delay(self._agent) or 0)
 
 
-def rules(text: bytes, user_agent: str) -> Rules:
-    """Read a robots.txt; one that is empty allows all."""
+def parse_robots_txt(text: bytes, user_agent: str) -> Rules:
+    """Parse a robots.txt file.
+
+    Args:
+        text: The content of the file; an empty file allows everything.
+        user_agent: The User-Agent header of our requests.
+    """
     if not text.strip():
         return Rules(None, "")
-    return Rules(Protego.parse(text.decode("utf-8", "replace")), agent_of(user_agent))
+    return Rules(Protego.parse(text.decode("utf-8", "replace")), product_token(user_agent))
 
 
-def agent_of(user_agent: str) -> str:
-    """The name that a host knows us by: `imgassets` of `imgassets/0.1 (me@example.org)`."""
-    found = re.match(r"[\w-]+", user_agent)
-    return found[0].lower() if found else user_agent.lower()
+def product_token(user_agent: str) -> str:
+    """Return the name that rules use for a crawler (RFC 9309, 2.2.1), in lower case.
+
+    Args:
+        user_agent: A User-Agent header; for `imgassets/0.1 (me@example.org)` the result is
+            `imgassets`.
+    """
+    token = re.match(r"[\w-]+", user_agent)
+    return token[0].lower() if token else user_agent.lower()
 
 
-def opt_out(tag: str, user_agent: str) -> str | None:
-    """The rule of an X-Robots-Tag header (one header a line) that forbids the use of a picture.
+def find_opt_out(tag: str, user_agent: str) -> str | None:
+    """Find the rule of an X-Robots-Tag header that forbids AI training on the image.
 
-    `noai` and `noimageai` count, for all (`noai`) or for us (`imgassets: noai`).
+    Args:
+        tag: The header's value; repeated headers are separated by newlines.
+        user_agent: The User-Agent header of our requests.
+
+    Returns:
+        `noai` or `noimageai` if the rule applies to all crawlers (`noai`) or to this one
+        (`imgassets: noai`); otherwise None.
     """
     for line in tag.splitlines():
         agent = None
         for part in line.lower().split(","):
             name, colon, value = part.partition(":")
             rule = part.strip()
-            if colon and name.strip() not in _WITH_VALUE:
+            if colon and name.strip() not in _RULES_WITH_VALUE:
                 agent, rule = name.strip(), value.strip()
-            if rule in _OPT_OUTS and agent in (None, "*", agent_of(user_agent)):
+            if rule in _OPT_OUT_RULES and agent in (None, "*", product_token(user_agent)):
                 return rule
     return None

@@ -1,8 +1,8 @@
-"""Which URL is asked next: one queue a host, so that no host is asked more than it may be.
+"""Decides which URL is requested next, with one queue per host and limits per host.
 
-Here live the order of requests, the limits, rests and the giving up of each host, and the waits
-before further attempts: a thread never sleeps for one URL while another could be fetched. What a
-request does is in `exchange`.
+Request order, rate limits, cooldowns, retry delays and the decision that a host is down belong
+here: a thread never sleeps for one URL while another URL could be fetched. What a request does is
+in `exchange`; the threads are in `pool`.
 """
 
 from __future__ import annotations
@@ -17,237 +17,284 @@ from itertools import count
 
 from imgassets.manifests import RawRow, UrlRow
 
-_FAILURES_OF_A_STRANGER = 5
-"""A host that has never answered rests sooner: it is asked one URL at a time."""
-_RESTS = 3
-"""A host that fails again after so many rests is given up for the run."""
+_MAX_FAILURES_UNKNOWN_HOST = 5
+"""Consecutive failures that start a cooldown of a host that has never answered: fewer than for
+other hosts, because it gets one request at a time."""
+_MAX_COOLDOWNS = 3
+"""A host that fails again after this many cooldowns is down for the rest of the run."""
 
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One URL on its way, for all rows that name it."""
+    """One URL to download, for all rows that list it.
+
+    Attributes:
+        rows: The rows of the URL.
+        url: Normalised URL of the next request, after the redirects so far.
+        host: Origin of `url`.
+        first_url: Normalised URL of the catalogue, where every attempt starts.
+        first_host: Origin of `first_url`.
+        previous_rows: The rows of the last download, one per row, if a refresh only asks whether
+            the image has changed; otherwise empty.
+        attempts: Number of attempts so far.
+        hops: Number of redirects in the current attempt.
+        started: `time.monotonic()` at the first request; None before it.
+        last_failure: The rows of the last failed attempt, used if there is no further attempt.
+        host_down: Why the host must not be requested any more; None if it may be requested.
+    """
 
     rows: tuple[UrlRow, ...]
     url: str
-    """Where the next request goes: normalised, after the redirects so far."""
     host: str
-    """Origin of that URL."""
     first_url: str
     first_host: str
-    """The same of the catalogue's URL, where every attempt starts."""
-    before: tuple[RawRow, ...] = ()
-    """What is known of each row, where the picture is there and only asked for a change."""
+    previous_rows: tuple[RawRow, ...] = ()
     attempts: int = 0
     hops: int = 0
-    """Redirects of this attempt."""
     started: float | None = None
-    """Clock (`time.monotonic`) at the first request."""
     last_failure: list[RawRow] | None = None
-    """What the rows are where there is no further attempt."""
-    given_up: str | None = None
-    """Why the host is not asked any more; none where it is."""
+    host_down: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFeedback:
-    """What a request showed of its host.
+    """What a request revealed about its host.
 
     Attributes:
-        failure: why the host is taken to be in trouble; none where it answered.
-        rest_s: seconds that it asked to be left alone.
-        opened: whether its robots.txt is known now.
-        interval_s: seconds that its robots.txt asks for between two requests.
+        failure: Why the host seems to be in trouble; None if it answered.
+        cooldown_s: Seconds without requests that the host asked for.
+        robots_known: Whether the robots.txt of the host has been read.
+        interval_s: Minimum seconds between two requests, from robots.txt.
     """
 
     failure: str | None = None
-    rest_s: float = 0
-    opened: bool = True
+    cooldown_s: float = 0
+    robots_known: bool = True
     interval_s: float = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostLimits:
-    """How a host may be asked; see `settings.DownloadSettings`."""
+    """Limits for every host; see `settings.DownloadSettings`.
 
-    at_once: int
+    Attributes:
+        max_concurrent: Maximum number of concurrent requests.
+        interval_s: Minimum seconds between two requests.
+        max_failures: Consecutive failures after which the host gets a cooldown; 0 for never.
+        cooldown_s: Seconds without requests in a cooldown.
+        wait_for_robots: Whether a host gets one request at a time until its robots.txt is known.
+    """
+
+    max_concurrent: int
     interval_s: float
-    failures: int
-    rest_s: float
-    gated: bool
-    """Whether a host is asked one URL at a time until its robots.txt is known."""
+    max_failures: int
+    cooldown_s: float
+    wait_for_robots: bool
 
 
 @dataclass(slots=True, eq=False)
 class _Host:
+    """The queue and the state of one host.
+
+    Attributes:
+        name: Origin of the host.
+        limit: Maximum number of concurrent requests at present.
+        interval_s: Minimum seconds between two requests.
+        queue: Tasks that may start as soon as the limits allow.
+        active: Number of tasks that threads are working on.
+        ready: Whether the host is in the schedule's ready queue.
+        not_before: `time.monotonic()` before which no request may start.
+        timer_set: Whether a timer for `not_before` is set.
+        answered: Whether the host has ever answered.
+        robots_known: Whether its robots.txt has been read.
+        failures: Number of consecutive failures.
+        cooldowns: Number of cooldowns since the host last recovered.
+        down: Why the host is down for the rest of the run; None if it is not.
+    """
+
     name: str
     limit: int
     interval_s: float
     queue: deque[Task] = field(default_factory=deque)
     active: int = 0
-    listed: bool = False
-    """Whether the host stands in the line of those that may be asked."""
+    ready: bool = False
     not_before: float = 0
-    waiting: bool = False
-    """Whether the host is to be woken at `not_before`."""
+    timer_set: bool = False
     answered: bool = False
-    opened: bool = False
+    robots_known: bool = False
     failures: int = 0
-    """One after the other."""
-    rests: int = 0
-    given_up: str | None = None
+    cooldowns: int = 0
+    down: str | None = None
 
 
 class Schedule:
-    """Hands tasks to threads; every task taken is given back with `finish` or `again`."""
+    """Hands tasks to threads; each task taken is returned with `finish` or `reschedule`."""
 
     def __init__(self, tasks: Iterable[Task], limits: HostLimits) -> None:
         self._changed = threading.Condition()
         self._limits = limits
         self._hosts: dict[str, _Host] = {}
-        self._line: deque[_Host] = deque()
-        self._later: list[tuple[float, int, Task | _Host]] = []
-        self._ties = count()
-        self._left = 0
+        self._ready: deque[_Host] = deque()
+        self._timers: list[tuple[float, int, Task | _Host]] = []
+        self._tie_breaker = count()
+        self._unfinished = 0
         self._stopped = False
         for task in tasks:
-            self._left += 1
+            self._unfinished += 1
             self._enqueue(task)
 
     def take(self) -> Task | None:
-        """Wait for a task that may start now; none when all are finished, or after `stop`.
+        """Wait for the next task that may start now.
 
-        The host of a task with `given_up` is not to be asked.
+        Returns:
+            The task; None when all tasks are finished, or after `stop`. The host of a task with
+            `host_down` must not be requested.
         """
         with self._changed:
             while True:
-                if self._stopped or not self._left:
+                if self._stopped or not self._unfinished:
                     return None
-                self._wake_due()
-                if (task := self._first_in_line()) is not None:
+                self._run_due_timers()
+                if (task := self._next_task()) is not None:
                     return task
-                wait = self._later[0][0] - time.monotonic() if self._later else None
+                wait = self._timers[0][0] - time.monotonic() if self._timers else None
                 self._changed.wait(wait)
 
-    def finish(self, task: Task, signs: HostFeedback | None = None) -> None:
-        """The task is done."""
+    def finish(self, task: Task, feedback: HostFeedback | None = None) -> None:
+        """Return a task that is done."""
         with self._changed:
-            self._release(task, signs)
-            self._left -= 1
-            if self._left:
+            self._release(task, feedback)
+            self._unfinished -= 1
+            if self._unfinished:
                 self._changed.notify()
             else:
                 self._changed.notify_all()
 
-    def again(self, task: Task, host: str, url: str, wait_s: float, signs: HostFeedback) -> None:
-        """The task needs a further request, of this URL, not before `wait_s` seconds."""
+    def reschedule(
+        self, task: Task, host: str, url: str, wait_s: float, feedback: HostFeedback
+    ) -> None:
+        """Return a task that needs another request.
+
+        Args:
+            task: The task.
+            host: Origin of the next request.
+            url: Normalised URL of the next request.
+            wait_s: Minimum seconds before the next request.
+            feedback: What the last request revealed about its host.
+        """
         with self._changed:
-            self._release(task, signs)
+            self._release(task, feedback)
             task.host, task.url = host, url
             if wait_s:
-                self._wake_at(time.monotonic() + wait_s, task)
+                self._set_timer(time.monotonic() + wait_s, task)
             else:
                 self._enqueue(task)
             self._changed.notify()
 
     def stop(self) -> None:
-        """Hand out nothing more."""
+        """Hand out no more tasks."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
-    def _first_in_line(self) -> Task | None:
-        while self._line:
-            host = self._line.popleft()
-            host.listed = False
-            # It may have come to rest, or to a lower limit, while it stood in the line.
+    def _next_task(self) -> Task | None:
+        while self._ready:
+            host = self._ready.popleft()
+            host.ready = False
+            # A cooldown or a lower limit may have started while the host was in the ready queue.
             if host.active < host.limit and host.not_before <= time.monotonic():
-                return self._handed_out(host)
-            self._list(host)
+                return self._start_task(host)
+            self._update_ready(host)
         return None
 
-    def _handed_out(self, host: _Host) -> Task:
+    def _start_task(self, host: _Host) -> Task:
         task = host.queue.popleft()
-        task.given_up = host.given_up
+        task.host_down = host.down
         host.active += 1
         if host.interval_s:
             host.not_before = max(host.not_before, time.monotonic()) + host.interval_s
-        self._list(host)
-        if self._line:
+        self._update_ready(host)
+        if self._ready:
             self._changed.notify()
         return task
 
     def _enqueue(self, task: Task) -> None:
         host = self._hosts.get(task.host)
         if host is None:
-            first = 1 if self._limits.gated else self._limits.at_once
-            host = self._hosts[task.host] = _Host(task.host, first, self._limits.interval_s)
+            limit = 1 if self._limits.wait_for_robots else self._limits.max_concurrent
+            host = self._hosts[task.host] = _Host(task.host, limit, self._limits.interval_s)
         host.queue.append(task)
-        self._list(host)
+        self._update_ready(host)
 
-    def _release(self, task: Task, signs: HostFeedback | None) -> None:
+    def _release(self, task: Task, feedback: HostFeedback | None) -> None:
         host = self._hosts[task.host]
         host.active -= 1
-        if signs is not None and host.given_up is None:
-            self._apply_feedback(host, signs)
-        self._list(host)
+        if feedback is not None and host.down is None:
+            self._apply_feedback(host, feedback)
+        self._update_ready(host)
 
-    def _apply_feedback(self, host: _Host, signs: HostFeedback) -> None:
+    def _apply_feedback(self, host: _Host, feedback: HostFeedback) -> None:
         now = time.monotonic()
-        if signs.rest_s:
-            host.not_before = max(host.not_before, now + signs.rest_s)
-        if signs.failure is not None:
-            self._count_failure(host, signs.failure, now)
+        if feedback.cooldown_s:
+            host.not_before = max(host.not_before, now + feedback.cooldown_s)
+        if feedback.failure is not None:
+            self._count_failure(host, feedback.failure, now)
             return
         host.answered = True
         host.failures = 0
-        # Answers that were on their way do not end a rest, the probe after it does.
-        if host.rests and now >= host.not_before:
-            host.rests = 0
-        if signs.opened:
-            host.opened = True
-            host.interval_s = max(host.interval_s, signs.interval_s)
-        if (host.opened or not self._limits.gated) and not host.rests:
-            host.limit = self._limits.at_once
+        # A cooldown is ended by the probe after it, not by the answer to an earlier request.
+        if host.cooldowns and now >= host.not_before:
+            host.cooldowns = 0
+        if feedback.robots_known:
+            host.robots_known = True
+            host.interval_s = max(host.interval_s, feedback.interval_s)
+        if (host.robots_known or not self._limits.wait_for_robots) and not host.cooldowns:
+            host.limit = self._limits.max_concurrent
 
     def _count_failure(self, host: _Host, failure: str, now: float) -> None:
         limits = self._limits
-        if not limits.failures or host.not_before - now > limits.rest_s / 2:
-            return  # it rests already, and this was on its way
+        if not limits.max_failures or host.not_before - now > limits.cooldown_s / 2:
+            return  # The request was sent before the cooldown that is running now.
         host.failures += 1
-        enough = limits.failures if host.answered else min(limits.failures, _FAILURES_OF_A_STRANGER)
-        if host.failures < enough and not host.rests:
+        threshold = limits.max_failures
+        if not host.answered:
+            threshold = min(threshold, _MAX_FAILURES_UNKNOWN_HOST)
+        if host.failures < threshold and not host.cooldowns:
             return
-        if host.rests == _RESTS:
-            host.given_up = f"{host.name} kept failing after {_RESTS} rests; at last: {failure}"
-            host.limit = limits.at_once
+        if host.cooldowns == _MAX_COOLDOWNS:
+            host.down = (
+                f"{host.name} still failed after {_MAX_COOLDOWNS} cooldowns; "
+                f"last failure: {failure}"
+            )
+            host.limit = limits.max_concurrent
             host.not_before = host.interval_s = 0
             return
-        host.rests += 1
+        host.cooldowns += 1
         host.failures = 0
         host.limit = 1
-        host.not_before = max(host.not_before, now + limits.rest_s)
+        host.not_before = max(host.not_before, now + limits.cooldown_s)
 
-    def _list(self, host: _Host) -> None:
-        """Put a host in the line if it may be asked now, or have it woken when it may."""
-        if not host.queue or host.listed or host.active >= host.limit:
+    def _update_ready(self, host: _Host) -> None:
+        """Add a host to the ready queue if a request may start now, or set a timer for it."""
+        if not host.queue or host.ready or host.active >= host.limit:
             return
         if host.not_before > time.monotonic():
-            if not host.waiting:
-                host.waiting = True
-                self._wake_at(host.not_before, host)
+            if not host.timer_set:
+                host.timer_set = True
+                self._set_timer(host.not_before, host)
         else:
-            host.listed = True
-            self._line.append(host)
+            host.ready = True
+            self._ready.append(host)
 
-    def _wake_at(self, due: float, sleeper: Task | _Host) -> None:
-        heapq.heappush(self._later, (due, next(self._ties), sleeper))
+    def _set_timer(self, due: float, target: Task | _Host) -> None:
+        heapq.heappush(self._timers, (due, next(self._tie_breaker), target))
 
-    def _wake_due(self) -> None:
+    def _run_due_timers(self) -> None:
         now = time.monotonic()
-        while self._later and self._later[0][0] <= now:
-            sleeper = heapq.heappop(self._later)[2]
-            if isinstance(sleeper, Task):
-                self._enqueue(sleeper)
+        while self._timers and self._timers[0][0] <= now:
+            target = heapq.heappop(self._timers)[2]
+            if isinstance(target, Task):
+                self._enqueue(target)
             else:
-                sleeper.waiting = False
-                self._list(sleeper)
+                target.timer_set = False
+                self._update_ready(target)

@@ -1,7 +1,8 @@
-"""What a partition has, and which of its URLs are to be fetched.
+"""Finds out what a partition already has, and which of its URLs need a download.
 
-Here live the questions to manifest and journal. A row is done when it is `ok` and its file lies
-there in the right size, or was removed on purpose: one listing of the folder, not one look a file.
+Reading the manifest and the journal of a partition belongs here; writing them is in `partition` and
+`journal`. A row is done if its outcome is `ok` and its file is in the folder with the right size or
+was removed on purpose. That needs one listing of the folder instead of one request per file.
 """
 
 from __future__ import annotations
@@ -19,104 +20,119 @@ from imgassets.storage import IMAGES, Folder, read_removed, read_table
 
 _BATCH = 5_000
 URL_FIELDS = tuple(field.name for field in fields(UrlRow))
-_catalogues = attrgetter(*URL_FIELDS)
+_url_values = attrgetter(*URL_FIELDS)
 
 
 @dataclass(frozen=True)
 class State:
-    """What is known of a partition's URLs."""
+    """What earlier runs have done in a partition.
+
+    Attributes:
+        done: URL by key, for the images that are stored.
+        failed: Outcome by key, for the URLs whose last download failed.
+        done_in_journal: Keys done by a run that has not written its manifest; a refresh does not
+            request them again.
+    """
 
     done: dict[str, str]
-    """Key and URL of the pictures that are there."""
     failed: dict[str, str]
-    """Key and outcome of what was tried and gave no picture."""
-    current: frozenset[str]
-    """Keys done by a run that has not ended yet: a refresh does not ask for them again."""
+    done_in_journal: frozenset[str]
 
     def is_done(self, row: UrlRow) -> bool:
-        """Whether the row's picture is there."""
+        """Return whether the image of the row is stored."""
         return self.done.get(row.key) == row.url
 
-    def is_work(self, row: UrlRow, *, refresh: bool, retry: Collection[Outcome] | None) -> bool:
-        """Whether the row is to be fetched; see `partition.download_shard`."""
+    def needs_download(
+        self, row: UrlRow, *, refresh: bool, retry: Collection[Outcome] | None
+    ) -> bool:
+        """Return whether the URL of the row needs a request; see `partition.download_shard`."""
         if self.is_done(row):
-            return refresh and row.key not in self.current
+            return refresh and row.key not in self.done_in_journal
         return retry is None or self.failed.get(row.key) in (None, Outcome.NOT_FETCHED, *retry)
 
 
-def known(folder: Folder) -> pa.Table:
-    """The rows of the manifest, then those of the journal: of one key, the last row holds.
+def read_manifest_and_journal(folder: Folder) -> pa.Table:
+    """Return the rows of the manifest, then those of the journal; the last row of a key counts.
 
     Raises:
-        StorageError: the manifest or a part of the journal is broken.
+        StorageError: The manifest or a part of the journal is broken.
     """
-    return pa.concat_tables([_manifest(folder), journal.read(folder)])
+    return pa.concat_tables([_read_manifest(folder), journal.read(folder)])
 
 
 def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
-    """What is known of these rows.
+    """Return what earlier runs have done for these rows.
 
     Raises:
-        StorageError: the manifest or a part of the journal is broken.
+        StorageError: The manifest or a part of the journal is broken.
     """
     keys = [row.key for row in url_rows]
     columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
     tables = [
-        _of_keys(table, keys).to_pydict()
-        for table in (_manifest(folder, columns), journal.read(folder, columns))
+        _filter_keys(table, keys).to_pydict()
+        for table in (_read_manifest(folder, columns), journal.read(folder, columns))
     ]
-    # A listing costs a look at every file of the partition: not for a shard that has none yet.
+    # Skip the listing for a shard without rows: it visits every file of the partition.
     sizes = (folder / IMAGES).sizes() if any(table["key"] for table in tables) else {}
-    gone = read_removed(folder)
-    # Where a refresh was killed, a picture may be newer than the manifest's row.
-    doubtful = journal.is_refresh(folder)
+    removed_names = read_removed(folder)
+    # After a killed refresh, a file may be newer than its row in the manifest.
+    refresh_unfinished = journal.is_refresh_unfinished(folder)
     done: dict[str, str] = {}
     failed: dict[str, str] = {}
-    current: set[str] = set()
+    done_in_journal: set[str] = set()
     for table, is_journal in zip(tables, (False, True), strict=True):
         for key, url, outcome, path, size, sha256 in zip(*table.values(), strict=True):
             done.pop(key, None)
             failed.pop(key, None)
-            current.discard(key)
+            done_in_journal.discard(key)
             if outcome != Outcome.OK:
                 failed[key] = outcome
                 continue
             name = path.removeprefix(f"{IMAGES}/")
-            # A file that is there says more than the note that it went.
-            whole = name in gone if name not in sizes else sizes[name] == size
-            certain = is_journal or not doubtful or name not in sizes
-            if whole and (certain or folder.sha256(path) == sha256):
+            # A file that exists outweighs the record of its removal.
+            stored = name in removed_names if name not in sizes else sizes[name] == size
+            size_is_enough = is_journal or not refresh_unfinished or name not in sizes
+            if stored and (size_is_enough or folder.sha256(path) == sha256):
                 done[key] = url
                 if is_journal:
-                    current.add(key)
-    return State(done, failed, frozenset(current))
+                    done_in_journal.add(key)
+    return State(done, failed, frozenset(done_in_journal))
 
 
-def rows_of(folder: Folder, url_rows: Sequence[UrlRow]) -> dict[str, RawRow]:
-    """What the manifest says of these rows, by key."""
-    return last_rows(_of_keys(_manifest(folder), [row.key for row in url_rows]), url_rows)
+def read_manifest_rows(folder: Folder, url_rows: Sequence[UrlRow]) -> dict[str, RawRow]:
+    """Return the rows of the manifest for these URLs, by key."""
+    keys = [row.key for row in url_rows]
+    return latest_rows(_filter_keys(_read_manifest(folder), keys), url_rows)
 
 
-def last_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
-    """The last row of each of these URLs, by key; what stands beside the URL is the catalogue's."""
-    asked = {row.key: row for row in url_rows}
+def latest_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
+    """Return the last row of each URL in a table, with the present catalogue data of `url_rows`.
+
+    Args:
+        table: Rows of `raw_images`, oldest first.
+        url_rows: The URLs; a row of the table counts if its key and its URL are the same.
+
+    Returns:
+        Rows by key.
+    """
+    wanted = {row.key: row for row in url_rows}
     rows: dict[str, RawRow] = {}
-    # In batches, and with the strings that are there already: 200,000 rows are a lot of memory.
+    # Batches and shared strings save memory: a partition may have 200,000 rows.
     for batch in table.to_batches(max_chunksize=_BATCH):
-        for found in batch.to_pylist():
-            row = asked.get(found["key"])
-            if row is not None and row.url == found["url"]:
-                found.update(zip(URL_FIELDS, _catalogues(row), strict=True))
-                found["outcome"] = OUTCOMES[found["outcome"]]
-                rows[row.key] = RawRow(**found)
+        for values in batch.to_pylist():
+            row = wanted.get(values["key"])
+            if row is not None and row.url == values["url"]:
+                values.update(zip(URL_FIELDS, _url_values(row), strict=True))
+                values["outcome"] = OUTCOMES[values["outcome"]]
+                rows[row.key] = RawRow(**values)
     return rows
 
 
-def _of_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+def _filter_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
 
 
-def _manifest(folder: Folder, columns: Sequence[str] = RAW_IMAGES.names) -> pa.Table:
+def _read_manifest(folder: Folder, columns: Sequence[str] = RAW_IMAGES.names) -> pa.Table:
     try:
         return read_table(folder, columns=columns)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""URLs as catalogues write them -> URLs as HTTP sends them.
+"""Normalise URLs: from the spelling in a catalogue to the one that HTTP requests need.
 
-Here lives the spelling of URLs. Whether an address may be asked is not decided here.
+Whether an address may be requested is decided in `addresses` and `robots`.
 """
 
 from __future__ import annotations
@@ -14,55 +14,60 @@ from requests.utils import requote_uri
 from imgassets.errors import InvalidUrlError
 
 MAX_LENGTH = 16_000
-"""Longer than any server takes (Apache 8,190, nginx 8,192 bytes a line)."""
+"""Maximum characters of a URL: above the line limits of Apache (8190) and nginx (8192 bytes)."""
 
 
 def normalise(url: str) -> str:
-    """The same address in ASCII: host in IDNA, path and query percent-encoded, no fragment.
+    """Return a URL in ASCII: host in IDNA, path and query percent-encoded, no fragment.
 
     Raises:
-        InvalidUrlError: the URL has another scheme, no host, a bad port, or is no URL at all.
+        InvalidUrlError: The URL is not http or https, has no host or a bad port, contains
+            credentials, is too long, or is malformed.
     """
     try:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError as error:
-        raise InvalidUrlError(f"no URL: {error}") from error
+        raise InvalidUrlError(f"malformed URL: {error}") from error
     if parts.scheme not in ("http", "https"):
-        raise InvalidUrlError("the address does not start with http:// or https://")
+        raise InvalidUrlError("the URL does not start with http:// or https://")
     if not parts.hostname:
-        raise InvalidUrlError("the address names no host")
+        raise InvalidUrlError("the URL has no host")
     if parts.username is not None or parts.password is not None:
-        raise InvalidUrlError("the address carries a user name; credentials belong in the settings")
+        raise InvalidUrlError("the URL contains credentials; set them in download.auth instead")
     host = _ascii_host(parts.hostname)
     netloc = host if port is None else f"{host}:{port}"
     try:
         quoted = requote_uri(urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")))
     except (ValueError, UnicodeError) as error:  # lone surrogates
-        raise InvalidUrlError(f"no URL: {error}") from error
+        raise InvalidUrlError(f"malformed URL: {error}") from error
     if len(quoted) > MAX_LENGTH:
-        raise InvalidUrlError(f"the address has {len(quoted)} characters; allowed: {MAX_LENGTH}")
+        raise InvalidUrlError(f"the URL has {len(quoted)} characters; the maximum is {MAX_LENGTH}")
     return quoted
 
 
-def resolved(base: str, location: str) -> str:
-    """The address that a redirect from `base` names.
+def resolve(base: str, location: str) -> str:
+    """Return the normalised target of a redirect.
+
+    Args:
+        base: The URL that redirects.
+        location: The Location header, absolute or relative.
 
     Raises:
-        InvalidUrlError: it is no http or https address.
+        InvalidUrlError: The target is not a valid http or https URL.
     """
-    # Servers send raw UTF-8 bytes in Location, which engines read as latin-1.
+    # Some servers send raw UTF-8 bytes in Location; HTTP clients decode them as latin-1.
     with contextlib.suppress(UnicodeError):
         location = location.encode("latin-1").decode()
     try:
         target = urljoin(base, location)
     except ValueError as error:
-        raise InvalidUrlError(f"no URL: {error}") from error
+        raise InvalidUrlError(f"malformed URL: {error}") from error
     return normalise(target)
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port of a normalised URL: `https://host:8443`."""
+    """Return scheme, host and port of a normalised URL, as in `https://host:8443`."""
     end = url.find("/", url.index("://") + 3)
     return url[:end]
 

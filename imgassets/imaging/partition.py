@@ -80,7 +80,7 @@ def process_partition(
     if tasks:
         setup = WorkerSetup(raw_folder, folder, settings, hash_, model)
         processes = processes or min(_available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS))
-        progress = Progress("processed_images", len(raw_rows), log, before=len(rows))
+        progress = Progress("processed_images", len(raw_rows), log, already_done=len(rows))
         try:
             for row in process_all(tasks, setup, processes, log=log, idle=journal.flush_if_due):
                 rows[row.key] = _earlier_if_raw_missing(row, earlier.get(row.key), stored)

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from imgassets.download import journal
 from imgassets.download.partition import collect, download_shard, plan, shard_rows
 from imgassets.download.report import ShardReport
-from imgassets.manifests import Outcome, RawRow, UrlRow
+from imgassets.manifests import Outcome, RawRow, UrlRow, from_table
 from imgassets.settings import DownloadSettings
 from imgassets.storage import Folder
 from imgassets_tests.download.server import Server, running
 
-# Quick to give up: a test waits for nothing that it does not test.
+# Short time limits and few retries, so that a failing request does not slow a test down.
 QUICK = DownloadSettings(
     threads=8,
     connect_timeout_s=2,
@@ -43,9 +44,14 @@ def url_rows(*urls: str) -> list[UrlRow]:
     return [url_row(f"p-{n}", url, n) for n, url in enumerate(urls)]
 
 
+def journal_rows(folder: Folder) -> dict[str, RawRow]:
+    """Return the last row of each key in the journal."""
+    return {row.key: row for row in from_table(journal.read(folder), RawRow)}
+
+
 @dataclass
 class Partition:
-    """A partition's folder, and the three steps that the Dagster ops take."""
+    """A partition's folder, and the steps of the three Dagster ops of `raw_images`."""
 
     folder: Folder
     settings: DownloadSettings = QUICK

@@ -1,6 +1,7 @@
-"""A real HTTP server on 127.0.0.1 that can do all that servers of the world do wrong.
+"""HTTP server on 127.0.0.1 for tests, which can misbehave like real servers.
 
-A path is answered by a function that gets the request's handler; `answer` makes the ordinary ones.
+Each path has a function that receives the request's handler and sends the response; `answer`
+returns one that sends a normal response.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Handler(BaseHTTPRequestHandler):
             server.requests[path].append(self.headers)
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
-            found = server.answers.get(path, server.otherwise)
+            respond = server.answers.get(path, server.otherwise)
         try:
-            found(self)
+            respond(self)
         except OSError:  # the client has gone
             self.close_connection = True
         finally:
@@ -55,14 +56,14 @@ class Handler(BaseHTTPRequestHandler):
         self.head(status, {"Content-Length": str(len(body))} | dict(headers or {}))
         self.wfile.write(body)
 
-    def cut(self) -> None:
-        """End the connection with a reset."""
+    def reset(self) -> None:
+        """Reset the connection (TCP RST)."""
         self.close_connection = True
         linger = (1).to_bytes(4, "little") + bytes(4)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.connection.close()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base's name)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (name in the base class)
         pass
 
 
@@ -86,8 +87,9 @@ class Server(ThreadingHTTPServer):
     def url(self, path: str, host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.server_address[1]}{path}"
 
-    def add(self, path: str, found: Answer | bytes) -> str:
-        self.answers[path] = answer(found) if isinstance(found, bytes) else found
+    def add(self, path: str, response: Answer | bytes) -> str:
+        """Set the response of a path, and return its URL."""
+        self.answers[path] = answer(response) if isinstance(response, bytes) else response
         return self.url(path)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -113,16 +115,16 @@ def answer(body: bytes, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """The first request gets the first answer, ..., all further ones the last."""
-    left = list(answers)
+    """Send one response per request, in order; all further requests get the last one."""
+    remaining = list(answers)
     lock = threading.Lock()
 
-    def found(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         with lock:
-            now = left.pop(0) if len(left) > 1 else left[0]
-        now(handler)
+            current = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        current(handler)
 
-    return found
+    return respond
 
 
 def redirect(location: str, status: int = 302) -> Answer:
@@ -130,88 +132,96 @@ def redirect(location: str, status: int = 302) -> Answer:
 
 
 def hang(handler: Handler) -> None:
-    """No header, for as long as the server lives."""
+    """Send nothing until the server closes."""
     handler.server.closing.wait(60)
     handler.close_connection = True
 
 
 def slow(seconds: float, then: Answer) -> Answer:
-    def found(handler: Handler) -> None:
+    """Wait before the response."""
+
+    def respond(handler: Handler) -> None:
         handler.server.closing.wait(seconds)
         then(handler)
 
-    return found
+    return respond
 
 
 def drip(body: bytes, every_s: float = 0.05) -> Answer:
-    """One byte at a time."""
+    """Send the body one byte at a time, with a pause of `every_s` seconds after each."""
 
-    def found(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.head(200, {"Content-Length": str(len(body))})
         for byte in body:
             if handler.server.closing.wait(every_s):
                 break
             handler.wfile.write(bytes([byte]))
 
-    return found
+    return respond
 
 
-def drip_headers(handler: Handler) -> None:
-    """A header line that never ends."""
+def slow_headers(handler: Handler) -> None:
+    """Send a header line that never ends."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while not handler.server.closing.wait(0.05):
         handler.wfile.write(b"x")
     handler.close_connection = True
 
 
-def cut_halfway(body: bytes) -> Answer:
-    def found(handler: Handler) -> None:
+def reset_halfway(body: bytes) -> Answer:
+    """Reset the connection after half of the body."""
+
+    def respond(handler: Handler) -> None:
         handler.head(200, {"Content-Length": str(len(body))})
         handler.wfile.write(body[: len(body) // 2])
-        handler.cut()
+        handler.reset()
 
-    return found
+    return respond
 
 
 def reset(handler: Handler) -> None:
-    """The connection is reset before any header."""
-    handler.cut()
+    """Reset the connection before any header."""
+    handler.reset()
 
 
-def lie_in_length(body: bytes, length: int) -> Answer:
-    def found(handler: Handler) -> None:
+def wrong_content_length(body: bytes, length: int) -> Answer:
+    """Send a Content-Length that is not the length of the body."""
+
+    def respond(handler: Handler) -> None:
         handler.head(200, {"Content-Length": str(length)})
         handler.wfile.write(body)
         handler.close_connection = True
 
-    return found
+    return respond
 
 
 def endless(handler: Handler) -> None:
-    """A body without a length that goes on for ever."""
+    """Send an endless body without a Content-Length."""
     handler.head(200, {"Connection": "close"})
     while not handler.server.closing.is_set():
         handler.wfile.write(b"\xff\xd8\xff\xe0" + bytes(65_536))
     handler.close_connection = True
 
 
-def until_close(body: bytes) -> Answer:
-    """A body without a length: its end is the connection's."""
+def body_until_close(body: bytes) -> Answer:
+    """Send a body without a Content-Length: it ends when the connection closes."""
 
-    def found(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.head(200, {"Connection": "close"})
         handler.wfile.write(body)
         handler.close_connection = True
 
-    return found
+    return respond
 
 
 def chunked(body: bytes) -> Answer:
-    def found(handler: Handler) -> None:
+    """Send the body in chunks of 1000 bytes."""
+
+    def respond(handler: Handler) -> None:
         handler.head(200, {"Transfer-Encoding": "chunked"})
         for start in range(0, len(body), 1000):
             part = body[start : start + 1000]
             handler.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
         handler.wfile.write(b"0\r\n\r\n")
 
-    return found
+    return respond

@@ -1,4 +1,4 @@
-"""Pictures whose key changes, and pictures whose URL leaves the catalogue."""
+"""Tests images whose key changes, and images whose URL leaves the catalogue."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome
 from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.disks import failing_writes, is_table
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.failing_storage import failing_writes, is_table
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer
 
-JPEG = picture()
-OTHER = picture(seed=1)
-PNG = picture("PNG")
+JPEG = image_bytes()
+OTHER = image_bytes(seed=1)
+PNG = image_bytes("PNG")
 GONE = answer(b"gone", status=404)
 
 
-def test_a_url_that_moved_keeps_its_picture_though_the_shop_has_it_no_more(
+def test_a_moved_url_keeps_its_image_even_if_the_shop_no_longer_serves_it(
     partition: Partition, server: Server
 ) -> None:
     old = server.add("/a.jpg", answer(JPEG))
@@ -38,7 +38,7 @@ def test_a_url_that_moved_keeps_its_picture_though_the_shop_has_it_no_more(
     assert partition.files == {f"{moved[0].key}.jpg": OTHER, f"{moved[1].key}.jpg": JPEG}
 
 
-def test_a_picture_that_another_product_lists_now_is_not_asked_for_again(
+def test_an_image_that_another_product_lists_too_is_not_requested_again(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", answer(JPEG))
@@ -52,7 +52,9 @@ def test_a_picture_that_another_product_lists_now_is_not_asked_for_again(
     assert partition.files == {"p-0.jpg": JPEG, "q-0.jpg": JPEG}
 
 
-def test_a_picture_whose_url_left_the_catalogue_stays(partition: Partition, server: Server) -> None:
+def test_an_image_whose_url_left_the_catalogue_is_kept(
+    partition: Partition, server: Server
+) -> None:
     first, second = server.add("/a.jpg", answer(JPEG)), server.add("/b.jpg", answer(OTHER))
     partition.run(first, second)
     for _ in range(2):
@@ -61,7 +63,7 @@ def test_a_picture_whose_url_left_the_catalogue_stays(partition: Partition, serv
     assert partition.files == {"p-0.jpg": JPEG, "p-1.jpg": OTHER}
 
 
-def test_a_row_of_a_moved_image_says_where_the_url_stands_now(
+def test_the_row_of_a_moved_url_has_the_new_catalogue_data(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", answer(PNG, headers={"ETag": '"1"'}))
@@ -78,7 +80,7 @@ def test_a_row_of_a_moved_image_says_where_the_url_stands_now(
     assert server.hits == {"/a.jpg": 1, "/c.jpg": 1}
 
 
-def test_images_are_taken_over_once(partition: Partition, server: Server) -> None:
+def test_images_are_adopted_once(partition: Partition, server: Server) -> None:
     url = server.add("/a.jpg", answer(JPEG))
     partition.run_rows([url_row("a", url)])
     rows = [url_row(key, url) for key in ("a", "b", "c")]
@@ -88,21 +90,23 @@ def test_images_are_taken_over_once(partition: Partition, server: Server) -> Non
     assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
 
 
-def test_of_a_url_that_moved_only_the_bytes_of_its_row_are_taken_over(
+def test_a_file_that_does_not_match_the_checksum_of_its_row_is_not_adopted(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", answer(JPEG))
     partition.run_rows([url_row("a", url)])
     newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]
     server.add("/a.jpg", answer(newer))
-    with failing_writes(is_table):  # a refresh replaces the file and is killed before its row
+    with failing_writes(
+        is_table
+    ):  # a refresh replaces the file and is killed before it writes the row
         partition.download([url_row("a", url)], refresh=True)
     moved = [url_row("b", url)]
 
     server.add("/a.jpg", GONE)
     (row,) = partition.run_rows(moved)
     assert (row.outcome, row.path) == (Outcome.HTTP_ERROR, None)
-    # The image is in no row any more, but it may be had nowhere else.
+    # No row names the image any more, but it may not be available anywhere else.
     assert partition.files == {"a.jpg": newer}
 
     server.add("/a.jpg", answer(newer))
@@ -111,9 +115,7 @@ def test_of_a_url_that_moved_only_the_bytes_of_its_row_are_taken_over(
     assert partition.files["b.jpg"] == newer
 
 
-def test_a_file_that_is_cut_or_was_removed_is_not_taken_over(
-    partition: Partition, server: Server
-) -> None:
+def test_a_truncated_or_removed_file_is_not_adopted(partition: Partition, server: Server) -> None:
     urls = [server.add(f"/{n}.jpg", answer(JPEG)) for n in range(2)]
     partition.run(*urls)
     images = partition.folder / "images"
@@ -127,7 +129,7 @@ def test_a_file_that_is_cut_or_was_removed_is_not_taken_over(
     assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG}
 
 
-def test_files_of_a_key_that_its_row_does_not_name_go_and_others_stay(
+def test_files_of_a_key_that_its_row_does_not_name_are_removed_and_others_kept(
     partition: Partition, server: Server
 ) -> None:
     urls = [server.add("/0.jpg", answer(JPEG)), server.url("/missing.jpg")]

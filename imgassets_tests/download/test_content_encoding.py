@@ -1,3 +1,5 @@
+"""Decompress bodies within a size limit; keep bodies that are not compressed."""
+
 from __future__ import annotations
 
 import gzip
@@ -6,12 +8,12 @@ import zlib
 
 import pytest
 
-from imgassets.download.content_encoding import decompressed
+from imgassets.download.content_encoding import decompress
 from imgassets.errors import BodyTooLargeError, ContentEncodingError
 
-DATA = b"a picture, as it were " * 50
+DATA = b"the bytes of an image " * 50
 GZIP, DEFLATE = gzip.compress(DATA), zlib.compress(DATA)
-MANY = len(DATA) * 2
+LIMIT = len(DATA) * 2
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ MANY = len(DATA) * 2
         (zlib.compress(GZIP), "gzip, deflate"),
         (gzip.compress(DEFLATE), "deflate\nGZIP"),
         (gzip.compress(GZIP), "gzip,gzip"),
-        # What is not compressed, or in a way that nobody asked for, is left as it is.
+        # Not compressed, or an encoding that is not supported: unchanged.
         (DATA, "gzip"),
         (DATA, "deflate"),
         (DATA, "identity"),
@@ -33,8 +35,8 @@ MANY = len(DATA) * 2
         (b"", "gzip"),
     ],
 )
-def test_a_body_is_decompressed_as_its_encodings_say(body: bytes, encoding: str) -> None:
-    assert decompressed(body, encoding, MANY) == (DATA if body else b"")
+def test_a_body_is_decompressed_as_its_content_encoding_says(body: bytes, encoding: str) -> None:
+    assert decompress(body, encoding, LIMIT) == (DATA if body else b"")
 
 
 @pytest.mark.parametrize(
@@ -44,27 +46,27 @@ def test_a_body_is_decompressed_as_its_encodings_say(body: bytes, encoding: str)
         (DEFLATE, "gzip"),
         (GZIP, "br"),
         (GZIP, "identity"),
-        (b"\0\x1f picture", "deflate"),
+        (b"\0\x1f image", "deflate"),
     ],
 )
-def test_a_body_of_another_encoding_is_left_as_it_is(body: bytes, encoding: str) -> None:
-    assert decompressed(body, encoding, MANY) == body
+def test_a_body_in_another_encoding_is_unchanged(body: bytes, encoding: str) -> None:
+    assert decompress(body, encoding, LIMIT) == body
 
 
 @pytest.mark.parametrize(("body", "encoding"), [(GZIP, "gzip"), (DEFLATE, "deflate")])
-def test_no_more_comes_out_than_allowed(body: bytes, encoding: str) -> None:
-    assert decompressed(body, encoding, len(DATA)) == DATA
-    most = len(DATA) - 1
-    with pytest.raises(BodyTooLargeError, match=f"more than {most} bytes after decompression"):
-        decompressed(body, encoding, most)
+def test_a_decompressed_body_above_the_limit_is_an_error(body: bytes, encoding: str) -> None:
+    assert decompress(body, encoding, len(DATA)) == DATA
+    limit = len(DATA) - 1
+    with pytest.raises(BodyTooLargeError, match=f"more than {limit} bytes after decompression"):
+        decompress(body, encoding, limit)
 
 
-def test_no_more_is_held_in_memory_than_allowed() -> None:
+def test_a_gzip_bomb_uses_little_memory() -> None:
     bomb = gzip.compress(bytes(20_000_000))
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLargeError):
-            decompressed(bomb, "gzip", 1000)
+            decompress(bomb, "gzip", 1000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -72,8 +74,8 @@ def test_no_more_is_held_in_memory_than_allowed() -> None:
 
 
 @pytest.mark.parametrize(("body", "encoding"), [(GZIP, "gzip"), (DEFLATE, "deflate")])
-def test_a_body_that_is_cut_off_or_damaged_is_broken(body: bytes, encoding: str) -> None:
-    with pytest.raises(ContentEncodingError, match="the compressed body is cut off"):
-        decompressed(body[:-1], encoding, MANY)
-    with pytest.raises(ContentEncodingError, match="the compressed body is broken: "):
-        decompressed(body[:-1] + bytes([body[-1] ^ 1]), encoding, MANY)
+def test_a_truncated_or_damaged_body_is_an_error(body: bytes, encoding: str) -> None:
+    with pytest.raises(ContentEncodingError, match="the compressed body is truncated"):
+        decompress(body[:-1], encoding, LIMIT)
+    with pytest.raises(ContentEncodingError, match="the compressed body is damaged: "):
+        decompress(body[:-1] + bytes([body[-1] ^ 1]), encoding, LIMIT)

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from imgassets.download import journal
 from imgassets.manifests import Outcome, RawRow, from_table
 from imgassets.storage import Folder, read_table
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.conftest import journal_rows
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, slow
 
-JPEG = picture()
-OTHER = picture("PNG", seed=1)
-PICTURES = 400
+JPEG = image_bytes()
+OTHER = image_bytes("PNG", seed=1)
+IMAGES = 400
 
 
 def start(folder: Folder, urls: Sequence[str], client: str) -> subprocess.Popen[str]:
-    listed = Path(folder.address).with_suffix(".txt")
-    listed.write_text("\n".join(urls))
-    module = "imgassets_tests.download.one_run"
-    arguments = [folder.address, str(listed), client, "0.2"]
+    urls_file = Path(folder.address).with_suffix(".txt")
+    urls_file.write_text("\n".join(urls))
+    module = "imgassets_tests.download.run_partition"
+    arguments = [folder.address, str(urls_file), client, "0.2"]
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -33,16 +33,16 @@ def start(folder: Folder, urls: Sequence[str], client: str) -> subprocess.Popen[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("client", ["curl", "requests"])
-def test_a_partition_that_is_killed_again_and_again_loses_nothing(
+def test_a_partition_that_is_killed_repeatedly_loses_nothing(
     tmp_path: Path, server: Server, client: str
 ) -> None:
     folder = Folder(str(tmp_path / "raw_images"))
-    served = {f"/{n}.jpg": OTHER if n % 3 else JPEG for n in range(PICTURES)}
+    served = {f"/{n}.jpg": OTHER if n % 3 else JPEG for n in range(IMAGES)}
     urls = [server.add(path, slow(0.03, answer(body))) for path, body in served.items()]
-    chance = random.Random(0)
+    rng = random.Random(0)
     kept: dict[str, int] = {}
     rounds = 0
-    # Until a kill has come after a part of the journal: else the test would show nothing.
+    # Repeat until at least one kill came after a journal part; otherwise the test proves nothing.
     while rounds < 6 or not kept:
         rounds += 1
         assert rounds < 30
@@ -50,17 +50,17 @@ def test_a_partition_that_is_killed_again_and_again_loses_nothing(
         before = server.hits.total()
         while server.hits.total() == before and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.8))
+        time.sleep(rng.uniform(0, 0.8))
         process.kill()
         process.communicate()
-        # What has a final name is whole.
+        # A file with its final name is complete.
         images = folder / "images"
         for name in images.sizes():
             if not name.startswith("."):
                 number = name.removeprefix("p-").partition(".")[0]
                 assert images.read(name) == served[f"/{number}.jpg"]
-        # What the journal names is there, and is never asked for again.
-        for row in journal.rows(folder).values():
+        # A file that the journal names exists and is never requested again.
+        for row in journal_rows(folder).values():
             assert hashlib.sha256(folder.read(str(row.path))).hexdigest() == row.sha256
             path = "/" + row.url.rpartition("/")[2]
             assert kept.setdefault(path, server.hits[path]) == server.hits[path]
@@ -78,8 +78,8 @@ def test_a_partition_that_is_killed_again_and_again_loses_nothing(
 
 
 @pytest.mark.slow
-def test_200000_urls_stay_under_700_mb(tmp_path: Path, server: Server) -> None:
-    # All but a few are forbidden by robots.txt: every row is made, journalled and collected.
+def test_200000_urls_need_less_than_700_mb(tmp_path: Path, server: Server) -> None:
+    # robots.txt disallows most URLs, but each row is still created, journalled and collected.
     server.add("/robots.txt", b"User-agent: *\nDisallow: /p/\n")
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(100)]
     tail = "x" * 100

@@ -1,4 +1,4 @@
-"""One request at a time: what it carries, and what follows from its answer."""
+"""Requests of one task: what each one sends, and what follows from its response."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from imgassets.manifests import Outcome, RawRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition, url_row
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, redirect, running, slow
 
-JPEG = picture()
+JPEG = image_bytes()
 SHA256 = hashlib.sha256(JPEG).hexdigest()
 SHOP, CDN = "https://shop.example", "https://cdn.example"
 A = f"{SHOP}/a.jpg"
@@ -39,22 +39,22 @@ Answer = Response | Exception
 
 
 def response(status: int = 200, body: bytes = b"", /, **headers: str) -> Response:
-    """An answer as engines give it; `retry_after="5"` is the header `retry-after`."""
+    """Return a response as clients do; `retry_after="5"` sets the header `retry-after`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(status, named, body)
 
 
-def found(**headers: str) -> Response:
+def image_response(**headers: str) -> Response:
     return response(200, JPEG, **headers)
 
 
-def moved(location: str, status: int = 302) -> Response:
+def redirect_to(location: str, status: int = 302) -> Response:
     return response(status, location=location)
 
 
 @dataclass
 class ScriptedClient:
-    """Gives prepared answers, and remembers what it was asked for."""
+    """Returns prepared responses and records the requests."""
 
     answers: list[Answer]
     requests: list[Request] = field(default_factory=list)
@@ -75,8 +75,8 @@ class ScriptedClient:
         raise NotImplementedError
 
 
-class Talk:
-    """An exchange with a client that has these answers."""
+class ScriptedExchange:
+    """An exchange whose client returns these responses."""
 
     def __init__(self, folder: Folder, answers: tuple[Answer, ...], **settings: object) -> None:
         self.folder = folder
@@ -86,21 +86,21 @@ class Talk:
         self._exchange = Exchange(self.client, self.settings, folder)
 
     def step(self, task: Task) -> Step:
-        """One step; a further request is one of the same task, as the pool sees to it."""
+        """Run one step; point the task at its further request, as the pool does."""
         step = self._exchange.step(task)
         if step.rows is None:
             task.url, task.host = step.url, origin(step.url)
         return step
 
     def row(self, task: Task | None = None) -> RawRow:
-        """The row of a task that one step ends."""
+        """Return the only row of a task that ends after one step."""
         rows = self.step(task or a_task()).rows
         assert rows is not None
         (row,) = rows
         return row
 
     def steps(self, task: Task | None = None) -> list[Step]:
-        """All steps of a task."""
+        """Run all steps of a task."""
         task = task or a_task()
         steps = [self.step(task)]
         while steps[-1].rows is None:
@@ -108,7 +108,7 @@ class Talk:
         return steps
 
     @property
-    def asked(self) -> list[str]:
+    def requested_urls(self) -> list[str]:
         return [request.url for request in self.client.requests]
 
     @property
@@ -117,13 +117,13 @@ class Talk:
         return {name: images.read(name) for name in sorted(images.sizes())}
 
 
-Start = Callable[..., Talk]
+StartExchange = Callable[..., ScriptedExchange]
 
 
 @pytest.fixture
-def talk(tmp_path: Path) -> Start:
+def start(tmp_path: Path) -> StartExchange:
     folder = Folder(str(tmp_path / "raw_images"))
-    return lambda *answers, **settings: Talk(folder, answers, **settings)
+    return lambda *answers, **settings: ScriptedExchange(folder, answers, **settings)
 
 
 def a_task(url: str = A, keys: tuple[str, ...] = ("p-0",)) -> Task:
@@ -137,11 +137,11 @@ def only(step: Step) -> RawRow:
     return row
 
 
-# What a picture's row says, and what is kept.
+# Rows and files of downloaded images.
 
 
-def test_a_picture_is_kept_for_each_row_of_its_url(talk: Start) -> None:
-    run = talk(found(etag='"1"', last_modified="Fri, 02 Jan 2026 00:00:00 GMT"))
+def test_an_image_is_saved_for_each_row_of_its_url(start: StartExchange) -> None:
+    run = start(image_response(etag='"1"', last_modified="Fri, 02 Jan 2026 00:00:00 GMT"))
     before = dt.datetime.now(dt.UTC)
     (step,) = run.steps(a_task(keys=("p-0", "p-1")))
     assert step.rows is not None
@@ -179,31 +179,33 @@ def test_a_picture_is_kept_for_each_row_of_its_url(talk: Start) -> None:
     [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("GIF", "gif"), ("BMP", "bmp"),
      ("TIFF", "tif"), ("AVIF", "avif")],
 )  # fmt: skip
-def test_a_file_is_named_by_its_format(talk: Start, format_: str, extension: str) -> None:
-    data = picture(format_)
-    run = talk(response(200, data))
+def test_the_file_extension_follows_from_the_format(
+    start: StartExchange, format_: str, extension: str
+) -> None:
+    data = image_bytes(format_)
+    run = start(response(200, data))
     row = run.row()
     assert (row.path, row.format) == (f"images/p-0.{extension}", format_.lower())
     assert run.files == {f"p-0.{extension}": data}
 
 
 @pytest.mark.parametrize("status", [200, 203, 206, 299])
-def test_every_answer_of_success_is_looked_at(talk: Start, status: int) -> None:
-    row = talk(response(status, JPEG)).row()
+def test_every_status_from_200_to_299_is_a_success(start: StartExchange, status: int) -> None:
+    row = start(response(status, JPEG)).row()
     assert (row.outcome, row.http_status) == (Outcome.OK, status)
 
 
-def test_a_picture_that_cannot_be_written_is_an_error_of_the_storage(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "raw_images").write_bytes(b"a file where a folder should be")
-    run = Talk(Folder(str(tmp_path / "raw_images")), (found(),))
+    run = ScriptedExchange(Folder(str(tmp_path / "raw_images")), (image_response(),))
     with pytest.raises(StorageError):
         run.step(a_task())
 
 
-def test_an_abort_is_passed_on(talk: Start) -> None:
+def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
     for settings in ({"robots": False}, {"robots": True}):
         with pytest.raises(FetchAbortedError):
-            talk(FetchAbortedError(), **settings).step(a_task())
+            start(FetchAbortedError(), **settings).step(a_task())
 
 
 @pytest.mark.parametrize(
@@ -212,27 +214,31 @@ def test_an_abort_is_passed_on(talk: Start) -> None:
         (response(200), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(204), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(200, b"<html>"), {}, Outcome.NOT_AN_IMAGE, "an HTML page"),
-        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is cut off"),
-        (found(), {"max_pixels": 5399}, Outcome.TOO_MANY_PIXELS,
+        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is truncated"),
+        (image_response(), {"max_pixels": 5399}, Outcome.TOO_MANY_PIXELS,
          "60 x 90 pixels; allowed: 5399"),
-        (found(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
-         f"{len(JPEG)} bytes; wanted: at least {len(JPEG) + 1}"),
+        (image_response(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
+         f"{len(JPEG)} bytes; download.min_bytes is {len(JPEG) + 1}"),
         (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": 999},
          Outcome.TOO_LARGE, "more than 999 bytes after decompression"),
         (response(200, gzip.compress(JPEG)[:-9], content_encoding="gzip"), {}, Outcome.CORRUPT,
-         "the compressed body is cut off"),
-        (found(x_robots_tag="noindex, NoAI"), {}, Outcome.DISALLOWED,
-         "its X-Robots-Tag says noai"),
+         "the compressed body is truncated"),
+        (image_response(x_robots_tag="noindex, NoAI"), {}, Outcome.DISALLOWED,
+         "the X-Robots-Tag header says noai"),
         (response(304), {}, Outcome.HTTP_ERROR, "the server answered with status 304"),
         (response(404, retry_after="9"), {}, Outcome.HTTP_ERROR,
          "the server answered with status 404"),
     ],
 )  # fmt: skip
-def test_an_answer_without_a_picture_ends_the_task_with_its_reason(
-    talk: Start, answer: Response, settings: dict[str, object], outcome: Outcome, error: str
+def test_a_response_without_a_usable_image_ends_the_task_with_the_reason(
+    start: StartExchange,
+    answer: Response,
+    settings: dict[str, object],
+    outcome: Outcome,
+    error: str,
 ) -> None:
     answer = replace(answer, headers={**answer.headers, "etag": '"1"', "last-modified": "then"})
-    run = talk(answer, **settings)
+    run = start(answer, **settings)
     step = run.step(a_task())
     row = only(step)
     assert (row.outcome, row.error) == (outcome, error)
@@ -241,89 +247,94 @@ def test_an_answer_without_a_picture_ends_the_task_with_its_reason(
     assert (row.path, row.bytes, row.sha256, row.format, row.width) == (None,) * 5
     assert row.elapsed_ms is not None
     assert run.files == {}
-    # The host has answered: nothing is wrong with it.
-    assert step.signs == HostFeedback()
+    # The host has answered, so this is not a failure of the host.
+    assert step.feedback == HostFeedback()
 
 
 @pytest.mark.parametrize(
     ("answer", "settings"),
     [
-        (found(), {"max_pixels": 5400, "min_bytes": len(JPEG), "max_bytes": len(JPEG)}),
+        (image_response(), {"max_pixels": 5400, "min_bytes": len(JPEG), "max_bytes": len(JPEG)}),
         (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": len(JPEG)}),
-        (found(x_robots_tag="otherbot: noai"), {}),
-        (found(x_robots_tag="noai"), {"robots_tag": False}),
+        (image_response(x_robots_tag="otherbot: noai"), {}),
+        (image_response(x_robots_tag="noai"), {"robots_tag": False}),
     ],
 )
-def test_a_picture_at_the_limits_is_kept(
-    talk: Start, answer: Response, settings: dict[str, object]
+def test_an_image_at_the_limits_is_saved(
+    start: StartExchange, answer: Response, settings: dict[str, object]
 ) -> None:
-    run = talk(answer, **settings)
+    run = start(answer, **settings)
     assert run.row().outcome is Outcome.OK
     assert run.files == {"p-0.jpg": JPEG}
 
 
-def test_the_bytes_that_count_are_those_of_the_picture(talk: Start) -> None:
+def test_size_and_checksum_are_those_of_the_decompressed_body(start: StartExchange) -> None:
     padded = JPEG + bytes(1000)
-    packed = gzip.compress(padded)
-    assert len(packed) < len(padded)
-    run = talk(response(200, packed, content_encoding="gzip"), min_bytes=len(padded))
+    compressed = gzip.compress(padded)
+    assert len(compressed) < len(padded)
+    run = start(response(200, compressed, content_encoding="gzip"), min_bytes=len(padded))
     row = run.row()
     assert (row.outcome, row.bytes) == (Outcome.OK, len(padded))
     assert row.sha256 == hashlib.sha256(padded).hexdigest()
     assert run.files == {"p-0.jpg": padded}
 
 
-def test_an_x_robots_tag_may_name_the_user_agent(talk: Start) -> None:
+def test_an_x_robots_tag_applies_to_the_crawler_that_it_names(start: StartExchange) -> None:
     tag = "otherbot: all, myshop: noimageai"
-    row = talk(found(x_robots_tag=tag), user_agent="MyShop/2").row()
-    assert (row.outcome, row.error) == (Outcome.DISALLOWED, "its X-Robots-Tag says noimageai")
-    assert talk(found(x_robots_tag=tag)).row().outcome is Outcome.OK
+    row = start(image_response(x_robots_tag=tag), user_agent="MyShop/2").row()
+    assert (row.outcome, row.error) == (
+        Outcome.DISALLOWED,
+        "the X-Robots-Tag header says noimageai",
+    )
+    assert start(image_response(x_robots_tag=tag)).row().outcome is Outcome.OK
 
 
-# Which failures are tried again, and what they say of the host.
+# Which failures are retried, and which count as failures of the host.
 
 
 @pytest.mark.parametrize("retry_after", [{}, {"retry_after": "5"}])
-def test_these_and_no_other_statuses_are_tried_again(
-    talk: Start, retry_after: dict[str, str]
+def test_these_statuses_and_no_others_are_retried(
+    start: StartExchange, retry_after: dict[str, str]
 ) -> None:
-    run = talk(*(response(status, **retry_after) for status in range(300, 1000)))
-    again = set()
+    run = start(*(response(status, **retry_after) for status in range(300, 1000)))
+    retried = set()
     for status in range(300, 1000):
         step = run.step(a_task())
-        rest_s = 0.0
+        cooldown_s = 0.0
         if step.rows is None:
-            again.add(status)
-            rest_s = 5.0 if retry_after else 0
+            retried.add(status)
+            cooldown_s = 5.0 if retry_after else 0
         else:
             assert (only(step).outcome, only(step).http_status) == (Outcome.HTTP_ERROR, status)
-        assert step.signs.rest_s == step.wait_s == rest_s
-    assert again == {408, 425, 429, *range(500, 600)}
+        assert step.feedback.cooldown_s == step.wait_s == cooldown_s
+    assert retried == {408, 425, 429, *range(500, 600)}
 
 
-def test_these_and_no_other_statuses_say_that_the_host_is_in_trouble(talk: Start) -> None:
-    run = talk(*(response(status) for status in range(200, 1000)))
-    trouble = {}
+def test_these_statuses_and_no_others_count_as_failures_of_the_host(start: StartExchange) -> None:
+    run = start(*(response(status) for status in range(200, 1000)))
+    failures = {}
     for status in range(200, 1000):
-        signs = run.step(a_task()).signs
-        assert signs.opened
-        if signs.failure is not None:
-            trouble[status] = signs.failure
-    assert trouble == {
+        feedback = run.step(a_task()).feedback
+        assert feedback.robots_known
+        if feedback.failure is not None:
+            failures[status] = feedback.failure
+    assert failures == {
         status: f"the server answered with status {status}" for status in (429, 502, 503, 504)
     }
 
 
-def test_a_host_that_says_when_to_come_back_is_not_in_trouble(talk: Start) -> None:
-    run = talk(response(503, retry_after="5"), response(503, retry_after="0"))
-    assert run.step(a_task()).signs == HostFeedback(rest_s=5)
+def test_an_overloaded_host_that_sends_retry_after_does_not_count_as_failed(
+    start: StartExchange,
+) -> None:
+    run = start(response(503, retry_after="5"), response(503, retry_after="0"))
+    assert run.step(a_task()).feedback == HostFeedback(cooldown_s=5)
     failure = "the server answered with status 503"
-    assert run.step(a_task()).signs == HostFeedback(failure=failure)
+    assert run.step(a_task()).feedback == HostFeedback(failure=failure)
 
 
 @pytest.mark.parametrize("retryable", [True, False])
 @pytest.mark.parametrize(
-    ("outcome", "trouble"),
+    ("outcome", "host_failed"),
     [
         (Outcome.TIMEOUT, True),
         (Outcome.CONNECTION_ERROR, True),
@@ -332,12 +343,12 @@ def test_a_host_that_says_when_to_come_back_is_not_in_trouble(talk: Start) -> No
         (Outcome.BLOCKED_ADDRESS, False),
     ],
 )
-def test_an_answer_that_does_not_come_is_tried_again_if_it_may_come_then(
-    talk: Start, outcome: Outcome, trouble: bool, retryable: bool
+def test_a_fetch_error_is_retried_if_it_is_retryable(
+    start: StartExchange, outcome: Outcome, host_failed: bool, retryable: bool
 ) -> None:
-    run = talk(FetchError(outcome, "no such luck", retryable=retryable), found())
+    run = start(FetchError(outcome, "no such luck", retryable=retryable), image_response())
     first, *later = run.steps()
-    assert first.signs == HostFeedback(failure="no such luck" if trouble else None)
+    assert first.feedback == HostFeedback(failure="no such luck" if host_failed else None)
     if retryable:
         assert [only(step).outcome for step in later] == [Outcome.OK]
     else:
@@ -349,29 +360,31 @@ def test_an_answer_that_does_not_come_is_tried_again_if_it_may_come_then(
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 5])
-def test_a_failure_is_tried_again_as_often_as_the_settings_say(talk: Start, retries: int) -> None:
-    run = talk(*[response(500)] * (retries + 1), retries=retries)
+def test_a_failure_is_retried_as_often_as_the_settings_allow(
+    start: StartExchange, retries: int
+) -> None:
+    run = start(*[response(500)] * (retries + 1), retries=retries)
     steps = run.steps()
     assert len(steps) == retries + 1
     row = only(steps[-1])
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 500, retries + 1)
-    assert run.asked == [A] * (retries + 1)
+    assert run.requested_urls == [A] * (retries + 1)
 
 
-def test_a_row_tells_of_the_last_attempt(talk: Start) -> None:
+def test_a_row_describes_the_last_attempt(start: StartExchange) -> None:
     reset = FetchError(Outcome.CONNECTION_ERROR, "reset", retryable=True)
-    row = only(talk(response(500), response(503), reset, retries=2).steps()[-1])
+    row = only(start(response(500), response(503), reset, retries=2).steps()[-1])
     assert (row.outcome, row.http_status, row.error, row.attempts) == (
         Outcome.CONNECTION_ERROR, None, "reset", 3,
     )  # fmt: skip
 
 
-def test_the_time_of_a_row_counts_from_its_first_attempt(
-    talk: Start, monkeypatch: pytest.MonkeyPatch
+def test_elapsed_time_counts_from_the_first_attempt(
+    start: StartExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=50.0)
     monkeypatch.setattr(exchange_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    run = talk(response(500), moved("/b.jpg"), found())
+    run = start(response(500), redirect_to("/b.jpg"), image_response())
     task = a_task()
     for seconds in (1.25, 0.5, 0.0):
         step = run.step(task)
@@ -379,121 +392,142 @@ def test_the_time_of_a_row_counts_from_its_first_attempt(
     assert only(step).elapsed_ms == 1750
 
 
-# Attempts, redirects, and where they go.
+# Attempts and redirects.
 
 
-def test_attempts_are_counted_across_redirects_and_every_one_starts_anew(talk: Start) -> None:
-    run = talk(
-        moved(f"{CDN}/x/1"), moved("2"), response(503),
-        moved(f"{CDN}/y/1"), FetchError(Outcome.TIMEOUT, "late", retryable=True),
+def test_every_attempt_starts_at_the_first_url_and_counts_its_own_redirects(
+    start: StartExchange,
+) -> None:
+    run = start(
+        redirect_to(f"{CDN}/x/1"), redirect_to("2"), response(503),
+        redirect_to(f"{CDN}/y/1"), FetchError(Outcome.TIMEOUT, "late", retryable=True),
         response(500),
-        moved(f"{CDN}/z"), found(),
+        redirect_to(f"{CDN}/z"), image_response(),
     )  # fmt: skip
     task = a_task()
-    counted = []
+    counters = []
     for _ in range(7):
         assert run.step(task).rows is None
-        counted.append((task.attempts, task.hops))
+        counters.append((task.attempts, task.hops))
     row = run.row(task)
-    assert run.asked == [A, f"{CDN}/x/1", f"{CDN}/x/2", A, f"{CDN}/y/1", A, A, f"{CDN}/z"]
-    assert counted == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 0), (3, 0), (4, 1)]
+    assert run.requested_urls == [A, f"{CDN}/x/1", f"{CDN}/x/2", A, f"{CDN}/y/1", A, A, f"{CDN}/z"]
+    assert counters == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 0), (3, 0), (4, 1)]
     assert (row.outcome, row.attempts, row.url) == (Outcome.OK, 4, A)
 
 
-def test_a_failure_after_a_redirect_counts_as_one_attempt(talk: Start) -> None:
-    run = talk(moved("/b.jpg"), response(500), moved("/b.jpg"), response(500), retries=1)
+def test_a_failure_after_a_redirect_counts_as_one_attempt(start: StartExchange) -> None:
+    run = start(
+        redirect_to("/b.jpg"),
+        response(500),
+        redirect_to("/b.jpg"),
+        response(500),
+        retries=1,
+    )
     row = only(run.steps()[-1])
     assert (row.outcome, row.attempts) == (Outcome.HTTP_ERROR, 2)
 
 
-def test_a_retry_goes_to_the_first_url(talk: Start) -> None:
-    step = talk(moved(f"{CDN}/b.jpg"), response(500), found()).steps()[1]
+def test_a_retry_goes_to_the_first_url(start: StartExchange) -> None:
+    step = start(redirect_to(f"{CDN}/b.jpg"), response(500), image_response()).steps()[1]
     assert (step.rows, step.url) == (None, A)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_followed_at_once(talk: Start, status: int) -> None:
-    run = talk(moved("../b.jpg", status), found(), backoff_s=9)
+def test_a_redirect_is_followed_at_once(start: StartExchange, status: int) -> None:
+    run = start(redirect_to("../b.jpg", status), image_response(), backoff_s=9)
     first, second = run.steps(a_task(f"{SHOP}/x/y/a.jpg"))
     assert first == Step(None, f"{SHOP}/x/b.jpg")
     assert only(second).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize("status", [300, 304, 305, 306, 309, 404])
-def test_no_other_answer_is_followed(talk: Start, status: int) -> None:
-    row = talk(moved("/b.jpg", status)).row()
+def test_a_location_header_of_another_status_is_not_followed(
+    start: StartExchange, status: int
+) -> None:
+    row = start(redirect_to("/b.jpg", status)).row()
     assert (row.outcome, row.http_status) == (Outcome.HTTP_ERROR, status)
 
 
-def test_a_redirect_that_names_no_place_is_an_http_error(talk: Start) -> None:
-    row = talk(response(302)).row()
+def test_a_redirect_without_a_location_is_an_http_error(start: StartExchange) -> None:
+    row = start(response(302)).row()
     assert (row.outcome, row.http_status) == (Outcome.HTTP_ERROR, 302)
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 3])
-def test_so_many_redirects_are_followed_and_no_more(talk: Start, allowed: int) -> None:
-    chain = [moved(f"/{n}") for n in range(1, allowed + 1)]
-    run = talk(*chain, found(), max_redirects=allowed)
+def test_redirects_are_followed_up_to_the_maximum(start: StartExchange, allowed: int) -> None:
+    chain = [redirect_to(f"/{n}") for n in range(1, allowed + 1)]
+    run = start(*chain, image_response(), max_redirects=allowed)
     assert only(run.steps()[-1]).outcome is Outcome.OK
-    run = talk(*chain, moved("/last"), max_redirects=allowed)
+    run = start(*chain, redirect_to("/last"), max_redirects=allowed)
     step = run.steps()[-1]
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.TOO_MANY_REDIRECTS, 302, 1)
     assert row.error == f"more than {allowed} redirects, the last to /last"
-    assert step.signs == HostFeedback()
-    assert len(run.asked) == allowed + 1
+    assert step.feedback == HostFeedback()
+    assert len(run.requested_urls) == allowed + 1
 
 
-def test_every_attempt_has_its_redirects(talk: Start) -> None:
-    run = talk(moved("/1"), response(500), moved("/1"), found(), max_redirects=1)
+def test_every_attempt_may_use_all_its_redirects(start: StartExchange) -> None:
+    run = start(
+        redirect_to("/1"),
+        response(500),
+        redirect_to("/1"),
+        image_response(),
+        max_redirects=1,
+    )
     assert only(run.steps()[-1]).outcome is Outcome.OK
 
 
-def test_a_redirect_to_no_address_says_so(talk: Start) -> None:
-    step = talk(moved("ftp://shop.example/a.jpg")).step(a_task())
+def test_a_redirect_to_an_invalid_url_is_reported(start: StartExchange) -> None:
+    step = start(redirect_to("ftp://shop.example/a.jpg")).step(a_task())
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.INVALID_URL, 302, 1)
-    assert row.error == ("after a redirect: the address does not start with http:// or https://")
-    assert step.signs == HostFeedback()
+    assert row.error == ("after a redirect: the URL does not start with http:// or https://")
+    assert step.feedback == HostFeedback()
 
 
-# Waits before further attempts.
+# Waits before retries.
 
 
-def waits(talk: Start, attempts: int, **settings: object) -> list[float]:
-    steps = talk(*[response(500)] * (attempts + 1), retries=attempts, **settings).steps()
+def waits(start: StartExchange, attempts: int, **settings: object) -> list[float]:
+    steps = start(*[response(500)] * (attempts + 1), retries=attempts, **settings).steps()
     return [step.wait_s for step in steps[:-1]]
 
 
 def test_the_wait_doubles_with_each_attempt_up_to_a_limit(
-    talk: Start, monkeypatch: pytest.MonkeyPatch
+    start: StartExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda _, most: most)
-    assert waits(talk, 7, backoff_s=3, backoff_max_s=100) == [3, 6, 12, 24, 48, 96, 100]
+    assert waits(start, 7, backoff_s=3, backoff_max_s=100) == [3, 6, 12, 24, 48, 96, 100]
 
 
-def test_waits_are_spread_over_the_upper_half(talk: Start) -> None:
+def test_waits_have_a_jitter_of_up_to_half(start: StartExchange) -> None:
     random.seed(1)
-    found = [waits(talk, 2, backoff_s=8, backoff_max_s=12) for _ in range(300)]
+    all_waits = [waits(start, 2, backoff_s=8, backoff_max_s=12) for _ in range(300)]
     for least, most, column in ((4, 8, 0), (6, 12, 1)):
-        spread = sorted(wait[column] for wait in found)
+        spread = sorted(wait[column] for wait in all_waits)
         assert least <= spread[0] < least * 1.1
         assert most * 0.95 < spread[-1] <= most
 
 
-def test_a_retry_waits_as_long_as_the_server_asks_or_longer(
-    talk: Start, monkeypatch: pytest.MonkeyPatch
+def test_a_retry_waits_at_least_as_long_as_retry_after(
+    start: StartExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda _, most: most)
-    run = talk(response(503, retry_after="7"), response(503, retry_after="7"), found(), backoff_s=4)
+    run = start(
+        response(503, retry_after="7"),
+        response(503, retry_after="7"),
+        image_response(),
+        backoff_s=4,
+    )
     first, second, _ = run.steps()
     assert (first.wait_s, second.wait_s) == (7, 8)
-    assert first.signs == second.signs == HostFeedback(rest_s=7)
+    assert first.feedback == second.feedback == HostFeedback(cooldown_s=7)
 
 
 @pytest.fixture
 def new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose local time is not UTC."""
+    """Set a local time zone that is not UTC."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "America/New_York")
         time.tzset()
@@ -508,22 +542,22 @@ def http_date(in_s: float, zone: str) -> str:
 
 @pytest.mark.usefixtures("new_york")
 @pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
-def test_a_retry_after_may_be_a_date(talk: Start, zone: str) -> None:
-    step = talk(response(429, retry_after=http_date(1000, zone)), retry_after_max_s=5000).step(
+def test_a_retry_after_may_be_a_date(start: StartExchange, zone: str) -> None:
+    step = start(response(429, retry_after=http_date(1000, zone)), retry_after_max_s=5000).step(
         a_task()
     )
-    assert 900 < step.signs.rest_s <= 1000
-    assert step.wait_s == step.signs.rest_s
+    assert 900 < step.feedback.cooldown_s <= 1000
+    assert step.wait_s == step.feedback.cooldown_s
 
 
-def test_a_date_may_be_that_of_another_zone(talk: Start) -> None:
+def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) -> None:
     date = http_date(3600 + 1000, "+0100")
-    step = talk(response(429, retry_after=date), retry_after_max_s=5000).step(a_task())
-    assert 900 < step.signs.rest_s <= 1000
+    step = start(response(429, retry_after=date), retry_after_max_s=5000).step(a_task())
+    assert 900 < step.feedback.cooldown_s <= 1000
 
 
 @pytest.mark.parametrize(
-    ("value", "rest_s"),
+    ("value", "cooldown_s"),
     [
         ("7", 7),
         (" 7 ", 7),
@@ -541,21 +575,21 @@ def test_a_date_may_be_that_of_another_zone(talk: Start) -> None:
         ("", 0),
     ],
 )
-def test_a_retry_after_counts_up_to_a_limit_where_it_makes_sense(
-    talk: Start, value: str, rest_s: float
+def test_a_retry_after_is_capped_and_ignored_if_it_is_invalid(
+    start: StartExchange, value: str, cooldown_s: float
 ) -> None:
-    step = talk(response(429, retry_after=value), retry_after_max_s=60).step(a_task())
-    assert (step.signs.rest_s, step.wait_s) == (rest_s, rest_s)
-    assert (step.signs.failure is None) == (rest_s > 0)
+    step = start(response(429, retry_after=value), retry_after_max_s=60).step(a_task())
+    assert (step.feedback.cooldown_s, step.wait_s) == (cooldown_s, cooldown_s)
+    assert (step.feedback.failure is None) == (cooldown_s > 0)
 
 
-# A host that was given up.
+# Hosts that are down.
 
 
-def test_a_host_that_was_given_up_is_not_asked(talk: Start) -> None:
-    run = talk()
+def test_a_host_that_is_down_is_not_requested(start: StartExchange) -> None:
+    run = start()
     task = a_task(keys=("p-0", "p-1"))
-    task.given_up = "the host kept failing"
+    task.host_down = "the host kept failing"
     step = run.step(task)
     assert step.rows is not None
     assert [row.key for row in step.rows] == ["p-0", "p-1"]
@@ -565,21 +599,23 @@ def test_a_host_that_was_given_up_is_not_asked(talk: Start) -> None:
         )  # fmt: skip
         assert row.elapsed_ms is None
         assert row.fetched_at is not None
-    assert run.asked == []
+    assert run.requested_urls == []
 
 
-def test_a_task_that_had_failed_before_keeps_the_reason_of_its_last_attempt(talk: Start) -> None:
-    run = talk(response(500), moved("/b.jpg"), response(503))
+def test_a_task_whose_host_goes_down_keeps_the_error_of_its_last_attempt(
+    start: StartExchange,
+) -> None:
+    run = start(response(500), redirect_to("/b.jpg"), response(503))
     task = a_task()
     for _ in range(3):
         run.step(task)
-    task.given_up = "the host kept failing"
+    task.host_down = "the host kept failing"
     row = run.row(task)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 503, 2)
     assert row.error == "the server answered with status 503"
 
 
-def test_a_task_that_ends_without_an_answer_has_a_row_for_each_of_its_own() -> None:
+def test_a_task_that_ends_without_a_response_has_one_row_per_url_row() -> None:
     rows = failed_rows(a_task(keys=("p-0", "p-1")), Outcome.FAILED, "a bug")
     assert [(row.key, row.position, row.outcome, row.error) for row in rows] == [
         ("p-0", 0, Outcome.FAILED, "a bug"), ("p-1", 1, Outcome.FAILED, "a bug"),
@@ -587,9 +623,9 @@ def test_a_task_that_ends_without_an_answer_has_a_row_for_each_of_its_own() -> N
     assert {row.elapsed_ms for row in rows} == {None}
 
 
-# Refresh: pictures that are there are asked for a change only.
+# Refresh: conditional requests for stored images.
 
-OLD = b"an older picture"
+OLD = b"an older image"
 ETAG, MODIFIED = '"v1"', "Fri, 02 Jan 2026 00:00:00 GMT"
 
 
@@ -600,7 +636,7 @@ def a_refresh(
     keys: tuple[str, ...] = ("p-0", "p-1"),
 ) -> Task:
     task = a_task(keys=keys)
-    task.before = tuple(
+    task.previous_rows = tuple(
         raw_row(
             row,
             Outcome.OK,
@@ -624,8 +660,8 @@ def conditions(request: Request) -> dict[str, str]:
     return {name: value for name, value in request.headers.items() if name.startswith("If-")}
 
 
-def test_a_refresh_asks_for_a_change_only_and_no_other_request_does(talk: Start) -> None:
-    run = talk(response(404), response(304), found(), robots=True)
+def test_only_a_refresh_sends_conditional_headers(start: StartExchange) -> None:
+    run = start(response(404), response(304), image_response(), robots=True)
     run.step(a_refresh())
     run.step(a_task())
     robots_txt, refresh, plain = run.client.requests
@@ -646,32 +682,32 @@ def test_a_refresh_asks_for_a_change_only_and_no_other_request_does(talk: Start)
         ('"\u00fc"', "m\u00e4rz", {}),
     ],
 )
-def test_only_plain_text_of_a_server_goes_back_to_it(
-    talk: Start, etag: str | None, last_modified: str | None, sent: dict[str, str]
+def test_conditional_headers_contain_only_printable_ascii(
+    start: StartExchange, etag: str | None, last_modified: str | None, sent: dict[str, str]
 ) -> None:
-    run = talk(found())
+    run = start(image_response())
     run.step(a_refresh(etag, last_modified))
     assert conditions(run.client.requests[0]) == sent
 
 
-def test_a_picture_that_did_not_change_keeps_its_row(talk: Start) -> None:
+def test_an_image_that_did_not_change_keeps_its_row(start: StartExchange) -> None:
     task = a_refresh()
     started = dt.datetime.now(dt.UTC)
-    run = talk(response(500), response(304, etag='"other"'))
+    run = start(response(500), response(304, etag='"other"'))
     rows = run.steps(task)[-1].rows
     assert rows is not None
-    for row, before in zip(rows, task.before, strict=True):
+    for row, previous in zip(rows, task.previous_rows, strict=True):
         assert (row.http_status, row.attempts, row.error) == (304, 2, None)
         assert row.fetched_at is not None
         assert row.fetched_at >= started
-        assert before == replace(
-            row, http_status=200, attempts=3, error=before.error, fetched_at=before.fetched_at
+        assert previous == replace(
+            row, http_status=200, attempts=3, error=previous.error, fetched_at=previous.fetched_at
         )
     assert run.files == {}
 
 
-def test_a_picture_that_is_served_anew_but_is_the_same_is_not_written(talk: Start) -> None:
-    run = talk(found(etag='"v2"'))
+def test_an_image_with_identical_bytes_is_not_written_again(start: StartExchange) -> None:
+    run = start(image_response(etag='"v2"'))
     rows = run.step(a_refresh()).rows
     assert rows is not None
     assert [(row.outcome, row.error, row.http_status, row.attempts) for row in rows] == [
@@ -683,16 +719,16 @@ def test_a_picture_that_is_served_anew_but_is_the_same_is_not_written(talk: Star
     assert run.files == {}
 
 
-def test_a_picture_of_one_row_is_asked_for_a_change_as_well(talk: Start) -> None:
-    run = talk(found())
+def test_an_image_of_one_row_is_refreshed_conditionally(start: StartExchange) -> None:
+    run = start(image_response())
     row = run.row(a_refresh(keys=("p-0",)))
     assert row.sha256 == SHA256
     assert conditions(run.client.requests[0])["If-None-Match"] == ETAG
     assert run.files == {}
 
 
-def test_a_picture_that_changed_is_written_for_all_its_rows(talk: Start) -> None:
-    run = talk(found(etag='"v2"'))
+def test_an_image_that_changed_is_written_for_all_its_rows(start: StartExchange) -> None:
+    run = start(image_response(etag='"v2"'))
     rows = run.step(a_refresh(sha256=hashlib.sha256(OLD).hexdigest())).rows
     assert rows is not None
     assert [(row.sha256, row.bytes, row.etag) for row in rows] == [(SHA256, len(JPEG), '"v2"')] * 2
@@ -708,47 +744,55 @@ def test_a_picture_that_changed_is_written_for_all_its_rows(talk: Start) -> None
          "could not be refreshed (too_large): too much"),
     ],
 )  # fmt: skip
-def test_a_refresh_that_fails_keeps_the_picture_and_says_why(
-    talk: Start, answer: Answer, error: str
+def test_a_failed_refresh_keeps_the_image_and_records_the_error(
+    start: StartExchange, answer: Answer, error: str
 ) -> None:
     task = a_refresh()
-    run = talk(answer)
-    assert run.step(task).rows == [replace(row, error=error) for row in task.before]
+    run = start(answer)
+    assert run.step(task).rows == [replace(row, error=error) for row in task.previous_rows]
     assert run.files == {}
 
 
-def test_a_refresh_at_a_host_that_was_given_up_keeps_the_picture(talk: Start) -> None:
+def test_a_refresh_on_a_host_that_is_down_keeps_the_image(start: StartExchange) -> None:
     task = a_refresh()
-    task.given_up = "it kept failing"
+    task.host_down = "it kept failing"
     error = "could not be refreshed (host_down): it kept failing"
-    assert talk().step(task).rows == [replace(row, error=error) for row in task.before]
+    assert start().step(task).rows == [replace(row, error=error) for row in task.previous_rows]
 
 
 # robots.txt.
 
-FORBIDS = response(200, b"User-agent: *\nDisallow: /\n")
-DELAY = response(200, b"User-agent: *\nCrawl-delay: 3\nDisallow: /private/\n")
+DISALLOW_ALL = response(200, b"User-agent: *\nDisallow: /\n")
+CRAWL_DELAY = response(200, b"User-agent: *\nCrawl-delay: 3\nDisallow: /private/\n")
 
 
-def test_robots_txt_is_read_once_for_each_host(talk: Start) -> None:
-    run = talk(response(404), found(), found(), DELAY, found(), found(), robots=True)
+def test_robots_txt_is_read_once_for_each_host(start: StartExchange) -> None:
+    run = start(
+        response(404),
+        image_response(),
+        image_response(),
+        CRAWL_DELAY,
+        image_response(),
+        image_response(),
+        robots=True,
+    )
     urls = [A, f"{SHOP}/b.jpg", f"{CDN}/a.jpg", f"{CDN}/b.jpg"]
     steps = [run.step(a_task(url)) for url in urls]
     assert [only(step).outcome for step in steps] == [Outcome.OK] * 4
-    assert run.asked == [f"{SHOP}/robots.txt", *urls[:2], f"{CDN}/robots.txt", *urls[2:]]
-    # What they ask for is passed on with every answer.
-    assert [step.signs.interval_s for step in steps] == [0, 0, 3, 3]
-    assert all(step.signs.opened for step in steps)
+    assert run.requested_urls == [f"{SHOP}/robots.txt", *urls[:2], f"{CDN}/robots.txt", *urls[2:]]
+    # Every step reports the crawl delay of its host.
+    assert [step.feedback.interval_s for step in steps] == [0, 0, 3, 3]
+    assert all(step.feedback.robots_known for step in steps)
 
 
 @pytest.mark.parametrize(
-    ("answer", "failure", "rest_s"),
+    ("answer", "failure", "cooldown_s"),
     [
-        (found(), None, 0),
+        (image_response(), None, 0),
         (response(200, b"<html>"), None, 0),
         (response(304), None, 0),
-        (moved("/b.jpg"), None, 0),
-        (moved("ftp://shop.example"), None, 0),
+        (redirect_to("/b.jpg"), None, 0),
+        (redirect_to("ftp://shop.example"), None, 0),
         (response(404), None, 0),
         (response(500), None, 0),
         (response(503), "the server answered with status 503", 0),
@@ -758,138 +802,161 @@ def test_robots_txt_is_read_once_for_each_host(talk: Start) -> None:
     ],
 )
 @pytest.mark.parametrize("task", [a_task, a_refresh])
-def test_a_crawl_delay_is_passed_on_whatever_the_answer(
-    talk: Start, task: Callable[[], Task], answer: Answer, failure: str | None, rest_s: float
+def test_a_crawl_delay_is_reported_with_every_response(
+    start: StartExchange,
+    task: Callable[[], Task],
+    answer: Answer,
+    failure: str | None,
+    cooldown_s: float,
 ) -> None:
-    signs = HostFeedback(interval_s=3, failure=failure, rest_s=rest_s)
-    assert talk(DELAY, answer, robots=True).step(task()).signs == signs
-    assert talk(DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).signs == signs
+    feedback = HostFeedback(interval_s=3, failure=failure, cooldown_s=cooldown_s)
+    assert start(CRAWL_DELAY, answer, robots=True).step(task()).feedback == feedback
+    assert (
+        start(CRAWL_DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).feedback
+        == feedback
+    )
 
 
-def test_a_port_has_its_own_robots_txt(talk: Start) -> None:
-    run = talk(response(404), found(), FORBIDS, robots=True)
+def test_a_port_has_its_own_robots_txt(start: StartExchange) -> None:
+    run = start(response(404), image_response(), DISALLOW_ALL, robots=True)
     run.step(a_task())
     assert run.row(a_task(f"{SHOP}:8443/a.jpg")).outcome is Outcome.DISALLOWED
-    assert run.asked[2:] == [f"{SHOP}:8443/robots.txt"]
+    assert run.requested_urls[2:] == [f"{SHOP}:8443/robots.txt"]
 
 
-def test_what_robots_txt_forbids_is_not_asked_for_and_not_tried_again(talk: Start) -> None:
-    run = talk(DELAY, robots=True, user_agent="MyShop/2")
+def test_a_url_that_robots_txt_disallows_is_neither_requested_nor_retried(
+    start: StartExchange,
+) -> None:
+    run = start(CRAWL_DELAY, robots=True, user_agent="MyShop/2")
     step = run.step(a_task(f"{SHOP}/private/a.jpg"))
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.DISALLOWED, None, 1)
-    assert row.error == f"{SHOP}/robots.txt disallows it for MyShop/2"
-    assert step.signs == HostFeedback(interval_s=3)
-    assert run.asked == [f"{SHOP}/robots.txt"]
+    assert row.error == f"{SHOP}/robots.txt disallows this URL for MyShop/2"
+    assert step.feedback == HostFeedback(interval_s=3)
+    assert run.requested_urls == [f"{SHOP}/robots.txt"]
 
 
-def test_the_host_of_a_redirect_is_asked_for_its_own_rules(talk: Start) -> None:
-    run = talk(DELAY, moved(f"{CDN}/a.jpg"), FORBIDS, robots=True)
+def test_the_robots_txt_of_a_redirects_host_is_read_too(start: StartExchange) -> None:
+    run = start(CRAWL_DELAY, redirect_to(f"{CDN}/a.jpg"), DISALLOW_ALL, robots=True)
     first, second = run.steps()
-    assert first.signs == HostFeedback(interval_s=3)
+    assert first.feedback == HostFeedback(interval_s=3)
     row = only(second)
     assert (row.outcome, row.attempts) == (Outcome.DISALLOWED, 1)
-    assert row.error == f"{CDN}/robots.txt disallows it for imgassets/0.1"
-    assert run.asked == [f"{SHOP}/robots.txt", A, f"{CDN}/robots.txt"]
+    assert row.error == f"{CDN}/robots.txt disallows this URL for imgassets/0.1"
+    assert run.requested_urls == [f"{SHOP}/robots.txt", A, f"{CDN}/robots.txt"]
 
 
-def test_a_redirect_on_the_own_host_is_checked_as_well(talk: Start) -> None:
-    run = talk(DELAY, moved("/private/a.jpg"), robots=True)
+def test_a_redirect_within_the_host_is_checked_against_robots_txt(start: StartExchange) -> None:
+    run = start(CRAWL_DELAY, redirect_to("/private/a.jpg"), robots=True)
     assert only(run.steps()[-1]).outcome is Outcome.DISALLOWED
 
 
 @pytest.mark.parametrize(
     "answer",
-    [response(404), response(403), response(200), moved("ftp://shop.example/robots.txt"),
+    [response(404), response(403), response(200), redirect_to("ftp://shop.example/robots.txt"),
      response(302), response(304)],
 )  # fmt: skip
-def test_no_robots_txt_allows_all_and_is_remembered(talk: Start, answer: Response) -> None:
-    run = talk(answer, found(), found(), robots=True)
+def test_a_missing_robots_txt_allows_everything_and_is_read_once(
+    start: StartExchange, answer: Response
+) -> None:
+    run = start(answer, image_response(), image_response(), robots=True)
     for _ in range(2):
         step = run.step(a_task())
         assert only(step).outcome is Outcome.OK
-        assert step.signs == HostFeedback()
-    assert run.asked == [f"{SHOP}/robots.txt", A, A]
+        assert step.feedback == HostFeedback()
+    assert run.requested_urls == [f"{SHOP}/robots.txt", A, A]
 
 
 @pytest.mark.parametrize(
-    ("answer", "outcome", "error", "signs"),
+    ("answer", "outcome", "error", "feedback"),
     [
         (response(500), Outcome.HTTP_ERROR, "the server answered with status 500", HostFeedback()),
         (response(503), Outcome.HTTP_ERROR, "the server answered with status 503",
          HostFeedback(failure="the server answered with status 503")),
         (response(429, retry_after="9"), Outcome.HTTP_ERROR, "the server answered with status 429",
-         HostFeedback(rest_s=9)),
+         HostFeedback(cooldown_s=9)),
         (FetchError(Outcome.TIMEOUT, "late", retryable=True), Outcome.TIMEOUT, "late",
          HostFeedback(failure="late")),
     ],
 )  # fmt: skip
-def test_a_robots_txt_that_cannot_be_read_allows_nothing_yet(
-    talk: Start, answer: Answer, outcome: Outcome, error: str, signs: HostFeedback
+def test_nothing_is_requested_while_robots_txt_cannot_be_read(
+    start: StartExchange, answer: Answer, outcome: Outcome, error: str, feedback: HostFeedback
 ) -> None:
-    run = talk(answer, answer, robots=True, retries=1)
+    run = start(answer, answer, robots=True, retries=1)
     first, second = run.steps()
-    assert (first.url, first.signs) == (A, replace(signs, opened=False))
-    assert first.wait_s == signs.rest_s
+    assert (first.url, first.feedback) == (A, replace(feedback, robots_known=False))
+    assert first.wait_s == feedback.cooldown_s
     row = only(second)
-    assert second.signs == replace(signs, opened=False)
+    assert second.feedback == replace(feedback, robots_known=False)
     assert (row.outcome, row.attempts) == (outcome, 2)
     assert row.error == f"robots.txt cannot be read: {error}"
     assert row.http_status == (answer.status if isinstance(answer, Response) else None)
-    assert run.asked == [f"{SHOP}/robots.txt"] * 2
+    assert run.requested_urls == [f"{SHOP}/robots.txt"] * 2
 
 
-def test_a_robots_txt_that_can_be_read_later_opens_the_host(talk: Start) -> None:
-    run = talk(response(500), DELAY, found(), robots=True)
+def test_requests_start_once_robots_txt_can_be_read(start: StartExchange) -> None:
+    run = start(response(500), CRAWL_DELAY, image_response(), robots=True)
     first, second = run.steps()
-    assert not first.signs.opened
-    assert second.signs == HostFeedback(interval_s=3)
+    assert not first.feedback.robots_known
+    assert second.feedback == HostFeedback(interval_s=3)
     assert only(second).attempts == 2
 
 
-def test_a_host_whose_robots_txt_cannot_be_fetched_at_all_is_not_asked(talk: Start) -> None:
+def test_a_host_whose_robots_txt_is_blocked_is_not_requested(start: StartExchange) -> None:
     blocked = FetchError(Outcome.BLOCKED_ADDRESS, "10.0.0.1 is not allowed", retryable=False)
-    step = talk(blocked, robots=True).step(a_task())
+    step = start(blocked, robots=True).step(a_task())
     row = only(step)
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
     assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
-    assert step.signs == HostFeedback(opened=False)
+    assert step.feedback == HostFeedback(robots_known=False)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_robots_txt_is_followed_through_redirects(talk: Start, status: int) -> None:
-    run = talk(moved("/x/r.txt", status), moved(f"{CDN}/y/r.txt"), moved("z"), FORBIDS, robots=True)
+def test_redirects_of_robots_txt_are_followed(start: StartExchange, status: int) -> None:
+    run = start(
+        redirect_to("/x/r.txt", status),
+        redirect_to(f"{CDN}/y/r.txt"),
+        redirect_to("z"),
+        DISALLOW_ALL,
+        robots=True,
+    )
     assert run.row().outcome is Outcome.DISALLOWED
-    assert run.asked == [
+    assert run.requested_urls == [
         f"{SHOP}/robots.txt", f"{SHOP}/x/r.txt", f"{CDN}/y/r.txt", f"{CDN}/y/z",
     ]  # fmt: skip
-    # They are the rules of the host that was asked, not of the one that has the file.
-    run = talk(moved(f"{CDN}/r.txt"), FORBIDS, response(404), found(), robots=True)
+    # The rules apply to the host that redirects, not to the one that stores the file.
+    run = start(
+        redirect_to(f"{CDN}/r.txt"),
+        DISALLOW_ALL,
+        response(404),
+        image_response(),
+        robots=True,
+    )
     run.step(a_task())
     assert run.row(a_task(f"{CDN}/a.jpg")).outcome is Outcome.OK
 
 
-def test_a_redirect_of_robots_txt_to_a_server_in_trouble_allows_nothing_yet(talk: Start) -> None:
-    step = talk(moved("/r.txt"), response(503), robots=True).step(a_task())
+def test_a_redirect_of_robots_txt_to_a_failing_server_is_retried(start: StartExchange) -> None:
+    step = start(redirect_to("/r.txt"), response(503), robots=True).step(a_task())
     assert step.rows is None
-    assert not step.signs.opened
+    assert not step.feedback.robots_known
 
 
-def test_robots_txt_is_followed_through_five_redirects_and_no_more(talk: Start) -> None:
-    run = talk(*[moved("/r.txt")] * 5, FORBIDS, robots=True)
+def test_at_most_five_redirects_of_robots_txt_are_followed(start: StartExchange) -> None:
+    run = start(*[redirect_to("/r.txt")] * 5, DISALLOW_ALL, robots=True)
     assert run.row().outcome is Outcome.DISALLOWED
-    run = talk(*[moved("/r.txt")] * 6, found(), robots=True)
+    run = start(*[redirect_to("/r.txt")] * 6, image_response(), robots=True)
     assert run.row().outcome is Outcome.OK
-    assert len(run.asked) == 7
+    assert len(run.requested_urls) == 7
 
 
-def test_robots_txt_is_not_asked_for_where_it_does_not_count(talk: Start) -> None:
-    run = talk(moved(f"{CDN}/a.jpg"), found(), robots=False)
-    assert [step.signs for step in run.steps()] == [HostFeedback(), HostFeedback()]
-    assert run.asked == [A, f"{CDN}/a.jpg"]
+def test_robots_txt_is_not_requested_if_it_is_switched_off(start: StartExchange) -> None:
+    run = start(redirect_to(f"{CDN}/a.jpg"), image_response(), robots=False)
+    assert [step.feedback for step in run.steps()] == [HostFeedback(), HostFeedback()]
+    assert run.requested_urls == [A, f"{CDN}/a.jpg"]
 
 
-def test_a_robots_txt_of_500_kibibytes_is_read_whatever_a_picture_may_have(
+def test_a_robots_txt_of_500_kib_is_read_even_if_images_are_limited_to_less(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(robots=True, max_bytes=10_000, retries=0)
@@ -905,12 +972,12 @@ def test_a_robots_txt_of_500_kibibytes_is_read_whatever_a_picture_may_have(
     assert str(row.error).startswith("robots.txt cannot be read: ")
 
 
-# What requests carry, and within which limits.
+# Headers, proxies and limits of requests.
 
 
-def test_requests_have_the_limits_of_the_settings(talk: Start) -> None:
-    run = talk(
-        response(404), found(), robots=True,
+def test_requests_have_the_limits_of_the_settings(start: StartExchange) -> None:
+    run = start(
+        response(404), image_response(), robots=True,
         connect_timeout_s=1, read_timeout_s=2, total_timeout_s=3, max_bytes=4000,
     )  # fmt: skip
     run.step(a_task())
@@ -922,7 +989,9 @@ def test_requests_have_the_limits_of_the_settings(talk: Start) -> None:
 CREDENTIALS = {"auth": "bearer secret", "headers": {"Cookie": "session", "Referer": "r"}}
 
 
-def carried(headers: Mapping[str, str] | Message) -> tuple[str | None, str | None, str | None]:
+def credentials_of(
+    headers: Mapping[str, str] | Message,
+) -> tuple[str | None, str | None, str | None]:
     return headers.get("Authorization"), headers.get("Cookie"), headers.get("Referer")
 
 
@@ -933,48 +1002,70 @@ WITH, WITHOUT = ("Bearer secret", "session", "r"), (None, None, "r")
     "other",
     [CDN, "http://shop.example", f"{SHOP}:8443", "https://www.shop.example", "https://example"],
 )
-def test_credentials_stay_with_the_origin_of_the_catalogues_url(talk: Start, other: str) -> None:
-    run = talk(
-        response(404), moved(f"{other}/x"), response(404), moved(f"{SHOP}/y"), found(),
-        robots=True, **CREDENTIALS,
-    )  # fmt: skip
+def test_credentials_stay_with_the_origin_of_the_catalogues_url(
+    start: StartExchange, other: str
+) -> None:
+    run = start(
+        response(404),
+        redirect_to(f"{other}/x"),
+        response(404),
+        redirect_to(f"{SHOP}/y"),
+        image_response(),
+        robots=True,
+        **CREDENTIALS,
+    )
     run.steps()
-    assert [(request.url, carried(request.headers)) for request in run.client.requests] == [
+    assert [(request.url, credentials_of(request.headers)) for request in run.client.requests] == [
         (f"{SHOP}/robots.txt", WITH), (A, WITH), (f"{other}/robots.txt", WITHOUT),
         (f"{other}/x", WITHOUT), (f"{SHOP}/y", WITH),
     ]  # fmt: skip
 
 
-def test_credentials_do_not_follow_a_redirect_of_robots_txt(talk: Start) -> None:
-    run = talk(moved(f"{CDN}/r"), moved(f"{SHOP}/r"), response(404), found(), robots=True,
-               **CREDENTIALS)  # fmt: skip
+def test_credentials_do_not_follow_a_redirect_of_robots_txt(start: StartExchange) -> None:
+    run = start(
+        redirect_to(f"{CDN}/r"),
+        redirect_to(f"{SHOP}/r"),
+        response(404),
+        image_response(),
+        robots=True,
+        **CREDENTIALS,
+    )
     run.step(a_task())
-    assert [carried(request.headers) for request in run.client.requests] == [
+    assert [credentials_of(request.headers) for request in run.client.requests] == [
         WITH, WITHOUT, WITH, WITH,
     ]  # fmt: skip
 
 
-def test_credentials_do_not_come_back_for_the_robots_txt_of_another_hosts_redirect(
-    talk: Start,
+def test_no_credentials_are_sent_for_the_robots_txt_of_a_redirects_host(
+    start: StartExchange,
 ) -> None:
-    # The cdn's robots.txt is read on behalf of the shop's picture.
-    run = talk(response(404), moved(f"{CDN}/a.jpg"), moved("/r"), response(404), found(),
-               robots=True, **CREDENTIALS)  # fmt: skip
+    # The CDN's robots.txt is requested for an image of the shop.
+    run = start(
+        response(404),
+        redirect_to(f"{CDN}/a.jpg"),
+        redirect_to("/r"),
+        response(404),
+        image_response(),
+        robots=True,
+        **CREDENTIALS,
+    )
     run.steps()
-    assert [carried(request.headers) for request in run.client.requests[2:]] == [WITHOUT] * 3
+    assert [credentials_of(request.headers) for request in run.client.requests[2:]] == [WITHOUT] * 3
 
 
-def test_a_refresh_of_another_host_carries_its_conditions_but_no_credentials(talk: Start) -> None:
-    run = talk(moved(f"{CDN}/a.jpg"), response(304), **CREDENTIALS)
+def test_a_redirected_refresh_sends_conditional_headers_but_no_credentials(
+    start: StartExchange,
+) -> None:
+    run = start(redirect_to(f"{CDN}/a.jpg"), response(304), **CREDENTIALS)
     run.steps(a_refresh())
     first, second = run.client.requests
-    assert (carried(first.headers), carried(second.headers)) == (WITH, WITHOUT)
+    assert (credentials_of(first.headers), credentials_of(second.headers)) == (WITH, WITHOUT)
     assert conditions(first) == conditions(second) == {
         "If-None-Match": ETAG, "If-Modified-Since": MODIFIED,
     }  # fmt: skip
 
 
-def test_another_server_sees_no_credentials(partition: Partition, server: Server) -> None:
+def test_another_server_receives_no_credentials(partition: Partition, server: Server) -> None:
     with running() as other:
         partition.with_settings(robots=True, **CREDENTIALS)
         server.add("/robots.txt", redirect(other.url("/shop-robots.txt")))
@@ -986,19 +1077,24 @@ def test_another_server_sees_no_credentials(partition: Partition, server: Server
             "/shop-robots.txt", "/robots.txt", "/cdn-robots.txt", "/b.jpg",
         }  # fmt: skip
         for requests in other.requests.values():
-            assert [carried(headers) for headers in requests] == [WITHOUT]
+            assert [credentials_of(headers) for headers in requests] == [WITHOUT]
         for requests in server.requests.values():
-            assert [carried(headers) for headers in requests] == [WITH]
+            assert [credentials_of(headers) for headers in requests] == [WITH]
 
 
-def test_requests_name_the_proxy_that_takes_them(
-    talk: Start, monkeypatch: pytest.MonkeyPatch
+def test_the_proxy_is_chosen_by_the_scheme_of_each_request(
+    start: StartExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "all_proxy", "no_proxy", "NO_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("https_proxy", "http://proxy.example:1")
-    run = talk(response(404), moved("http://cdn.example/a.jpg"), response(404), found(),
-               robots=True)  # fmt: skip
+    run = start(
+        response(404),
+        redirect_to("http://cdn.example/a.jpg"),
+        response(404),
+        image_response(),
+        robots=True,
+    )
     run.steps()
     assert [request.proxy for request in run.client.requests] == [
         "http://proxy.example:1", "http://proxy.example:1", None, None,
@@ -1009,37 +1105,39 @@ LOCAL = ["https://127.0.0.1", "https://localhost.:8443", "https://[::1]", "http:
 
 
 @pytest.mark.parametrize("host", LOCAL)
-def test_no_redirect_leads_through_a_proxy_into_its_own_network(talk: Start, host: str) -> None:
-    run = talk(moved(f"{host}/x"), proxy="http://proxy.example:1")
+def test_no_redirect_reaches_local_addresses_through_a_proxy(
+    start: StartExchange, host: str
+) -> None:
+    run = start(redirect_to(f"{host}/x"), proxy="http://proxy.example:1")
     row = only(run.steps()[-1])
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
-    assert "is not on the open internet; see download.allow_private_addresses" in str(row.error)
+    assert "is not a public address; see download.allow_private_addresses" in str(row.error)
     assert str(urlsplit(host).hostname) in str(row.error)
-    assert run.asked == [A]
+    assert run.requested_urls == [A]
 
 
 @pytest.mark.parametrize("host", LOCAL)
-def test_a_proxy_may_be_asked_for_its_own_network_where_that_is_allowed(
-    talk: Start, host: str
+def test_local_addresses_may_be_requested_through_a_proxy_if_allowed(
+    start: StartExchange, host: str
 ) -> None:
-    run = talk(found(), proxy="http://proxy.example:1", allow_private_addresses=True)
+    run = start(image_response(), proxy="http://proxy.example:1", allow_private_addresses=True)
     assert run.row(a_task(f"{host}/x")).outcome is Outcome.OK
     assert [request.proxy for request in run.client.requests] == ["http://proxy.example:1"]
 
 
-# Whole partitions: what threads do together.
+# Whole partitions with several threads.
 
 
-def test_no_thread_asks_for_an_image_before_the_robots_txt_of_its_host_is_read(
+def test_no_image_is_requested_before_the_robots_txt_of_its_host_is_read(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(robots=True, threads=8)
-    asked_before: dict[str, int] = {}
+    hits_before: dict[str, int] = {}
 
     def rules(handler: Handler) -> None:
-        # Time enough for the other threads to come forward.
+        # Leave the other threads time to send requests.
         slow(0.2, answer(b"User-agent: *\nDisallow: /private\n"))(handler)
-        asked_before[str(handler.headers["Host"])] = server.hits[image(handler)]
+        hits_before[str(handler.headers["Host"])] = server.hits[image(handler)]
 
     def image(handler: Handler) -> str:
         return "/b.jpg" if str(handler.headers["Host"]).startswith("localhost") else "/a.jpg"
@@ -1050,12 +1148,12 @@ def test_no_thread_asks_for_an_image_before_the_robots_txt_of_its_host_is_read(
     rows = partition.run(*(server.url(f"/a.jpg?{n}") for n in range(12)))
     assert {row.outcome for row in rows} == {Outcome.OK}
     assert server.hits["/robots.txt"] == 2
-    assert list(asked_before.values()) == [0, 0]
-    # Then they go side by side.
+    assert list(hits_before.values()) == [0, 0]
+    # Afterwards requests run in parallel.
     assert server.most_at_once > 1
 
 
-def test_a_host_that_asks_for_nothing_is_not_slowed_down(
+def test_a_host_without_a_crawl_delay_is_not_slowed_down(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(robots=True)
@@ -1067,14 +1165,14 @@ def test_a_host_that_asks_for_nothing_is_not_slowed_down(
     assert time.monotonic() - start < 100
 
 
-def test_a_retry_comes_after_its_wait(partition: Partition, server: Server) -> None:
-    at: list[float] = []
+def test_a_retry_waits_for_its_backoff(partition: Partition, server: Server) -> None:
+    requested_at: list[float] = []
 
     def failing(handler: Handler) -> None:
-        at.append(time.monotonic())
+        requested_at.append(time.monotonic())
         handler.reply(b"", 500)
 
     partition.with_settings(backoff_s=0.2, retries=3)
     partition.run(server.add("/a.jpg", failing))
-    gaps = [later - earlier for earlier, later in pairwise(at)]
+    gaps = [later - earlier for earlier, later in pairwise(requested_at)]
     assert [gap >= least for gap, least in zip(gaps, (0.1, 0.2, 0.4), strict=True)] == [True] * 3

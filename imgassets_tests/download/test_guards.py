@@ -1,3 +1,5 @@
+"""Refuse private addresses, however they are written or reached, and images that are too small."""
+
 from __future__ import annotations
 
 import socket
@@ -7,10 +9,10 @@ import pytest
 from imgassets.download import addresses
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, redirect
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 @pytest.fixture
@@ -47,19 +49,19 @@ def guarded(partition: Partition) -> Partition:
         "64:ff9b::cb00:7101",
         "64:ff9b:1::101:101",
         "::127.0.0.1",
-        # Multicast and reserved, by themselves or inside another.
+        # Multicast and reserved addresses, also inside NAT64 and 6to4 addresses.
         "64:ff9b::e000:1",
         "64:ff9b::f000:1",
         "2002:e000:1::",
         "4000::1",
         "ff0e::1",
-        # Teredo: of a private server, of a private client, of neither.
+        # Teredo: with a private server, with a private client, with neither.
         "2001:0:a00:1:0:0:fefe:fefe",
         "2001:0:101:101:0:0:f5ff:fffe",
         "2001:0:101:101:0:0:fefe:fefe",
     ],
 )
-def test_an_address_of_the_own_network_is_not_public(address: str) -> None:
+def test_an_address_of_the_local_network_is_not_public(address: str) -> None:
     assert not addresses.is_public(address)
 
 
@@ -79,7 +81,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert addresses.is_public(address)
 
 
-def test_what_is_no_address_is_an_error() -> None:
+def test_a_host_name_is_not_an_address() -> None:
     with pytest.raises(ValueError, match="shop"):
         addresses.is_public("shop.example")
 
@@ -111,7 +113,7 @@ def test_what_is_no_address_is_an_error() -> None:
         "[2002:7f00:1::]",
     ],
 )
-def test_a_host_that_is_written_as_one_of_this_network_is_local(host: str) -> None:
+def test_localhost_and_private_addresses_are_local_in_every_spelling(host: str) -> None:
     assert addresses.is_local_name(host)
 
 
@@ -134,7 +136,7 @@ def test_a_host_that_is_written_as_one_of_this_network_is_local(host: str) -> No
         "",
     ],
 )
-def test_a_host_that_may_be_on_the_internet_is_not_local(host: str) -> None:
+def test_a_host_that_may_be_public_is_not_local(host: str) -> None:
     assert not addresses.is_local_name(host)
 
 
@@ -155,15 +157,13 @@ def test_a_host_that_may_be_on_the_internet_is_not_local(host: str) -> None:
         "[::ffff:7f00:1]",
     ],
 )
-def test_no_spelling_of_a_private_address_is_asked(
+def test_no_spelling_of_a_private_address_is_requested(
     guarded: Partition, server: Server, host: str
 ) -> None:
     server.add("/a.jpg", JPEG)
     (row,) = guarded.run(server.url("/a.jpg", host=host))
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
-    assert str(row.error).endswith(
-        " is not on the open internet; see download.allow_private_addresses"
-    )
+    assert str(row.error).endswith(" is not a public address; see download.allow_private_addresses")
     assert server.connections == 0
     assert guarded.files == {}
 
@@ -171,7 +171,7 @@ def test_no_spelling_of_a_private_address_is_asked(
 def test_a_redirect_to_a_private_address_is_not_followed(
     guarded: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # 127.0.0.1 plays the shop, 127.0.0.2 the own network.
+    # Here 127.0.0.1 counts as public and 127.0.0.2 as private.
     is_public = addresses.is_public
     monkeypatch.setattr(addresses, "is_public", lambda a: a == "127.0.0.1" or is_public(a))
     server.add("/secret", JPEG)
@@ -185,33 +185,33 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     assert "127.0.0.2" in str(rows[0].error)
 
 
-# libcurl looks names up by itself; that its callback judges what it found is tested by `localhost`.
+# libcurl resolves names itself; the tests with `localhost` cover the check in its callback.
 @pytest.mark.parametrize("partition", ["requests"], indirect=True)
-def test_a_name_whose_dns_answer_changes_is_judged_by_the_address_connected_to(
+def test_a_host_whose_dns_answer_changes_is_checked_by_the_address_connected_to(
     guarded: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add("/a.jpg", JPEG)
     answers = iter(["93.184.216.34", "127.0.0.1", "127.0.0.1"])
-    asked = []
+    lookups = []
 
-    def changing(host: str, port: int, *_: object, **__: object) -> list[object]:
-        asked.append(host)
+    def rebinding_getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[object]:
+        lookups.append(host)
         address = next(answers) if host == "rebind.example" else host
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
-    def refused(*_: object) -> None:
+    def refuse_connection(*_: object) -> None:
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(socket, "getaddrinfo", changing)
-    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding_getaddrinfo)
+    monkeypatch.setattr(socket.socket, "connect", refuse_connection)
     (row,) = guarded.run(server.url("/a.jpg", host="rebind.example"))
-    # The first attempt went to the public address; the second answer was refused.
+    # The first attempt connects to the public address; the second DNS answer is blocked.
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 2)
-    assert asked == ["rebind.example", "93.184.216.34", "rebind.example"]
+    assert lookups == ["rebind.example", "93.184.216.34", "rebind.example"]
     assert server.connections == 0
 
 
-def test_fewer_bytes_than_wanted_are_too_small(partition: Partition, server: Server) -> None:
+def test_an_image_below_min_bytes_is_too_small(partition: Partition, server: Server) -> None:
     url = server.add("/a.jpg", JPEG)
     (row,) = partition.with_settings(min_bytes=len(JPEG) + 1).run(url)
     assert (row.outcome, partition.files) == (Outcome.TOO_SMALL, {})

@@ -9,13 +9,13 @@ from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome, RawRow
 from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.disks import failing_writes, is_manifest, is_table
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.failing_storage import failing_writes, is_manifest, is_table
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Answer, Handler, Server, answer, hang
 
-JPEG = picture()
-OTHER = picture(seed=1)
-PNG = picture("PNG")
+JPEG = image_bytes()
+OTHER = image_bytes(seed=1)
+PNG = image_bytes("PNG")
 
 
 def sha256(data: bytes) -> str:
@@ -49,7 +49,7 @@ def refresh(partition: Partition, *urls: str) -> list[RawRow]:
 
 
 @pytest.mark.parametrize("found", [with_etag(JPEG, '"1"'), with_date(JPEG, "Fri, 02 Jan 2026")])
-def test_a_refresh_of_an_unchanged_picture_costs_no_body(
+def test_a_refresh_of_an_unchanged_image_transfers_no_body(
     partition: Partition, server: Server, found: Answer
 ) -> None:
     url = server.add("/a.jpg", found)
@@ -99,7 +99,7 @@ def test_a_refresh_of_a_server_without_etags_compares_the_content(
 
 
 @pytest.mark.parametrize("found", [answer(b"", 404), answer(b"", 503), answer(b"<html>"), hang])
-def test_a_refresh_that_fails_takes_no_picture_away(
+def test_a_failed_refresh_keeps_the_image(
     partition: Partition, server: Server, found: Answer
 ) -> None:
     url = server.add("/a.jpg", JPEG)
@@ -115,9 +115,7 @@ def test_a_refresh_that_fails_takes_no_picture_away(
     assert again.error is None
 
 
-def test_a_refresh_asks_also_for_what_failed_and_what_is_new(
-    partition: Partition, server: Server
-) -> None:
+def test_a_refresh_also_fetches_failed_and_new_urls(partition: Partition, server: Server) -> None:
     urls = [
         server.add("/0.jpg", with_etag(JPEG, '"1"')),
         server.url("/1.jpg"),
@@ -134,12 +132,14 @@ def test_a_refresh_asks_also_for_what_failed_and_what_is_new(
     ]
 
 
-def test_a_304_to_a_plain_request_is_an_http_error(partition: Partition, server: Server) -> None:
+def test_a_304_to_an_unconditional_request_is_an_http_error(
+    partition: Partition, server: Server
+) -> None:
     (row,) = partition.run(server.add("/a.jpg", lambda handler: handler.head(304)))
     assert (row.outcome, row.http_status) == (Outcome.HTTP_ERROR, 304)
 
 
-def test_a_refresh_that_was_stopped_goes_on_where_it_stopped(
+def test_an_interrupted_refresh_resumes_where_it_stopped(
     partition: Partition, server: Server
 ) -> None:
     urls = [server.add(f"/{n}.jpg", with_etag(JPEG, '"1"')) for n in range(4)]
@@ -150,14 +150,14 @@ def test_a_refresh_that_was_stopped_goes_on_where_it_stopped(
     assert [server.hits[f"/{n}.jpg"] for n in range(4)] == [2, 2, 2, 2]
 
 
-def test_after_a_refresh_that_was_killed_no_row_names_other_bytes_than_its_file(
+def test_after_a_killed_refresh_every_row_has_the_checksum_of_its_file(
     partition: Partition, server: Server
 ) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
     partition.run(*urls)
     newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]  # of the same size
     server.add("/1.jpg", newer)
-    # The file is replaced, and no row of it gets written any more.
+    # The file is replaced, but its row is not written.
     with failing_writes(is_table):
         partition.download(url_rows(*urls), refresh=True)
     assert partition.files["p-1.jpg"] == newer
@@ -169,7 +169,7 @@ def test_after_a_refresh_that_was_killed_no_row_names_other_bytes_than_its_file(
     assert partition.files == {"p-0.jpg": JPEG, "p-1.jpg": newer, "p-2.jpg": JPEG}
 
 
-def test_after_a_refresh_that_was_killed_a_further_refresh_asks_for_the_whole_image(
+def test_after_a_killed_refresh_the_next_refresh_requests_the_whole_image(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
@@ -178,14 +178,14 @@ def test_after_a_refresh_that_was_killed_a_further_refresh_asks_for_the_whole_im
     server.add("/a.jpg", with_etag(newer, '"2"'))
     with failing_writes(is_table):
         partition.download(url_rows(url), refresh=True)
-    # The server is back at the old image, which is no longer on the disk.
+    # The server has the old image again, which is no longer on the disk.
     server.add("/a.jpg", with_etag(JPEG, '"1"'))
     (row,) = refresh(partition, url)
     assert (row.http_status, row.etag, row.sha256) == (200, '"1"', sha256(JPEG))
     assert partition.files == {"p-0.jpg": JPEG}
 
 
-def test_a_file_of_the_old_format_stays_until_a_manifest_names_the_new_one(
+def test_a_file_of_the_old_format_is_kept_until_a_manifest_names_the_new_one(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", JPEG)
@@ -200,7 +200,7 @@ def test_a_file_of_the_old_format_stays_until_a_manifest_names_the_new_one(
     assert after.path == "images/p-0.png"
 
 
-def test_rows_of_one_url_that_differ_are_refreshed_with_one_full_request(
+def test_different_rows_of_one_url_are_refreshed_with_one_unconditional_request(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
@@ -220,7 +220,7 @@ def test_rows_of_one_url_that_differ_are_refreshed_with_one_full_request(
 
 
 @pytest.mark.parametrize("retry", [[], [Outcome.TIMEOUT]])
-def test_urls_whose_turn_never_came_are_fetched_whatever_is_to_be_retried(
+def test_urls_that_were_never_requested_are_fetched_with_any_retry_option(
     partition: Partition, server: Server, retry: list[Outcome]
 ) -> None:
     urls = [server.url("/0.jpg"), server.add("/1.jpg", JPEG)]
@@ -238,7 +238,7 @@ def test_images_removed_on_purpose_are_never_fetched_again(
 ) -> None:
     urls = [server.add(f"/{n}.jpg", with_etag(JPEG, '"1"')) for n in range(3)]
     images = partition.folder / "images"
-    for n in range(3):  # each run brings one more, which is removed
+    for n in range(3):  # each run downloads one more image, which is removed
         partition.run(*urls[: n + 1])
         mark_removed(partition.folder, images.sizes())
         for name in images.sizes():
@@ -248,7 +248,7 @@ def test_images_removed_on_purpose_are_never_fetched_again(
     assert not server.requests
     assert [str(row.outcome) for row in before] == ["ok"] * 3
 
-    # A refresh asks whether they changed, and gets no body of those that did not.
+    # A refresh requests them, and gets a body only for the one that has changed.
     server.add("/2.jpg", with_etag(OTHER, '"2"'))
     rows = refresh(partition, *urls)
     assert [row.http_status for row in rows] == [304, 304, 200]
@@ -265,7 +265,7 @@ def test_one_url_of_several_products_is_refreshed_once(
     assert [row.http_status for row in collect(rows, partition.folder)] == [304, 304]
 
 
-def test_a_product_that_joins_a_url_gets_its_image_in_a_refresh(
+def test_a_refresh_downloads_the_image_for_a_new_product_with_a_known_url(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
@@ -281,7 +281,7 @@ def test_a_product_that_joins_a_url_gets_its_image_in_a_refresh(
     assert server.hits == {"/a.jpg": 2}
 
 
-def test_only_some_outcomes_are_tried_again(partition: Partition, server: Server) -> None:
+def test_only_the_outcomes_in_retry_are_tried_again(partition: Partition, server: Server) -> None:
     urls = [
         server.add("/0.jpg", answer(b"", 404)),
         server.add("/1.jpg", b"<html>"),
@@ -301,7 +301,7 @@ def test_only_some_outcomes_are_tried_again(partition: Partition, server: Server
     assert len(plan(rows, partition.folder, 10)) == 1
 
 
-def test_a_report_counts_outcomes_bytes_and_retries_and_names_the_slowest_hosts(
+def test_a_report_counts_outcomes_bytes_and_retries_and_lists_the_slowest_hosts(
     partition: Partition, server: Server
 ) -> None:
     from imgassets_tests.download.server import in_turn, slow

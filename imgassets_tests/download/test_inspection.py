@@ -5,74 +5,74 @@ import struct
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image as PILImage
 
 from imgassets.download.inspection import ImageInfo, inspect
 from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome
-from imgassets_tests.download.pictures import picture, png_of
+from imgassets_tests.download.images import image_bytes, png_of
 
-MANY = 80_000_000
+NO_LIMIT = 80_000_000
 
 
-def outcome_of(data: bytes, max_pixels: int = MANY) -> Outcome:
+def outcome_of(data: bytes, max_pixels: int = NO_LIMIT) -> Outcome:
     with pytest.raises(UnreadableImageError) as caught:
         inspect(data, max_pixels)
     return caught.value.outcome
 
 
 @pytest.mark.parametrize("format_", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"])
-def test_format_and_size_are_read_from_the_bytes(format_: str) -> None:
-    assert inspect(picture(format_.upper(), 61, 37), MANY) == ImageInfo(format_, 61, 37)
+def test_format_and_dimensions_are_read_from_the_bytes(format_: str) -> None:
+    assert inspect(image_bytes(format_.upper(), 61, 37), NO_LIMIT) == ImageInfo(format_, 61, 37)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_picture_that_is_cut_off_is_corrupt(format_: str, share: float) -> None:
-    data = picture(format_)
+def test_a_truncated_image_is_corrupt(format_: str, share: float) -> None:
+    data = image_bytes(format_)
     assert outcome_of(data[: int(len(data) * share)]) is Outcome.CORRUPT
 
 
 def test_a_jpeg_without_its_last_two_bytes_is_corrupt() -> None:
-    assert outcome_of(picture()[:-2]) is Outcome.CORRUPT
+    assert outcome_of(image_bytes()[:-2]) is Outcome.CORRUPT
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
-    assert inspect(picture() + b"\0" * 100, MANY).format == "jpeg"
+def test_bytes_after_the_end_of_a_jpeg_are_ignored() -> None:
+    assert inspect(image_bytes() + b"\0" * 100, NO_LIMIT).format == "jpeg"
 
 
 def test_the_end_of_a_thumbnail_is_not_the_end_of_the_jpeg() -> None:
-    thumbnail = picture(width=20, height=20)
+    thumbnail = image_bytes(width=20, height=20)
     exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2) + thumbnail
-    whole = picture()
+    whole = image_bytes()
     with_thumbnail = whole[:2] + exif + whole[2:]
-    assert inspect(with_thumbnail, MANY) == ImageInfo("jpeg", 60, 90)
+    assert inspect(with_thumbnail, NO_LIMIT) == ImageInfo("jpeg", 60, 90)
     assert outcome_of(with_thumbnail[:-10]) is Outcome.CORRUPT
 
 
-def test_a_progressive_jpeg_cut_off_between_two_scans_is_corrupt() -> None:
+def test_a_progressive_jpeg_truncated_between_two_scans_is_corrupt() -> None:
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(picture())).save(buffer, format="JPEG", progressive=True)
+    PILImage.open(io.BytesIO(image_bytes())).save(buffer, format="JPEG", progressive=True)
     data = buffer.getvalue()
-    assert inspect(data, MANY) == ImageInfo("jpeg", 60, 90)
+    assert inspect(data, NO_LIMIT) == ImageInfo("jpeg", 60, 90)
     assert outcome_of(data[: data.rindex(b"\xff\xda")]) is Outcome.CORRUPT
 
 
-def test_a_changed_byte_in_a_png_is_corrupt() -> None:
-    data = bytearray(picture("PNG"))
+def test_a_png_with_a_changed_byte_is_corrupt() -> None:
+    data = bytearray(image_bytes("PNG"))
     data[len(data) // 2] ^= 1
     assert outcome_of(bytes(data)) is Outcome.CORRUPT
 
 
-def test_a_png_of_forty_thousand_pixels_a_side_has_too_many() -> None:
+def test_a_png_of_40000_x_40000_pixels_has_too_many_pixels() -> None:
     bomb = png_of(40_000, 40_000)
     assert len(bomb) < 300_000
     assert outcome_of(bomb) is Outcome.TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize("format_", ["BMP", "TIFF", "AVIF"])
-def test_rare_formats_have_their_pixels_counted_too(format_: str) -> None:
-    assert outcome_of(picture(format_), max_pixels=5399) is Outcome.TOO_MANY_PIXELS
+def test_max_pixels_also_applies_to_rare_formats(format_: str) -> None:
+    assert outcome_of(image_bytes(format_), max_pixels=5399) is Outcome.TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize(
@@ -100,20 +100,22 @@ def test_rare_formats_have_their_pixels_counted_too(format_: str) -> None:
         (png_of(0, 5), Outcome.CORRUPT),
     ],
 )
-def test_what_is_no_whole_picture_has_its_outcome(data: bytes, outcome: Outcome) -> None:
+def test_a_file_that_is_not_a_complete_image_has_the_matching_outcome(
+    data: bytes, outcome: Outcome
+) -> None:
     assert outcome_of(data) is outcome
 
 
 def error_of(data: bytes) -> str:
     with pytest.raises(UnreadableImageError) as caught:
-        inspect(data, MANY)
+        inspect(data, NO_LIMIT)
     assert caught.value.outcome is Outcome.CORRUPT
     return str(caught.value)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-def test_a_picture_may_have_as_many_pixels_as_allowed(format_: str) -> None:
-    data = picture(format_)
+def test_an_image_may_have_exactly_max_pixels(format_: str) -> None:
+    data = image_bytes(format_)
     assert inspect(data, 60 * 90).width == 60
     with pytest.raises(UnreadableImageError, match="60 x 90 pixels; allowed: 5399") as caught:
         inspect(data, 60 * 90 - 1)
@@ -140,7 +142,7 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
     [
         [frame(), SCAN],
         *([frame(marker=marker), SCAN] for marker in (0xC1, 0xC2, 0xC3, 0xC5, 0xC9, 0xCF)),
-        # Tables whose markers lie between those of frames.
+        # Tables whose markers are between the frame markers.
         *([segment(marker, bytes(range(1, 30))), frame(), SCAN] for marker in (0xC4, 0xC8, 0xCC)),
         [frame(), frame(7, 8), SCAN],
         [frame(), SCAN, SCAN, SCAN],
@@ -153,32 +155,32 @@ SOI, EOI = b"\xff\xd8", b"\xff\xd9"
         [frame(), b"between", SCAN],
     ],
 )
-def test_the_size_of_a_jpeg_is_that_of_its_first_frame(parts: list[bytes]) -> None:
-    assert inspect(SOI + b"".join(parts) + EOI, MANY) == ImageInfo("jpeg", 60, 90)
+def test_the_dimensions_of_a_jpeg_are_those_of_its_first_frame(parts: list[bytes]) -> None:
+    assert inspect(SOI + b"".join(parts) + EOI, NO_LIMIT) == ImageInfo("jpeg", 60, 90)
 
 
 @pytest.mark.parametrize(
     ("parts", "error"),
     [
-        ([frame()], "the JPEG file holds no picture"),
-        ([SCAN], "the JPEG file holds no picture"),
-        ([frame(), b"\xff\x02", SCAN], "the JPEG file holds an unknown marker FF02"),
-        ([b"\xff\xfe\0\0", frame(), SCAN], "the JPEG file holds a segment of 0 bytes"),
-        ([b"\xff\xfe\0\1", frame(), SCAN], "the JPEG file holds a segment of 1 bytes"),
+        ([frame()], "the JPEG file contains no image"),
+        ([SCAN], "the JPEG file contains no image"),
+        ([frame(), b"\xff\x02", SCAN], "the JPEG file contains an unknown marker FF02"),
+        ([b"\xff\xfe\0\0", frame(), SCAN], "the JPEG file contains a segment of 0 bytes"),
+        ([b"\xff\xfe\0\1", frame(), SCAN], "the JPEG file contains a segment of 1 bytes"),
         ([segment(0xC0, bytes(5)), SCAN], "the JPEG file's frame header is too short"),
-        ([frame(0, 90), SCAN], "its header says 0 x 90 pixels"),
-        ([frame(60, 0), SCAN], "its header says 60 x 0 pixels"),
+        ([frame(0, 90), SCAN], "the header says 0 x 90 pixels"),
+        ([frame(60, 0), SCAN], "the header says 60 x 0 pixels"),
     ],
 )
-def test_a_jpeg_that_makes_no_sense_is_corrupt(parts: list[bytes], error: str) -> None:
+def test_a_jpeg_with_an_invalid_structure_is_corrupt(parts: list[bytes], error: str) -> None:
     assert error_of(SOI + b"".join(parts) + EOI) == error
 
 
-def test_a_jpeg_that_ends_anywhere_is_cut_off() -> None:
+def test_a_jpeg_that_ends_too_early_is_truncated() -> None:
     data = SOI + segment(0xFE, b"a comment") + frame() + SCAN + EOI
-    assert inspect(data, MANY) == ImageInfo("jpeg", 60, 90)
+    assert inspect(data, NO_LIMIT) == ImageInfo("jpeg", 60, 90)
     for length in range(3, len(data)):
-        assert error_of(data[:length]) == "the JPEG file is cut off"
+        assert error_of(data[:length]) == "the JPEG file is truncated"
 
 
 # PNG, chunk by chunk.
@@ -197,26 +199,26 @@ HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 60, 90, 8, 2, 0, 0, 0))
 PIXELS, END = chunk(b"IDAT", b"pixels"), chunk(b"IEND", b"")
 
 
-def test_a_png_is_whole_up_to_its_end_chunk() -> None:
+def test_a_png_is_complete_only_with_its_end_chunk() -> None:
     data = png(HEADER, chunk(b"tEXt", b"a comment"), PIXELS, PIXELS, END)
-    assert inspect(data + b"more", MANY) == ImageInfo("png", 60, 90)
+    assert inspect(data + b"more", NO_LIMIT) == ImageInfo("png", 60, 90)
     for length in range(8, len(data)):
-        assert error_of(data[:length]) == "the PNG file is cut off"
+        assert error_of(data[:length]) == "the PNG file is truncated"
 
 
 @pytest.mark.parametrize(
     ("chunks", "error"),
     [
-        ([PIXELS, HEADER, END], "the PNG file does not start with its header"),
-        ([chunk(b"IHDR", bytes(12)), PIXELS, END], "the PNG file does not start with its header"),
-        ([chunk(b"IHDX", bytes(13)), PIXELS, END], "the PNG file does not start with its header"),
-        ([HEADER, END], "the PNG file holds no pixels"),
+        ([PIXELS, HEADER, END], "the PNG file does not start with a header"),
+        ([chunk(b"IHDR", bytes(12)), PIXELS, END], "the PNG file does not start with a header"),
+        ([chunk(b"IHDX", bytes(13)), PIXELS, END], "the PNG file does not start with a header"),
+        ([HEADER, END], "the PNG file contains no pixels"),
         ([HEADER, PIXELS.replace(b"IDAT", b"IDAX"), END], "a checksum in the PNG file is wrong"),
         ([HEADER, PIXELS.replace(b"pix", b"pox"), END], "a checksum in the PNG file is wrong"),
         ([HEADER, PIXELS[:-1] + b"!", END], "a checksum in the PNG file is wrong"),
     ],
 )
-def test_a_png_that_makes_no_sense_is_corrupt(chunks: list[bytes], error: str) -> None:
+def test_a_png_with_an_invalid_structure_is_corrupt(chunks: list[bytes], error: str) -> None:
     assert error_of(png(*chunks)) == error
 
 
@@ -241,7 +243,7 @@ def lossless(width: int, height: int) -> bytes:
     return riff_chunk(b"VP8L", b"\x2f" + bits.to_bytes(4, "little"))
 
 
-# The canvas's sides are three bytes each, less one.
+# Canvas width and height take three bytes each and are stored minus one.
 CANVAS = riff_chunk(b"VP8X", bytes(4) + (69_999).to_bytes(3, "little") + b"\x09\0\0")
 
 
@@ -249,7 +251,7 @@ CANVAS = riff_chunk(b"VP8X", bytes(4) + (69_999).to_bytes(3, "little") + b"\x09\
     ("chunks", "size"),
     [
         ([lossy(60, 90)], (60, 90)),
-        ([lossy(60 | 0x4000, 90 | 0x8000)], (60, 90)),  # the upper bits ask for scaling
+        ([lossy(60 | 0x4000, 90 | 0x8000)], (60, 90)),  # the upper bits are for scaling
         ([lossless(60, 90)], (60, 90)),
         ([lossless(16_384, 300)], (16_384, 300)),
         ([riff_chunk(b"ICCP", b"odd"), lossy(60, 90)], (60, 90)),
@@ -259,10 +261,10 @@ CANVAS = riff_chunk(b"VP8X", bytes(4) + (69_999).to_bytes(3, "little") + b"\x09\
         ([CANVAS, riff_chunk(b"ANMF", bytes(20))], (70_000, 10)),
     ],
 )
-def test_the_size_of_a_webp_is_that_of_its_canvas_or_picture(
+def test_the_dimensions_of_a_webp_are_those_of_its_canvas_or_image_data(
     chunks: list[bytes], size: tuple[int, int]
 ) -> None:
-    assert inspect(webp(*chunks), MANY) == ImageInfo("webp", *size)
+    assert inspect(webp(*chunks), NO_LIMIT) == ImageInfo("webp", *size)
 
 
 @pytest.mark.parametrize(
@@ -276,16 +278,16 @@ def test_the_size_of_a_webp_is_that_of_its_canvas_or_picture(
         [riff_chunk(b"VP8L", b"\x2f\0\0\0")],
     ],
 )
-def test_a_webp_without_a_picture_is_corrupt(chunks: list[bytes]) -> None:
-    assert error_of(webp(*chunks)) == "the WebP file holds no picture"
+def test_a_webp_without_image_data_is_corrupt(chunks: list[bytes]) -> None:
+    assert error_of(webp(*chunks)) == "the WebP file contains no image"
 
 
-def test_a_webp_that_ends_anywhere_is_cut_off() -> None:
+def test_a_webp_that_ends_too_early_is_truncated() -> None:
     data = webp(CANVAS, lossy(60, 90))
     for length in range(12, len(data)):
-        assert error_of(data[:length]) == "the WebP file is cut off"
-    # A chunk that is longer than the file says it is itself.
-    assert error_of(webp(lossy(60, 90)[:-1])) == "the WebP file is cut off"
+        assert error_of(data[:length]) == "the WebP file is truncated"
+    # A chunk that is longer than the RIFF header allows.
+    assert error_of(webp(lossy(60, 90)[:-1])) == "the WebP file is truncated"
 
 
 # GIF, block by block.
@@ -298,44 +300,44 @@ def gif(*blocks: bytes, flags: int = 0, table: int = 0) -> bytes:
 COMMENT = b"\x21\xfe\x03abc\x02de\x00"
 
 
-def drawn(flags: int = 0, table: int = 0) -> bytes:
-    place = b"\x2c" + struct.pack("<HHHHB", 0, 0, 60, 90, flags)
-    return place + bytes(table) + b"\x02\x04data\x01x\x00"
+def frame_blocks(flags: int = 0, table: int = 0) -> bytes:
+    descriptor = b"\x2c" + struct.pack("<HHHHB", 0, 0, 60, 90, flags)
+    return descriptor + bytes(table) + b"\x02\x04data\x01x\x00"
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        gif(drawn()),
-        gif(drawn()).replace(b"GIF89a", b"GIF87a"),
-        gif(COMMENT, COMMENT, COMMENT, drawn()),
-        gif(drawn(), flags=0x80, table=6),
-        gif(COMMENT, drawn(), flags=0xF7, table=768),
-        gif(drawn(), flags=0x07),
-        gif(drawn(flags=0x81, table=12), flags=0x82, table=24),
+        gif(frame_blocks()),
+        gif(frame_blocks()).replace(b"GIF89a", b"GIF87a"),
+        gif(COMMENT, COMMENT, COMMENT, frame_blocks()),
+        gif(frame_blocks(), flags=0x80, table=6),
+        gif(COMMENT, frame_blocks(), flags=0xF7, table=768),
+        gif(frame_blocks(), flags=0x07),
+        gif(frame_blocks(flags=0x81, table=12), flags=0x82, table=24),
     ],
 )
-def test_a_gif_is_whole_up_to_the_end_of_its_first_frame(data: bytes) -> None:
-    assert inspect(data, MANY) == ImageInfo("gif", 60, 90)
+def test_a_gif_is_complete_with_the_end_of_its_first_frame(data: bytes) -> None:
+    assert inspect(data, NO_LIMIT) == ImageInfo("gif", 60, 90)
     for length in range(6, len(data)):
-        assert error_of(data[:length]) == "the GIF file is cut off"
+        assert error_of(data[:length]) == "the GIF file is truncated"
 
 
 def test_a_gif_without_a_frame_is_corrupt() -> None:
-    assert error_of(gif(COMMENT, b"\x3b")) == "the GIF file holds no picture"
+    assert error_of(gif(COMMENT, b"\x3b")) == "the GIF file contains no image"
 
 
-# Rare formats, and what is none.
+# Rare formats, and files that are not images.
 
 
-def test_a_tiff_may_have_its_bytes_in_either_order() -> None:
+def test_a_tiff_may_be_big_endian() -> None:
     buffer = io.BytesIO()
-    Image.new("I;16B", (6, 4)).save(buffer, format="TIFF")
+    PILImage.new("I;16B", (6, 4)).save(buffer, format="TIFF")
     assert buffer.getvalue().startswith(b"MM")
-    assert inspect(buffer.getvalue(), MANY) == ImageInfo("tiff", 6, 4)
+    assert inspect(buffer.getvalue(), NO_LIMIT) == ImageInfo("tiff", 6, 4)
 
 
-def test_an_avif_may_be_a_sequence() -> None:
+def test_an_avif_sequence_is_recognised_as_avif() -> None:
     assert error_of(b"\0\0\0\x1cftypavis" + bytes(40)).startswith("the AVIF file is broken: ")
 
 
@@ -350,14 +352,14 @@ def test_a_bmp_so_large_that_pillow_refuses_it_has_too_many_pixels() -> None:
     [
         b"RIFF\x24\0\0\0WAVEfmt " + bytes(20),
         b"BM" + bytes(23),
-        b"BMW is a brand of cars, and no picture.",
+        b"BMW is a brand of cars, not an image.",
         b"\0\0\0\x18ftypisom" + bytes(20),
         b"<p>see the <a href='x.svg'>svg</a></p>",
     ],
 )
-def test_what_only_starts_like_a_picture_is_none(data: bytes) -> None:
-    with pytest.raises(UnreadableImageError, match="no picture; it starts with ") as caught:
-        inspect(data, MANY)
+def test_bytes_that_only_start_like_an_image_are_not_an_image(data: bytes) -> None:
+    with pytest.raises(UnreadableImageError, match="not an image; the file starts with ") as caught:
+        inspect(data, NO_LIMIT)
     assert caught.value.outcome is Outcome.NOT_AN_IMAGE
 
 
@@ -372,9 +374,9 @@ def test_what_only_starts_like_a_picture_is_none(data: bytes) -> None:
         b" \n<!-- a -->\n<!-- b --> <html>",
     ],
 )
-def test_a_page_is_named_as_such(page: bytes) -> None:
+def test_an_html_page_is_named_in_the_error(page: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"^an HTML page$"):
-        inspect(page, MANY)
+        inspect(page, NO_LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +398,7 @@ def test_a_page_is_named_as_such(page: bytes) -> None:
         (b"%!PS-Adobe", "a PostScript file"),
     ],
 )
-def test_a_format_that_cannot_be_processed_is_named(data: bytes, name: str) -> None:
+def test_an_unsupported_format_is_named_in_the_error(data: bytes, name: str) -> None:
     with pytest.raises(UnreadableImageError, match=f"^{name}$") as caught:
-        inspect(data, MANY)
+        inspect(data, NO_LIMIT)
     assert caught.value.outcome is Outcome.UNSUPPORTED_FORMAT

@@ -1,4 +1,4 @@
-"""Options of the download that no other test sets to another value than its default."""
+"""Tests download options that no other test sets to a value other than the default."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, drip, hang
 
-JPEG = picture()
+JPEG = image_bytes()
 LONG = {"connect_timeout_s": 60, "read_timeout_s": 60, "total_timeout_s": 60, "retries": 0}
 
 
 @contextlib.contextmanager
 def full_queue() -> Iterator[str]:
-    """A URL whose host answers no attempt to connect: its queue of connections is full."""
+    """Return a URL whose host accepts no connection, because its listen queue is full."""
     with contextlib.ExitStack() as stack:
         host = stack.enter_context(socket.socket())
         host.bind(("127.0.0.1", 0))
@@ -39,7 +39,7 @@ def full_queue() -> Iterator[str]:
     ("option", "seconds"),
     [("connect_timeout_s", 0.3), ("read_timeout_s", 1), ("total_timeout_s", 0.5)],
 )
-def test_each_limit_of_time_ends_a_request_by_itself(
+def test_each_timeout_ends_a_request_by_itself(
     partition: Partition, server: Server, option: str, seconds: float
 ) -> None:
     partition.with_settings(**LONG | {option: seconds})
@@ -55,7 +55,7 @@ def test_each_limit_of_time_ends_a_request_by_itself(
     assert seconds * 900 <= row.elapsed_ms < 9_000  # less than any default
 
 
-def test_a_larger_file_than_allowed_is_refused(partition: Partition, server: Server) -> None:
+def test_a_file_with_more_than_max_bytes_is_too_large(partition: Partition, server: Server) -> None:
     url = server.add("/a.jpg", JPEG)
     (row,) = partition.with_settings(max_bytes=len(JPEG) - 1).run(url)
     assert (row.outcome, partition.files) == (Outcome.TOO_LARGE, {})
@@ -63,7 +63,7 @@ def test_a_larger_file_than_allowed_is_refused(partition: Partition, server: Ser
     assert row.outcome is Outcome.OK
 
 
-def test_what_is_unpacked_may_not_be_larger_either(partition: Partition, server: Server) -> None:
+def test_max_bytes_also_applies_after_decompression(partition: Partition, server: Server) -> None:
     padded = JPEG + bytes(10_000)
     packed = gzip.compress(padded)
     assert len(packed) < len(padded) - 1
@@ -74,7 +74,7 @@ def test_what_is_unpacked_may_not_be_larger_either(partition: Partition, server:
     assert row.outcome is Outcome.OK
 
 
-def test_an_image_of_more_pixels_than_allowed_is_refused(
+def test_an_image_with_more_than_max_pixels_has_too_many_pixels(
     partition: Partition, server: Server
 ) -> None:
     (row,) = partition.run(server.add("/a.jpg", JPEG))
@@ -89,16 +89,16 @@ def test_an_image_of_more_pixels_than_allowed_is_refused(
 
 
 @pytest.mark.parametrize("threads", [2, 40])
-def test_so_many_images_are_fetched_at_the_same_time(
+def test_as_many_images_as_threads_are_fetched_at_the_same_time(
     partition: Partition, server: Server, threads: int
 ) -> None:
     together = threading.Barrier(threads)
 
-    def meets_the_others(handler: Handler) -> None:
+    def reply_together(handler: Handler) -> None:
         together.wait(30)
         handler.reply(JPEG)
 
-    urls = [server.add(f"/{number}.jpg", meets_the_others) for number in range(2 * threads)]
+    urls = [server.add(f"/{number}.jpg", reply_together) for number in range(2 * threads)]
     partition.with_settings(threads=threads, per_host=64, read_timeout_s=60, total_timeout_s=60)
     rows = partition.run(*urls)
     assert {row.outcome for row in rows} == {Outcome.OK}
@@ -106,7 +106,7 @@ def test_so_many_images_are_fetched_at_the_same_time(
 
 
 @pytest.mark.parametrize("partition", ["curl"], indirect=True)
-def test_the_wait_before_a_retry_is_at_least_half_of_what_is_set_and_at_most_the_maximum(
+def test_the_wait_before_a_retry_is_at_least_half_of_backoff_s_and_at_most_backoff_max_s(
     partition: Partition, server: Server
 ) -> None:
     times: list[float] = []
@@ -117,9 +117,9 @@ def test_the_wait_before_a_retry_is_at_least_half_of_what_is_set_and_at_most_the
 
     partition.with_settings(backoff_s=1.5, retries=1).run(server.add("/a.jpg", busy))
     first, second = times
-    assert second - first > 0.7  # the default of 0.5 s would have ended
+    assert second - first > 0.7  # longer than the default of 0.5 s would allow
     times.clear()
     limited = partition.with_settings(backoff_s=1000, backoff_max_s=0.01)
     limited.run(server.add("/b.jpg", busy))
     first, second = times
-    assert second - first < 14  # the least wait of the default maximum of 30 s
+    assert second - first < 14  # shorter than the default backoff_max_s of 30 s would allow

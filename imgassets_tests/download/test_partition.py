@@ -16,7 +16,7 @@ import pycurl  # type: ignore[import-untyped]
 import pytest
 
 from imgassets.download import inspection, journal
-from imgassets.download.curl_loop import Loop, Transfer
+from imgassets.download.curl_loop import CurlLoop, CurlTransfer
 from imgassets.download.partition import (
     Shard,
     collect,
@@ -27,16 +27,18 @@ from imgassets.download.partition import (
 from imgassets.errors import SettingsError, StorageError
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
 from imgassets.storage import Folder, mark_removed, read_table
-from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.conftest import Partition, journal_rows, url_row, url_rows
+from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, hang, slow
 
-JPEG = picture()
-PNG = picture("PNG")
+JPEG = image_bytes()
+PNG = image_bytes("PNG")
 
 
-def test_every_url_ends_as_one_row_in_order(partition: Partition, server: Server) -> None:
+def test_every_url_has_one_row_in_the_order_of_the_catalogue(
+    partition: Partition, server: Server
+) -> None:
     urls = [
         server.add("/0.jpg", JPEG),
         server.url("/missing.jpg"),
@@ -63,7 +65,9 @@ def _with_milliseconds(row: RawRow) -> RawRow:
     return from_table(to_table([row], RawRow), RawRow)[0]
 
 
-def test_the_journal_is_gone_after_the_manifest(partition: Partition, server: Server) -> None:
+def test_the_journal_is_removed_after_the_manifest_is_written(
+    partition: Partition, server: Server
+) -> None:
     rows = url_rows(server.add("/0.jpg", JPEG))
     partition.download(rows, refresh=True)
     assert (partition.folder / "_journal").sizes()
@@ -120,14 +124,14 @@ def test_a_second_run_fetches_nothing_and_keeps_the_rows(
 ) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
     first = partition.run(*urls)
-    asked = server.hits.total()
+    requests = server.hits.total()
     assert plan(url_rows(*urls), partition.folder, 10) == []
     second = partition.run(*urls)
-    assert server.hits.total() == asked
+    assert server.hits.total() == requests
     assert second == [_with_milliseconds(row) for row in first]
 
 
-def test_a_second_run_tries_what_failed(partition: Partition, server: Server) -> None:
+def test_a_second_run_retries_failed_urls(partition: Partition, server: Server) -> None:
     urls = [server.add("/0.jpg", JPEG), server.url("/1.jpg")]
     assert [str(row.outcome) for row in partition.run(*urls)] == ["ok", "http_error"]
     server.add("/1.jpg", PNG)
@@ -135,7 +139,7 @@ def test_a_second_run_tries_what_failed(partition: Partition, server: Server) ->
     assert server.hits["/0.jpg"] == 1
 
 
-def test_a_file_that_is_gone_or_cut_is_fetched_again(partition: Partition, server: Server) -> None:
+def test_a_missing_or_truncated_file_is_fetched_again(partition: Partition, server: Server) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
     partition.run(*urls)
     images = Path(partition.folder.address, "images")
@@ -146,7 +150,7 @@ def test_a_file_that_is_gone_or_cut_is_fetched_again(partition: Partition, serve
     assert [server.hits[f"/{n}.jpg"] for n in range(3)] == [2, 2, 1]
 
 
-def test_a_new_url_is_fetched_and_a_url_that_left_loses_its_row_but_not_its_picture(
+def test_a_new_url_is_fetched_and_a_url_that_left_loses_its_row_but_not_its_image(
     partition: Partition, server: Server
 ) -> None:
     old, kept, new = (server.add(f"/{name}.jpg", JPEG) for name in ("old", "kept", "new"))
@@ -167,9 +171,7 @@ def test_one_url_of_several_products_is_fetched_once(partition: Partition, serve
     assert server.hits["/0.jpg"] == 1
 
 
-def test_shards_share_a_partition_and_only_those_with_work_are_planned(
-    partition: Partition, server: Server
-) -> None:
+def test_only_shards_with_work_are_planned(partition: Partition, server: Server) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(10)]
     rows = url_rows(*urls)
     shards = plan(rows, partition.folder, 3)
@@ -193,7 +195,7 @@ def test_shards_share_a_partition_and_only_those_with_work_are_planned(
         ("aaaa", 2, ["aaaa"]),
     ],
 )
-def test_shards_have_their_size_but_for_rows_of_one_url(
+def test_shards_have_shard_size_rows_unless_one_url_has_more(
     tmp_path: Path, urls: str, size: int, shards: list[str]
 ) -> None:
     rows = url_rows(*urls)
@@ -202,20 +204,20 @@ def test_shards_have_their_size_but_for_rows_of_one_url(
     assert [shard.name for shard in planned] == [f"shard_{n:04d}" for n in range(len(shards))]
 
 
-@pytest.mark.parametrize("place", ["", "images", "_journal"])
-def test_temporary_files_of_a_killed_writer_are_swept_by_the_plan(
-    partition: Partition, server: Server, place: str
+@pytest.mark.parametrize("subfolder", ["", "images", "_journal"])
+def test_planning_removes_the_temporary_files_of_a_killed_writer(
+    partition: Partition, server: Server, subfolder: str
 ) -> None:
     url = server.add("/0.jpg", JPEG)
     partition.download(url_rows(url))
-    left = Path(partition.folder.address, place, ".p-1.jpg.123-4.tmp")
-    left.write_bytes(JPEG[:100])
+    temporary = Path(partition.folder.address, subfolder, ".p-1.jpg.123-4.tmp")
+    temporary.write_bytes(JPEG[:100])
     plan(url_rows(url), partition.folder, 10)
-    assert not left.exists()
+    assert not temporary.exists()
     assert partition.files == {"p-0.jpg": JPEG}
 
 
-def test_what_was_done_before_a_stop_is_not_fetched_again(
+def test_urls_done_before_an_interruption_are_not_fetched_again(
     partition: Partition, server: Server
 ) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(5)]
@@ -224,29 +226,31 @@ def test_what_was_done_before_a_stop_is_not_fetched_again(
     assert server.hits.total() == 5
 
 
-def test_a_url_whose_turn_never_came_is_said_to_be_not_fetched(partition: Partition) -> None:
+def test_a_url_that_was_never_requested_is_not_fetched(partition: Partition) -> None:
     (row,) = collect(url_rows("http://127.0.0.1:9/x.jpg"), partition.folder)
     assert (row.outcome, row.attempts) == (Outcome.NOT_FETCHED, 0)
     assert row.error == (
-        "the run ended before the turn of this URL; materialize the partition again"
+        "the run ended before this URL was requested; materialize the partition again"
     )
     assert (row.key, row.url, row.fetched_at) == ("p-0", "http://127.0.0.1:9/x.jpg", None)
 
 
-def test_what_no_url_is_is_told_without_a_request(partition: Partition, server: Server) -> None:
+def test_an_invalid_url_gets_a_row_without_a_request(partition: Partition, server: Server) -> None:
     rows = partition.run("ftp://shop/a.jpg", server.add("/1.jpg", JPEG))
     assert rows[0].outcome is Outcome.INVALID_URL
-    assert rows[0].error == "the address does not start with http:// or https://"
+    assert rows[0].error == "the URL does not start with http:// or https://"
     assert (rows[0].attempts, rows[0].elapsed_ms, rows[0].path) == (0, None, None)
     assert rows[1].outcome is Outcome.OK
     (report,) = partition.reports
     assert report.outcomes == {"invalid_url": 1, "ok": 1}
-    # It is in the journal, too: a run that goes on where this one stopped knows it.
+    # It is also in the journal, so that a resumed run does not try it again.
     partition.download(url_rows("ftp://shop/b.jpg"))
     assert plan(url_rows("ftp://shop/b.jpg"), partition.folder, 10, retry=[]) == []
 
 
-def test_spellings_of_one_address_are_fetched_once(partition: Partition, server: Server) -> None:
+def test_different_spellings_of_one_url_are_fetched_once(
+    partition: Partition, server: Server
+) -> None:
     url = server.add("/a%20b.jpg", JPEG)
     rows = partition.run(url, url.replace("%20", " "), url + "#top", url.replace("http", "HTTP"))
     assert [row.outcome for row in rows] == [Outcome.OK] * 4
@@ -254,7 +258,7 @@ def test_spellings_of_one_address_are_fetched_once(partition: Partition, server:
     assert len(partition.files) == 4
 
 
-def test_a_run_is_reported_without_what_an_earlier_one_brought(
+def test_a_report_counts_only_the_downloads_of_its_own_run(
     partition: Partition, server: Server
 ) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
@@ -265,28 +269,28 @@ def test_a_run_is_reported_without_what_an_earlier_one_brought(
     assert partition.log[-1].startswith("shard_0000: 3 of 3 done, 0 failed; ")
 
 
-def test_a_journal_of_many_parts_is_made_one(partition: Partition, server: Server) -> None:
+def test_many_parts_of_a_journal_are_merged(partition: Partition, server: Server) -> None:
     (row,) = partition.run(server.add("/0.jpg", JPEG))
     writer = journal.JournalWriter(partition.folder, "shard_0000")
     for _ in range(100):
         writer.add([row])
         writer.flush()
-    assert len(journal.parts(partition.folder)) < 65
+    assert len(journal.part_names(partition.folder)) < 65
     assert journal.read(partition.folder).num_rows == 100
 
 
-def test_of_two_rows_of_a_key_the_later_holds(partition: Partition, server: Server) -> None:
+def test_the_last_row_of_a_key_counts(partition: Partition, server: Server) -> None:
     rows = url_rows(server.url("/0.jpg"))
     partition.download(rows)
     server.add("/0.jpg", JPEG)
     partition.download(rows)
-    assert len(journal.parts(partition.folder)) == 2
+    assert len(journal.part_names(partition.folder)) == 2
     (row,) = collect(rows, partition.folder)
     assert row.outcome is Outcome.OK
 
 
 def interrupt() -> None:
-    """Interrupt the main thread, as "Terminate" in the UI does."""
+    """Interrupt the main thread, like "Terminate" in the UI."""
     os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -297,7 +301,7 @@ def test_an_interrupted_run_stops_promptly_and_keeps_what_was_done(
     arrived = itertools.count(1)
 
     def stuck(handler: Handler) -> None:
-        if next(arrived) == 4:  # all threads hang, so that each has handed in what it had
+        if next(arrived) == 4:  # all threads hang, so that each has returned its rows
             interrupt()
         hang(handler)
 
@@ -322,7 +326,7 @@ def wait_for(condition: Callable[[], object]) -> bool:
     return True
 
 
-def test_an_image_that_is_saved_just_before_an_interrupt_is_kept(
+def test_an_image_saved_just_before_an_interrupt_is_kept(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(read_timeout_s=240, total_timeout_s=240)
@@ -343,19 +347,19 @@ def test_an_image_that_is_saved_just_before_an_interrupt_is_kept(
     assert server.hits == {"/0.jpg": 1, "/hangs.jpg": 2}
 
 
-def test_an_image_that_is_being_written_while_the_run_stops_is_kept(
+def test_an_image_written_while_the_run_stops_is_kept(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Folder.write
 
-    def slowly(folder: Folder, name: str, data: bytes) -> None:
+    def write_slowly(folder: Folder, name: str, data: bytes) -> None:
         if name == "p-1.jpg":
             interrupt()
-            time.sleep(0.5)  # twice as long as the run takes to notice
+            time.sleep(0.5)  # more than twice the poll interval of the run
         write(folder, name, data)
 
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(2)]
-    monkeypatch.setattr(Folder, "write", slowly)
+    monkeypatch.setattr(Folder, "write", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
@@ -363,27 +367,25 @@ def test_an_image_that_is_being_written_while_the_run_stops_is_kept(
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
 
 
-def test_rows_are_kept_on_disk_while_the_run_goes_on(
+def test_rows_are_written_to_the_journal_during_the_run(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "FLUSH_S", 0.01)
     kept: list[dict[str, RawRow]] = []
 
-    def look(handler: Handler) -> None:
-        wait_for(lambda: journal.parts(partition.folder))
-        kept.append(journal.rows(partition.folder))
+    def read_journal(handler: Handler) -> None:
+        wait_for(lambda: journal.part_names(partition.folder))
+        kept.append(journal_rows(partition.folder))
         handler.reply(JPEG)
 
     partition.with_settings(threads=1, read_timeout_s=30, total_timeout_s=30)
-    partition.run(server.add("/0.jpg", JPEG), server.add("/1.jpg", look))
+    partition.run(server.add("/0.jpg", JPEG), server.add("/1.jpg", read_journal))
     assert [{key: row.outcome for key, row in rows.items()} for rows in kept] == [
         {"p-0": Outcome.OK}
     ]
 
 
-def test_a_storage_that_is_unusable_is_one_clear_error(
-    partition: Partition, server: Server
-) -> None:
+def test_unusable_storage_is_one_clear_error(partition: Partition, server: Server) -> None:
     images = Path(partition.folder.address, "images")
     images.parent.mkdir(parents=True)
     images.write_bytes(b"a file where the folder should be")
@@ -391,30 +393,30 @@ def test_a_storage_that_is_unusable_is_one_clear_error(
         partition.run(server.add("/0.jpg", JPEG))
 
 
-def test_a_disk_that_fills_up_keeps_what_was_done(
+def test_finished_rows_are_kept_when_the_disk_fills_up(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(20)]
     write = Folder.write
     written = itertools.count()
 
-    def filling(folder: Folder, name: str, data: bytes) -> None:
+    def write_until_full(folder: Folder, name: str, data: bytes) -> None:
         if name.endswith(".jpg") and next(written) >= 10:
             raise StorageError("cannot write: no space left on device")
         write(folder, name, data)
 
-    monkeypatch.setattr(Folder, "write", filling)
+    monkeypatch.setattr(Folder, "write", write_until_full)
     with pytest.raises(StorageError, match="no space left"):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
-    kept = {row.url for row in journal.rows(partition.folder).values()}
+    kept = {row.url for row in journal_rows(partition.folder).values()}
     assert len(kept) == 10
     server.hits.clear()
     assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
     assert {server.url(path) for path in server.hits} == {*urls} - kept
 
 
-def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
+def test_an_unexpected_error_on_one_image_is_logged_and_does_not_stop_others(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspect = inspection.inspect
@@ -431,7 +433,7 @@ def test_a_bug_met_in_one_picture_is_logged_and_stops_no_other(
     assert any("Traceback" in line and "oops" in line for line in partition.log)
 
 
-def test_a_log_that_fails_ends_the_run_and_keeps_what_was_done(
+def test_a_failing_log_ends_the_run_and_finished_rows_are_kept(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def buggy(*_: object) -> object:
@@ -455,49 +457,51 @@ def test_a_log_that_fails_ends_the_run_and_keeps_what_was_done(
     assert server.hits["/0.jpg"] == 1
 
 
-def test_a_bug_in_the_loop_of_libcurl_hangs_nothing_and_is_told_in_every_row(
+def test_a_bug_in_the_curl_loop_ends_all_requests_and_is_in_every_row(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end, wake = Loop._end, Transfer.end
+    end, wake = CurlLoop._finish_done, CurlTransfer.finish
     multi: list[pycurl.CurlMulti] = []
-    still_added: list[Transfer] = []
+    still_added: list[CurlTransfer] = []
 
-    def buggy(loop: Loop) -> None:
+    def buggy(loop: CurlLoop) -> None:
         multi[:] = [loop._multi]
         if server.hits["/2.jpg"]:
             raise KeyError("oops")
         end(loop)
 
-    def watched(transfer: Transfer, *how: Any) -> None:
+    def watched(transfer: CurlTransfer, *how: Any) -> None:
         with contextlib.suppress(pycurl.error):
             multi[0].remove_handle(transfer.curl)
             still_added.append(transfer)
         wake(transfer, *how)
 
-    monkeypatch.setattr(Loop, "_end", buggy)
-    monkeypatch.setattr(Transfer, "end", watched)
+    monkeypatch.setattr(CurlLoop, "_finish_done", buggy)
+    monkeypatch.setattr(CurlTransfer, "finish", watched)
     partition = Partition(Folder(str(tmp_path))).with_settings(client="curl", threads=1)
     rows = partition.run(*[server.add(f"/{n}.jpg", JPEG) for n in range(4)])
     assert [str(row.outcome) for row in rows] == ["ok", "ok", "failed", "failed"]
-    assert "the loop of libcurl broke: KeyError: 'oops'" in str(rows[-1].error)
-    assert not still_added, "the thread that wakes cannot set its handle up while it is removed"
+    assert "the event loop of libcurl failed: KeyError: 'oops'" in str(rows[-1].error)
+    assert not still_added, (
+        "the woken thread cannot reuse its handle while the handle is being removed"
+    )
 
 
-def test_connections_are_kept_alive(partition: Partition, server: Server) -> None:
+def test_connections_are_reused(partition: Partition, server: Server) -> None:
     partition.with_settings(threads=4)
     partition.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(100)))
     assert server.connections <= 4
 
 
 @pytest.mark.parametrize(("threads", "per_host", "at_once"), [(16, 3, 3), (2, 8, 2)])
-def test_as_many_requests_as_allowed_go_to_one_host_at_once(
+def test_one_host_gets_as_many_concurrent_requests_as_allowed(
     partition: Partition, server: Server, threads: int, per_host: int, at_once: int
 ) -> None:
     together = threading.Event()
 
     def found(handler: Handler) -> None:
         if server.at_once >= at_once:
-            server.closing.wait(0.2)  # more would come now, if they were let
+            server.closing.wait(0.2)  # further requests would arrive now if the limit were higher
             together.set()
         assert together.wait(20)
         handler.reply(JPEG)
@@ -511,7 +515,7 @@ def test_as_many_requests_as_allowed_go_to_one_host_at_once(
 
 
 @pytest.mark.parametrize("rate", [5, None])
-def test_a_host_is_asked_at_the_rate_of_the_settings(
+def test_requests_to_a_host_have_the_configured_rate(
     partition: Partition, server: Server, rate: float | None
 ) -> None:
     at: list[float] = []
@@ -526,14 +530,14 @@ def test_a_host_is_asked_at_the_rate_of_the_settings(
     assert len(at) == number
     at.sort()
     if rate is None:
-        assert at[-1] - at[0] < 10  # not one a second
+        assert at[-1] - at[0] < 10  # not one per second
         return
-    # A busy machine may make a gap longer, yet not every one.
+    # A busy machine may delay some requests, but not all of them.
     assert min(later - earlier for earlier, later in itertools.pairwise(at)) < 1.5 / rate
     assert at[-1] - at[0] >= 0.9 * (number - 1) / rate
 
 
-def test_the_credentials_of_a_retailer_go_to_the_host_of_its_urls(
+def test_the_credentials_of_a_retailer_are_sent_to_the_host_of_its_urls(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(headers={"X-Shop": "key"}, auth="bearer token")
@@ -542,9 +546,7 @@ def test_the_credentials_of_a_retailer_go_to_the_host_of_its_urls(
     assert (request["X-Shop"], request["Authorization"]) == ("key", "Bearer token")
 
 
-def test_shards_that_run_side_by_side_keep_the_rows_of_each(
-    partition: Partition, server: Server
-) -> None:
+def test_concurrent_shards_keep_each_others_rows(partition: Partition, server: Server) -> None:
     together = threading.Barrier(2, timeout=20)
 
     def found(handler: Handler) -> None:
@@ -570,7 +572,7 @@ def test_shards_that_run_side_by_side_keep_the_rows_of_each(
     assert [row.outcome for row in collect(rows, partition.folder)] == [Outcome.OK] * 2
 
 
-def test_by_itself_a_shard_tries_all_that_failed_and_asks_for_nothing_else(
+def test_by_default_a_shard_retries_all_failures_and_refreshes_nothing(
     partition: Partition, server: Server
 ) -> None:
     urls = [server.add("/0.jpg", JPEG), server.url("/1.jpg")]
@@ -585,24 +587,24 @@ def test_by_itself_a_shard_tries_all_that_failed_and_asks_for_nothing_else(
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 2}
 
 
-def test_a_host_that_keeps_failing_rests_and_is_given_up(
+def test_a_host_that_keeps_failing_gets_cooldowns_and_is_down_after_three(
     partition: Partition, server: Server
 ) -> None:
     at: list[float] = []
 
-    def tired(handler: Handler) -> None:
+    def overloaded(handler: Handler) -> None:
         at.append(time.monotonic())
         handler.reply(b"", 503)
 
     partition.with_settings(threads=1, retries=0, breaker_failures=2, breaker_cooldown_s=0.3)
-    rows = partition.run(*(server.add(f"/{n}.jpg", tired) for n in range(9)))
-    # Two failures, then three rests with one request after each.
+    rows = partition.run(*(server.add(f"/{n}.jpg", overloaded) for n in range(9)))
+    # Two failures, then three cooldowns with one request after each.
     assert [str(row.outcome) for row in rows] == ["http_error"] * 5 + ["host_down"] * 4
     assert all(later - earlier >= 0.25 for earlier, later in itertools.pairwise(at[1:]))
 
 
 @pytest.mark.parametrize("robots", [True, False])
-def test_robots_txt_is_read_once_before_all_else_or_not_at_all(
+def test_robots_txt_is_read_once_before_any_image_or_not_at_all(
     partition: Partition, server: Server, robots: bool
 ) -> None:
     server.add("/robots.txt", slow(0.2, answer(b"User-agent: *\nDisallow: /1")))
@@ -622,7 +624,7 @@ def test_private_addresses_are_refused_unless_they_are_allowed(
     assert not server.hits
 
 
-def test_where_pycurl_is_missing_it_is_told_what_to_do(
+def test_the_error_for_a_missing_pycurl_says_what_to_do(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "imgassets.download.curl_client", None)

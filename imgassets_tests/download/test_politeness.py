@@ -6,10 +6,10 @@ import pytest
 
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Answer, Handler, Server, answer, hang, in_turn, redirect
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 def busy(retry_after: str, status: int = 429) -> Answer:
@@ -17,7 +17,7 @@ def busy(retry_after: str, status: int = 429) -> Answer:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_in_seconds_is_waited_for(
+def test_retry_after_in_seconds_is_obeyed(
     partition: Partition, server: Server, status: int
 ) -> None:
     start = time.monotonic()
@@ -34,32 +34,34 @@ def test_retry_after_is_capped(partition: Partition, server: Server, value: str)
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "", "Fri, 31 Dec 1999 23:59:59 GMT"])
-def test_a_retry_after_without_sense_is_ignored(
+def test_an_invalid_retry_after_is_ignored(
     partition: Partition, server: Server, value: str
 ) -> None:
     (row,) = partition.run(server.add("/a.jpg", in_turn(busy(value), answer(JPEG))))
     assert (row.outcome, row.attempts) == (Outcome.OK, 2)
 
 
-def test_retry_after_gives_the_whole_host_a_rest(partition: Partition, server: Server) -> None:
+def test_retry_after_applies_to_the_whole_host(partition: Partition, server: Server) -> None:
     at: list[float] = []
 
     def ready(handler: Handler) -> None:
         at.append(time.monotonic())
         handler.reply(JPEG)
 
-    def tired(handler: Handler) -> None:
+    def overloaded(handler: Handler) -> None:
         at.append(time.monotonic())
         busy("1")(handler)
 
     partition.with_settings(threads=1)
-    first = server.add("/0.jpg", in_turn(tired, ready))
+    first = server.add("/0.jpg", in_turn(overloaded, ready))
     rows = partition.run(first, *(server.add(f"/{n}.jpg", ready) for n in range(1, 6)))
     assert {row.outcome for row in rows} == {Outcome.OK}
     assert at[1] - at[0] >= 1
 
 
-def test_requests_to_a_host_keep_their_rate(partition: Partition, server: Server) -> None:
+def test_requests_to_a_host_do_not_exceed_the_rate_limit(
+    partition: Partition, server: Server
+) -> None:
     partition.with_settings(rate_per_host=20)
     start = time.monotonic()
     partition.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(21)))
@@ -71,7 +73,7 @@ def polite(partition: Partition) -> Partition:
     return partition.with_settings(robots=True, user_agent="imgassets/0.1 (me@example.org)")
 
 
-def test_robots_txt_is_asked_for_once_and_obeyed(polite: Partition, server: Server) -> None:
+def test_robots_txt_is_requested_once_and_obeyed(polite: Partition, server: Server) -> None:
     server.add("/robots.txt", b"User-agent: *\nDisallow: /private/\nAllow: /\n")
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(20)]
     rows = polite.run(*urls, server.add("/private/a.jpg", JPEG))
@@ -82,7 +84,9 @@ def test_robots_txt_is_asked_for_once_and_obeyed(polite: Partition, server: Serv
     assert server.hits["/private/a.jpg"] == 0
 
 
-def test_robots_txt_that_names_us_is_obeyed(polite: Partition, server: Server) -> None:
+def test_rules_of_robots_txt_for_our_user_agent_are_obeyed(
+    polite: Partition, server: Server
+) -> None:
     server.add("/robots.txt", b"User-agent: imgassets\nDisallow: /\n\nUser-agent: *\nAllow: /\n")
     (row,) = polite.run(server.add("/a.jpg", JPEG))
     assert row.outcome is Outcome.DISALLOWED
@@ -98,22 +102,20 @@ def test_robots_txt_can_be_switched_off(polite: Partition, server: Server) -> No
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_no_robots_txt_allows_all(polite: Partition, server: Server, status: int) -> None:
+def test_a_missing_robots_txt_allows_all(polite: Partition, server: Server, status: int) -> None:
     server.add("/robots.txt", answer(b"User-agent: *\nDisallow: /", status))
     (row,) = polite.run(server.add("/a.jpg", JPEG))
     assert row.outcome is Outcome.OK
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe\x00garbage", b"<html>", b"Disallow: /a.jpg"])
-def test_a_robots_txt_without_sense_allows_all(
-    polite: Partition, server: Server, body: bytes
-) -> None:
+def test_an_invalid_robots_txt_allows_all(polite: Partition, server: Server, body: bytes) -> None:
     server.add("/robots.txt", body)
     (row,) = polite.run(server.add("/a.jpg", JPEG))
     assert row.outcome is Outcome.OK
 
 
-def test_a_robots_txt_that_cannot_be_read_forbids_and_says_why(
+def test_an_unreadable_robots_txt_disallows_all_and_the_error_says_why(
     polite: Partition, server: Server
 ) -> None:
     server.add("/robots.txt", answer(b"", 500))
@@ -123,20 +125,22 @@ def test_a_robots_txt_that_cannot_be_read_forbids_and_says_why(
     assert server.hits["/a.jpg"] == 0
 
 
-def test_a_robots_txt_that_hangs_is_tried_again(polite: Partition, server: Server) -> None:
+def test_a_robots_txt_that_times_out_is_tried_again(polite: Partition, server: Server) -> None:
     server.add("/robots.txt", in_turn(hang, answer(b"User-agent: *\nAllow: /")))
     (row,) = polite.run(server.add("/a.jpg", JPEG))
     assert (row.outcome, row.attempts) == (Outcome.OK, 2)
 
 
-def test_a_robots_txt_is_read_after_a_redirect(polite: Partition, server: Server) -> None:
+def test_a_redirect_of_robots_txt_is_followed(polite: Partition, server: Server) -> None:
     server.add("/robots.txt", redirect("/other.txt"))
     server.add("/other.txt", b"User-agent: *\nDisallow: /")
     (row,) = polite.run(server.add("/a.jpg", JPEG))
     assert row.outcome is Outcome.DISALLOWED
 
 
-def test_the_robots_txt_of_a_redirects_host_is_obeyed(polite: Partition, server: Server) -> None:
+def test_the_robots_txt_of_the_target_host_of_a_redirect_is_obeyed(
+    polite: Partition, server: Server
+) -> None:
     def rules(handler: Handler) -> None:
         other = str(handler.headers["Host"]).startswith("localhost")
         handler.reply(b"User-agent: *\nDisallow: /" if other else b"")
@@ -148,7 +152,7 @@ def test_the_robots_txt_of_a_redirects_host_is_obeyed(polite: Partition, server:
     assert server.hits["/b.jpg"] == 0
 
 
-def test_a_crawl_delay_is_kept(polite: Partition, server: Server) -> None:
+def test_a_crawl_delay_is_obeyed(polite: Partition, server: Server) -> None:
     server.add("/robots.txt", b"User-agent: *\nCrawl-delay: 0.2\n")
     start = time.monotonic()
     polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(6)))
@@ -178,7 +182,7 @@ def test_an_x_robots_tag_that_opts_out_is_obeyed(
     assert row.outcome is Outcome.OK
 
 
-def test_a_host_that_keeps_failing_is_given_rests_and_then_up(
+def test_a_host_that_keeps_failing_is_down_after_a_few_requests(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(breaker_failures=4, breaker_cooldown_s=0.1, threads=4, retries=0)
@@ -191,7 +195,7 @@ def test_a_host_that_keeps_failing_is_given_rests_and_then_up(
     assert all(row.attempts == 0 and "status 503" in str(row.error) for row in down)
 
 
-def test_a_url_that_was_tried_before_its_host_was_given_up_keeps_its_own_reason(
+def test_a_url_that_was_tried_before_its_host_was_down_keeps_its_own_error(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(breaker_failures=2, breaker_cooldown_s=0.05, threads=2, retries=5)
@@ -201,7 +205,7 @@ def test_a_url_that_was_tried_before_its_host_was_given_up_keeps_its_own_reason(
     assert all(row.attempts < 6 for row in rows)
 
 
-def test_a_host_that_recovers_after_a_rest_is_asked_for_all(
+def test_all_urls_of_a_host_that_recovers_after_a_cooldown_are_fetched(
     partition: Partition, server: Server
 ) -> None:
     partition.with_settings(breaker_failures=3, breaker_cooldown_s=0.2, threads=3, retries=3)
@@ -211,7 +215,7 @@ def test_a_host_that_recovers_after_a_rest_is_asked_for_all(
     assert server.hits.total() == 24
 
 
-def test_the_trouble_of_a_host_is_not_anothers(partition: Partition, server: Server) -> None:
+def test_a_host_that_is_down_does_not_affect_another(partition: Partition, server: Server) -> None:
     partition.with_settings(breaker_failures=2, breaker_cooldown_s=0.3, threads=2, retries=0)
     server.otherwise = answer(b"", 503)
     good = [server.add(f"/good{n}.jpg", JPEG) for n in range(10)]
@@ -221,14 +225,14 @@ def test_the_trouble_of_a_host_is_not_anothers(partition: Partition, server: Ser
     assert {str(row.outcome) for row in rows[:10]} == {"http_error", "host_down"}
 
 
-def test_wrong_urls_are_no_trouble_of_the_host(partition: Partition, server: Server) -> None:
+def test_404_does_not_count_as_a_failure_of_the_host(partition: Partition, server: Server) -> None:
     partition.with_settings(breaker_failures=2, retries=0)
     server.otherwise = answer(b"", 404)
     rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(30)))
     assert {row.outcome for row in rows} == {Outcome.HTTP_ERROR}
 
 
-def test_a_dead_host_is_given_up_soon(polite: Partition) -> None:
+def test_an_unreachable_host_is_down_after_a_few_requests(polite: Partition) -> None:
     polite.with_settings(breaker_cooldown_s=0.05)
     rows = polite.run(*(f"http://127.0.0.1:9/{n}.jpg" for n in range(100)))
     assert {str(row.outcome) for row in rows} == {"connection_error", "host_down"}

@@ -1,3 +1,5 @@
+"""Request headers, credentials and proxies of requests."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,10 +9,10 @@ from imgassets.errors import SettingsError
 from imgassets.manifests import Outcome
 from imgassets.settings import DownloadSettings
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
-from imgassets_tests.download.server import Server, redirect
+from imgassets_tests.download.images import image_bytes
+from imgassets_tests.download.server import Server, answer, redirect
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 def test_requests_carry_the_retailers_headers_and_credentials(
@@ -54,10 +56,8 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(
 
 
 def test_cookies_that_a_server_sets_are_not_sent_back(partition: Partition, server: Server) -> None:
-    from imgassets_tests.download.server import answer
-
-    found = answer(JPEG, headers={"Set-Cookie": "track=1"})
-    partition.with_settings(threads=1).run(*(server.add(f"/{n}.jpg", found) for n in range(3)))
+    response = answer(JPEG, headers={"Set-Cookie": "track=1"})
+    partition.with_settings(threads=1).run(*(server.add(f"/{n}.jpg", response) for n in range(3)))
     assert [server.requests[f"/{n}.jpg"][0]["Cookie"] for n in range(3)] == [None] * 3
 
 
@@ -74,7 +74,7 @@ def test_requests_go_through_the_proxy(
     assert sent["Proxy-Authorization"] == "Basic dXNlcjpwYXNz"
 
 
-def test_the_environments_proxy_holds_but_not_for_this_machine(
+def test_the_proxy_of_the_environment_is_not_used_for_local_addresses(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", server.url(""))
@@ -93,7 +93,7 @@ def test_the_environments_proxy_holds_but_not_for_this_machine(
     "host",
     ["127.0.0.1", "localhost", "localhost.", "shop.localhost", "2130706433", "[::1]", "10.0.0.1"],
 )
-def test_a_proxy_is_not_asked_for_a_private_address(
+def test_no_private_address_is_requested_through_a_proxy(
     partition: Partition, server: Server, host: str
 ) -> None:
     partition.with_settings(proxy=server.url(""), allow_private_addresses=False)
@@ -102,32 +102,32 @@ def test_a_proxy_is_not_asked_for_a_private_address(
     assert server.connections == 0
 
 
-def test_the_settings_headers_replace_the_usual_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_of_the_settings_replace_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONTACT", "me@example.org")
-    usual = request_headers(DownloadSettings()).headers
-    # A server that is told of AVIF would send it.
-    assert usual["Accept"].startswith("image/jpeg,image/png,image/webp,")
-    assert "avif" not in usual["Accept"]
-    own = request_headers(
+    default = request_headers(DownloadSettings()).headers
+    # A server sends AVIF only to clients that list it.
+    assert default["Accept"].startswith("image/jpeg,image/png,image/webp,")
+    assert "avif" not in default["Accept"]
+    custom = request_headers(
         DownloadSettings(user_agent="shop/1 (${CONTACT})", headers={"Accept": "*/*"})
     )
-    assert dict(own.headers) == {
+    assert dict(custom.headers) == {
         "User-Agent": "shop/1 (me@example.org)", "Accept": "*/*", "Accept-Encoding": "identity",
     }  # fmt: skip
-    assert own.public_headers == own.headers
+    assert custom.public_headers == custom.headers
 
 
-def test_basic_credentials_have_the_alphabet_of_headers() -> None:
+def test_basic_credentials_use_the_standard_base64_alphabet() -> None:
     headers = request_headers(DownloadSettings(auth="basic user:~~~???>>>")).headers
     assert headers["Authorization"] == "Basic dXNlcjp+fn4/Pz8+Pj4="
 
 
-def test_a_proxy_of_the_settings_takes_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_in_the_settings_is_used_for_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("https_proxy", "http://other.example:1")
-    who = request_headers(DownloadSettings(proxy="http://proxy.example:1"))
+    headers = request_headers(DownloadSettings(proxy="http://proxy.example:1"))
     for origin in ("http://shop.example", "https://shop.example", "https://127.0.0.1"):
-        assert who.proxy_of(origin) == "http://proxy.example:1"
+        assert headers.proxy_for(origin) == "http://proxy.example:1"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_proxy_of_the_settings_takes_all_requests(monkeypatch: pytest.MonkeyPa
         ({"all_proxy": "http://p:3", "no_proxy": "shop.example"}, None, None),
     ],
 )
-def test_the_environment_names_a_proxy_for_each_scheme(
+def test_the_environment_sets_a_proxy_for_each_scheme(
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
     http: str | None,
@@ -154,19 +154,21 @@ def test_the_environment_names_a_proxy_for_each_scheme(
         monkeypatch.delenv(name.upper(), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    who = request_headers(DownloadSettings())
+    headers = request_headers(DownloadSettings())
     for _ in range(2):
-        assert who.proxy_of("http://shop.example") == http
-        assert who.proxy_of("https://shop.example") == https
-        assert who.proxy_of("http://localhost.:8080") is None
+        assert headers.proxy_for("http://shop.example") == http
+        assert headers.proxy_for("https://shop.example") == https
+        assert headers.proxy_for("http://localhost.:8080") is None
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Injected: b", "\u00fc", "a\0"])
-def test_a_header_that_http_cannot_hold_is_refused(value: str) -> None:
-    with pytest.raises(SettingsError, match=r"download\.headers\.Referer should hold printable"):
+def test_a_header_value_that_is_not_printable_ascii_is_refused(value: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"download\.headers\.Referer must contain only printable"
+    ):
         request_headers(DownloadSettings(headers={"Referer": value}))
 
 
-def test_a_secret_that_is_not_set_is_named() -> None:
+def test_the_error_names_an_environment_variable_that_is_not_set() -> None:
     with pytest.raises(SettingsError, match=r"download\.auth names .* NO_SUCH_VARIABLE"):
         request_headers(DownloadSettings(auth="bearer ${NO_SUCH_VARIABLE}"))

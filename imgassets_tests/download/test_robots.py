@@ -1,4 +1,4 @@
-"""What robots.txt and X-Robots-Tag allow, and to whom."""
+"""Parse robots.txt and X-Robots-Tag: which rules apply to this crawler, and what they allow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from imgassets.download import robots
 
-US = "imgassets/0.1 (me@example.org)"
+USER_AGENT = "imgassets/0.1 (me@example.org)"
 PAGE = "http://h.example/a.jpg"
 
 
@@ -20,42 +20,42 @@ PAGE = "http://h.example/a.jpg"
         ("(ImgAssets)", "(imgassets)"),
     ],
 )
-def test_a_host_knows_us_by_the_first_word_of_the_user_agent(user_agent: str, name: str) -> None:
-    assert robots.agent_of(user_agent) == name
+def test_the_product_token_is_the_first_word_of_the_user_agent(user_agent: str, name: str) -> None:
+    assert robots.product_token(user_agent) == name
 
 
 @pytest.mark.parametrize("group", ["imgassets", "ImgAssets", "IMGASSETS"])
-@pytest.mark.parametrize("user_agent", [US, "ImgAssets/0.1", "IMGASSETS", "imgassets-eu/1"])
-def test_our_own_group_holds_however_names_are_written(group: str, user_agent: str) -> None:
+@pytest.mark.parametrize("user_agent", [USER_AGENT, "ImgAssets/0.1", "IMGASSETS", "imgassets-eu/1"])
+def test_our_own_group_applies_whatever_its_case(group: str, user_agent: str) -> None:
     text = f"User-agent: *\nDisallow: /\n\nUser-agent: {group}\nDisallow: /private/\n".encode()
-    rules = robots.rules(text, user_agent)
+    rules = robots.parse_robots_txt(text, user_agent)
     assert rules.allow(PAGE)
     assert not rules.allow("http://h.example/private/a.jpg")
 
 
 @pytest.mark.parametrize("other", ["googlebot", "Mozilla", "0.1"])
-def test_the_group_of_another_does_not_hold_for_us(other: str) -> None:
+def test_the_group_of_another_crawler_does_not_apply(other: str) -> None:
     text = f"User-agent: {other}\nDisallow: /\nCrawl-delay: 9\n".encode()
-    rules = robots.rules(text, f"{US} Mozilla/5.0")
+    rules = robots.parse_robots_txt(text, f"{USER_AGENT} Mozilla/5.0")
     assert rules.allow(PAGE)
     assert rules.interval_s == 0
 
 
-def test_the_group_of_all_holds_for_whoever_has_none() -> None:
+def test_the_default_group_applies_without_a_group_of_our_own() -> None:
     text = b"User-agent: googlebot\nAllow: /\n\nUser-agent: *\nDisallow: /*.jpg\nCrawl-delay: 2\n"
-    rules = robots.rules(text, US)
+    rules = robots.parse_robots_txt(text, USER_AGENT)
     assert not rules.allow(PAGE)
     assert rules.allow("http://h.example/a.png")
     assert rules.interval_s == 2
 
 
-def test_a_rule_may_name_a_query() -> None:
-    rules = robots.rules(b"User-agent: *\nDisallow: /*?size=\n", US)
+def test_a_rule_may_match_the_query() -> None:
+    rules = robots.parse_robots_txt(b"User-agent: *\nDisallow: /*?size=\n", USER_AGENT)
     assert rules.allow(PAGE)
     assert not rules.allow(f"{PAGE}?size=9")
 
 
-@pytest.mark.parametrize("user_agent", [US, "IMGASSETS/0.1"])
+@pytest.mark.parametrize("user_agent", [USER_AGENT, "IMGASSETS/0.1"])
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
@@ -67,20 +67,20 @@ def test_a_rule_may_name_a_query() -> None:
         ("User-agent: *\nDisallow: /x\n", 0),
     ],
 )
-def test_a_crawl_delay_is_that_of_our_group(user_agent: str, text: str, seconds: float) -> None:
-    assert robots.rules(text.encode(), user_agent).interval_s == seconds
+def test_the_crawl_delay_is_that_of_our_group(user_agent: str, text: str, seconds: float) -> None:
+    assert robots.parse_robots_txt(text.encode(), user_agent).interval_s == seconds
 
 
 @pytest.mark.parametrize("text", [b"", b"\n", b" \r\n\t "])
-def test_an_empty_robots_txt_allows_all_at_any_speed(text: bytes) -> None:
-    rules = robots.rules(text, US)
+def test_an_empty_robots_txt_allows_everything_without_delay(text: bytes) -> None:
+    rules = robots.parse_robots_txt(text, USER_AGENT)
     assert rules.allow(PAGE)
     assert rules.interval_s == 0
 
 
-def test_bytes_that_are_no_utf_8_spoil_only_their_own_line() -> None:
+def test_bytes_that_are_not_utf_8_affect_only_their_own_line() -> None:
     text = b"# caf\xe9\nUser-agent: *\nDisallow: /\xff\nDisallow: /kl\xc3\xa4der/\n"
-    rules = robots.rules(text, US)
+    rules = robots.parse_robots_txt(text, USER_AGENT)
     assert rules.allow(PAGE)
     assert not rules.allow("http://h.example/kl%C3%A4der/a.jpg")
 
@@ -108,11 +108,11 @@ def test_bytes_that_are_no_utf_8_spoil_only_their_own_line() -> None:
         ("Max-Snippet : 5, noai", "noai"),
     ],
 )
-@pytest.mark.parametrize("user_agent", [US, "IMGASSETS/0.1"])
-def test_a_tag_that_opts_out_for_all_or_for_us_names_its_rule(
+@pytest.mark.parametrize("user_agent", [USER_AGENT, "IMGASSETS/0.1"])
+def test_a_tag_that_opts_out_for_all_or_for_us_forbids_the_image(
     tag: str, rule: str, user_agent: str
 ) -> None:
-    assert robots.opt_out(tag, user_agent) == rule
+    assert robots.find_opt_out(tag, user_agent) == rule
 
 
 @pytest.mark.parametrize(
@@ -137,5 +137,5 @@ def test_a_tag_that_opts_out_for_all_or_for_us_names_its_rule(
         "noai: noindex",
     ],
 )
-def test_a_tag_that_is_not_for_us_or_says_something_else_forbids_nothing(tag: str) -> None:
-    assert robots.opt_out(tag, US) is None
+def test_a_tag_for_other_crawlers_or_with_other_rules_forbids_nothing(tag: str) -> None:
+    assert robots.find_opt_out(tag, USER_AGENT) is None

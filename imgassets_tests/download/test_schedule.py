@@ -1,6 +1,6 @@
-"""Which task is handed out when, on a clock that only waiting moves.
+"""Tests which task the schedule hands out when, on a fake clock that only moves during waits.
 
-Where threads have to wake each other, they are real and wait on the real clock.
+The tests at the end, in which threads have to wake each other, use real threads and the real clock.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from imgassets.download.urls import origin
 from imgassets_tests.download.conftest import url_row
 
 A, B = "http://a.example", "http://b.example"
-TWO_AT_ONCE = HostLimits(at_once=2, interval_s=0, failures=0, rest_s=8, gated=False)
-GATED = replace(TWO_AT_ONCE, gated=True)
-BREAKER = replace(TWO_AT_ONCE, at_once=4, failures=3)
+TWO_CONCURRENT = HostLimits(
+    max_concurrent=2, interval_s=0, max_failures=0, cooldown_s=8, wait_for_robots=False
+)
+WAIT_FOR_ROBOTS = replace(TWO_CONCURRENT, wait_for_robots=True)
+BREAKER = replace(TWO_CONCURRENT, max_concurrent=4, max_failures=3)
 OK = HostFeedback()
 DOWN = HostFeedback(failure="status 503")
-PATIENCE_S = 20
-"""Seconds that a thread gets which should wake up at once."""
+WAKE_TIMEOUT_S = 20
+"""Maximum seconds for a thread to wake up."""
 
 
 class StuckError(Exception):
-    """`take` waits for what only another thread can do."""
+    """`take` waits without a timeout, so that only another thread could wake it."""
 
 
 class Clock(threading.Condition):
-    """A clock, and the condition whose waits move it."""
+    """A fake clock, and the condition whose waits move it forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,14 +45,14 @@ class Clock(threading.Condition):
         if timeout is None:
             raise StuckError
         self.waits += 1
-        assert self.waits < 1000, "it waits again and again"
-        assert timeout >= 0, "it waits until a time that is over"
+        assert self.waits < 1000, "the schedule waits in an endless loop"
+        assert timeout >= 0, "the schedule waits for a time in the past"
         self.now += timeout
         return False
 
 
 class Run:
-    """A schedule on that clock."""
+    """A schedule on the fake clock."""
 
     def __init__(self, clock: Clock, limits: HostLimits, *tasks: Task) -> None:
         self._clock = clock
@@ -70,38 +72,38 @@ class Run:
         assert task is not None
         return task
 
-    def taken(self, count: int) -> list[tuple[float, str]]:
-        """The next tasks: seconds since the start, and URL of each."""
-        found = []
+    def take_next(self, count: int) -> list[tuple[float, str]]:
+        """Take tasks; return the seconds since the start and the URL of each."""
+        taken = []
         for _ in range(count):
             url = self.take().url
-            found.append((self.seconds, url))
-        return found
+            taken.append((self.seconds, url))
+        return taken
 
     def times(self, count: int) -> list[float]:
-        """When the next tasks may start, in seconds since the start."""
-        return [seconds for seconds, _ in self.taken(count)]
+        """Take tasks; return the seconds since the start of each."""
+        return [seconds for seconds, _ in self.take_next(count)]
 
     @property
     def stuck(self) -> bool:
-        """Whether there is no next task before one is given back."""
+        """Whether no task can start before one is returned."""
         try:
             self.schedule.take()
         except StuckError:
             return True
         return False
 
-    def finish(self, *tasks: Task, signs: HostFeedback | None = OK) -> None:
+    def finish(self, *tasks: Task, feedback: HostFeedback | None = OK) -> None:
         for task in tasks:
-            self.schedule.finish(task, signs)
+            self.schedule.finish(task, feedback)
 
-    def one_by_one(self, signs: HostFeedback, count: int) -> list[float]:
-        """Take and finish tasks; the seconds since the start at which each was taken."""
+    def run_one_by_one(self, feedback: HostFeedback, count: int) -> list[float]:
+        """Take and finish tasks one by one; return the seconds since the start of each."""
         times = []
         for _ in range(count):
             task = self.take()
             times.append(self.seconds)
-            self.finish(task, signs=signs)
+            self.finish(task, feedback=feedback)
         return times
 
 
@@ -124,8 +126,8 @@ def tasks(host: str, count: int) -> list[Task]:
     return [task(f"{host}/{n}") for n in range(count)]
 
 
-def test_all_tasks_are_handed_out_once_and_without_a_wait_then_none(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 50))
+def test_every_task_is_handed_out_once_without_a_wait_and_then_none(start: Start) -> None:
+    run = start(TWO_CONCURRENT, *tasks(A, 50))
     found = []
     while (task := run.schedule.take()) is not None:
         found.append(task.url)
@@ -136,512 +138,525 @@ def test_all_tasks_are_handed_out_once_and_without_a_wait_then_none(start: Start
 
 
 def test_a_schedule_without_tasks_hands_out_none(start: Start) -> None:
-    assert start(TWO_AT_ONCE).schedule.take() is None
+    assert start(TWO_CONCURRENT).schedule.take() is None
 
 
 def test_nothing_is_handed_out_after_a_stop(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 5))
+    run = start(TWO_CONCURRENT, *tasks(A, 5))
     run.take()
     run.schedule.stop()
     assert run.schedule.take() is None
 
 
 def test_hosts_take_turns(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=9), *tasks(A, 4), *tasks(B, 2))
-    assert [url for _, url in run.taken(6)] == [
+    run = start(replace(TWO_CONCURRENT, max_concurrent=9), *tasks(A, 4), *tasks(B, 2))
+    assert [url for _, url in run.take_next(6)] == [
         f"{A}/0", f"{B}/0", f"{A}/1", f"{B}/1", f"{A}/2", f"{A}/3",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("signs", [OK, DOWN, None])
-def test_a_host_has_no_more_requests_at_once_than_allowed(
-    start: Start, signs: HostFeedback | None
+@pytest.mark.parametrize("feedback", [OK, DOWN, None])
+def test_a_host_gets_at_most_max_concurrent_requests(
+    start: Start, feedback: HostFeedback | None
 ) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 5))
+    run = start(TWO_CONCURRENT, *tasks(A, 5))
     first, second = run.take(), run.take()
     assert run.stuck
-    run.finish(first, signs=signs)
+    run.finish(first, feedback=feedback)
     run.take()
     assert run.stuck
-    run.finish(second, signs=signs)
+    run.finish(second, feedback=feedback)
     run.take()
     assert run.stuck
 
 
 def test_the_limit_of_one_host_does_not_hold_up_another(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 3), *tasks(B, 3))
-    assert sorted(url for _, url in run.taken(4)) == [f"{A}/0", f"{A}/1", f"{B}/0", f"{B}/1"]
+    run = start(TWO_CONCURRENT, *tasks(A, 3), *tasks(B, 3))
+    assert sorted(url for _, url in run.take_next(4)) == [f"{A}/0", f"{A}/1", f"{B}/0", f"{B}/1"]
     assert run.stuck
 
 
-def test_an_unknown_host_is_asked_one_url_at_a_time_until_its_robots_txt_is_known(
+def test_a_host_gets_one_request_at_a_time_until_its_robots_txt_is_known(
     start: Start,
 ) -> None:
-    run = start(GATED, *tasks(A, 6))
-    for signs in (
+    run = start(WAIT_FOR_ROBOTS, *tasks(A, 6))
+    for feedback in (
         None,
-        HostFeedback(opened=False),
-        HostFeedback(opened=False, failure="status 503"),
+        HostFeedback(robots_known=False),
+        HostFeedback(robots_known=False, failure="status 503"),
     ):
         first = run.take()
         assert run.stuck
-        run.finish(first, signs=signs)
+        run.finish(first, feedback=feedback)
     run.finish(run.take())
-    run.taken(2)
+    run.take_next(2)
     assert run.stuck
 
 
-def test_a_known_host_does_not_open_another(start: Start) -> None:
-    run = start(GATED, *tasks(A, 3), *tasks(B, 3))
+def test_the_robots_txt_of_one_host_does_not_raise_the_limit_of_another(start: Start) -> None:
+    run = start(WAIT_FOR_ROBOTS, *tasks(A, 3), *tasks(B, 3))
     run.finish(run.take())
-    assert [url for _, url in run.taken(3)] == [f"{B}/0", f"{A}/1", f"{A}/2"]
+    assert [url for _, url in run.take_next(3)] == [f"{B}/0", f"{A}/1", f"{A}/2"]
     assert run.stuck
 
 
-def test_a_host_that_is_known_stays_known(start: Start) -> None:
-    run = start(GATED, *tasks(A, 4))
+def test_a_known_robots_txt_stays_known(start: Start) -> None:
+    run = start(WAIT_FOR_ROBOTS, *tasks(A, 4))
     run.finish(run.take())
-    run.finish(run.take(), signs=HostFeedback(opened=False))
-    # Both at once, without one of them being finished first.
-    assert [url for _, url in run.taken(2)] == [f"{A}/2", f"{A}/3"]
+    run.finish(run.take(), feedback=HostFeedback(robots_known=False))
+    # Both tasks start before either of them is finished.
+    assert [url for _, url in run.take_next(2)] == [f"{A}/2", f"{A}/3"]
 
 
-def test_a_redirect_opens_the_host_that_sent_it(start: Start) -> None:
-    run = start(GATED, *tasks(A, 3))
-    run.schedule.again(run.take(), B, f"{B}/0", 0, OK)
-    assert [url for _, url in run.taken(3)] == [f"{A}/1", f"{B}/0", f"{A}/2"]
+def test_a_redirect_raises_the_limit_of_the_host_that_sent_it(start: Start) -> None:
+    run = start(WAIT_FOR_ROBOTS, *tasks(A, 3))
+    run.schedule.reschedule(run.take(), B, f"{B}/0", 0, OK)
+    assert [url for _, url in run.take_next(3)] == [f"{A}/1", f"{B}/0", f"{A}/2"]
 
 
-def test_the_host_of_a_redirect_is_asked_one_url_at_a_time_too(start: Start) -> None:
-    run = start(GATED, *tasks(A, 2))
+def test_the_target_host_of_a_redirect_gets_one_request_at_a_time_too(start: Start) -> None:
+    run = start(WAIT_FOR_ROBOTS, *tasks(A, 2))
     for n in range(2):
-        run.schedule.again(run.take(), B, f"{B}/{n}", 0, OK)
+        run.schedule.reschedule(run.take(), B, f"{B}/{n}", 0, OK)
     first = run.take()
     assert (first.host, first.url) == (B, f"{B}/0")
     assert run.stuck
     run.finish(first)
-    assert [url for _, url in run.taken(1)] == [f"{B}/1"]
+    assert [url for _, url in run.take_next(1)] == [f"{B}/1"]
 
 
-def test_a_host_without_a_gate_is_asked_at_once_from_the_start(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=7), *tasks(A, 8))
+def test_without_wait_for_robots_a_host_gets_max_concurrent_requests_from_the_start(
+    start: Start,
+) -> None:
+    run = start(replace(TWO_CONCURRENT, max_concurrent=7), *tasks(A, 8))
     assert run.times(7) == [0] * 7
     assert run.stuck
 
 
-def test_a_redirect_frees_the_place_at_its_host_and_takes_one_at_the_next(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2), *tasks(B, 2))
+def test_a_redirect_moves_its_request_from_one_host_to_the_other(start: Start) -> None:
+    run = start(replace(TWO_CONCURRENT, max_concurrent=1), *tasks(A, 2), *tasks(B, 2))
     first = run.take()
     run.take()
-    run.schedule.again(first, B, f"{B}/new", 0, OK)
+    run.schedule.reschedule(first, B, f"{B}/new", 0, OK)
     assert first.first_url == f"{A}/0"
     assert run.take().url == f"{A}/1"
     assert run.stuck
 
 
-def test_another_attempt_waits_while_other_tasks_go_on(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 3))
-    run.schedule.again(run.take(), A, f"{A}/again", 4, OK)
+def test_other_tasks_run_while_a_retry_waits(start: Start) -> None:
+    run = start(TWO_CONCURRENT, *tasks(A, 3))
+    run.schedule.reschedule(run.take(), A, f"{A}/again", 4, OK)
     second = run.take()
     assert run.seconds == 0
     run.sleep(1)
     run.finish(second, run.take())
-    assert run.taken(1) == [(4, f"{A}/again")]
+    assert run.take_next(1) == [(4, f"{A}/again")]
 
 
-def test_attempts_come_in_the_order_of_their_times(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=4), *tasks(A, 4))
+def test_retries_start_in_the_order_of_their_times(start: Start) -> None:
+    run = start(replace(TWO_CONCURRENT, max_concurrent=4), *tasks(A, 4))
     for wait in (3, 1, 2, 1):
         task = run.take()
-        run.schedule.again(task, A, task.url, wait, OK)
-    assert run.taken(4) == [(1, f"{A}/1"), (1, f"{A}/3"), (2, f"{A}/2"), (3, f"{A}/0")]
+        run.schedule.reschedule(task, A, task.url, wait, OK)
+    assert run.take_next(4) == [(1, f"{A}/1"), (1, f"{A}/3"), (2, f"{A}/2"), (3, f"{A}/0")]
 
 
-def test_an_attempt_that_is_due_at_a_busy_host_does_not_hold_up_one_at_another(
+def test_a_retry_that_is_due_at_a_busy_host_does_not_hold_up_a_retry_at_another_host(
     start: Start,
 ) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2), *tasks(B, 1))
+    run = start(replace(TWO_CONCURRENT, max_concurrent=1), *tasks(A, 2), *tasks(B, 1))
     for wait in (1, 2):
         task = run.take()
-        run.schedule.again(task, task.host, f"{task.host}/again", wait, OK)
+        run.schedule.reschedule(task, task.host, f"{task.host}/again", wait, OK)
     assert run.take().url == f"{A}/1"
     run.sleep(5)
-    assert run.taken(1) == [(5, f"{B}/again")]
+    assert run.take_next(1) == [(5, f"{B}/again")]
 
 
-def test_an_attempt_that_is_due_comes_after_tasks_that_wait_in_the_queue(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 2))
-    run.schedule.again(run.take(), A, f"{A}/again", 0, OK)
+def test_a_retry_that_is_due_goes_to_the_end_of_the_queue(start: Start) -> None:
+    run = start(replace(TWO_CONCURRENT, max_concurrent=1), *tasks(A, 2))
+    run.schedule.reschedule(run.take(), A, f"{A}/again", 0, OK)
     first = run.take()
     assert first.url == f"{A}/1"
     run.finish(first)
-    assert run.taken(1) == [(0, f"{A}/again")]
+    assert run.take_next(1) == [(0, f"{A}/again")]
 
 
-def test_the_end_comes_only_after_the_last_attempt(start: Start) -> None:
-    run = start(TWO_AT_ONCE, task(f"{A}/0"))
+def test_the_schedule_ends_only_after_the_last_retry(start: Start) -> None:
+    run = start(TWO_CONCURRENT, task(f"{A}/0"))
     for _ in range(3):
-        run.schedule.again(run.take(), A, f"{A}/0", 1, OK)
+        run.schedule.reschedule(run.take(), A, f"{A}/0", 1, OK)
     run.finish(run.take())
     assert run.seconds == 3
     assert run.schedule.take() is None
 
 
-def test_requests_to_a_host_keep_their_distance(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=0.5, at_once=9), *tasks(A, 4), *tasks(B, 2))
-    assert run.taken(6) == [
+def test_requests_to_a_host_keep_the_interval(start: Start) -> None:
+    run = start(
+        replace(TWO_CONCURRENT, interval_s=0.5, max_concurrent=9), *tasks(A, 4), *tasks(B, 2)
+    )
+    assert run.take_next(6) == [
         (0, f"{A}/0"), (0, f"{B}/0"), (0.5, f"{A}/1"), (0.5, f"{B}/1"), (1, f"{A}/2"),
         (1.5, f"{A}/3"),
     ]  # fmt: skip
 
 
-def test_idle_time_is_not_made_up_for_by_a_burst(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=0.5, at_once=9), *tasks(A, 3))
-    run.taken(1)
+def test_no_burst_of_requests_follows_idle_time(start: Start) -> None:
+    run = start(replace(TWO_CONCURRENT, interval_s=0.5, max_concurrent=9), *tasks(A, 3))
+    run.take_next(1)
     run.sleep(10)
     assert run.times(2) == [10, 10.5]
 
 
-def test_attempts_keep_the_distance_too(start: Start) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=2), *tasks(A, 2))
-    run.schedule.again(run.take(), A, f"{A}/again", 1, OK)
-    assert run.taken(2) == [(2, f"{A}/1"), (4, f"{A}/again")]
+def test_retries_keep_the_interval_too(start: Start) -> None:
+    run = start(replace(TWO_CONCURRENT, interval_s=2), *tasks(A, 2))
+    run.schedule.reschedule(run.take(), A, f"{A}/again", 1, OK)
+    assert run.take_next(2) == [(2, f"{A}/1"), (4, f"{A}/again")]
 
 
-def test_a_crawl_delay_is_kept_from_then_on_by_its_host_alone(start: Start) -> None:
-    run = start(replace(GATED, at_once=9), *tasks(A, 4), *tasks(B, 3))
+def test_a_crawl_delay_applies_to_later_requests_of_its_host_only(start: Start) -> None:
+    run = start(replace(WAIT_FOR_ROBOTS, max_concurrent=9), *tasks(A, 4), *tasks(B, 3))
     slow, quick = run.take(), run.take()
-    run.finish(slow, signs=HostFeedback(interval_s=3))
+    run.finish(slow, feedback=HostFeedback(interval_s=3))
     run.finish(quick)
-    assert run.taken(5) == [
+    assert run.take_next(5) == [
         (0, f"{A}/1"), (0, f"{B}/1"), (0, f"{B}/2"), (3, f"{A}/2"), (6, f"{A}/3"),
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("configured", "asked", "kept"), [(2, 1, 2), (1, 2, 2), (1, 0, 1)])
-def test_the_longer_of_crawl_delay_and_the_settings_interval_is_kept(
-    start: Start, configured: float, asked: float, kept: float
+@pytest.mark.parametrize(
+    ("configured", "crawl_delay", "expected"), [(2, 1, 2), (1, 2, 2), (1, 0, 1)]
+)
+def test_the_longer_of_crawl_delay_and_configured_interval_applies(
+    start: Start, configured: float, crawl_delay: float, expected: float
 ) -> None:
-    run = start(replace(TWO_AT_ONCE, interval_s=configured, at_once=9), *tasks(A, 4))
-    run.finish(run.take(), signs=HostFeedback(interval_s=asked))
-    run.finish(run.take(), signs=OK)  # an answer without a delay does not end it
+    run = start(replace(TWO_CONCURRENT, interval_s=configured, max_concurrent=9), *tasks(A, 4))
+    run.finish(run.take(), feedback=HostFeedback(interval_s=crawl_delay))
+    run.finish(run.take(), feedback=OK)  # an answer without a delay does not reset it
     _, third, fourth = [0.0, *run.times(2)]
-    assert fourth - third == kept
+    assert fourth - third == expected
 
 
-def test_a_delay_counts_only_where_the_robots_txt_is_known(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 4))
-    run.finish(run.take(), signs=HostFeedback(opened=False, interval_s=5))
+def test_a_crawl_delay_is_ignored_while_the_robots_txt_is_unknown(start: Start) -> None:
+    run = start(TWO_CONCURRENT, *tasks(A, 4))
+    run.finish(run.take(), feedback=HostFeedback(robots_known=False, interval_s=5))
     assert run.times(2) == [0, 0]
 
 
-def test_a_host_that_asks_for_a_rest_is_left_alone_and_no_other(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 3), *tasks(B, 2))
-    run.finish(run.take(), signs=HostFeedback(rest_s=7))
-    assert run.taken(4) == [(0, f"{B}/0"), (0, f"{B}/1"), (7, f"{A}/1"), (7, f"{A}/2")]
+def test_a_host_that_asks_for_a_cooldown_gets_one_and_other_hosts_do_not(start: Start) -> None:
+    run = start(TWO_CONCURRENT, *tasks(A, 3), *tasks(B, 2))
+    run.finish(run.take(), feedback=HostFeedback(cooldown_s=7))
+    assert run.take_next(4) == [(0, f"{B}/0"), (0, f"{B}/1"), (7, f"{A}/1"), (7, f"{A}/2")]
 
 
 @pytest.mark.parametrize("failure", [None, "status 503"])
-@pytest.mark.parametrize("rests", [(7, 2), (2, 7)])
-def test_the_longest_rest_counts_and_the_last_does_not_shorten_it(
-    start: Start, rests: tuple[float, float], failure: str | None
+@pytest.mark.parametrize("cooldowns", [(7, 2), (2, 7)])
+def test_a_later_and_shorter_cooldown_does_not_shorten_the_one_that_is_running(
+    start: Start, cooldowns: tuple[float, float], failure: str | None
 ) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 3))
+    run = start(TWO_CONCURRENT, *tasks(A, 3))
     first, second = run.take(), run.take()
-    run.finish(first, signs=HostFeedback(rest_s=rests[0], failure=failure))
+    run.finish(first, feedback=HostFeedback(cooldown_s=cooldowns[0], failure=failure))
     run.sleep(1)
-    run.finish(second, signs=HostFeedback(rest_s=rests[1], failure=failure))
-    assert run.times(1) == [max(rests[0], 1 + rests[1])]
+    run.finish(second, feedback=HostFeedback(cooldown_s=cooldowns[1], failure=failure))
+    assert run.times(1) == [max(cooldowns[0], 1 + cooldowns[1])]
 
 
-@pytest.mark.parametrize("rests", [(7, 2), (2, 7)])
-def test_the_longest_rest_counts_for_tasks_that_come_later(
-    start: Start, rests: tuple[float, float]
+@pytest.mark.parametrize("cooldowns", [(7, 2), (2, 7)])
+def test_the_longest_cooldown_applies_to_tasks_that_are_rescheduled_later(
+    start: Start, cooldowns: tuple[float, float]
 ) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 2))
+    run = start(TWO_CONCURRENT, *tasks(A, 2))
     first, second = run.take(), run.take()
-    run.finish(first, signs=HostFeedback(rest_s=rests[0]))
-    run.schedule.again(second, A, f"{A}/again", 0, HostFeedback(rest_s=rests[1]))
-    assert run.taken(1) == [(7, f"{A}/again")]
+    run.finish(first, feedback=HostFeedback(cooldown_s=cooldowns[0]))
+    run.schedule.reschedule(second, A, f"{A}/again", 0, HostFeedback(cooldown_s=cooldowns[1]))
+    assert run.take_next(1) == [(7, f"{A}/again")]
 
 
-def test_a_rest_that_grows_while_a_host_waits_is_kept_whole(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 4), *tasks(B, 1))
+def test_a_cooldown_may_be_extended_while_the_host_waits(start: Start) -> None:
+    run = start(TWO_CONCURRENT, *tasks(A, 4), *tasks(B, 1))
     first, second = run.take(), run.take()
     assert {first.host, second.host} == {A, B}
     third = run.take()
-    run.finish(first, signs=HostFeedback(rest_s=2))
+    run.finish(first, feedback=HostFeedback(cooldown_s=2))
     run.sleep(1)
-    run.finish(third, signs=HostFeedback(rest_s=5))
-    assert run.taken(2) == [(6, f"{A}/2"), (6, f"{A}/3")]
+    run.finish(third, feedback=HostFeedback(cooldown_s=5))
+    assert run.take_next(2) == [(6, f"{A}/2"), (6, f"{A}/3")]
 
 
-def test_a_host_may_come_to_rest_while_it_stands_in_the_line(start: Start) -> None:
-    run = start(TWO_AT_ONCE, *tasks(A, 4), *tasks(B, 1))
+def test_a_cooldown_may_start_while_the_host_is_in_the_ready_queue(start: Start) -> None:
+    run = start(TWO_CONCURRENT, *tasks(A, 4), *tasks(B, 1))
     first, other = run.take(), run.take()
     second = run.take()
-    run.finish(first)  # the host is in the line
-    run.finish(second, signs=HostFeedback(rest_s=3))
+    run.finish(first)  # the host is in the ready queue
+    run.finish(second, feedback=HostFeedback(cooldown_s=3))
     run.finish(other)
-    assert run.taken(2) == [(3, f"{A}/2"), (3, f"{A}/3")]
+    assert run.take_next(2) == [(3, f"{A}/2"), (3, f"{A}/3")]
 
 
-# Breaker: a host that fails so often in a row rests 8 s.
+# Circuit breaker: after `max_failures` consecutive failures a host gets a cooldown of 8 s.
 
 
-def known(run: Run) -> None:
-    """A first answer of the host: it is no stranger any more."""
+def answer_once(run: Run) -> None:
+    """Finish the first task with an answer, so that the full `max_failures` applies."""
     run.finish(run.take())
 
 
-def test_a_host_that_fails_so_often_in_a_row_rests(start: Start) -> None:
+def test_max_failures_in_a_row_start_a_cooldown(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 9))
-    known(run)
-    assert run.one_by_one(DOWN, 3) == [0, 0, 0]
+    answer_once(run)
+    assert run.run_one_by_one(DOWN, 3) == [0, 0, 0]
     assert run.times(1) == [8]
 
 
-def test_a_host_that_rests_for_its_failures_does_not_hold_up_another(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 2), *tasks(B, 2))
-    run.finish(run.take(), signs=DOWN)
-    assert run.taken(3) == [(0, f"{B}/0"), (0, f"{B}/1"), (8, f"{A}/1")]
+def test_the_cooldown_of_one_host_does_not_hold_up_another(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 2), *tasks(B, 2))
+    run.finish(run.take(), feedback=DOWN)
+    assert run.take_next(3) == [(0, f"{B}/0"), (0, f"{B}/1"), (8, f"{A}/1")]
 
 
-def test_fewer_failures_in_a_row_give_no_rest(start: Start) -> None:
+def test_fewer_failures_in_a_row_start_no_cooldown(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 20))
     for _ in range(4):
-        run.one_by_one(DOWN, 2)
-        run.one_by_one(OK, 1)
+        run.run_one_by_one(DOWN, 2)
+        run.run_one_by_one(OK, 1)
     assert run.seconds == 0
-    run.one_by_one(DOWN, 3)
+    run.run_one_by_one(DOWN, 3)
     assert run.times(1) == [8]
 
 
-def test_an_answer_of_another_host_ends_no_row_of_failures(start: Start) -> None:
+def test_an_answer_of_another_host_does_not_reset_the_failures(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 6), *tasks(B, 6))
     for _ in range(3):
-        run.finish(run.take(), signs=DOWN)
-        run.finish(run.take(), signs=OK)
-    assert [url for _, url in run.taken(3)] == [f"{B}/3", f"{B}/4", f"{B}/5"]
+        run.finish(run.take(), feedback=DOWN)
+        run.finish(run.take(), feedback=OK)
+    assert [url for _, url in run.take_next(3)] == [f"{B}/3", f"{B}/4", f"{B}/5"]
     assert run.times(1) == [8]
 
 
-def test_a_task_given_back_without_signs_counts_for_nothing(start: Start) -> None:
+def test_a_task_returned_without_feedback_changes_nothing(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 9))
-    known(run)
-    run.one_by_one(DOWN, 2)
-    run.finish(run.take(), signs=None)
-    run.one_by_one(DOWN, 1)
+    answer_once(run)
+    run.run_one_by_one(DOWN, 2)
+    run.finish(run.take(), feedback=None)
+    run.run_one_by_one(DOWN, 1)
     assert run.times(1) == [8]
 
 
 @pytest.mark.parametrize(("allowed", "failures"), [(30, 5), (6, 5), (5, 5), (2, 2)])
-def test_a_host_that_never_answered_rests_after_five_failures(
+def test_a_host_that_never_answered_gets_a_cooldown_after_five_failures(
     start: Start, allowed: int, failures: int
 ) -> None:
-    run = start(replace(BREAKER, failures=allowed), *tasks(A, 40))
-    assert run.one_by_one(DOWN, failures) == [0] * failures
+    run = start(replace(BREAKER, max_failures=allowed), *tasks(A, 40))
+    assert run.run_one_by_one(DOWN, failures) == [0] * failures
     assert run.times(1) == [8]
 
 
-@pytest.mark.parametrize("answer", [OK, HostFeedback(opened=False)])
-def test_a_host_that_answered_once_is_given_more_time(start: Start, answer: HostFeedback) -> None:
-    run = start(replace(BREAKER, failures=30), *tasks(A, 40))
-    run.finish(run.take(), signs=answer)
-    run.one_by_one(DOWN, 30)
+@pytest.mark.parametrize("answer", [OK, HostFeedback(robots_known=False)])
+def test_a_host_that_answered_once_may_fail_max_failures_times(
+    start: Start, answer: HostFeedback
+) -> None:
+    run = start(replace(BREAKER, max_failures=30), *tasks(A, 40))
+    run.finish(run.take(), feedback=answer)
+    run.run_one_by_one(DOWN, 30)
     assert run.seconds == 0
     assert run.times(1) == [8]
 
 
-def test_no_number_of_failures_gives_a_rest_where_that_is_switched_off(start: Start) -> None:
-    run = start(replace(BREAKER, failures=0), *tasks(A, 300))
-    run.one_by_one(DOWN, 299)
+def test_with_max_failures_0_no_number_of_failures_starts_a_cooldown(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=0), *tasks(A, 300))
+    run.run_one_by_one(DOWN, 299)
     assert run.seconds == 0
-    assert run.take().given_up is None
+    assert run.take().host_down is None
 
 
-def test_attempts_that_fail_count_as_well(start: Start) -> None:
+def test_failed_attempts_that_are_retried_count_as_failures(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 2))
-    known(run)
+    answer_once(run)
     for _ in range(3):
-        run.schedule.again(run.take(), A, f"{A}/1", 0, DOWN)
+        run.schedule.reschedule(run.take(), A, f"{A}/1", 0, DOWN)
     assert run.times(1) == [8]
 
 
-@pytest.mark.parametrize("answer", [OK, HostFeedback(opened=False)])
-def test_after_a_rest_one_request_tries_the_host(start: Start, answer: HostFeedback) -> None:
+@pytest.mark.parametrize("answer", [OK, HostFeedback(robots_known=False)])
+def test_after_a_cooldown_one_request_probes_the_host(start: Start, answer: HostFeedback) -> None:
     run = start(BREAKER, *tasks(A, 20))
-    run.finish(run.take(), signs=answer)
-    run.one_by_one(DOWN, 3)
+    run.finish(run.take(), feedback=answer)
+    run.run_one_by_one(DOWN, 3)
     probe = run.take()
     assert run.seconds == 8
     assert run.stuck
-    run.finish(probe, signs=answer)
+    run.finish(probe, feedback=answer)
     assert run.times(4) == [8] * 4
     assert run.stuck
 
 
-def test_after_a_rest_no_request_goes_while_an_older_one_is_under_way(start: Start) -> None:
-    run = start(replace(BREAKER, at_once=2, failures=1), *tasks(A, 20))
-    known(run)
+def test_after_a_cooldown_no_request_starts_while_an_older_one_is_in_flight(start: Start) -> None:
+    run = start(replace(BREAKER, max_concurrent=2, max_failures=1), *tasks(A, 20))
+    answer_once(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.sleep(8)
     assert run.stuck
-    run.finish(second, signs=None)
+    run.finish(second, feedback=None)
     assert run.times(1) == [8]
     assert run.stuck
 
 
-def test_a_host_in_the_line_keeps_to_a_limit_that_was_lowered_since(start: Start) -> None:
-    run = start(replace(BREAKER, at_once=3, failures=1), *tasks(A, 20))
-    known(run)
+def test_a_lowered_limit_applies_to_a_host_in_the_ready_queue(start: Start) -> None:
+    run = start(replace(BREAKER, max_concurrent=3, max_failures=1), *tasks(A, 20))
+    answer_once(run)
     first, second, third = run.take(), run.take(), run.take()
-    run.finish(first)  # the host is in the line
-    run.finish(second, signs=DOWN)
+    run.finish(first)  # the host is in the ready queue
+    run.finish(second, feedback=DOWN)
     run.sleep(8)
     assert run.stuck
-    run.finish(third, signs=None)
+    run.finish(third, feedback=None)
     run.take()
     assert run.stuck
 
 
-def test_a_probe_that_fails_gives_the_next_rest_at_once(start: Start) -> None:
+def test_a_failed_probe_starts_the_next_cooldown_at_once(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 20))
-    known(run)
-    run.one_by_one(DOWN, 3)
-    assert run.one_by_one(DOWN, 2) == [8, 16]
+    answer_once(run)
+    run.run_one_by_one(DOWN, 3)
+    assert run.run_one_by_one(DOWN, 2) == [8, 16]
     assert run.times(1) == [24]
 
 
-def test_a_probe_that_succeeds_ends_the_trouble(start: Start) -> None:
+def test_a_successful_probe_resets_failures_and_cooldowns(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 40))
-    known(run)
-    run.one_by_one(DOWN, 3)
-    for rest in range(1, 6):
-        assert run.one_by_one(OK, 1) == [8 * rest]
-        # Again it takes three failures, and no number of rests adds up.
-        assert run.one_by_one(DOWN, 3) == [8 * rest] * 3
-    assert run.take().given_up is None
+    answer_once(run)
+    run.run_one_by_one(DOWN, 3)
+    for cooldown in range(1, 6):
+        assert run.run_one_by_one(OK, 1) == [8 * cooldown]
+        # It takes three failures again, and earlier cooldowns do not count.
+        assert run.run_one_by_one(DOWN, 3) == [8 * cooldown] * 3
+    assert run.take().host_down is None
 
 
-def test_a_host_that_fails_after_three_rests_is_given_up(start: Start) -> None:
+def test_a_host_that_fails_after_three_cooldowns_is_down(start: Start) -> None:
     limits = replace(BREAKER, interval_s=0.25)
     run = start(limits, *tasks(A, 9), *tasks(B, 1))
-    run.one_by_one(OK, 2)
-    assert run.one_by_one(DOWN, 3) == [0.25, 0.5, 0.75]
-    assert run.one_by_one(DOWN, 2) == [8.75, 16.75]
-    run.finish(run.take(), signs=HostFeedback(failure="status 502"))
+    run.run_one_by_one(OK, 2)
+    assert run.run_one_by_one(DOWN, 3) == [0.25, 0.5, 0.75]
+    assert run.run_one_by_one(DOWN, 2) == [8.75, 16.75]
+    run.finish(run.take(), feedback=HostFeedback(failure="status 502"))
     last = [run.take(), run.take()]
-    reason = f"{A} kept failing after 3 rests; at last: status 502"
-    assert [task.given_up for task in last] == [reason, reason]
-    # Its tasks are ended without a wait, a distance or the limit of one at a time.
+    reason = f"{A} still failed after 3 cooldowns; last failure: status 502"
+    assert [task.host_down for task in last] == [reason, reason]
+    # Its tasks end without a cooldown, an interval or the limit of one at a time.
     assert run.seconds == 24.75
     assert run.stuck
 
 
-def test_a_host_given_up_takes_no_other_with_it(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 5), *tasks(B, 1))
+def test_a_host_that_is_down_does_not_affect_another(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 5), *tasks(B, 1))
     first, other = run.take(), run.take()
-    run.finish(first, signs=DOWN)
-    run.one_by_one(DOWN, 3)
-    assert str(run.take().given_up).startswith(f"{A} kept failing")
-    run.schedule.again(other, B, f"{B}/again", 0, OK)
-    assert run.take().given_up is None
+    run.finish(first, feedback=DOWN)
+    run.run_one_by_one(DOWN, 3)
+    assert str(run.take().host_down).startswith(f"{A} still failed")
+    run.schedule.reschedule(other, B, f"{B}/again", 0, OK)
+    assert run.take().host_down is None
 
 
-def test_nothing_delays_the_tasks_of_a_host_that_was_given_up(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 9))
-    run.one_by_one(DOWN, 4)
+def test_nothing_delays_the_tasks_of_a_host_that_is_down(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 9))
+    run.run_one_by_one(DOWN, 4)
     assert run.seconds == 24
-    run.finish(run.take(), signs=HostFeedback(rest_s=100))
-    run.finish(run.take(), signs=HostFeedback(interval_s=100))
-    assert [run.take().given_up is None for _ in range(3)] == [False] * 3
+    run.finish(run.take(), feedback=HostFeedback(cooldown_s=100))
+    run.finish(run.take(), feedback=HostFeedback(interval_s=100))
+    assert [run.take().host_down is None for _ in range(3)] == [False] * 3
     assert run.seconds == 24
 
 
-def test_a_redirect_to_a_host_given_up_learns_why(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 5), *tasks(B, 1))
+def test_a_redirect_to_a_host_that_is_down_gets_the_reason(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 5), *tasks(B, 1))
     first, other = run.take(), run.take()
-    run.finish(first, signs=DOWN)
-    run.one_by_one(DOWN, 3)
-    run.schedule.again(other, A, f"{A}/b", 0, OK)
-    found = {task.url: task.given_up for task in (run.take(), run.take())}
-    assert str(found[f"{A}/b"]).startswith(f"{A} kept failing after 3 rests")
+    run.finish(first, feedback=DOWN)
+    run.run_one_by_one(DOWN, 3)
+    run.schedule.reschedule(other, A, f"{A}/b", 0, OK)
+    found = {task.url: task.host_down for task in (run.take(), run.take())}
+    assert str(found[f"{A}/b"]).startswith(f"{A} still failed after 3 cooldowns")
 
 
-def test_failures_that_were_under_way_when_a_rest_began_do_not_count(start: Start) -> None:
-    run = start(replace(BREAKER, at_once=9), *tasks(A, 20))
-    known(run)
-    under_way = [run.take() for _ in range(9)]
-    run.finish(*under_way, signs=DOWN)
-    # One rest, not three and the end.
+def test_failures_of_requests_in_flight_when_a_cooldown_starts_do_not_count(start: Start) -> None:
+    run = start(replace(BREAKER, max_concurrent=9), *tasks(A, 20))
+    answer_once(run)
+    in_flight = [run.take() for _ in range(9)]
+    run.finish(*in_flight, feedback=DOWN)
+    # One cooldown, not three and then down.
     probe = run.take()
-    assert (run.seconds, probe.given_up) == (8, None)
+    assert (run.seconds, probe.host_down) == (8, None)
     run.finish(probe)
-    run.one_by_one(DOWN, 2)
+    run.run_one_by_one(DOWN, 2)
     assert run.seconds == 8
 
 
 @pytest.mark.parametrize(("after_s", "counts"), [(3.75, False), (4, True), (4.25, True)])
-def test_a_failure_counts_from_the_middle_of_a_rest_on(
+def test_a_failure_counts_again_in_the_second_half_of_a_cooldown(
     start: Start, after_s: float, counts: bool
 ) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 20))
-    known(run)
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 20))
+    answer_once(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.sleep(after_s)
-    run.finish(second, signs=DOWN)
+    run.finish(second, feedback=DOWN)
     assert run.times(1) == [8 + (after_s if counts else 0)]
 
 
-def test_failures_while_the_host_has_asked_for_a_long_rest_do_not_count(start: Start) -> None:
+def test_failures_during_a_long_cooldown_that_the_host_asked_for_do_not_count(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 9))
-    known(run)
-    under_way = [run.take() for _ in range(4)]
-    run.finish(under_way[0], signs=HostFeedback(rest_s=5))
-    run.finish(*under_way[1:], signs=DOWN)
+    answer_once(run)
+    in_flight = [run.take() for _ in range(4)]
+    run.finish(in_flight[0], feedback=HostFeedback(cooldown_s=5))
+    run.finish(*in_flight[1:], feedback=DOWN)
     assert run.times(1) == [5]
 
 
-def test_an_answer_that_was_under_way_does_not_end_a_rest(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 20))
-    known(run)
+def test_an_answer_that_was_in_flight_does_not_end_a_cooldown(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 20))
+    answer_once(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
-    run.finish(second, signs=OK)
-    # One request tries the host, and its failure gives the next rest.
+    run.finish(first, feedback=DOWN)
+    run.finish(second, feedback=OK)
+    # One request probes the host, and its failure starts the next cooldown.
     probe = run.take()
     assert run.seconds == 8
     assert run.stuck
-    run.finish(probe, signs=DOWN)
+    run.finish(probe, feedback=DOWN)
     assert run.times(1) == [16]
 
 
-def test_an_answer_at_the_end_of_the_rest_ends_the_trouble(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1), *tasks(A, 20))
-    known(run)
+def test_an_answer_at_the_end_of_a_cooldown_resets_the_host(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 20))
+    answer_once(run)
     first, second = run.take(), run.take()
-    run.finish(first, signs=DOWN)
+    run.finish(first, feedback=DOWN)
     run.sleep(8)
-    run.finish(second, signs=OK)
+    run.finish(second, feedback=OK)
     assert run.times(4) == [8] * 4
 
 
-def test_a_stranger_that_answers_in_a_rest_stays_behind_its_gate(start: Start) -> None:
-    run = start(replace(BREAKER, failures=1, gated=True), *tasks(A, 20))
-    run.one_by_one(DOWN, 1)
-    run.finish(run.take(), signs=HostFeedback(opened=False))
+def test_an_answer_in_a_cooldown_does_not_raise_the_limit_while_robots_txt_is_unknown(
+    start: Start,
+) -> None:
+    run = start(replace(BREAKER, max_failures=1, wait_for_robots=True), *tasks(A, 20))
+    run.run_one_by_one(DOWN, 1)
+    run.finish(run.take(), feedback=HostFeedback(robots_known=False))
     run.take()
     assert run.stuck
 
 
-# Threads: a thread that waits is woken when there is something for it.
+# Threads: a waiting thread wakes up when a task may start or the schedule ends.
 
 
 class Watched(threading.Condition):
-    """Says when threads wait: none can change the schedule between this and their sleep."""
+    """Signals when a thread waits.
+
+    The signal is sent with the lock held, so that no thread changes the schedule before the wait.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -660,72 +675,72 @@ def condition(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 class Takers:
-    """Threads that each wait for one task."""
+    """Threads that each take one task."""
 
     def __init__(self, schedule: Schedule, condition: Watched, count: int) -> None:
         self._schedule = schedule
-        self.found: list[str | None] = []
+        self.urls: list[str | None] = []
         self._threads = [threading.Thread(target=self._take, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
         for _ in range(count):
-            assert condition.waiting.acquire(timeout=PATIENCE_S)
+            assert condition.waiting.acquire(timeout=WAKE_TIMEOUT_S)
 
     def _take(self) -> None:
         task = self._schedule.take()
-        self.found.append(task.url if task else None)
+        self.urls.append(task.url if task else None)
 
     def results(self) -> list[str | None]:
         for thread in self._threads:
-            thread.join(PATIENCE_S)
-        return sorted(self.found, key=str)
+            thread.join(WAKE_TIMEOUT_S)
+        return sorted(self.urls, key=str)
 
 
-def real(limits: HostLimits, *tasks: Task) -> tuple[Schedule, Task]:
-    """A schedule on the real clock, and the first task of it."""
+def start_real(limits: HostLimits, *tasks: Task) -> tuple[Schedule, Task]:
+    """Return a schedule on the real clock, and its first task, taken already."""
     schedule = Schedule(tasks, limits)
     first = schedule.take()
     assert first is not None
     return schedule, first
 
 
-def test_a_thread_is_woken_by_a_place_that_is_free(condition: Watched) -> None:
-    schedule, first = real(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 3))
+def test_a_finished_task_wakes_a_thread(condition: Watched) -> None:
+    schedule, first = start_real(replace(TWO_CONCURRENT, max_concurrent=1), *tasks(A, 3))
     takers = Takers(schedule, condition, 1)
     schedule.finish(first, OK)
     assert takers.results() == [f"{A}/1"]
 
 
-def test_all_threads_are_woken_when_a_host_opens(condition: Watched) -> None:
-    schedule, first = real(replace(GATED, at_once=4), *tasks(A, 5))
+def test_a_raised_limit_wakes_all_threads(condition: Watched) -> None:
+    schedule, first = start_real(replace(WAIT_FOR_ROBOTS, max_concurrent=4), *tasks(A, 5))
     takers = Takers(schedule, condition, 4)
     schedule.finish(first, OK)
     assert takers.results() == [f"{A}/{n}" for n in range(1, 5)]
 
 
-def test_a_thread_is_woken_by_a_redirect(condition: Watched) -> None:
-    schedule, first = real(TWO_AT_ONCE, *tasks(A, 1))
+def test_a_redirect_wakes_a_thread(condition: Watched) -> None:
+    schedule, first = start_real(TWO_CONCURRENT, *tasks(A, 1))
     takers = Takers(schedule, condition, 1)
-    schedule.again(first, B, f"{B}/0", 0, OK)
+    schedule.reschedule(first, B, f"{B}/0", 0, OK)
     assert takers.results() == [f"{B}/0"]
 
 
-def test_a_thread_is_woken_for_an_attempt_that_comes_later(condition: Watched) -> None:
-    schedule, first = real(TWO_AT_ONCE, *tasks(A, 1))
+def test_a_retry_wakes_a_thread_when_it_is_due(condition: Watched) -> None:
+    schedule, first = start_real(TWO_CONCURRENT, *tasks(A, 1))
     takers = Takers(schedule, condition, 1)
-    schedule.again(first, A, f"{A}/again", 0.01, OK)
+    schedule.reschedule(first, A, f"{A}/again", 0.01, OK)
     assert takers.results() == [f"{A}/again"]
 
 
-def test_the_last_task_ends_all_threads(condition: Watched) -> None:
-    schedule, first = real(TWO_AT_ONCE, *tasks(A, 1))
+def test_the_last_finished_task_ends_all_threads(condition: Watched) -> None:
+    schedule, first = start_real(TWO_CONCURRENT, *tasks(A, 1))
     takers = Takers(schedule, condition, 3)
     schedule.finish(first, OK)
     assert takers.results() == [None] * 3
 
 
 def test_a_stop_ends_all_threads(condition: Watched) -> None:
-    schedule, _ = real(replace(TWO_AT_ONCE, at_once=1), *tasks(A, 5))
+    schedule, _ = start_real(replace(TWO_CONCURRENT, max_concurrent=1), *tasks(A, 5))
     takers = Takers(schedule, condition, 3)
     schedule.stop()
     assert takers.results() == [None] * 3

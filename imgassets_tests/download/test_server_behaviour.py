@@ -1,4 +1,4 @@
-"""What a server may do wrong, and the exact outcome of each."""
+"""What servers do wrong, and the exact outcome of each case."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import pytest
 
 from imgassets.manifests import Outcome, RawRow
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture, png_of
+from imgassets_tests.download.images import image_bytes, png_of
 from imgassets_tests.download.server import (
     Answer,
     Handler,
     Server,
     answer,
+    body_until_close,
     chunked,
-    cut_halfway,
     drip,
-    drip_headers,
     endless,
     hang,
     in_turn,
-    lie_in_length,
     redirect,
     reset,
-    until_close,
+    reset_halfway,
+    slow_headers,
+    wrong_content_length,
 )
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
-def one(partition: Partition, server: Server, found: Answer | bytes) -> RawRow:
-    (row,) = partition.run(server.add("/a.jpg", found))
+def download_one(partition: Partition, server: Server, response: Answer | bytes) -> RawRow:
+    (row,) = partition.run(server.add("/a.jpg", response))
     return row
 
 
@@ -43,8 +43,10 @@ def assert_failed(partition: Partition, row: RawRow, outcome: Outcome, attempts:
     assert partition.files == {}
 
 
-def test_a_picture_is_saved_as_served(partition: Partition, server: Server) -> None:
-    row = one(partition, server, answer(JPEG, headers={"ETag": '"1"', "Last-Modified": "then"}))
+def test_an_image_is_saved_unchanged(partition: Partition, server: Server) -> None:
+    row = download_one(
+        partition, server, answer(JPEG, headers={"ETag": '"1"', "Last-Modified": "then"})
+    )
     assert partition.files == {"p-0.jpg": JPEG}
     assert row.outcome is Outcome.OK
     assert row.path == "images/p-0.jpg"
@@ -57,24 +59,22 @@ def test_a_picture_is_saved_as_served(partition: Partition, server: Server) -> N
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451])
-def test_a_client_error_is_not_tried_again(
-    partition: Partition, server: Server, status: int
-) -> None:
-    row = one(partition, server, answer(JPEG, status))
+def test_a_client_error_is_not_retried(partition: Partition, server: Server, status: int) -> None:
+    row = download_one(partition, server, answer(JPEG, status))
     assert_failed(partition, row, Outcome.HTTP_ERROR)
     assert row.http_status == status
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520])
-def test_a_passing_error_is_tried_again(partition: Partition, server: Server, status: int) -> None:
-    row = one(partition, server, in_turn(answer(b"", status), answer(JPEG)))
+def test_a_retryable_status_is_retried(partition: Partition, server: Server, status: int) -> None:
+    row = download_one(partition, server, in_turn(answer(b"", status), answer(JPEG)))
     assert (row.outcome, row.attempts, row.http_status) == (Outcome.OK, 2, 200)
 
 
-def test_503_for_ever_is_an_http_error_after_all_attempts(
+def test_a_permanent_503_is_an_http_error_after_all_attempts(
     partition: Partition, server: Server
 ) -> None:
-    row = one(partition, server, answer(b"busy", 503))
+    row = download_one(partition, server, answer(b"busy", 503))
     assert_failed(partition, row, Outcome.HTTP_ERROR, attempts=3)
     assert row.http_status == 503
     assert server.hits["/a.jpg"] == 3
@@ -82,19 +82,19 @@ def test_503_for_ever_is_an_http_error_after_all_attempts(
 
 def test_a_redirect_is_followed(partition: Partition, server: Server) -> None:
     server.add("/b.jpg", JPEG)
-    row = one(partition, server, redirect("/b.jpg", 301))
+    row = download_one(partition, server, redirect("/b.jpg", 301))
     assert (row.outcome, row.attempts) == (Outcome.OK, 1)
     assert partition.files == {"p-0.jpg": JPEG}
 
 
 def test_a_redirect_to_another_host_is_followed(partition: Partition, server: Server) -> None:
     server.add("/b.jpg", JPEG)
-    row = one(partition, server, redirect(server.url("/b.jpg", host="localhost")))
+    row = download_one(partition, server, redirect(server.url("/b.jpg", host="localhost")))
     assert row.outcome is Outcome.OK
 
 
-def test_a_redirect_to_itself_ends(partition: Partition, server: Server) -> None:
-    row = one(partition, server, redirect("/a.jpg"))
+def test_a_redirect_loop_ends(partition: Partition, server: Server) -> None:
+    row = download_one(partition, server, redirect("/a.jpg"))
     assert_failed(partition, row, Outcome.TOO_MANY_REDIRECTS)
     assert server.hits["/a.jpg"] == 6
 
@@ -110,49 +110,51 @@ def test_ten_redirects_are_too_many(partition: Partition, server: Server) -> Non
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://x/y.jpg", "http://["])
-def test_a_redirect_to_no_http_address_is_an_invalid_url(
+def test_a_redirect_to_something_other_than_http_is_an_invalid_url(
     partition: Partition, server: Server, location: str
 ) -> None:
-    assert_failed(partition, one(partition, server, redirect(location)), Outcome.INVALID_URL)
+    assert_failed(
+        partition, download_one(partition, server, redirect(location)), Outcome.INVALID_URL
+    )
 
 
-def test_a_redirect_without_location_is_an_http_error(partition: Partition, server: Server) -> None:
-    row = one(partition, server, answer(b"", 302))
+def test_a_redirect_without_a_location_is_an_http_error(
+    partition: Partition, server: Server
+) -> None:
+    row = download_one(partition, server, answer(b"", 302))
     assert_failed(partition, row, Outcome.HTTP_ERROR)
 
 
-def test_a_hang_before_the_headers_is_a_timeout(partition: Partition, server: Server) -> None:
+def test_a_response_without_headers_is_a_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=1)
-    assert_failed(partition, one(partition, server, hang), Outcome.TIMEOUT, attempts=2)
+    assert_failed(partition, download_one(partition, server, hang), Outcome.TIMEOUT, attempts=2)
 
 
-def test_a_drip_is_cut_off_by_the_whole_request_limit(partition: Partition, server: Server) -> None:
+def test_a_slow_body_ends_at_the_total_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=0)
-    assert_failed(partition, one(partition, server, drip(JPEG)), Outcome.TIMEOUT)
+    assert_failed(partition, download_one(partition, server, drip(JPEG)), Outcome.TIMEOUT)
 
 
-def test_dripping_headers_are_cut_off_by_the_whole_request_limit(
-    partition: Partition, server: Server
-) -> None:
+def test_slow_headers_end_at_the_total_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=0)
-    assert_failed(partition, one(partition, server, drip_headers), Outcome.TIMEOUT)
+    assert_failed(partition, download_one(partition, server, slow_headers), Outcome.TIMEOUT)
 
 
-def test_a_connection_cut_halfway_is_tried_again(partition: Partition, server: Server) -> None:
-    row = one(partition, server, in_turn(cut_halfway(JPEG), answer(JPEG)))
+def test_a_connection_that_breaks_halfway_is_retried(partition: Partition, server: Server) -> None:
+    row = download_one(partition, server, in_turn(reset_halfway(JPEG), answer(JPEG)))
     assert (row.outcome, row.attempts) == (Outcome.OK, 2)
     assert partition.files == {"p-0.jpg": JPEG}
 
 
-def test_a_connection_always_cut_halfway_is_a_connection_error(
+def test_a_connection_that_always_breaks_halfway_is_a_connection_error(
     partition: Partition, server: Server
 ) -> None:
-    row = one(partition, server, cut_halfway(JPEG))
+    row = download_one(partition, server, reset_halfway(JPEG))
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
-def test_a_reset_is_a_connection_error(partition: Partition, server: Server) -> None:
-    row = one(partition, server, reset)
+def test_a_connection_reset_is_a_connection_error(partition: Partition, server: Server) -> None:
+    row = download_one(partition, server, reset)
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
@@ -161,48 +163,52 @@ def test_a_refused_connection_is_a_connection_error(partition: Partition) -> Non
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
-def test_a_name_that_does_not_exist_is_a_connection_error(partition: Partition) -> None:
+def test_a_host_name_that_does_not_exist_is_a_connection_error(partition: Partition) -> None:
     partition.with_settings(retries=0)
     (row,) = partition.run("http://no-such-host.invalid/a.jpg")
     assert_failed(partition, row, Outcome.CONNECTION_ERROR)
 
 
-def test_fewer_bytes_than_announced_are_a_connection_error(
+def test_a_body_shorter_than_its_content_length_is_a_connection_error(
     partition: Partition, server: Server
 ) -> None:
-    row = one(partition, server, lie_in_length(JPEG, len(JPEG) + 10))
+    row = download_one(partition, server, wrong_content_length(JPEG, len(JPEG) + 10))
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
-def test_more_bytes_than_announced_are_a_corrupt_picture(
+def test_a_body_longer_than_its_content_length_is_a_corrupt_image(
     partition: Partition, server: Server
 ) -> None:
-    row = one(partition, server, lie_in_length(JPEG, len(JPEG) - 10))
+    row = download_one(partition, server, wrong_content_length(JPEG, len(JPEG) - 10))
     assert_failed(partition, row, Outcome.CORRUPT)
 
 
-def test_bytes_past_the_announced_end_do_not_spoil_the_next_answer(
+def test_bytes_past_the_content_length_do_not_affect_the_next_response(
     partition: Partition, server: Server
 ) -> None:
-    def lying(handler: Handler) -> None:
+    def send_too_much(handler: Handler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + extra)
 
     extra = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad"
-    urls = [server.add(f"/{n}.jpg", lying if n % 2 else answer(JPEG)) for n in range(10)]
+    urls = [server.add(f"/{n}.jpg", send_too_much if n % 2 else answer(JPEG)) for n in range(10)]
     rows = partition.with_settings(threads=1).run(*urls)
     assert [r.outcome for r in rows[1::2]] == [Outcome.EMPTY] * 5
     assert [r.outcome for r in rows[0::2]] == [Outcome.OK] * 5
     assert set(partition.files.values()) <= {JPEG}
 
 
-def test_a_gzipped_picture_is_saved_unzipped(partition: Partition, server: Server) -> None:
-    row = one(partition, server, answer(gzip.compress(JPEG), headers={"Content-Encoding": "gzip"}))
+def test_a_gzipped_image_is_saved_decompressed(partition: Partition, server: Server) -> None:
+    row = download_one(
+        partition, server, answer(gzip.compress(JPEG), headers={"Content-Encoding": "gzip"})
+    )
     assert (row.outcome, row.bytes) == (Outcome.OK, len(JPEG))
     assert partition.files == {"p-0.jpg": JPEG}
 
 
-def test_a_picture_falsely_called_gzip_is_saved(partition: Partition, server: Server) -> None:
-    row = one(partition, server, answer(JPEG, headers={"Content-Encoding": "gzip"}))
+def test_an_uncompressed_image_declared_as_gzip_is_saved(
+    partition: Partition, server: Server
+) -> None:
+    row = download_one(partition, server, answer(JPEG, headers={"Content-Encoding": "gzip"}))
     assert row.outcome is Outcome.OK
     assert partition.files == {"p-0.jpg": JPEG}
 
@@ -210,26 +216,26 @@ def test_a_picture_falsely_called_gzip_is_saved(partition: Partition, server: Se
 def test_a_gzip_bomb_is_too_large(partition: Partition, server: Server) -> None:
     bomb = gzip.compress(bytes(100_000_000))
     assert len(bomb) < partition.settings.max_bytes
-    row = one(partition, server, answer(bomb, headers={"Content-Encoding": "gzip"}))
+    row = download_one(partition, server, answer(bomb, headers={"Content-Encoding": "gzip"}))
     assert_failed(partition, row, Outcome.TOO_LARGE)
 
 
-def test_a_gzip_that_is_cut_off_is_corrupt(partition: Partition, server: Server) -> None:
-    cut = gzip.compress(JPEG)[:-20]
-    row = one(partition, server, answer(cut, headers={"Content-Encoding": "gzip"}))
+def test_a_truncated_gzip_body_is_corrupt(partition: Partition, server: Server) -> None:
+    truncated = gzip.compress(JPEG)[:-20]
+    row = download_one(partition, server, answer(truncated, headers={"Content-Encoding": "gzip"}))
     assert_failed(partition, row, Outcome.CORRUPT)
 
 
-def test_html_called_jpeg_is_no_image(partition: Partition, server: Server) -> None:
+def test_html_declared_as_jpeg_is_not_an_image(partition: Partition, server: Server) -> None:
     page = b"<!doctype html><html><body>Sorry!</body></html>"
-    row = one(partition, server, answer(page, headers={"Content-Type": "image/jpeg"}))
+    row = download_one(partition, server, answer(page, headers={"Content-Type": "image/jpeg"}))
     assert_failed(partition, row, Outcome.NOT_AN_IMAGE)
     assert row.http_status == 200
 
 
 def test_a_png_named_jpg_is_saved_as_png(partition: Partition, server: Server) -> None:
-    png = picture("PNG")
-    row = one(partition, server, answer(png, headers={"Content-Type": "image/jpeg"}))
+    png = image_bytes("PNG")
+    row = download_one(partition, server, answer(png, headers={"Content-Type": "image/jpeg"}))
     assert (row.outcome, row.format, row.path) == (Outcome.OK, "png", "images/p-0.png")
     assert partition.files == {"p-0.png": png}
 
@@ -237,72 +243,72 @@ def test_a_png_named_jpg_is_saved_as_png(partition: Partition, server: Server) -
 def test_truncated_jpeg_is_recorded_as_corrupt_and_not_saved(
     partition: Partition, server: Server
 ) -> None:
-    assert_failed(partition, one(partition, server, JPEG[:-100]), Outcome.CORRUPT)
+    assert_failed(partition, download_one(partition, server, JPEG[:-100]), Outcome.CORRUPT)
 
 
-def test_a_svg_is_an_unsupported_format(partition: Partition, server: Server) -> None:
+def test_an_svg_is_an_unsupported_format(partition: Partition, server: Server) -> None:
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"></svg>'
-    row = one(partition, server, answer(svg, headers={"Content-Type": "image/svg+xml"}))
+    row = download_one(partition, server, answer(svg, headers={"Content-Type": "image/svg+xml"}))
     assert_failed(partition, row, Outcome.UNSUPPORTED_FORMAT)
 
 
-def test_a_picture_of_40000_by_40000_pixels_has_too_many(
+def test_an_image_of_40000_by_40000_pixels_has_too_many_pixels(
     partition: Partition, server: Server
 ) -> None:
-    row = one(partition.with_settings(max_bytes=1_000_000), server, png_of(40_000, 40_000))
+    row = download_one(partition.with_settings(max_bytes=1_000_000), server, png_of(40_000, 40_000))
     assert_failed(partition, row, Outcome.TOO_MANY_PIXELS)
 
 
 def test_an_empty_body_is_empty(partition: Partition, server: Server) -> None:
-    assert_failed(partition, one(partition, server, b""), Outcome.EMPTY)
+    assert_failed(partition, download_one(partition, server, b""), Outcome.EMPTY)
 
 
-def test_no_content_is_empty(partition: Partition, server: Server) -> None:
-    row = one(partition, server, lambda handler: handler.head(204))
+def test_a_204_response_is_empty(partition: Partition, server: Server) -> None:
+    row = download_one(partition, server, lambda handler: handler.head(204))
     assert_failed(partition, row, Outcome.EMPTY)
 
 
 def test_an_endless_body_is_too_large(partition: Partition, server: Server) -> None:
-    assert_failed(partition, one(partition, server, endless), Outcome.TOO_LARGE)
+    assert_failed(partition, download_one(partition, server, endless), Outcome.TOO_LARGE)
 
 
 def test_an_endless_error_page_is_an_http_error(partition: Partition, server: Server) -> None:
-    def found(handler: Handler) -> None:
+    def send_endless_error(handler: Handler) -> None:
         handler.head(404, {"Connection": "close"})
         while True:
             handler.wfile.write(bytes(65_536))
 
-    row = one(partition, server, found)
+    row = download_one(partition, server, send_endless_error)
     assert_failed(partition, row, Outcome.HTTP_ERROR)
     assert row.http_status == 404
 
 
-def test_an_announced_size_above_the_limit_is_too_large(
+def test_a_content_length_above_the_limit_is_too_large(
     partition: Partition, server: Server
 ) -> None:
-    row = one(partition, server, lie_in_length(b"\xff\xd8\xff", 200_001))
+    row = download_one(partition, server, wrong_content_length(b"\xff\xd8\xff", 200_001))
     assert_failed(partition, row, Outcome.TOO_LARGE)
 
 
-@pytest.mark.parametrize("found", [chunked(JPEG), until_close(JPEG)])
+@pytest.mark.parametrize("response", [chunked(JPEG), body_until_close(JPEG)])
 def test_a_body_without_a_length_is_saved(
-    partition: Partition, server: Server, found: Answer
+    partition: Partition, server: Server, response: Answer
 ) -> None:
-    assert one(partition, server, found).outcome is Outcome.OK
+    assert download_one(partition, server, response).outcome is Outcome.OK
     assert partition.files == {"p-0.jpg": JPEG}
 
 
 @pytest.mark.parametrize(
     "line", [b"garbage\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"\0\0\0\0\r\n\r\n"]
 )
-def test_what_is_no_http_is_a_connection_error(
+def test_a_response_that_is_not_http_is_a_connection_error(
     partition: Partition, server: Server, line: bytes
 ) -> None:
-    def found(handler: Handler) -> None:
+    def send_line(handler: Handler) -> None:
         handler.wfile.write(line)
         handler.close_connection = True
 
-    row = one(partition, server, found)
+    row = download_one(partition, server, send_line)
     assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
 
 
@@ -311,7 +317,7 @@ def test_what_is_no_http_is_a_connection_error(
     ["", "zara.jpg", "//cdn/x.jpg", "ftp://h/x", "file:///etc/passwd", "http://", "http:///x",
      "http://h:99999/x", "http://[::1/x", "javascript:alert(1)", "http://u:p@h/x", "http://a b/"],
 )  # fmt: skip
-def test_what_is_no_http_address_is_an_invalid_url(partition: Partition, url: str) -> None:
+def test_what_is_not_an_http_url_is_an_invalid_url(partition: Partition, url: str) -> None:
     (row,) = partition.run(url)
     assert_failed(partition, row, Outcome.INVALID_URL, attempts=0)
 

@@ -1,3 +1,5 @@
+"""HTTPS: certificates and time limits."""
+
 from __future__ import annotations
 
 import datetime as dt
@@ -13,19 +15,19 @@ from cryptography.x509.oid import NameOID
 
 from imgassets.manifests import Outcome
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, drip
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 @pytest.fixture
 def certificate(tmp_path: Path, server: Server) -> Path:
-    """The server speaks TLS with a certificate that nobody knows."""
+    """Switch the server to TLS; return the path of its self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
-    made = (
+    signed = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -40,7 +42,7 @@ def certificate(tmp_path: Path, server: Server) -> Path:
         .sign(key, hashes.SHA256())
     )
     path = tmp_path / "certificate.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     key_path = tmp_path / "key.pem"
     key_path.write_bytes(
         key.private_bytes(
@@ -61,7 +63,7 @@ def https(url: str) -> str:
     return url.replace("http://", "https://")
 
 
-def test_a_picture_comes_over_tls(
+def test_an_image_is_downloaded_over_tls(
     partition: Partition, server: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -71,7 +73,7 @@ def test_a_picture_comes_over_tls(
 
 
 @pytest.mark.usefixtures("certificate")
-def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
+def test_an_untrusted_certificate_is_refused_without_a_retry(
     partition: Partition, server: Server
 ) -> None:
     (row,) = partition.run(https(server.add("/a.jpg", JPEG)))
@@ -79,7 +81,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
     assert "certificate" in str(row.error).lower()
 
 
-def test_a_drip_over_tls_is_cut_off(
+def test_a_slow_body_over_tls_times_out(
     partition: Partition, server: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

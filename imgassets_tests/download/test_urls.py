@@ -1,3 +1,5 @@
+"""Normalise URLs, resolve redirects, and reject what is not a valid http or https URL."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -9,19 +11,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgassets.download.urls import MAX_LENGTH, normalise, origin, resolved
+from imgassets.download.urls import MAX_LENGTH, normalise, origin, resolve
 from imgassets.errors import InvalidUrlError
 from imgassets.manifests import Outcome
 from imgassets.storage import Folder
 from imgassets_tests.download.conftest import Partition
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, running
 
-JPEG = picture()
+JPEG = image_bytes()
 
 
 @pytest.mark.parametrize(
-    ("written", "sent"),
+    ("raw", "normalised"),
     [
         ("http://H.example/a b.jpg", "http://h.example/a%20b.jpg"),
         ("https://h.example", "https://h.example/"),
@@ -44,31 +46,31 @@ JPEG = picture()
         ("https://my_shop-1.example/x", "https://my_shop-1.example/x"),
     ],
 )
-def test_a_url_is_spelled_as_http_sends_it(written: str, sent: str) -> None:
-    assert normalise(written) == sent
+def test_a_url_is_normalised(raw: str, normalised: str) -> None:
+    assert normalise(raw) == normalised
 
 
-SCHEME = "the address does not start with http:// or https://"
-LOGIN = "the address carries a user name; credentials belong in the settings"
+SCHEME = "the URL does not start with http:// or https://"
+CREDENTIALS = "the URL contains credentials; set them in download.auth instead"
 
 
 @pytest.mark.parametrize(
-    ("written", "message"),
+    ("raw", "message"),
     [
         ("", SCHEME),
         ("zara.jpg", SCHEME),
         ("ftp://h.example/x", SCHEME),
         ("httpx://h.example/x", SCHEME),
-        ("http://", "the address names no host"),
-        ("https:///x", "the address names no host"),
-        ("https://:8443/x", "the address names no host"),
-        ("https://user:word@h.example/x", LOGIN),
-        ("https://user@h.example/x", LOGIN),
-        ("https://:word@h.example/x", LOGIN),
-        ("https://@h.example/x", LOGIN),
-        ("https://h.example:99999/x", "no URL: Port out of range 0-65535"),
-        ("https://h.example:x/x", "no URL: Port could not be cast to integer value as 'x'"),
-        ("https://[::1/x", "no URL: Invalid IPv6 URL"),
+        ("http://", "the URL has no host"),
+        ("https:///x", "the URL has no host"),
+        ("https://:8443/x", "the URL has no host"),
+        ("https://user:word@h.example/x", CREDENTIALS),
+        ("https://user@h.example/x", CREDENTIALS),
+        ("https://:word@h.example/x", CREDENTIALS),
+        ("https://@h.example/x", CREDENTIALS),
+        ("https://h.example:99999/x", "malformed URL: Port out of range 0-65535"),
+        ("https://h.example:x/x", "malformed URL: Port could not be cast to integer value as 'x'"),
+        ("https://[::1/x", "malformed URL: Invalid IPv6 URL"),
         ("https://a b.example/x", "the host name is not valid: 'a b.example'"),
         ("https://a\x7f.example/x", "the host name is not valid: 'a\\x7f.example'"),
         *(
@@ -76,24 +78,24 @@ LOGIN = "the address carries a user name; credentials belong in the settings"
             for c in "<>\"'`{}|\\^%"
         ),
         ("https://ä..example/x", "the host name is not valid: Empty Label"),
-        ("https://h.example/\ud800", "no URL: 'utf-8' codec can't encode character"),
+        ("https://h.example/\ud800", "malformed URL: 'utf-8' codec can't encode character"),
         (
             "https://h.example/" + "x" * (MAX_LENGTH - 17),
-            f"the address has {MAX_LENGTH + 1} characters; allowed: {MAX_LENGTH}",
+            f"the URL has {MAX_LENGTH + 1} characters; the maximum is {MAX_LENGTH}",
         ),
     ],
 )
-def test_what_cannot_be_sent_is_refused_with_the_reason(written: str, message: str) -> None:
+def test_a_url_that_cannot_be_requested_is_refused_with_the_reason(raw: str, message: str) -> None:
     with pytest.raises(InvalidUrlError) as caught:
-        normalise(written)
+        normalise(raw)
     assert str(caught.value).startswith(message)
 
 
-def test_a_url_may_have_sixteen_thousand_characters_as_sent() -> None:
+def test_a_normalised_url_may_have_16_000_characters() -> None:
     assert MAX_LENGTH == 16_000
     longest = "https://h.example/" + "x" * (MAX_LENGTH - 18)
     assert normalise(longest) == longest
-    # Each umlaut is sent as six characters.
+    # Percent-encoding makes six characters of each umlaut.
     with pytest.raises(InvalidUrlError, match="has 16008 characters"):
         normalise("https://h.example/" + "ä" * 2665)
 
@@ -119,7 +121,7 @@ def test_an_origin_is_scheme_host_and_port(url: str, host: str) -> None:
         ("b.jpg", "http://h.example/x/b.jpg"),
         ("//cdn.example/b.jpg", "http://cdn.example/b.jpg"),
         ("https://cdn.example/b c", "https://cdn.example/b%20c"),
-        # Bytes as engines read them: UTF-8, latin-1; and text beyond both.
+        # Bytes as HTTP clients decode them: UTF-8, latin-1; and text outside latin-1.
         ("/kl\u00c3\u00a4der", "http://h.example/kl%C3%A4der"),
         ("/kl\u00e4der", "http://h.example/kl%C3%A4der"),
         ("/z\u0142oty", "http://h.example/z%C5%82oty"),
@@ -130,21 +132,21 @@ def test_an_origin_is_scheme_host_and_port(url: str, host: str) -> None:
     ],
 )
 def test_a_redirect_is_resolved(location: str, target: str) -> None:
-    assert resolved("http://h.example/x/a.jpg?w=1", location) == target
+    assert resolve("http://h.example/x/a.jpg?w=1", location) == target
 
 
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("http://[", "no URL: Invalid IPv6 URL"),
+        ("http://[", "malformed URL: Invalid IPv6 URL"),
         ("ftp://h.example/x", SCHEME),
         ("javascript:alert(1)", SCHEME),
-        ("https://user:word@h.example/x", LOGIN),
+        ("https://user:word@h.example/x", CREDENTIALS),
     ],
 )
-def test_a_redirect_to_what_cannot_be_sent_is_refused(location: str, message: str) -> None:
+def test_a_redirect_to_an_invalid_url_is_refused(location: str, message: str) -> None:
     with pytest.raises(InvalidUrlError) as caught:
-        resolved("http://h.example/x/a.jpg", location)
+        resolve("http://h.example/x/a.jpg", location)
     assert str(caught.value) == message
 
 
@@ -155,7 +157,7 @@ def test_a_redirect_to_what_cannot_be_sent_is_refused(location: str, message: st
 @example("http://h.example/\ud800")
 @example("http://h\r\nX: y/")
 @example("http://h.example/\r\nX-Injected: y")
-def test_any_text_is_a_sendable_url_or_refused(text: str) -> None:
+def test_any_text_is_normalised_or_refused(text: str) -> None:
     try:
         url = normalise(text)
     except InvalidUrlError:
@@ -169,7 +171,7 @@ def test_any_text_is_a_sendable_url_or_refused(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
+def image_server() -> Iterator[Server]:
     with running() as server:
         server.otherwise = answer(JPEG)
         yield server
@@ -188,22 +190,22 @@ PATHS = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(paths=PATHS)
 @example(paths=["../../etc/passwd", "..", "%2e%2e/%2e%2e/x", "a?b=../../c", "x" * 4000, "\ud800"])
-def test_any_path_ends_as_one_row_and_at_most_one_file_of_its_key(
-    served: Server, client: str, paths: list[str]
+def test_any_path_gives_one_row_and_at_most_one_file_with_its_key(
+    image_server: Server, client: str, paths: list[str]
 ) -> None:
     with TemporaryDirectory() as folder:
         partition = Partition(Folder(f"{folder}/raw_images")).with_settings(client=client)
-        # Parquet knows no lone surrogates, and no source of rows yields them.
-        urls = [served.url("/" + path.encode(errors="replace").decode()) for path in paths]
+        # Parquet cannot store lone surrogates, and no source of rows yields them.
+        urls = [image_server.url("/" + path.encode(errors="replace").decode()) for path in paths]
         rows = partition.run(*urls)
         assert [row.key for row in rows] == [f"p-{n}" for n in range(len(urls))]
         assert {row.outcome for row in rows} <= {Outcome.OK, Outcome.INVALID_URL}
         saved = [f"{row.key}.jpg" for row in rows if row.outcome is Outcome.OK]
         assert sorted(partition.files) == sorted(saved)
-        found = {
+        stored = {
             str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()
         }
-        assert found == {
+        assert stored == {
             "raw_images/manifest.parquet",
             *(f"raw_images/images/{name}" for name in saved),
         }

@@ -23,7 +23,7 @@ from imgassets.launcher import programs
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings, merge_options
 from imgassets.storage import Folder, read_table
-from imgassets_tests.download.disks import failing_removals, failing_writes, is_manifest
+from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.user_steps import MARK
 
 SETTINGS = RetailerSettings()

@@ -10,14 +10,14 @@ import dagster as dg
 import pytest
 
 from imgassets.storage import Storage
-from imgassets_tests.download.pictures import picture
+from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, running
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION
 
 ASSETS = ("url_list", "raw_images", "processed_images")
-JPEG = picture()
-OTHER = picture(seed=1)
+JPEG = image_bytes()
+OTHER = image_bytes(seed=1)
 
 
 class Chain:
