@@ -278,10 +278,12 @@ def _not_an_image(data: bytes) -> UnreadableImageError:
     if _HTML.match(head):
         return UnreadableImageError(Outcome.NOT_AN_IMAGE, "an HTML page")
     if _SVG.search(head):
-        return UnreadableImageError(Outcome.UNSUPPORTED_FORMAT, "an SVG drawing")
+        return UnreadableImageError(Outcome.UNSUPPORTED_FORMAT, "SVG files are not supported")
     for pattern, name in _UNSUPPORTED:
         if pattern.match(head):
-            return UnreadableImageError(Outcome.UNSUPPORTED_FORMAT, f"a {name} file")
+            return UnreadableImageError(
+                Outcome.UNSUPPORTED_FORMAT, f"{name} files are not supported"
+            )
     return UnreadableImageError(
         Outcome.NOT_AN_IMAGE, f"not an image; the file starts with {head[:16]!r}"
     )

@@ -155,20 +155,27 @@ def download_shard(
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))
     with Pool(schedule, exchange, client, threads=threads, log=log) as pool:
-        try:
-            pool.start()
-            while (rows := pool.wait(_POLL_S)) is not None:
-                writer.add(rows)
-                progress.add(rows, counter.add(rows))
-                writer.flush_if_due()
-                progress.log_if_due()
-        finally:
-            # Also reached when Dagster interrupts this thread.
-            pool.stop()
-            writer.add(pool.drain())
-            writer.flush()
+        _record_rows(pool, writer, progress, counter)
     progress.log()
     return counter.report()
+
+
+def _record_rows(
+    pool: Pool, writer: journal.JournalWriter, progress: Progress, counter: ReportBuilder
+) -> None:
+    """Run the pool to its end, and record the rows that it finishes."""
+    try:
+        pool.start()
+        while (rows := pool.wait(_POLL_S)) is not None:
+            writer.add(rows)
+            progress.add(rows, counter.add(rows))
+            writer.flush_if_due()
+            progress.log_if_due()
+    finally:
+        # Also reached when Dagster interrupts this thread.
+        pool.stop()
+        writer.add(pool.drain())
+        writer.flush()
 
 
 def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:

@@ -1,6 +1,8 @@
+"""Builds partitions that are downloaded from a local server."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +67,7 @@ class Partition:
         refresh: bool = False,
         retry: Collection[Outcome] | None = None,
     ) -> list[ShardReport]:
+        """Plan and download all shards, but do not write the manifest."""
         shards = plan(rows, self.folder, self.settings.shard_size, refresh=refresh, retry=retry)
         self.reports = [
             download_shard(
@@ -81,24 +84,28 @@ class Partition:
         return self.reports
 
     def run(self, *urls: str) -> list[RawRow]:
+        """Download one row per URL and write the manifest; return its rows."""
         return self.run_rows(url_rows(*urls))
 
     def run_rows(self, rows: Sequence[UrlRow]) -> list[RawRow]:
+        """Download the rows and write the manifest; return its rows."""
         self.download(rows)
         return collect(rows, self.folder)
 
     def with_settings(self, **values: object) -> Partition:
+        """Change settings in place; return the partition itself."""
         self.settings = DownloadSettings.model_validate(self.settings.model_dump() | values)
         return self
 
     @property
     def files(self) -> dict[str, bytes]:
+        """The bytes of all image files, by name."""
         images = self.folder / "images"
         return {name: images.read(name) for name in sorted(images.sizes())}
 
-    @property
-    def file(self) -> Callable[[RawRow], bytes]:
-        return lambda row: self.folder.read(str(row.path))
+    def file(self, row: RawRow) -> bytes:
+        """Return the bytes of the file that a row names."""
+        return self.folder.read(str(row.path))
 
 
 @pytest.fixture

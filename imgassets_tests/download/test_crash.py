@@ -1,3 +1,5 @@
+"""Tests that `kill -9` loses nothing, and that a large partition needs little memory."""
+
 from __future__ import annotations
 
 import hashlib

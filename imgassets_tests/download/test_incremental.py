@@ -1,3 +1,5 @@
+"""Tests refreshes and retries: what a later run requests, and which files and rows it keeps."""
+
 from __future__ import annotations
 
 import hashlib

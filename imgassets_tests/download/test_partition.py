@@ -1,3 +1,5 @@
+"""Tests the download of a partition: planning, shards, interruptions and the manifest."""
+
 from __future__ import annotations
 
 import contextlib
@@ -226,7 +228,7 @@ def test_urls_done_before_an_interruption_are_not_fetched_again(
     assert server.hits.total() == 5
 
 
-def test_a_url_that_was_never_requested_is_not_fetched(partition: Partition) -> None:
+def test_a_url_that_was_never_requested_has_the_outcome_not_fetched(partition: Partition) -> None:
     (row,) = collect(url_rows("http://127.0.0.1:9/x.jpg"), partition.folder)
     assert (row.outcome, row.attempts) == (Outcome.NOT_FETCHED, 0)
     assert row.error == (

@@ -1,3 +1,5 @@
+"""Tests Retry-After, rate limits, robots.txt, X-Robots-Tag and the circuit breaker."""
+
 from __future__ import annotations
 
 import time
