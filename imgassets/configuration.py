@@ -106,12 +106,12 @@ def validated(
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_told(error, (), layers))) from None
+        raise SettingsError("\n".join(_error_lines(error, (), layers))) from None
     for slug in settings.retailers:
         try:
             settings.for_retailer(slug)
         except ValidationError as error:
-            problems += _told(error, ("retailers", slug), layers)
+            problems += _error_lines(error, ("retailers", slug), layers)
     if settings.source.kind == "csv" and settings.source.csv_path is None:
         problems.append("source.csv_path: is not set; source.kind csv needs the path of the file")
     if settings.source.kind == "python" and settings.source.function is None:
@@ -164,7 +164,7 @@ def _from_file(path: Path, name: str) -> dict[str, Any]:
     return values
 
 
-def _told(
+def _error_lines(
     error: ValidationError,
     prefix: tuple[str, ...],
     layers: Sequence[tuple[str, Mapping[str, Any]]],

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgassets.errors import ModelError
-from imgassets.imaging.fuse_heads import HEADS, STRIDES, load_fused_model
 from imgassets.imaging.image import Pixels
 
 # Without this, ONNX Runtime 1.29 and later reports each process and network to Microsoft.
@@ -31,8 +30,9 @@ DIVISOR = 32  # px; the sides of the input are padded to a multiple of this
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default
 _TOP_K = 5000  # opencv_zoo's default
 _LANDMARKS = 5
-_CHANNELS = sum(HEADS.values())
-_MIN_PROBABILITY = 1e-9
+_STRIDES = (8, 16, 32)  # px between neighbouring cells of the three grids
+_HEADS = ("cls", "obj", "bbox", "kps")  # outputs per grid: face, object, box, landmarks
+_OUTPUTS = [f"{head}_{stride}" for head in _HEADS for stride in _STRIDES]
 
 
 def padded_area(width: int, height: int) -> int:
@@ -52,10 +52,10 @@ class Network:
     def __init__(self, model: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        fused_model = load_fused_model(model)
+        file = _with_any_input_size(model)
         try:
             self._session = onnxruntime.InferenceSession(
-                fused_model, options, providers=["CPUExecutionProvider"]
+                file, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # noqa: BLE001  (its errors have no common base class)
             raise ModelError(
@@ -80,19 +80,21 @@ class Network:
         planes[:, :, height:] = planes[:, :, :, width:] = 0
         for plane, channel in zip(planes[0], cv2.split(pixels), strict=True):
             plane[:height, :width] = channel
-        grids = self._session.run(None, {self._input: planes})
-        values = np.concatenate([grid.reshape(_CHANNELS, -1) for grid in grids], axis=1)
+        found = self._session.run(_OUTPUTS, {self._input: planes})
+        grids = len(_STRIDES)
+        face, thing, box, marks = (
+            np.concatenate(found[first : first + grids], axis=1)[0]
+            for first in range(0, len(_OUTPUTS), grids)
+        )
         # score = sqrt(face * object), both at most 1: each is at least the square of the score.
-        cells = np.flatnonzero(np.minimum(values[0], values[1]) >= _logit(min_score**2))
-        values = values[:, cells].T
-        # 1 + exp(-x) is the reciprocal of the sigmoid of x.
-        inverse_face, inverse_object = 1 + np.exp(-values[:, :1]), 1 + np.exp(-values[:, 1:2])
-        score = 1 / np.sqrt(inverse_face * inverse_object)
+        cells = np.flatnonzero(np.minimum(face, thing)[:, 0] >= min_score**2)
+        face, thing, box, marks = (values[cells] for values in (face, thing, box, marks))
+        score = np.sqrt(face * thing)
         corner, stride = (grid[cells] for grid in _grids(padded_width, padded_height))
-        size = np.exp(values[:, 4:6]) * stride
-        left_top = corner + values[:, 2:4] * stride - size / 2
-        marks = values[:, 6:].reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
-        landmarks = marks.reshape(-1, 2 * _LANDMARKS)
+        size = np.exp(box[:, 2:]) * stride
+        left_top = corner + box[:, :2] * stride - size / 2
+        points = marks.reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
+        landmarks = points.reshape(-1, 2 * _LANDMARKS)
         faces = np.concatenate((left_top, size, landmarks, score), axis=1, dtype=np.float32)
         # OpenCV runs non-maximum suppression on whole pixels.
         boxes = faces[:, :4].astype(np.int32).tolist()
@@ -117,10 +119,40 @@ def load_shared_network(model: Path) -> Network:
 _load_network = lru_cache(maxsize=2)(Network)
 
 
-def _logit(probability: float) -> float:
-    """The inverse of the sigmoid, clipped so that it is finite for 0 and 1 too."""
-    probability = min(max(probability, _MIN_PROBABILITY), 1 - _MIN_PROBABILITY)
-    return math.log(probability / (1 - probability))
+def _with_any_input_size(model: Path) -> bytes:
+    """Read the model file and remove its fixed input size of 640 x 640 px.
+
+    OpenCV ignores that size; ONNX Runtime enforces it.
+
+    Raises:
+        ModelError: The file cannot be read, or is not a YuNet model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        network = onnx.load_model_from_string(model.read_bytes())
+    except OSError as error:
+        raise _load_error(model, str(error.strerror)) from None
+    except DecodeError:
+        raise _load_error(model, "it is not an ONNX file") from None
+    outputs = {output.name: output for output in network.graph.output}
+    if missing := [name for name in _OUTPUTS if name not in outputs]:
+        raise _load_error(model, f"it has no output {missing[0]}, as YuNet of 2023 has")
+    _, _, height, width = network.graph.input[0].type.tensor_type.shape.dim
+    height.dim_param, width.dim_param = "height", "width"
+    for name in _OUTPUTS:
+        outputs[name].type.tensor_type.shape.dim[1].dim_param = f"cells_{name}"
+    del network.graph.value_info[:]  # the sizes of all layers for an input of 640 x 640 px
+    file: bytes = network.SerializeToString()
+    return file
+
+
+def _load_error(model: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"the face model {model} cannot be loaded: {reason}; set faces.model_source to "
+        "opencv_zoo's face_detection_yunet_2023mar.onnx, or to package"
+    )
 
 
 @lru_cache(256)
@@ -136,7 +168,7 @@ def _grids(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.flo
         of its grid, in pixels.
     """
     corners, strides = [], []
-    for stride in STRIDES:
+    for stride in _STRIDES:
         down, across = np.mgrid[0:height:stride, 0:width:stride].reshape(2, -1)
         corners.append(np.stack((across, down), axis=1))
         strides.append(np.full((across.size, 1), stride))

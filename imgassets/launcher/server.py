@@ -61,6 +61,7 @@ PRELOADED_MODULES = (
     "pycurl",
     "protego",
     "cv2",
+    "onnx",
     "onnxruntime",
     "simplejpeg",
     "PIL.BmpImagePlugin",

@@ -1,4 +1,4 @@
-"""The fused network gives the same faces as OpenCV's `FaceDetectorYN` with the original file."""
+"""ONNX Runtime gives the same faces as OpenCV's `FaceDetectorYN`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 
-import imgassets.imaging.fuse_heads
 from imgassets.errors import ModelError
-from imgassets.imaging.fuse_heads import fuse_heads, load_fused_model
 from imgassets.imaging.yunet import Network
 
 
@@ -38,24 +35,11 @@ def test_no_face_is_found_in_a_plain_image(model: Path) -> None:
     assert found.shape == (0, 15)
 
 
-def _with_computed_weights(file: bytes) -> bytes:
-    """Make weights the output of a node instead of constants, as in a quantized file."""
-    network = onnx.load_model_from_string(file)
-    name = "bbox_head.multi_level_obj.1.conv1.weight"
-    for node in network.graph.node:
-        if name in node.input:
-            node.input[list(node.input).index(name)] = "computed"
-    network.graph.node.insert(0, onnx.helper.make_node("Identity", [name], ["computed"]))
-    changed: bytes = network.SerializeToString()
-    return changed
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda file: file.replace(b"kps_32", b"kps_64"), "has no output kps_32"),
         (lambda _: b"no network at all", "is not an ONNX file"),
-        (_with_computed_weights, "are not those of YuNet in 32-bit floats"),
     ],
 )
 def test_a_model_that_is_not_yunet_is_an_error_that_says_what_is_missing(
@@ -65,23 +49,3 @@ def test_a_model_that_is_not_yunet_is_an_error_that_says_what_is_missing(
     other.write_bytes(change(model.read_bytes()))
     with pytest.raises(ModelError, match=message):
         Network(other)
-
-
-def test_the_fused_model_is_cached_and_created_again_if_the_cache_is_damaged(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(imgassets.imaging.fuse_heads, "models_folder", lambda: tmp_path / "models")
-    fused = load_fused_model(model)
-    (cached,) = (tmp_path / "models").iterdir()
-    assert cached.read_bytes() == fused
-    cached.write_bytes(fused[:100])
-    assert load_fused_model(model) == fused
-    assert cached.read_bytes() == fused
-
-
-def test_the_fused_model_is_created_even_if_it_cannot_be_cached(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "models").write_text("no folder")
-    monkeypatch.setattr(imgassets.imaging.fuse_heads, "models_folder", lambda: tmp_path / "models")
-    assert load_fused_model(model) == fuse_heads(model.read_bytes())
