@@ -12,14 +12,15 @@ import ipaddress
 import socket
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# 6to4, which RFC 7526 ended in 2015. Python 3.13 counts it as private, Python 3.11 does not.
+_6TO4 = ipaddress.ip_network("2002::/16")
 
 
 def is_public(address: str) -> bool:
     """Return whether an IP address is on the public internet.
 
-    For IPv6 addresses that represent an IPv4 address (mapped, NAT64) the IPv4 address decides. A
-    6to4 address, which contains an IPv4 address, is public only if both are. Teredo addresses
-    (2001::/32) are never public.
+    For IPv6 addresses that represent an IPv4 address (mapped, NAT64) the IPv4 address decides. 6to4
+    addresses (2002::/16) and Teredo addresses (2001::/32) are never public.
 
     Args:
         address: An IPv4 or IPv6 address, with or without a zone (`fe80::1%eth0`).
@@ -33,7 +34,7 @@ def is_public(address: str) -> bool:
             return _is_global(ip.ipv4_mapped)
         if ip in _NAT64:
             return _is_global(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
-        if ip.sixtofour is not None and not _is_global(ip.sixtofour):
+        if ip in _6TO4:
             return False
     return _is_global(ip)
 
