@@ -119,15 +119,19 @@ def _scan(
             return _sensor_result(
                 context, scope, result.cursor, ready={}, names={}, skip_message=str(error)
             )
-    waiting = len(result.cursor.pending)
-    skip_message = (
-        f"{waiting} changed partitions are waiting until their documents stop changing "
-        "(sensor.settle_s)"
-        if waiting
-        else "no changes"
-    )
+    skip_message = _waiting_message(len(result.cursor.pending))
     return _sensor_result(
         context, scope, result.cursor, ready=ready, names=names, skip_message=skip_message
+    )
+
+
+def _waiting_message(partitions: int) -> str:
+    """The skip reason of a tick after which a number of partitions wait for a run."""
+    if not partitions:
+        return "no changes"
+    return (
+        f"{partitions} changed partitions are waiting until their documents stop changing "
+        "(sensor.settle_s)"
     )
 
 
