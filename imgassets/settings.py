@@ -408,7 +408,7 @@ class SeveritySettings(Section):
     residual_faces: Severity = Field("error", description="blocks downstream assets")
     every_retailer_delivers: Severity = Field(
         "error",
-        description="check of the source; the highest severity of the late retailers counts",
+        description="check of the source; the highest severity of the stale retailers counts",
     )
     drift: Severity = Field("warn", description="any check that fails because of drift alone")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from imgassets.markdown import escape_cell
 from imgassets.settings import Bounds, RetailerSettings, Section, Settings
 
 _HEAD = """\
@@ -67,7 +68,7 @@ def _section(model: type[Section], path: tuple[str, ...]) -> Iterator[str]:
             continue
         option = ".".join((*path, name))
         cells = (f"`{option}`", _type(schemas[name]), f"`{_yaml(default)}`", field.description)
-        yield f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |"
+        yield f"| {' | '.join(escape_cell(str(cell)) for cell in cells)} |"
     yield ""
     # `source` first, as in `config/default.yaml`.
     for name in sorted(sections, key=lambda section: section != "source"):
@@ -126,10 +127,6 @@ def _yaml(value: object) -> str:
     plain = value.model_dump() if isinstance(value, Section) else value
     text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
     return text.removesuffix("...\n").strip()
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
 
 
 if __name__ == "__main__":

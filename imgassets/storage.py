@@ -171,6 +171,11 @@ class Folder:
                 self.remove(name)
 
 
+def image_name(path: str) -> str:
+    """The name of an image file in the folder `images`, from the `path` of its row."""
+    return path.removeprefix(f"{IMAGES}/")
+
+
 @dataclass(frozen=True)
 class Storage:
     """The data root, with one folder per asset and one per partition of an asset.

@@ -10,7 +10,7 @@ from imgassets.configuration import with_overrides
 from imgassets.defs.partitions import Partition
 from imgassets.manifests import ProcessedRow, RawRow, UrlRow, to_table
 from imgassets.settings import Settings
-from imgassets.storage import IMAGES, Folder, Storage, write_table
+from imgassets.storage import IMAGES, Folder, Storage, image_name, write_table
 from imgassets_tests.rows import FILE, PARTITION
 
 
@@ -60,4 +60,4 @@ class PartitionFixture:
     ) -> None:
         for row in rows:
             if row.path is not None:
-                self.write(asset, row.path.removeprefix(f"{IMAGES}/"), files.get(row.key, FILE))
+                self.write(asset, image_name(row.path), files.get(row.key, FILE))

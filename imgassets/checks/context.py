@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from imgassets.checks.history import (
     Metrics,
-    earlier_processed,
-    earlier_raw,
+    earlier_processed_metrics,
+    earlier_raw_metrics,
     processed_metrics,
     raw_metrics,
 )
@@ -35,7 +35,7 @@ class CheckContext:
         storage: Storage that holds all partitions.
         date: Date of the partition, `YYYY-MM-DD`.
         retailer: Slug of the retailer.
-        options: Settings of the retailer.
+        options: Settings, with those of the retailer applied.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class CheckContext:
     def earlier_raw(self) -> list[Metrics]:
         """The metrics of the retailer's earlier partitions of `raw_images`."""
         options = self.options.checks.drift
-        return earlier_raw(self.storage, self.date, self.retailer, options)
+        return earlier_raw_metrics(self.storage, self.date, self.retailer, options)
 
     @cached_property
     def earlier_processed(self) -> list[Metrics]:
         """The metrics of the retailer's earlier partitions of `processed_images`."""
         options = self.options.checks.drift
         today = self._processed_table
-        return earlier_processed(self.storage, self.date, self.retailer, options, today)
+        return earlier_processed_metrics(self.storage, self.date, self.retailer, options, today)
 
     def rows(self, asset: str) -> Sequence[RawRow] | Sequence[ProcessedRow]:
         """The rows of `raw_images` or `processed_images`."""
@@ -124,8 +124,3 @@ class CheckContext:
                 f"{asset} of {self.date}|{self.retailer} was never materialized; "
                 "materialize it first"
             ) from None
-
-
-def file_name(path: str) -> str:
-    """The name of an image file, from the `path` of its row."""
-    return path.removeprefix(f"{IMAGES}/")

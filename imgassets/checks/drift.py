@@ -27,7 +27,7 @@ MIN_PARTITIONS = 5
 
 _DEVIATIONS = 3.0
 # Standard deviation / median absolute deviation of a normal distribution.
-_MAD = 1.4826
+_STD_PER_MAD = 1.4826
 # Variance of a value that is 0 or 1 with equal probability: the maximum for values from 0 to 1.
 _LARGEST_VARIANCE = 0.25
 
@@ -92,16 +92,18 @@ def compare(metric: Metric, recent: Sequence[Metric]) -> Drift | None:
     """
     if len(recent) < MIN_PARTITIONS:
         return None
-    means = np.array([one.mean for one in recent])
+    means = np.array([earlier.mean for earlier in recent])
     median = float(np.median(means))
-    between = _MAD * float(np.median(np.abs(means - median)))
-    everything = [*recent, metric]
-    products = sum(one.products for one in everything)
-    middle = sum(one.products * one.mean for one in everything) / products
+    day_deviation = _STD_PER_MAD * float(np.median(np.abs(means - median)))
+    metrics = [*recent, metric]
+    products = sum(each.products for each in metrics)
+    pooled_mean = sum(each.products * each.mean for each in metrics) / products
     # Deviations are taken from the mean of all days, because a day with one product has hardly any
     # variance of its own. One pseudo-image of the largest variance is added: otherwise days without
     # any face would have a variance of 0.
-    squares = sum(one.products * (one.variance + (one.mean - middle) ** 2) for one in everything)
+    squares = sum(
+        each.products * (each.variance + (each.mean - pooled_mean) ** 2) for each in metrics
+    )
     variance = (squares + _LARGEST_VARIANCE) / (products + 1)
-    deviation = math.sqrt(variance / metric.products + between**2)
+    deviation = math.sqrt(variance / metric.products + day_deviation**2)
     return Drift(median, metric.mean - median, _DEVIATIONS * deviation)

@@ -35,10 +35,14 @@ def duplicate_images(context: CheckContext) -> CheckOutcome:
     if share > bounds.max_duplicates:
         violations.append(
             f"{copies} of {images} images ({share:.1%}) are copies of another image; "
-            f"expected at most {bounds.max_duplicates:.1%}"
+            f"expected at most {bounds.max_duplicates:.1%} (checks.max_duplicates)"
         )
     if most_products > bounds.max_products:
-        violations.append(f"{most_products} products share one image; is it a placeholder?")
+        violations.append(
+            f"{most_products} products share one image; expected at most {bounds.max_products} "
+            "(checks.max_products); if it is a placeholder or a size chart, exclude its URL in the "
+            "source"
+        )
     folder = context.folder(RAW)
     return CheckOutcome(
         summary=f"{copies} of {images} images are copies of another image",

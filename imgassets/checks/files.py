@@ -13,10 +13,10 @@ import heapq
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from imgassets.checks.context import PROCESSED, RAW, CheckContext, file_name
+from imgassets.checks.context import PROCESSED, RAW, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import ProcessedRow, RawRow
-from imgassets.storage import Folder
+from imgassets.storage import Folder, image_name
 
 # Reading is I/O-bound (disk or object store), so more threads than cores.
 _THREADS = 16
@@ -40,12 +40,12 @@ def _match(context: CheckContext, asset: str) -> CheckOutcome:
     folder, sizes = context.folder(asset), context.file_sizes(asset)
     # Missing files are reported by `rows`.
     with_file = [
-        row for row in context.rows(asset) if row.path is not None and file_name(row.path) in sizes
+        row for row in context.rows(asset) if row.path is not None and image_name(row.path) in sizes
     ]
     findings: list[Finding] = []
     same_size: list[RawRow | ProcessedRow] = []
     for row in with_file:
-        size = sizes[file_name(str(row.path))]
+        size = sizes[image_name(str(row.path))]
         if row.sha256 is None:
             findings.append(Finding(row.key, _NO_CHECKSUM, folder, row.path))
         elif row.bytes is not None and size != row.bytes:

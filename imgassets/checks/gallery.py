@@ -5,17 +5,18 @@ The table is stored in Dagster's event log with each failed check, so it is kept
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageOps
 
 from imgassets.checks.outcome import Finding
+from imgassets.markdown import escape_cell, inline_image
 
 # 12 thumbnails of 144 pixels take 60 to 80 kB.
 MAX_THUMBNAILS = 12
 MAX_ROWS = 40
+_MAX_CELL = 300  # characters
 _SIDE = 144
 _QUALITY = 60
 
@@ -33,7 +34,8 @@ def gallery(findings: Sequence[Finding]) -> str:
         if finding.path is not None and shown < MAX_THUMBNAILS:
             cell = _cell(finding)
             shown += 1
-        lines.append(f"| {cell} | {_escape(finding.key)} | {_escape(finding.detail)} |")
+        key, detail = (escape_cell(text, _MAX_CELL) for text in (finding.key, finding.detail))
+        lines.append(f"| {cell} | {key} | {detail} |")
     if len(findings) > MAX_ROWS:
         lines.append(f"\nand {len(findings) - MAX_ROWS} more: see the manifest")
     return "\n".join(lines)
@@ -73,8 +75,4 @@ def _cell(finding: Finding) -> str:
         return "missing"
     except Exception:  # noqa: BLE001  (decoders raise many types on broken bytes)
         return "cannot be shown"
-    return f"![](data:image/jpeg;base64,{base64.b64encode(small).decode()})"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")[:300]
+    return inline_image(small, "jpeg")

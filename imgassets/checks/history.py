@@ -23,8 +23,9 @@ from imgassets.manifests import Outcome
 from imgassets.settings import DriftSettings
 from imgassets.storage import MANIFEST, Storage
 
-SUCCESS, FACES = "success rate", "share with a face"
-TRIM, UNTRIMMED = "trim ratio/mean", "share not trimmed"
+# Names of the metrics in the UI.
+SUCCESS_RATE, FACE_SHARE = "success rate", "share with a face"
+TRIM_RATIO_MEAN, UNTRIMMED_SHARE = "trim ratio/mean", "share not trimmed"
 
 Metrics = dict[str, Metric]
 
@@ -50,28 +51,30 @@ class DriftReport:
 def raw_metrics(table: pa.Table) -> Metrics:
     """Compute the success rate of a manifest of `raw_images`, over all URLs."""
     ok = pc.equal(table["outcome"].cast(pa.string()), str(Outcome.OK))
-    return {SUCCESS: _metric(table, ok.cast(pa.float64()))}
+    return {SUCCESS_RATE: _metric(table, ok.cast(pa.float64()))}
 
 
 def processed_metrics(table: pa.Table) -> Metrics:
     """Compute the metrics of a manifest of `processed_images`, over the rows that have a value."""
     ratios, faces = table["trim_ratio"], table["face_count"]
     return {
-        TRIM: _metric(table, ratios),
-        UNTRIMMED: _metric(table, pc.greater_equal(ratios, 1).cast(pa.float64())),
-        FACES: _metric(table, pc.greater(faces, 0).cast(pa.float64())),
+        TRIM_RATIO_MEAN: _metric(table, ratios),
+        UNTRIMMED_SHARE: _metric(table, pc.greater_equal(ratios, 1).cast(pa.float64())),
+        FACE_SHARE: _metric(table, pc.greater(faces, 0).cast(pa.float64())),
     }
 
 
-def earlier_raw(
+def earlier_raw_metrics(
     storage: Storage, date: str, retailer: str, options: DriftSettings
 ) -> list[Metrics]:
     """Compute the metrics of the retailer's earlier `raw_images` partitions, latest first."""
-    found = _earlier(storage, "raw_images", date, retailer, columns=_RAW_COLUMNS, options=options)
+    found = _read_earlier_manifests(
+        storage, "raw_images", date, retailer, columns=_RAW_COLUMNS, options=options
+    )
     return [raw_metrics(table) for table in islice(found, options.partitions)]
 
 
-def earlier_processed(
+def earlier_processed_metrics(
     storage: Storage, date: str, retailer: str, options: DriftSettings, today: pa.Table
 ) -> list[Metrics]:
     """Compute the metrics of the retailer's earlier `processed_images` partitions, latest first.
@@ -79,7 +82,7 @@ def earlier_processed(
     Partitions made with other settings than `today`, the manifest to compare, are left out.
     """
     settings_hash = _settings_hash(today)
-    found = _earlier(
+    found = _read_earlier_manifests(
         storage, "processed_images", date, retailer, columns=_PROCESSED_COLUMNS, options=options
     )
     same_settings = (table for table in found if settings_hash in (None, _settings_hash(table)))
@@ -106,7 +109,7 @@ def detect_drift(
     report = DriftReport([], {}, {})
     for name, allowed_difference in allowed.items():
         metric = metrics[name]
-        recent = [one[name] for one in earlier if one[name].images >= options.min_images]
+        recent = [each[name] for each in earlier if each[name].images >= options.min_images]
         drift = compare(metric, recent) if metric.images >= options.min_images else None
         if drift is None:
             continue
@@ -121,7 +124,7 @@ def detect_drift(
     return report
 
 
-def _earlier(
+def _read_earlier_manifests(
     storage: Storage,
     asset: str,
     date: str,
@@ -156,7 +159,7 @@ def _columns(data: bytes, columns: list[str]) -> pa.Table | None:
 def _settings_hash(table: pa.Table) -> str | None:
     """The most frequent settings hash of the rows; None if no row has one."""
     counts = pc.value_counts(table["settings_hash"].drop_null()).to_pylist()
-    return max(counts, key=lambda one: one["counts"])["values"] if counts else None
+    return max(counts, key=lambda count: count["counts"])["values"] if counts else None
 
 
 def _metric(table: pa.Table, values: pa.ChunkedArray) -> Metric:

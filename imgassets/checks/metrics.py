@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from imgassets.checks.context import PROCESSED, CheckContext
-from imgassets.checks.history import FACES, SUCCESS, TRIM, UNTRIMMED, DriftReport, detect_drift
+from imgassets.checks.history import (
+    FACE_SHARE,
+    SUCCESS_RATE,
+    TRIM_RATIO_MEAN,
+    UNTRIMMED_SHARE,
+    DriftReport,
+    detect_drift,
+)
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
 from imgassets.settings import Bounds
@@ -21,10 +28,11 @@ from imgassets.storage import Folder
 
 @dataclass(frozen=True, slots=True)
 class _BoundedMetric:
-    """A value with its bounds."""
+    """A value with its bounds, which are the option `checks.<option>`."""
 
     name: str
     value: float
+    option: str
     bounds: Bounds
 
     @property
@@ -36,7 +44,7 @@ class _BoundedMetric:
     def violation(self) -> str:
         return (
             f"{self.name} is {self.value:.3f}; "
-            f"expected between {self.bounds.min:g} and {self.bounds.max:g}"
+            f"expected between {self.bounds.min:g} and {self.bounds.max:g} (checks.{self.option})"
         )
 
 
@@ -45,13 +53,13 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
     rows = context.raw_rows
     min_rate = context.options.checks.min_success_rate
     ok_count = sum(row.outcome is Outcome.OK for row in rows)
-    rate = context.raw_metrics[SUCCESS].mean if rows else 1.0
+    rate = context.raw_metrics[SUCCESS_RATE].mean if rows else 1.0
     summary = f"{ok_count} of {len(rows)} URLs returned an image; expected at least {min_rate:.1%}"
     options = context.options.checks.drift
     drift = detect_drift(
         context.raw_metrics,
         context.earlier_raw,
-        {SUCCESS: options.success_rate},
+        {SUCCESS_RATE: options.success_rate},
         options,
         falls_only=True,
     )
@@ -65,7 +73,12 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
         summary=summary,
         violations=[summary] if rate < min_rate else [],
         drift=drift.messages,
-        metrics={SUCCESS: rate, "least": min_rate, **drift.medians, **count_outcomes(rows)},
+        metrics={
+            SUCCESS_RATE: rate,
+            "minimum success rate": min_rate,
+            **drift.medians,
+            **count_outcomes(rows),
+        },
         findings=[
             Finding(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))
             for row in failed
@@ -82,17 +95,20 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
         return CheckOutcome(summary="no image was trimmed", metrics={"images": 0})
     options = context.options.checks
     metrics = context.processed_metrics
-    mean, untrimmed = metrics[TRIM].mean, metrics[UNTRIMMED].mean
+    mean, untrimmed = metrics[TRIM_RATIO_MEAN].mean, metrics[UNTRIMMED_SHARE].mean
     p05, p95 = np.percentile(list(ratios.values()), [5, 95]).tolist()
     bounded = [
-        _BoundedMetric("mean", mean, options.trim_ratio_mean),
-        _BoundedMetric("5th percentile", p05, options.trim_ratio_p05),
-        _BoundedMetric("95th percentile", p95, options.trim_ratio_p95),
-        _BoundedMetric("share of untrimmed images", untrimmed, options.untrimmed_share),
+        _BoundedMetric(name, value, option, getattr(options, option))
+        for name, value, option in (
+            ("mean trim ratio", mean, "trim_ratio_mean"),
+            ("5th percentile of the trim ratio", p05, "trim_ratio_p05"),
+            ("95th percentile of the trim ratio", p95, "trim_ratio_p95"),
+            ("share of untrimmed images", untrimmed, "untrimmed_share"),
+        )
     ]
-    outside = [one for one in bounded if one.excess]
-    drift = _processed_drift(context, TRIM, UNTRIMMED)
-    differences = [*(one.excess for one in outside), *drift.differences.values()]
+    outside = [metric for metric in bounded if metric.excess]
+    drift = _processed_drift(context, TRIM_RATIO_MEAN, UNTRIMMED_SHARE)
+    differences = [*(metric.excess for metric in outside), *drift.differences.values()]
     folder = context.folder(PROCESSED)
     paths = {row.key: row.path for row in context.processed_rows}
     smallest_first = [
@@ -102,13 +118,13 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
     return CheckOutcome(
         summary=f"mean {mean:.3f}, 5th percentile {p05:.3f}, 95th percentile {p95:.3f}, "
         f"{untrimmed:.1%} of the images not trimmed at all",
-        violations=[one.violation for one in outside],
+        violations=[metric.violation for metric in outside],
         drift=drift.messages,
         metrics={
-            TRIM: mean,
+            TRIM_RATIO_MEAN: mean,
             "trim ratio/p05": p05,
             "trim ratio/p95": p95,
-            UNTRIMMED: untrimmed,
+            UNTRIMMED_SHARE: untrimmed,
             "images": len(ratios),
             **drift.medians,
         },
@@ -129,12 +145,15 @@ def face_removal(context: CheckContext) -> CheckOutcome:
     left = [row for row in with_face if row.path is not None and not row.face_removed]
     share = len(with_face) / len(rows) if rows else 0.0
     bounded = _BoundedMetric(
-        "share of images with a face", share, context.options.checks.face_share
+        "share of images with a face", share, "face_share", context.options.checks.face_share
     )
-    drift = _processed_drift(context, FACES)
+    drift = _processed_drift(context, FACE_SHARE)
     violations = []
     if left and removing:
-        violations.append(f"{len(left)} of {len(with_face)} images with a face still have it")
+        violations.append(
+            f"{len(left)} of {len(with_face)} images with a face still have it; "
+            "see the images below and faces.too_close, faces.action"
+        )
     if rows and bounded.excess:
         violations.append(bounded.violation)
     folder = context.folder(PROCESSED)
@@ -148,7 +167,7 @@ def face_removal(context: CheckContext) -> CheckOutcome:
             "faces found": sum(row.face_count or 0 for row in rows),
             "images with a face": len(with_face),
             "images that still have one": len(left),
-            FACES: share,
+            FACE_SHARE: share,
             **drift.medians,
         },
         findings=[_with_face(row, folder) for row in left if removing]
@@ -164,9 +183,9 @@ def face_removal(context: CheckContext) -> CheckOutcome:
 def _processed_drift(context: CheckContext, *names: str) -> DriftReport:
     options = context.options.checks.drift
     allowed = {
-        TRIM: options.trim_ratio_mean,
-        UNTRIMMED: options.untrimmed_share,
-        FACES: options.face_share,
+        TRIM_RATIO_MEAN: options.trim_ratio_mean,
+        UNTRIMMED_SHARE: options.untrimmed_share,
+        FACE_SHARE: options.face_share,
     }
     return detect_drift(
         context.processed_metrics,
@@ -194,8 +213,8 @@ def _by_direction(
     if not any(difference < 0 for difference in differences):
         return list(high)
     half = -(-max(len(low), len(high)) // 2)
-    turns = [one for pair in zip(low[:half], high[:half], strict=False) for one in pair]
-    return list({one.key: one for one in turns}.values())
+    turns = [finding for pair in zip(low[:half], high[:half], strict=False) for finding in pair]
+    return list({finding.key: finding for finding in turns}.values())
 
 
 def _with_face(row: ProcessedRow, folder: Folder) -> Finding:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from imgassets.checks.context import PROCESSED, RAW, CheckContext, file_name
+from imgassets.checks.context import PROCESSED, RAW, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome
+from imgassets.storage import image_name
 
 
 def every_url_has_a_raw_row(context: CheckContext) -> CheckOutcome:
@@ -37,7 +38,7 @@ def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
                 row.key
                 for row in rows
                 if row.path is not None
-                and (name := file_name(row.path)) not in sizes
+                and (name := image_name(row.path)) not in sizes
                 and name not in removed_files
             ),
         ),
@@ -50,7 +51,10 @@ def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
     folder = context.folder(asset)
     return CheckOutcome(
         summary=f"all {len(keys)} URLs are accounted for",
-        violations=[f"{len(findings)} problems in the rows of {len(keys)} URLs"]
+        violations=[
+            f"{len(findings)} problems in the rows of {len(keys)} URLs; "
+            f"materialize {asset} of the partition again"
+        ]
         if findings
         else [],
         metrics={"urls": len(keys), "rows": len(rows), "problems": len(findings)},

@@ -23,10 +23,10 @@ from imgassets.defs.resources import (
     ManifestIOManager,
     MongoDBResource,
     SettingsResource,
-    bound_to,
+    settings_resource_class,
 )
 from imgassets.defs.schedules import build_schedules
-from imgassets.defs.scope import Scope, retailers_name
+from imgassets.defs.scope import Scope
 from imgassets.defs.sensors import build_failed_runs_sensor, build_new_documents_sensor
 from imgassets.settings import Settings
 
@@ -67,7 +67,6 @@ def build_defs(
     scope = Scope(
         settings, prefix, partitions or catalogue_partitions(settings.start_date, retailers)
     )
-    retailers_name(scope.partitions)
     freshness_check = build_freshness_check(scope)
     jobs = build_jobs(scope, freshness_check)
     return dg.Definitions(
@@ -94,11 +93,11 @@ def _resources(scope: Scope, replacements: Mapping[str, Any]) -> dict[str, Any]:
             f"unknown resource {unknown[0]!r}; resources that can be replaced: "
             f"{', '.join(_RESOURCES)}"
         )
-    bound = bound_to(scope.settings)
-    settings = replacements.get("settings", bound.configure_at_launch())
+    resource_class = settings_resource_class(scope.settings)
+    settings = replacements.get("settings", resource_class.configure_at_launch())
     if type(settings) is SettingsResource:
         # The overrides of a plain SettingsResource apply to the settings of these definitions.
-        settings = bound(overrides=settings.overrides)
+        settings = resource_class(overrides=settings.overrides)
     resources = {
         "settings": settings,
         "mongodb": replacements.get("mongodb", MongoDBResource()),

@@ -2,10 +2,11 @@
 
 This module has the names and the descriptions of the checks, and converts their outcomes to Dagster
 results: metrics always, so that the UI plots them, and images if a check fails. The logic of the
-checks is in `imgassets.checks`; bounds and severities are settings, per retailer.
+checks is in `imgassets.checks`; bounds and severities are settings, per retailer. For the check
+`residual_faces`, this module calls `imgassets.imaging`, which `imgassets.checks` does not import.
 
-All checks of an asset run in one step: a step per check would add a quarter to the event log for
-each, and read the manifest again.
+All checks of an asset run in one step: one step per check would enlarge the event log by a quarter
+per check, and read the manifest each time.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgassets.defs.metadata import rounded
+from imgassets.defs.metadata import round_for_display
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
 from imgassets.defs.scope import Scope
+from imgassets.errors import CheckError, ModelError, StorageError
 from imgassets.folders import models_folder
 
 if TYPE_CHECKING:
@@ -165,7 +167,6 @@ def run_checks(
     A check that cannot run does not prevent the others; the step fails after the last one.
     """
     from imgassets.checks.context import CheckContext
-    from imgassets.errors import CheckError, StorageError
     from imgassets.storage import open_storage
 
     partition = partition_of(context)
@@ -194,7 +195,7 @@ def _result(
     from imgassets.checks.gallery import gallery
 
     metadata: dict[str, Any] = {
-        name: rounded(value) if isinstance(value, float) else value
+        name: round_for_display(value) if isinstance(value, float) else value
         for name, value in outcome.metrics.items()
     }
     if not outcome.passed and outcome.findings:
@@ -212,47 +213,17 @@ def _result(
 
 
 def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
-    """Detect faces a second time, on a sample of the processed images."""
+    """Detect faces a second time, on a sample of the processed images, and check the result."""
     from imgassets.checks.context import PROCESSED
-    from imgassets.checks.outcome import CheckOutcome, Finding
-    from imgassets.errors import CheckError, ModelError
+    from imgassets.checks.residual_faces import residual_faces
     from imgassets.imaging.models import ensure_model
     from imgassets.imaging.residual import check_residual
 
-    rows, folder, options = (
-        check_context.processed_rows,
-        check_context.folder(PROCESSED),
-        check_context.options,
-    )
+    rows, options = check_context.processed_rows, check_context.options
+    folder = check_context.folder(PROCESSED)
     try:
         model = ensure_model(options.faces, models_folder())
-        residual = check_residual(rows, folder, options, model, threads=os.cpu_count() or 1)
+        found = check_residual(rows, folder, options, model, threads=os.cpu_count() or 1)
     except ModelError as error:
         raise CheckError(str(error)) from error
-    max_share = options.checks.max_residual_faces
-    summary = (
-        f"{len(residual.with_face)} of {residual.checked} images checked again "
-        f"still show a face; expected at most {max_share:.1%}"
-    )
-    violations = [summary] if residual.share > max_share else []
-    if residual.unreadable:
-        violations.append(f"{len(residual.unreadable)} images cannot be read")
-    paths = {row.key: row.path for row in rows}
-    return CheckOutcome(
-        summary=summary,
-        violations=violations,
-        metrics={
-            "images checked": residual.checked,
-            "with a face": len(residual.with_face),
-            "share": residual.share,
-            "not readable": len(residual.unreadable),
-        },
-        findings=[
-            Finding(key, detail, folder, paths[key])
-            for keys, detail in (
-                (residual.with_face, "still shows a face"),
-                (residual.unreadable, "cannot be read"),
-            )
-            for key in keys
-        ],
-    )
+    return residual_faces(check_context, found.checked, found.with_face, found.unreadable)

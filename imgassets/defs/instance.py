@@ -12,7 +12,7 @@ from imgassets.project import template
 if TYPE_CHECKING:
     import dagster as dg
 
-VARIABLE = "DAGSTER_HOME"
+DAGSTER_HOME_VARIABLE = "DAGSTER_HOME"
 
 
 def prepare_dagster_home(default: Path | None = None) -> Path:
@@ -27,7 +27,7 @@ def prepare_dagster_home(default: Path | None = None) -> Path:
     Returns:
         The absolute path of the folder.
     """
-    named = os.environ.get(VARIABLE, "").strip()
+    named = os.environ.get(DAGSTER_HOME_VARIABLE, "").strip()
     folder = Path(named or default or home() / "dagster_home").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     project_file, instance_file = project_root() / "dagster.yaml", folder / "dagster.yaml"
@@ -37,7 +37,7 @@ def prepare_dagster_home(default: Path | None = None) -> Path:
             instance_file.symlink_to(project_file)
         else:
             instance_file.write_text(template("dagster.yaml"), "utf-8")
-    os.environ[VARIABLE] = str(folder)
+    os.environ[DAGSTER_HOME_VARIABLE] = str(folder)
     return folder
 
 

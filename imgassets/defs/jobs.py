@@ -62,6 +62,6 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
         freshness=dg.define_asset_job(
             scope.name("freshness_job"),
             selection=dg.AssetSelection.checks(freshness_check),
-            description="Find retailers that stopped delivering.",
+            description="Find retailers without a recent document.",
         ),
     )

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 import dagster as dg
 
+from imgassets.errors import StorageError
+from imgassets.markdown import escape_cell, inline_image
+
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from imgassets.defs.partitions import Partition
     from imgassets.manifests import ProcessedRow, UrlRow
-    from imgassets.storage import Folder
+    from imgassets.storage import Folder, Storage
 
 MAX_TABLE_ROWS = 20
+_MAX_CELL = 200  # characters
 _LONGEST_BAR = 40  # characters
 
 
@@ -35,6 +42,29 @@ def as_dagster_failure(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def read_manifest(storage: Storage, asset: str, partition: Partition) -> pa.Table:
+    """Read the manifest of a partition, for an asset downstream.
+
+    Args:
+        storage: the storage that contains the partition.
+        asset: the name of the asset.
+        partition: the partition.
+
+    Raises:
+        dagster.Failure: the partition was never materialized, or its manifest cannot be read.
+    """
+    from imgassets.storage import read_table
+
+    try:
+        with as_dagster_failure(StorageError):
+            return read_table(storage.partition(asset, *partition))
+    except FileNotFoundError:
+        raise dg.Failure(
+            f"{asset} of {partition.key} was never materialized; materialize it first",
+            allow_retries=False,
+        ) from None
 
 
 def manifest_metadata(
@@ -93,8 +123,8 @@ def location_metadata(address: str) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.url(address) if "://" in address else dg.MetadataValue.path(address)
 
 
-def rounded(value: SupportsFloat) -> float:
-    """A measured value, rounded to four decimals for display."""
+def round_for_display(value: SupportsFloat) -> float:
+    """Round a measured value to four decimals."""
     return round(float(value), 4)
 
 
@@ -119,7 +149,7 @@ def bar_chart(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.MetadataValue[Any]:
+def markdown_table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.MetadataValue[Any]:
     """The first `MAX_TABLE_ROWS` rows of a table as Markdown; `none` if there are no rows.
 
     Args:
@@ -127,25 +157,22 @@ def table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.Metadata
     """
     if not rows:
         return dg.MetadataValue.md("none")
-    head = list(rows[0])
-    lines = [_line(head), _line(["---"] * len(head))]
-    lines += [_line([row[name] for name in head]) for row in rows[:MAX_TABLE_ROWS]]
+    columns = list(rows[0])
+    lines = [_line(columns), _line(["---"] * len(columns))]
+    lines += [_line([row[name] for name in columns]) for row in rows[:MAX_TABLE_ROWS]]
     if len(rows) > MAX_TABLE_ROWS:
         lines.append(f"\nand {len(rows) - MAX_TABLE_ROWS} more: see the manifest")
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def inline_image(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[Any]:
+def image_metadata(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[Any]:
     """An image that the UI shows inline. It is stored in the event log, so keep it small.
 
     Args:
         data: the bytes of the image file.
         format_: the format of the image file.
     """
-    import base64
-
-    encoded = base64.b64encode(data).decode()
-    return dg.MetadataValue.md(f"![](data:image/{format_};base64,{encoded})")
+    return dg.MetadataValue.md(inline_image(data, format_))
 
 
 def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
@@ -166,4 +193,4 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")[:200]
+    return escape_cell(text, _MAX_CELL)

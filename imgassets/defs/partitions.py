@@ -48,6 +48,12 @@ class Partition(NamedTuple):
     date: str
     retailer: str
 
+    @classmethod
+    def parse(cls, key: str) -> Partition:
+        """The partition of a key in Dagster, for example `2026-01-31|zara`."""
+        date, retailer = key.split("|")
+        return cls(date, retailer)
+
     @property
     def key(self) -> dg.MultiPartitionKey:
         """The partition key in Dagster, for example `2026-01-31|zara`."""
@@ -81,5 +87,4 @@ def only_partition(keys: Sequence[str]) -> Partition:
             "backfill, which starts one run per partition",
             allow_retries=False,
         )
-    date, retailer = keys[0].split("|")
-    return Partition(date, retailer)
+    return Partition.parse(keys[0])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from imgassets.defs.metadata import read_manifest
 from imgassets.defs.partitions import only_partition
 from imgassets.errors import SettingsError
 from imgassets.settings import Settings
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class SettingsResource(dg.ConfigurableResource[Settings]):
     """The settings of the definitions; a run can override options in the launchpad.
 
-    `build_defs` uses a subclass that is bound to its settings; see `bound_to`.
+    `build_defs` uses a subclass that is bound to its settings; see `settings_resource_class`.
     """
 
     overrides: dict[str, Any] = Field(
@@ -34,7 +35,7 @@ class SettingsResource(dg.ConfigurableResource[Settings]):
         ),
     )
 
-    def base(self) -> Settings:
+    def base_settings(self) -> Settings:
         """The settings without overrides: the defaults, unless the class is bound to others."""
         return Settings()
 
@@ -47,9 +48,9 @@ class SettingsResource(dg.ConfigurableResource[Settings]):
         from imgassets.configuration import with_overrides
 
         if not self.overrides:
-            return self.base()
+            return self.base_settings()
         try:
-            return with_overrides(self.base(), self.overrides)
+            return with_overrides(self.base_settings(), self.overrides)
         except SettingsError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
 
@@ -60,15 +61,18 @@ class SettingsResource(dg.ConfigurableResource[Settings]):
         return open_storage(self.load())
 
 
-def bound_to(settings: Settings) -> type[SettingsResource]:
-    """Create a subclass of `SettingsResource` whose `base()` returns a `Settings` object.
+def settings_resource_class(settings: Settings) -> type[SettingsResource]:
+    """Create a subclass of `SettingsResource` that is bound to settings.
 
     A subclass rather than an attribute: Dagster creates a new resource from the class and the run's
-    config for each run. And settings that were config would fill the launchpad with every option.
+    config for each run. If the settings were config fields, the launchpad would list every option.
+
+    Args:
+        settings: the settings that `base_settings` of the subclass returns.
     """
 
     class BoundSettingsResource(SettingsResource):
-        def base(self) -> Settings:
+        def base_settings(self) -> Settings:
             return settings
 
     return BoundSettingsResource
@@ -129,18 +133,7 @@ class ManifestIOManager(dg.ConfigurableIOManager):
             dagster.Failure: the partition was never materialized, its manifest cannot be read, or
                 the run has several partitions.
         """
-        from imgassets.errors import StorageError
-        from imgassets.storage import read_table
-
         partition, asset = only_partition(context.asset_partition_keys), context.asset_key.path[-1]
-        try:
-            table = read_table(self.settings.storage().partition(asset, *partition))
-        except FileNotFoundError:
-            raise dg.Failure(
-                f"{asset} of {partition.key} was never materialized; materialize it first",
-                allow_retries=False,
-            ) from None
-        except StorageError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+        table = read_manifest(self.settings.storage(), asset, partition)
         manifest: pd.DataFrame = table.to_pandas()
         return manifest

@@ -52,6 +52,6 @@ def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
         cron_schedule=FRESHNESS_CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Checks every morning which retailers stopped delivering.",
+        description="Finds retailers without a recent document, every morning.",
     )
     return [every_day, freshness]

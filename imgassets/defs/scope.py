@@ -31,11 +31,18 @@ class Scope:
         settings: the options that the definitions are built from.
         key_prefix: prefix of the asset keys and of all other names.
         partitions: the partitions of the assets, date x retailer.
+
+    Raises:
+        ValueError: `partitions` has no dynamic dimension `retailer`.
     """
 
     settings: Settings
     key_prefix: tuple[str, ...]
     partitions: dg.MultiPartitionsDefinition
+
+    def __post_init__(self) -> None:
+        """Check the partitions."""
+        retailers_name(self.partitions)
 
     def key(self, asset: str) -> dg.AssetKey:
         """The key of an asset: the key prefix and the name."""

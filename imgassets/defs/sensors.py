@@ -119,12 +119,19 @@ def _scan(
             return _sensor_result(
                 context, scope, result.cursor, ready={}, names={}, skip_message=str(error)
             )
-    waiting = len(result.cursor.pending)
-    skip_message = (
-        f"{waiting} changed partitions are waiting until they settle" if waiting else "no changes"
-    )
+    skip_message = _waiting_message(len(result.cursor.pending))
     return _sensor_result(
         context, scope, result.cursor, ready=ready, names=names, skip_message=skip_message
+    )
+
+
+def _waiting_message(partitions: int) -> str:
+    """The skip reason of a tick after which a number of partitions wait for a run."""
+    if not partitions:
+        return "no changes"
+    return (
+        f"{partitions} changed partitions are waiting until their documents stop changing "
+        "(sensor.settle_s)"
     )
 
 
@@ -156,18 +163,18 @@ def _sensor_result(
         # The partitions stay in the cursor until the names in the source are corrected.
         context.log.error(conflict_message(slug, same))
     allowed = {
-        name: pending for name, pending in ready.items() if name.split("|")[1] not in conflicts
+        name: pending
+        for name, pending in ready.items()
+        if Partition.parse(name).retailer not in conflicts
     }
     runs = dict(list(allowed.items())[: scope.settings.sensor.max_runs])
     known = scope.registered_retailers(context.instance)
-    found = {name.split("|")[1] for name in runs} | set(names) - set(conflicts)
+    found = {Partition.parse(name).retailer for name in runs} | set(names) - set(conflicts)
     new = sorted(found - set(known))
     add_request = dg.DynamicPartitionsDefinition(name=scope.retailers).build_add_request(new)
     return dg.SensorResult(
         run_requests=[
-            dg.RunRequest(
-                run_key=run_key(name, pending), partition_key=Partition(*name.split("|")).key
-            )
+            dg.RunRequest(run_key=run_key(name, pending), partition_key=Partition.parse(name).key)
             for name, pending in runs.items()
         ],
         skip_reason=None if runs else dg.SkipReason(skip_message),

@@ -13,14 +13,14 @@ import dagster as dg
 
 from imgassets.errors import WebhookError
 
-VARIABLE = "IMGASSETS_WEBHOOK_URL"
+WEBHOOK_VARIABLE = "IMGASSETS_WEBHOOK_URL"
 TIMEOUT_S = 10
 MAX_REASON_LENGTH = 500  # characters
 
 
 def webhook_url() -> str | None:
     """The URL to post to from the environment, or `None` if it is not set."""
-    return os.environ.get(VARIABLE, "").strip() or None
+    return os.environ.get(WEBHOOK_VARIABLE, "").strip() or None
 
 
 def failure_message(run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
@@ -69,12 +69,12 @@ def post(url: str, message: dict[str, Any]) -> None:
     except (requests.RequestException, ValueError) as error:
         # ValueError: urllib3 raises it for invalid URLs. Both texts contain the URL, a secret.
         raise WebhookError(
-            f"cannot reach the webhook in {VARIABLE} ({type(error).__name__}); "
+            f"cannot reach the webhook in {WEBHOOK_VARIABLE} ({type(error).__name__}); "
             "notification not sent; see the run in the UI"
         ) from None
     if not 200 <= answer.status_code < 300:
         raise WebhookError(
-            f"the webhook in {VARIABLE} answered with status {answer.status_code}; "
+            f"the webhook in {WEBHOOK_VARIABLE} answered with status {answer.status_code}; "
             "notification not sent; see the run in the UI"
         )
 

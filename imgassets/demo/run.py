@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from imgassets.configuration import CONFIG_VARIABLE, load_settings
-from imgassets.defs.instance import VARIABLE, open_instance, prepare_dagster_home
+from imgassets.defs.instance import DAGSTER_HOME_VARIABLE, open_instance, prepare_dagster_home
 from imgassets.demo.catalogue import build_catalogue, documents
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer
@@ -50,7 +50,7 @@ def demo_folder() -> Path:
 
 def use_demo_state() -> None:
     """Point this process and its child processes to the settings and the state of the demo."""
-    os.environ.pop(VARIABLE, None)
+    os.environ.pop(DAGSTER_HOME_VARIABLE, None)
     os.environ[CONFIG_VARIABLE] = str(Path(__file__).with_name("settings.yaml"))
     prepare_dagster_home(demo_folder() / "dagster_home")
 
@@ -93,7 +93,7 @@ def run_demo() -> bool:
         "Contact sheets: contact_sheet.jpg in the folder of each partition; review/ at full size\n"
         "Dagster UI: [bold]make ui[/]\n"
         "To use Dagster's command line on the demo, run first:\n"
-        f"  export {VARIABLE}='{os.environ[VARIABLE]}' "
+        f"  export {DAGSTER_HOME_VARIABLE}='{os.environ[DAGSTER_HOME_VARIABLE]}' "
         f"{CONFIG_VARIABLE}='{os.environ[CONFIG_VARIABLE]}' "
         f"{MONGODB_VARIABLE}='{os.environ[MONGODB_VARIABLE]}'",
         soft_wrap=True,

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from imgassets.download import journal
 from imgassets.download.state import URL_FIELDS, read_manifest_and_journal, read_state
 from imgassets.manifests import Outcome, RawRow, UrlRow, from_table
-from imgassets.storage import IMAGES, Folder
+from imgassets.storage import IMAGES, Folder, image_name
 
 
 def adopt(url_rows: Sequence[UrlRow], folder: Folder) -> int:
@@ -70,12 +70,12 @@ def find_obsolete_files(
         File names, a subset of `names`.
     """
     keys = {row.key for row in rows}
-    in_use = {_file_name(row.path) for row in rows if row.path is not None}
+    in_use = {image_name(row.path) for row in rows if row.path is not None}
     is_current = pc.is_in(previous["key"], value_set=pa.array(keys, pa.string()))
     old = previous.filter(pc.invert(is_current))
     urls = {row.url for row in rows if row.path is not None} if old.num_rows else set()
     moved = {
-        _file_name(path)
+        image_name(path)
         for url, path in zip(old["url"].to_pylist(), old["path"].to_pylist(), strict=True)
         if path is not None and url in urls
     }
@@ -94,9 +94,5 @@ def _stored_rows(folder: Folder, urls: set[str]) -> dict[str, RawRow]:
         for row in from_table(with_urls, RawRow)
         if row.outcome is Outcome.OK
         and row.path is not None
-        and sizes.get(_file_name(row.path)) == row.bytes
+        and sizes.get(image_name(row.path)) == row.bytes
     }
-
-
-def _file_name(path: str) -> str:
-    return path.removeprefix(f"{IMAGES}/")

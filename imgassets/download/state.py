@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from imgassets.download import journal
 from imgassets.manifests import OUTCOMES, RAW_IMAGES, Outcome, RawRow, UrlRow
-from imgassets.storage import IMAGES, Folder, read_removed, read_table
+from imgassets.storage import IMAGES, Folder, image_name, read_removed, read_table
 
 _BATCH = 5_000
 URL_FIELDS = tuple(field.name for field in fields(UrlRow))
@@ -88,7 +88,7 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
             if outcome != Outcome.OK:
                 failed[key] = outcome
                 continue
-            name = path.removeprefix(f"{IMAGES}/")
+            name = image_name(path)
             # A file that exists outweighs the record of its removal.
             stored = name in removed_names if name not in sizes else sizes[name] == size
             size_is_enough = is_journal or not refresh_unfinished or name not in sizes

@@ -17,7 +17,7 @@ from imgassets.imaging.worker_protocol import WorkerSetup, row_without_image, se
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
-from imgassets.storage import IMAGES, Folder, mark_removed, read_table, write_table
+from imgassets.storage import IMAGES, Folder, image_name, mark_removed, read_table, write_table
 
 JOURNAL = "_journal"
 _RETRIED_OUTCOMES = (
@@ -143,7 +143,7 @@ def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: Mapping[
         earlier.raw_sha256 == raw.sha256
         and earlier.settings_hash == hash_
         and earlier.outcome not in _RETRIED_OUTCOMES
-        and (earlier.path is None or earlier.path.removeprefix(f"{IMAGES}/") in stored)
+        and (earlier.path is None or image_name(earlier.path) in stored)
     )
 
 
@@ -156,7 +156,7 @@ def _earlier_if_raw_missing(
         and earlier is not None
         and earlier.path is not None
         and earlier.raw_sha256 == row.raw_sha256
-        and earlier.path.removeprefix(f"{IMAGES}/") in stored
+        and image_name(earlier.path) in stored
     ):
         return earlier
     return row
@@ -181,9 +181,7 @@ def remove_raw_images(
     processed = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
     images = raw_folder / IMAGES
     names = {
-        raw.path.removeprefix(f"{IMAGES}/")
-        for raw in raw_rows
-        if raw.key in processed and raw.path is not None
+        image_name(raw.path) for raw in raw_rows if raw.key in processed and raw.path is not None
     }
     names &= images.sizes().keys()
     mark_removed(raw_folder, names)
@@ -201,7 +199,7 @@ def _read_manifest(folder: Folder) -> list[ProcessedRow]:
 
 def _remove_unreferenced(folder: Folder, rows: Sequence[ProcessedRow]) -> None:
     """Remove images without a row: of an earlier format, or of URLs that are no longer listed."""
-    referenced = {str(row.path).removeprefix(f"{IMAGES}/") for row in rows}
+    referenced = {image_name(str(row.path)) for row in rows}
     for name in (folder / IMAGES).sizes().keys() - referenced:
         (folder / IMAGES).remove(name)
 

@@ -1,7 +1,7 @@
 """Detect faces again in processed images, to find those where a face is left.
 
-This covers one image, or a sample of a partition. Judging the result is the asset check's job, in
-`imgassets.defs.checks`.
+This covers one image, or a sample of a partition. The asset check `residual_faces`, which evaluates
+the result, is in `imgassets.checks.residual_faces`.
 """
 
 from __future__ import annotations
@@ -54,11 +54,6 @@ class ResidualFaces:
     checked: int
     with_face: list[str]
     unreadable: list[str]
-
-    @property
-    def share(self) -> float:
-        """Images with a face / images checked; 0 if none was checked."""
-        return len(self.with_face) / self.checked if self.checked else 0.0
 
 
 def find_residual_faces(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
@@ -37,7 +37,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: ServerConnection | None = None
-        self._inherited: object = None
+        self._server_inputs: object = None
 
     def start(
         self,
@@ -71,19 +71,23 @@ class ForkServer:
 
     def _connect(self) -> ServerConnection:
         with self._lock:
-            inherited = _inherited_state()
-            outdated = self._inherited != inherited
+            inputs = _server_inputs()
+            outdated = self._server_inputs != inputs
             if self._connection is not None and (self._connection.broken or outdated):
                 self._connection.close()
                 self._connection = None
             if self._connection is None:
                 self._connection = ServerConnection(*_start_server())
-                self._inherited = inherited
+                self._server_inputs = inputs
             return self._connection
 
 
-def _inherited_state() -> object:
-    """Return what the server copies when it starts and a new interpreter would read again."""
+def _server_inputs() -> tuple[dict[str, str], Path, list[int]]:
+    """Return what a server that starts now copies; if it changes, the server is out of date.
+
+    Returns:
+        Environment variables, working folder, and modification times (ns) of the library folders.
+    """
     libraries = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
     # Installing or removing a library changes the modification time of its folder.
     times = [Path(path).stat().st_mtime_ns for path in sorted(libraries)]
@@ -114,7 +118,7 @@ _inherited_connection: ServerConnection | None = None
 def inherited_connection() -> ServerConnection | None:
     """Return a connection to the server that forked this process; None if none did."""
     global _inherited_connection  # noqa: PLW0603  (one per process, as the descriptor is)
-    pid, _, descriptor = os.environ.get(server.VARIABLE, "").partition(":")
+    pid, _, descriptor = os.environ.get(server.FORK_SERVER_VARIABLE, "").partition(":")
     if pid != str(os.getpid()):
         return None
     if _inherited_connection is None:
@@ -171,6 +175,20 @@ class ServerConnection:
             "environment": _own_environment() if copy_environment else None,
             "descriptors": len(descriptors),
         }
+        request_id, pid = self._request_fork(request, descriptors, on_exit)
+        self._allow_begin(request_id, pid, on_forked)
+
+    def _request_fork(
+        self,
+        request: Mapping[str, object],
+        descriptors: Sequence[int],
+        on_exit: Callable[[int | None], None],
+    ) -> tuple[int, int]:
+        """Ask the server to fork a process, which waits before it begins its program.
+
+        Returns:
+            Id of the request, and pid of the process.
+        """
         pid_received: Future[int] = Future()
         try:
             with self._sending:
@@ -181,7 +199,7 @@ class ServerConnection:
                 self._connection.send(("fork", request_id, request))
                 if descriptors:
                     socket.send_fds(self._socket, [b"\0"], descriptors)
-            pid = pid_received.result(_ANSWER_TIMEOUT_S)
+            return request_id, pid_received.result(_ANSWER_TIMEOUT_S)
         except TimeoutError:
             if self._process is not None:
                 # A late answer must not start a program that the caller has started elsewhere.
@@ -191,6 +209,11 @@ class ServerConnection:
             ) from None
         except OSError as error:
             raise ForkServerError(f"the fork server has exited: {error}") from None
+
+    def _allow_begin(
+        self, request_id: int, pid: int, on_forked: Callable[[ProcessIdentity], None]
+    ) -> None:
+        """Let a forked process begin its program; if `on_forked` raises, the process ends."""
         go = False
         try:
             identity = ProcessIdentity.of(pid)

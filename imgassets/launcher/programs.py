@@ -43,7 +43,7 @@ class Program(Protocol):
 
         Returns:
             Its exit code, or the negative number of the signal that killed it; None if the fork
-            server ended before it, so that nobody knows.
+            server ended first: the exit code is then unknown.
         """
 
 
@@ -122,7 +122,7 @@ class _ForkedProgram:
 
     def wait(self) -> int | None:
         exit_code = self._exit_code.result()
-        # The fork server ended first: nobody reports the end of the program any more.
+        # The fork server ended first: poll for the end of the program.
         while exit_code is None and self._identity.result().is_alive:
             time.sleep(_POLL_S)
         return exit_code

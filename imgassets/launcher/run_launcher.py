@@ -1,12 +1,12 @@
 """The run launcher that `dagster.yaml` names: forks runs, and checks that their processes exist.
 
-Dagster's `DefaultRunLauncher` has a new interpreter for each run, which imports one second of
-Dagster and one second of the assets' libraries before it does anything. This launcher has the fork
-server (`server`) fork the run, which then executes `dagster api execute_run` as the launchers for
-containers do. If a run cannot be forked, the default launcher starts it.
+Dagster's `DefaultRunLauncher` starts a new interpreter for each run, which spends about 2 s on
+imports: one on Dagster, one on the assets' libraries. This launcher asks the fork server (`server`)
+to fork the run, which then executes `dagster api execute_run` as the launchers for containers do.
+If a run cannot be forked, the default launcher starts it.
 
-If a run's process dies alone, the fork server sees it and the run is marked as failed. If the
-machine or the container goes down, nobody reports the run: it would stay "started" and hold its
+If only the run's process ends, the fork server reports it and the run is marked as failed. If the
+machine or the container goes down, nothing reports it: the run would stay "started" and hold its
 retailer's slot, so that no other run of that retailer begins. Run monitoring asks this launcher
 whether the process exists, marks such a run as failed, and the run is retried.
 https://docs.dagster.io/deployment/execution/run-monitoring
@@ -65,10 +65,10 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
             # Dagster's default launcher starts them, and this one only checks their processes.
             fork: true
 
-    Runs are processes on the machine (or in the container) of the daemon, which must also be the
-    machine of whoever terminates them. Only runs of a code location that Dagster itself loads (a
-    module or a file in `workspace.yaml`) with this Python interpreter are forked; runs of a
-    `grpc_server` location are started there by the default launcher.
+    Runs are processes on the machine (or in the container) of the daemon. They can be terminated
+    only from the same machine, so run the webserver there too. Only runs of a code location that
+    Dagster itself loads (a module or a file in `workspace.yaml`) with this Python interpreter are
+    forked; runs of a `grpc_server` location are started there by the default launcher.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ class ForkingRunLauncher(dg.DefaultRunLauncher):
             )
             super().launch_run(context)
 
-    def _fork(self, server: ForkServer, run: DagsterRun) -> None:
+    def _fork(self, fork_server: ForkServer, run: DagsterRun) -> None:
         origin = run.job_code_origin
         if origin is None:
             raise ForkServerError("the run has no job_code_origin")
         arguments = ExecuteRunArgs(origin, run.run_id, self._instance.get_ref())
         # The last three arguments, "api execute_run JSON"; the program before them is `dagster`.
         command = [*arguments.get_command_args()][-3:]
-        server.start(
+        fork_server.start(
             "dagster",
             command,
             on_forked=partial(self._record_process, run),
@@ -237,7 +237,8 @@ def _forked_process(run: DagsterRun) -> ProcessIdentity | None:
 def _is_run_process(pid: int, event_time: float) -> bool:
     """Return whether a pid belongs to a run's process that started before a time (Unix seconds).
 
-    A pid may be reused: when a container is replaced, within seconds, by one of its servers.
+    Pids are reused: when a container is replaced, one of its servers may get the same pid within
+    seconds.
     """
     try:
         process = psutil.Process(pid)

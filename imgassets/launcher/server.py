@@ -75,7 +75,7 @@ PRELOADED_MODULES = (
 
 # Tells a forked process the descriptor on which it can send requests of its own, as `PID:FD`. The
 # pid is there because child processes inherit the variable but not the descriptor.
-VARIABLE = "IMGASSETS_FORK_SERVER"
+FORK_SERVER_VARIABLE = "IMGASSETS_FORK_SERVER"
 
 # A run allocates many short-lived objects; collecting after every 700 of them, Python's default,
 # costs a run about 0.1 CPU s.
@@ -127,7 +127,7 @@ class _Server:
         self._waiting: dict[tuple[Connection[Any, Any], int], Connection[Any, Any]] = {}
 
     def serve(self) -> dict[str, Any]:
-        """Serve until the owner has gone; the server's own process never returns.
+        """Serve until the owner has exited; the server's own process never returns.
 
         Returns:
             In a forked process, the arguments of `_run_program`.
@@ -182,7 +182,7 @@ class _Server:
             os._exit(0)
         # child_end closes its own descriptor when it is collected.
         descriptor = os.dup(child_end.fileno())
-        os.environ[VARIABLE] = f"{os.getpid()}:{descriptor}"
+        os.environ[FORK_SERVER_VARIABLE] = f"{os.getpid()}:{descriptor}"
         return True
 
     def _report_exit(self, descriptor: int) -> None:
@@ -202,7 +202,7 @@ class _Server:
 
 
 def _send(client: Connection[Any, Any], message: object) -> None:
-    with contextlib.suppress(OSError):  # it has gone
+    with contextlib.suppress(OSError):  # the client has exited
         client.send(message)
 
 
@@ -235,7 +235,7 @@ def _run_program(
         os.close(descriptor)
     if environment is not None:
         variables, folder, sys.path[:] = environment
-        variables[VARIABLE] = os.environ[VARIABLE]
+        variables[FORK_SERVER_VARIABLE] = os.environ[FORK_SERVER_VARIABLE]
         os.environ.clear()
         os.environ.update(variables)
         os.chdir(folder)
@@ -250,7 +250,7 @@ def _run_program(
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         exit_code = _exit_code(error)
-    except BaseException:  # noqa: BLE001  (the program's last resort: print the traceback)
+    except BaseException:  # noqa: BLE001  (as the interpreter does: print the traceback, exit with 1)
         sys.excepthook(*sys.exc_info())
         exit_code = 1
     # Ends as multiprocessing's forked processes do: normal interpreter shutdown would tear down

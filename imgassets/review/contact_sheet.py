@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from PIL import ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.review.drawing import INK, Layout, draw_sheet, load_pair
+from imgassets.review.drawing import TEXT_COLOUR, Layout, draw_sheet, load_pair
 from imgassets.storage import Folder
 
 # Most catalogue images have the aspect ratio 2:3.
@@ -53,7 +53,7 @@ def contact_sheet(
     image, draw = draw_sheet(pairs, _LAYOUT)
     if not pairs:
         font = ImageFont.load_default(_LAYOUT.font_size)
-        draw.text((_LAYOUT.gap, _LAYOUT.gap), "no processed images", INK, font)
+        draw.text((_LAYOUT.gap, _LAYOUT.gap), "no processed images", TEXT_COLOUR, font)
     file = io.BytesIO()
     # Chroma subsampling would blur the thin coloured lines.
     image.save(file, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)

@@ -9,14 +9,13 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.storage import Folder
 
-PAPER, INK = (236, 238, 241), (30, 34, 40)
-_FACE, _CHIN, _KEPT = (230, 40, 40), (255, 140, 0), (0, 150, 70)
-_ORIENTATION = 0x0112  # EXIF tag
+BACKGROUND, TEXT_COLOUR = (236, 238, 241), (30, 34, 40)
+_FACE_COLOUR, _CUT_COLOUR, _KEPT_COLOUR = (230, 40, 40), (255, 140, 0), (0, 150, 70)
 _SWAPS_SIDES = range(5, 9)  # EXIF orientations that swap width and height
 
 
@@ -77,30 +76,30 @@ def load_pair(
 
 
 def draw_sheet(
-    pairs: Sequence[Pair], layout: Layout, head: int = 0
+    pairs: Sequence[Pair], layout: Layout, header_height: int = 0
 ) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """Draw pairs on a grid.
 
     Args:
         pairs: The pairs, in reading order.
         layout: The grid.
-        head: Height of the empty area above the pairs, in pixels.
+        header_height: Height of the empty area above the pairs, in pixels.
 
     Returns:
         The sheet and its drawing context.
     """
     across, down = layout.pitch
     lines = max(1, -(-len(pairs) // layout.pairs))
-    image = Image.new("RGB", (layout.pairs * across, head + lines * down), PAPER)
+    image = Image.new("RGB", (layout.pairs * across, header_height + lines * down), BACKGROUND)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(layout.font_size)
     for number, pair in enumerate(pairs):
         x = number % layout.pairs * across + layout.gap
-        y = head + number // layout.pairs * down + layout.gap
+        y = header_height + number // layout.pairs * down + layout.gap
         _paste(image, pair.before, (x, y), layout)
         _paste(image, pair.after, (x + layout.cell[0] + layout.gap, y), layout)
         text = _caption(pair.row, layout.max_key_length)
-        draw.multiline_text((x, y + layout.cell[1] + 1), text, INK, font, spacing=1)
+        draw.multiline_text((x, y + layout.cell[1] + 1), text, TEXT_COLOUR, font, spacing=1)
     return image, draw
 
 
@@ -113,7 +112,7 @@ def _load_scaled(
     except FileNotFoundError:
         return None
     width, height = file.size
-    if file.getexif().get(_ORIENTATION) in _SWAPS_SIDES:
+    if file.getexif().get(ExifTags.Base.Orientation) in _SWAPS_SIDES:
         width, height = height, width
     # Decodes a JPEG at 1/2, 1/4 or 1/8 of its size if that still fills the cell.
     file.draft("RGB", (max(cell), max(cell)))
@@ -125,12 +124,12 @@ def _load_scaled(
 def _with_boxes(image: Image.Image, scale: tuple[float, float], row: ProcessedRow) -> Image.Image:
     draw = ImageDraw.Draw(image)
     if row.kept_box is not None:
-        _rectangle(draw, row.kept_box, scale, _KEPT)
+        _rectangle(draw, row.kept_box, scale, _KEPT_COLOUR)
     for box in row.face_boxes or []:
-        _rectangle(draw, box, scale, _FACE)
+        _rectangle(draw, box, scale, _FACE_COLOUR)
     if row.face_cut is not None:
         y = row.face_cut * scale[1]
-        draw.line([(0, y), (image.width, y)], _CHIN, 2)
+        draw.line([(0, y), (image.width, y)], _CUT_COLOUR, 2)
     return image
 
 
@@ -159,7 +158,7 @@ def _paste(
     width, height = layout.cell
     if image is None:
         frame = [corner[0], corner[1], corner[0] + width - 1, corner[1] + height - 1]
-        ImageDraw.Draw(sheet).rectangle(frame, outline=INK)
+        ImageDraw.Draw(sheet).rectangle(frame, outline=TEXT_COLOUR)
         return
     left = corner[0] + (width - image.width) // 2
     sheet.paste(image, (left, corner[1] + (height - image.height) // 2))

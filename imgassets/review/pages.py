@@ -19,7 +19,7 @@ from PIL import ImageFont
 
 from imgassets.manifests import ProcessedRow, RawRow
 from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
-from imgassets.review.drawing import INK, Layout, Pair, draw_sheet, load_pair
+from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
 from imgassets.storage import CONTACT_SHEET, Folder
 
@@ -33,7 +33,7 @@ IMAGES_PER_PAGE = 40
 # A 2:3 image of the default size, 448 pixels high, is shown without scaling. A full page has
 # 12 megapixels, which browsers still display at once.
 _LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, max_key_length=66)
-_HEAD, _HEAD_SIZE = 40, 20
+_HEADER_HEIGHT, _HEADER_FONT_SIZE = 40, 20  # px
 _QUALITY = 80
 _PLOT_SCALE = 3
 _VERSION = 3  # increment it when the look of the files changes, so that they are drawn again
@@ -85,8 +85,8 @@ def write_review(
         StorageError: A file cannot be read or written.
     """
     review = folder / REVIEW
-    state = _state(rows, title, max_pages)
-    if (unchanged := _pages_of_same_state(review, state)) is not None:
+    content_hash = _content_hash(rows, title, max_pages)
+    if (unchanged := _read_unchanged_pages(review, content_hash)) is not None:
         return unchanged
     # The index is written last: after a crash in between, the next run draws everything again.
     review.remove(INDEX)
@@ -102,7 +102,7 @@ def write_review(
     for name in review.sizes():
         if _PAGE.fullmatch(name) and name not in names:
             review.remove(name)
-    index = {"state": state, "pages": {page.name: page.keys for page in pages}}
+    index = {"state": content_hash, "pages": {page.name: page.keys for page in pages}}
     review.write(INDEX, json.dumps(index, indent=1).encode())
     return pages
 
@@ -130,14 +130,14 @@ def _write_pages(
                     page_rows,
                 )
             )
-            image, draw = draw_sheet(pairs, _fitted(_LAYOUT, pairs), _HEAD)
-            head = (
+            image, draw = draw_sheet(pairs, _reduce_cell_height(_LAYOUT, pairs), _HEADER_HEIGHT)
+            header = (
                 f"{title}   page {number} of {len(starts)}: images {start + 1} to "
                 f"{start + len(page_rows)} by review priority; "
                 f"{_selection_text(len(selected), total)}"
             )
-            corner = (_LAYOUT.gap, _HEAD // 4)
-            draw.text(corner, head, INK, ImageFont.load_default(_HEAD_SIZE))
+            corner = (_LAYOUT.gap, _HEADER_HEIGHT // 4)
+            draw.text(corner, header, TEXT_COLOUR, ImageFont.load_default(_HEADER_FONT_SIZE))
             file = io.BytesIO()
             image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
             name = f"page_{number:03}.jpg"
@@ -146,8 +146,8 @@ def _write_pages(
     return pages
 
 
-def _fitted(layout: Layout, pairs: Sequence[Pair]) -> Layout:
-    """The layout with its cells reduced to the height of the highest image."""
+def _reduce_cell_height(layout: Layout, pairs: Sequence[Pair]) -> Layout:
+    """Reduce the cells of a layout to the height of the tallest image."""
     width, most = layout.cell
     heights = [each.height for pair in pairs for each in (pair.before, pair.after) if each]
     return replace(layout, cell=(width, min(most, max(heights, default=most))))
@@ -162,7 +162,7 @@ def _selection_text(selected: int, total: int) -> str:
     )
 
 
-def _state(rows: Sequence[ProcessedRow], title: str, max_pages: int) -> str:
+def _content_hash(rows: Sequence[ProcessedRow], title: str, max_pages: int) -> str:
     """A hash of everything that the files are drawn from."""
     names = [field.name for field in fields(ProcessedRow)]
     digest = hashlib.sha256(repr((_VERSION, title, max_pages)).encode())
@@ -171,12 +171,12 @@ def _state(rows: Sequence[ProcessedRow], title: str, max_pages: int) -> str:
     return digest.hexdigest()
 
 
-def _pages_of_same_state(review: Folder, state: str) -> list[Page] | None:
-    """The pages of an earlier run with the same state; None if there was none."""
+def _read_unchanged_pages(review: Folder, content_hash: str) -> list[Page] | None:
+    """The pages of an earlier run with the same content; None if there was none."""
     try:
         index = json.loads(review.read(INDEX))
     except (FileNotFoundError, ValueError):
         return None
-    if index["state"] != state:
+    if index["state"] != content_hash:
         return None
     return [Page(name, keys) for name, keys in index["pages"].items()]

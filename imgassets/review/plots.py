@@ -16,7 +16,7 @@ from imgassets.manifests import ProcessedRow
 _BINS = 20
 _WIDTH, _HEIGHT = 400, 160
 _LEFT, _TOP, _BOTTOM = 10, 22, 20
-_PAPER, _INK, _BAR = (255, 255, 255), (30, 34, 40), (70, 120, 190)
+_BACKGROUND, _TEXT_COLOUR, _BAR_COLOUR = (255, 255, 255), (30, 34, 40), (70, 120, 190)
 
 
 def histograms(rows: Sequence[ProcessedRow], *, scale: int = 1) -> bytes:
@@ -31,7 +31,7 @@ def histograms(rows: Sequence[ProcessedRow], *, scale: int = 1) -> bytes:
     """
     ratios = [row.trim_ratio for row in rows if row.trim_ratio is not None]
     scores = [score for row in rows for score in row.face_scores or []]
-    image = Image.new("RGB", (2 * _WIDTH * scale, _HEIGHT * scale), _PAPER)
+    image = Image.new("RGB", (2 * _WIDTH * scale, _HEIGHT * scale), _BACKGROUND)
     draw = ImageDraw.Draw(image)
     _histogram(draw, 0, "area kept by the trim", ratios, scale)
     _histogram(draw, _WIDTH, "face scores", scores, scale)
@@ -47,7 +47,7 @@ def _histogram(
     heading = f"{title}: {len(values)}"
     if values:
         heading += f", mean {np.mean(values):.2f}, 5 % below {np.percentile(values, 5):.2f}"
-    draw.text(((start + _LEFT) * scale, 4 * scale), heading, _INK, font)
+    draw.text(((start + _LEFT) * scale, 4 * scale), heading, _TEXT_COLOUR, font)
     base = _HEIGHT - _BOTTOM
     width = (_WIDTH - 2 * _LEFT) / _BINS
     counts, _ = np.histogram(values, _BINS, (0, 1))
@@ -56,9 +56,9 @@ def _histogram(
             x = start + _LEFT + number * width
             high = max(1.0, (base - _TOP) * count / int(counts.max()))
             bar = x + 1, base - high, x + width - 1, base
-            draw.rectangle([side * scale for side in bar], _BAR)
+            draw.rectangle([side * scale for side in bar], _BAR_COLOUR)
     axis = start + _LEFT, base, start + _WIDTH - _LEFT, base
-    draw.line([side * scale for side in axis], _INK, scale)
+    draw.line([side * scale for side in axis], _TEXT_COLOUR, scale)
     for value in (0, 0.5, 1):
         x = start + _LEFT + value * (_WIDTH - 2 * _LEFT)
-        draw.text((x * scale, (base + 3) * scale), f"{value:g}", _INK, font, anchor="ma")
+        draw.text((x * scale, (base + 3) * scale), f"{value:g}", _TEXT_COLOUR, font, anchor="ma")

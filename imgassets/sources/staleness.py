@@ -11,7 +11,7 @@ from imgassets.sources.listing import Inventory
 
 @dataclass(frozen=True)
 class StaleRetailer:
-    """A retailer that stopped delivering documents.
+    """A retailer without a recent document.
 
     Attributes:
         slug: Slug of the retailer.

@@ -32,7 +32,8 @@ def test_too_many_copies_fail_and_the_largest_groups_are_listed_first(
     result = duplicate_images(partition.check_context())
 
     assert result.violations == [
-        "3 of 10 images (30.0%) are copies of another image; expected at most 10.0%"
+        "3 of 10 images (30.0%) are copies of another image; "
+        "expected at most 10.0% (checks.max_duplicates)"
     ]
     assert [finding.key for finding in result.findings] == ["image-3", "image-1"]
     assert result.findings[0].detail == (
@@ -50,7 +51,10 @@ def test_a_placeholder_in_many_products_fails_even_if_its_share_is_small(
     ]
     partition.raw(rows)
     result = duplicate_images(partition.check_context())
-    assert result.violations == ["11 products share one image; is it a placeholder?"]
+    assert result.violations == [
+        "11 products share one image; expected at most 10 (checks.max_products); "
+        "if it is a placeholder or a size chart, exclude its URL in the source"
+    ]
     assert result.findings[0].detail.endswith("image-4, image-5 and 5 more")
     assert duplicate_images(partition.check_context(checks={"max_products": 11})).passed
 

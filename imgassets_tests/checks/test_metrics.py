@@ -43,8 +43,15 @@ def test_failed_downloads_are_listed_with_the_most_frequent_outcome_first(
     ("ratios", "violation"),
     [
         ([0.5] * 20, None),
-        ([0.18] * 20, "mean is 0.180; expected between 0.2 and 1"),
-        ([0.01] * 2 + [0.9] * 18, "5th percentile is 0.010; expected between 0.05 and 1"),
+        (
+            [0.18] * 20,
+            "mean trim ratio is 0.180; expected between 0.2 and 1 (checks.trim_ratio_mean)",
+        ),
+        (
+            [0.01] * 2 + [0.9] * 18,
+            "5th percentile of the trim ratio is 0.010; expected between 0.05 and 1 "
+            "(checks.trim_ratio_p05)",
+        ),
         ([1.0] * 20, "share of untrimmed images is 1.000; expected between 0"),
     ],
     ids=["good", "mean", "5th percentile", "untrimmed"],
@@ -71,10 +78,10 @@ def test_trims_that_keep_too_little_or_everything_fail(
 @pytest.mark.parametrize(
     ("option", "bounds", "violation"),
     [
-        ("trim_ratio_mean", {"max": 0.6}, "mean is 0.650"),
-        ("trim_ratio_p05", {"max": 0.3}, "5th percentile is 0.335"),
-        ("trim_ratio_p95", {"max": 0.9}, "95th percentile is 0.965"),
-        ("trim_ratio_p95", {"min": 0.97}, "95th percentile is 0.965"),
+        ("trim_ratio_mean", {"max": 0.6}, "mean trim ratio is 0.650"),
+        ("trim_ratio_p05", {"max": 0.3}, "5th percentile of the trim ratio is 0.335"),
+        ("trim_ratio_p95", {"max": 0.9}, "95th percentile of the trim ratio is 0.965"),
+        ("trim_ratio_p95", {"min": 0.97}, "95th percentile of the trim ratio is 0.965"),
         ("untrimmed_share", {"max": 0.1}, "share of untrimmed images is 0.125"),
         ("untrimmed_share", {"min": 0.2}, "share of untrimmed images is 0.125"),
     ],
@@ -90,6 +97,7 @@ def test_each_bound_of_the_trim_ratios_fails_if_it_is_violated(
 
     assert len(result.violations) == 1
     assert result.violations[0].startswith(violation)
+    assert result.violations[0].endswith(f"(checks.{option})")
     keeps_too_much = "max" in bounds
     first = result.findings[0]
     assert first.key == ("image-7" if keeps_too_much else "image-0")
@@ -136,7 +144,10 @@ def test_a_face_that_was_not_removed_fails(
 
     result = face_removal(partition.check_context())
 
-    assert result.description == "1 of 2 images with a face still have it"
+    assert result.description == (
+        "1 of 2 images with a face still have it; "
+        "see the images below and faces.too_close, faces.action"
+    )
     assert result.metrics["images that still have one"] == 1
     (finding,) = result.findings
     assert (finding.key, finding.detail) == ("image-1", "2 faces found, score 0.90")

@@ -46,7 +46,9 @@ def test_a_raw_manifest_that_does_not_account_for_every_url_fails(
     result = every_url_has_a_raw_row(partition.check_context())
 
     assert not result.passed
-    assert result.description == "1 problems in the rows of 2 URLs"
+    assert result.description == (
+        "1 problems in the rows of 2 URLs; materialize raw_images of the partition again"
+    )
     assert [(finding.key, finding.detail) for finding in result.findings] == [problem]
 
 

@@ -145,7 +145,9 @@ def test_a_partition_waits_until_its_documents_no_longer_change(
     tick()
     option("SENSOR__SETTLE_S", "3600")
     mongo_database["products"].insert_one(document())
-    assert reason(tick()) == "1 changed partitions are waiting until they settle"
+    assert reason(tick()) == (
+        "1 changed partitions are waiting until their documents stop changing (sensor.settle_s)"
+    )
     option("SENSOR__SETTLE_S", "0")
     assert asked(tick()) == {"2026-01-02|zara"}
 

@@ -96,7 +96,7 @@ def test_the_result_has_the_share_and_the_keys_of_images_with_a_face(
         rows.append(_row(name, 1, f"images/{name}.jpg"))
     rows.append(_row("no-image", None))
     found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
-    assert (found.checked, found.with_face, found.share) == (2, ["portrait_a"], 0.5)
+    assert (found.checked, found.with_face) == (2, ["portrait_a"])
 
 
 def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
@@ -133,7 +133,7 @@ def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate(sections)
     found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
-    assert (found.checked, found.share) == (checked, checked)
+    assert (found.checked, len(found.with_face)) == (checked, checked)
     assert (found.with_face, found.unreadable) == (["a"] * checked, [])
 
 
@@ -144,7 +144,7 @@ def test_a_face_below_the_score_of_the_settings_does_not_count(
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
     found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
-    assert (found.checked, found.with_face, found.share) == (1, [], 0)
+    assert (found.checked, found.with_face) == (1, [])
 
 
 class _FakeDetectors:

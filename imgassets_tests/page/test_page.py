@@ -144,4 +144,4 @@ def test_a_backfill_launched_in_the_browser_succeeds_and_a_failed_check_shows_it
     expect(thumbnails).to_have_count(len(SHARED))
     for thumbnail in thumbnails.all():
         assert width_of(thumbnail) > 80
-    screenshot("ui_failed_check_pictures")
+    screenshot("ui_failed_check_images")

@@ -6,6 +6,7 @@ import dagster as dg
 
 from imgassets.defs.metadata import as_dagster_failure
 from imgassets.defs.scope import Scope
+from imgassets.errors import ModelError
 from imgassets.folders import models_folder
 
 
@@ -23,9 +24,9 @@ def build_face_model(scope: Scope) -> dg.AssetsDefinition:
         """The face detector's file, from the installed package, a URL or a path.
 
         Its checksum is verified. Materializing this asset is optional: `processed_images` fetches
-        the file itself. Use it to fetch the file before a long job, or to see which model is used.
+        the file itself. Use it to fetch the file before a long backfill, or to see which model is
+        used.
         """
-        from imgassets.errors import ModelError
         from imgassets.imaging.models import ensure_model, model_sha256
 
         faces = scope.settings_resource(context).load().faces

@@ -1,6 +1,6 @@
 """The asset `processed_images`: training images, with faces removed, trimmed and resized."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -8,20 +8,23 @@ import dagster as dg
 from imgassets.defs.metadata import (
     as_dagster_failure,
     count_metadata,
-    inline_image,
+    image_metadata,
     location_metadata,
     logger_of,
     manifest_metadata,
-    rounded,
-    table,
+    markdown_table,
+    read_manifest,
+    round_for_display,
 )
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.scope import Scope
+from imgassets.errors import ModelError, StepError, StorageError, WorkerError
 from imgassets.folders import models_folder
 
 if TYPE_CHECKING:
-    from imgassets.manifests import ProcessedRow
+    from imgassets.manifests import ProcessedRow, RawRow
     from imgassets.review.pages import Page
+    from imgassets.settings import RetailerSettings
     from imgassets.storage import Folder
 
 
@@ -44,42 +47,18 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         A partition that is materialized again processes only the images whose served bytes or
         settings have changed.
         """
-        from imgassets.errors import ModelError, StepError, StorageError, WorkerError
-        from imgassets.imaging.models import ensure_model
-        from imgassets.imaging.partition import process_partition, remove_raw_images
-        from imgassets.manifests import (
-            Outcome,
-            ProcessedRow,
-            RawRow,
-            count_outcomes,
-            fingerprint,
-            from_table,
-        )
+        from imgassets.imaging.partition import remove_raw_images
+        from imgassets.manifests import RawRow, fingerprint, from_table
         from imgassets.review.pages import write_review
-        from imgassets.storage import open_storage, read_table
+        from imgassets.storage import open_storage
 
         partition = partition_of(context)
         common = scope.settings_resource(context).load()
         options, storage = common.for_retailer(partition.retailer), open_storage(common)
         raw_folder = storage.partition("raw_images", *partition)
         folder = storage.partition("processed_images", *partition)
-        with as_dagster_failure(StorageError, ModelError, StepError, WorkerError):
-            try:
-                raw_rows = from_table(read_table(raw_folder), RawRow)
-            except FileNotFoundError:
-                raise dg.Failure(
-                    f"raw_images of {partition.key} was never materialized; materialize it first",
-                    allow_retries=False,
-                ) from None
-            rows = process_partition(
-                raw_rows,
-                raw_folder,
-                folder,
-                options,
-                ensure_model(options.faces, models_folder()),
-                log=logger_of(context),
-            )
-        done = [row for row in rows if row.outcome is Outcome.OK]
+        raw_rows = from_table(read_manifest(storage, "raw_images", partition), RawRow)
+        rows = _process(raw_rows, raw_folder, folder, options, log=logger_of(context))
         with as_dagster_failure(StorageError):
             pages = write_review(
                 rows,
@@ -89,28 +68,73 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
                 title=partition.key,
                 max_pages=options.review.max_pages,
             )
-            # The UI keeps this order: images first, file locations last.
-            metadata: dict[str, Any] = _inline_images(rows, folder) if done else {}
-        metadata |= {
-            **_metrics(done),
-            **count_metadata(count_outcomes(rows), "outcome"),
-            "not processed": table(
-                [
-                    {"outcome": str(row.outcome), "key": row.key, "error": row.error}
-                    for row in rows
-                    if row.outcome not in (Outcome.OK, Outcome.NO_RAW)
-                ]
-            ),
-            **manifest_metadata(folder, len(rows), ProcessedRow),
-            **(_file_locations(folder, pages) if done else {}),
-        }
-        if not options.process.keep_raw:
-            with as_dagster_failure(StorageError):
+            metadata = _metadata(rows, pages, folder)
+            if not options.process.keep_raw:
                 metadata["raw images removed"] = remove_raw_images(rows, raw_rows, raw_folder)
         version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
         return dg.MaterializeResult(metadata=metadata, data_version=version)
 
     return processed_images
+
+
+def _process(
+    raw_rows: Sequence["RawRow"],
+    raw_folder: "Folder",
+    folder: "Folder",
+    options: "RetailerSettings",
+    *,
+    log: Callable[[str], None],
+) -> list["ProcessedRow"]:
+    """Process the images of a partition, and write the manifest.
+
+    Args:
+        raw_rows: the rows of `raw_images`.
+        raw_folder: the folder of `raw_images`.
+        folder: the folder of `processed_images`.
+        options: the settings of the retailer.
+        log: called with log messages.
+
+    Returns:
+        The rows of the manifest.
+    """
+    from imgassets.imaging.models import ensure_model
+    from imgassets.imaging.partition import process_partition
+
+    with as_dagster_failure(StorageError, ModelError, StepError, WorkerError):
+        model = ensure_model(options.faces, models_folder())
+        return process_partition(raw_rows, raw_folder, folder, options, model, log=log)
+
+
+def _metadata(
+    rows: list["ProcessedRow"], pages: Sequence["Page"], folder: "Folder"
+) -> dict[str, Any]:
+    """Images, metrics, outcomes and file locations; the UI keeps this order.
+
+    Args:
+        rows: the rows of the manifest.
+        pages: the full-size contact sheets.
+        folder: the folder of the manifest.
+
+    Raises:
+        StorageError: the contact sheet cannot be read.
+    """
+    from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
+
+    done = [row for row in rows if row.outcome is Outcome.OK]
+    not_processed = [row for row in rows if row.outcome not in (Outcome.OK, Outcome.NO_RAW)]
+    return {
+        **(_inline_images(rows, folder) if done else {}),
+        **_metrics(done),
+        **count_metadata(count_outcomes(rows), "outcome"),
+        "not processed": markdown_table(
+            [
+                {"outcome": str(row.outcome), "key": row.key, "error": row.error}
+                for row in not_processed
+            ]
+        ),
+        **manifest_metadata(folder, len(rows), ProcessedRow),
+        **(_file_locations(folder, pages) if done else {}),
+    }
 
 
 def _inline_images(
@@ -121,8 +145,8 @@ def _inline_images(
     from imgassets.storage import CONTACT_SHEET
 
     return {
-        "contact sheet": inline_image(folder.read(CONTACT_SHEET), "jpeg"),
-        "histograms": inline_image(histograms(rows), "png"),
+        "contact sheet": image_metadata(folder.read(CONTACT_SHEET), "jpeg"),
+        "histograms": image_metadata(histograms(rows), "png"),
     }
 
 
@@ -140,7 +164,7 @@ def _file_locations(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.M
         "processed image files": location_metadata((folder / IMAGES).address),
         "contact sheet file": location_metadata(f"{folder.address}/{CONTACT_SHEET}"),
         "review folder": location_metadata(review.address),
-        "full-size contact sheets": table(rows),
+        "full-size contact sheets": markdown_table(rows),
     }
 
 
@@ -159,9 +183,9 @@ def _metrics(done: list["ProcessedRow"]) -> dict[str, int | float]:
     if ratios:
         low, middle, high = np.percentile(ratios, [5, 50, 95])
         metrics |= {
-            "trim ratio/mean": rounded(np.mean(ratios)),
-            "trim ratio/p05": rounded(low),
-            "trim ratio/median": rounded(middle),
-            "trim ratio/p95": rounded(high),
+            "trim ratio/mean": round_for_display(np.mean(ratios)),
+            "trim ratio/p05": round_for_display(low),
+            "trim ratio/median": round_for_display(middle),
+            "trim ratio/p95": round_for_display(high),
         }
     return metrics

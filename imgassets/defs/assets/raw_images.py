@@ -7,7 +7,7 @@ Ops pass descriptions of shards, never image data.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +21,17 @@ from imgassets.defs.metadata import (
     location_metadata,
     logger_of,
     manifest_metadata,
-    rounded,
-    table,
+    markdown_table,
+    read_manifest,
+    round_for_display,
 )
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
 from imgassets.defs.scope import Scope
-from imgassets.errors import SettingsError
+from imgassets.errors import SettingsError, StorageError
 
 if TYPE_CHECKING:
-    from imgassets.manifests import Outcome, UrlRow
+    from imgassets.manifests import Outcome, RawRow, UrlRow
     from imgassets.storage import Folder
 
 
@@ -55,111 +56,13 @@ class DownloadConfig(dg.Config):
 
 def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     """Build the asset `raw_images`, a graph of three ops."""
-
-    @dg.op(
-        name=scope.name("plan_shards"),
-        ins={"url_list": dg.In(dg.Nothing)},
-        out=dg.DynamicOut(dict),
-        required_resource_keys=scope.resource_keys("settings"),
-    )
-    def plan_shards(
-        context: dg.AssetExecutionContext, config: DownloadConfig
-    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        """Split the URLs into shards; shards whose images are all stored are left out."""
-        from imgassets.download.partition import plan
-        from imgassets.errors import StorageError
-
-        settings = scope.settings_resource(context)
-        urls, folder = _inputs(context, settings)
-        options = settings.load().for_retailer(partition_of(context).retailer)
-        size, refresh, retry = options.download.shard_size, config.refresh, _outcomes(config.retry)
-        with as_dagster_failure(StorageError):
-            shards = plan(urls, folder, size, refresh=refresh, retry=retry)
-        for shard in shards:
-            planned = {"shard": asdict(shard), "refresh": refresh, "retry": retry}
-            yield dg.DynamicOutput(planned, mapping_key=shard.name)
-
-    @dg.op(
-        name=scope.name("download_shard"),
-        required_resource_keys=scope.resource_keys("settings"),
-    )
-    def download_shard(
-        context: dg.AssetExecutionContext, planned: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Download the images of one shard with a pool of threads."""
-        from imgassets.download.partition import Shard, shard_rows
-        from imgassets.download.partition import download_shard as download
-        from imgassets.errors import StorageError
-
-        settings = scope.settings_resource(context)
-        urls, folder = _inputs(context, settings)
-        options = settings.load().for_retailer(partition_of(context).retailer)
-        shard = Shard(**planned["shard"])
-        with as_dagster_failure(StorageError, SettingsError):
-            report = download(
-                shard_rows(urls, shard),
-                folder,
-                options.download,
-                shard=shard.name,
-                log=logger_of(context),
-                refresh=planned["refresh"],
-                retry=planned["retry"],
-            )
-        return asdict(report)
-
-    @dg.op(
-        name=scope.name("collect_manifest"),
-        out=dg.Out(dg.Nothing, io_manager_key=scope.resource_key("manifests")),
-        required_resource_keys=scope.resource_keys("settings"),
-    )
-    def collect_manifest(
-        context: dg.AssetExecutionContext, reports: list[dict[str, Any]]
-    ) -> dg.Output[None]:
-        """Write the manifest, one row per URL, and show the outcomes."""
-        from imgassets.download.partition import collect
-        from imgassets.errors import StorageError
-        from imgassets.manifests import Outcome, RawRow, count_outcomes, fingerprint
-        from imgassets.storage import IMAGES
-
-        urls, folder = _inputs(context, scope.settings_resource(context))
-        with as_dagster_failure(StorageError):
-            rows = collect(urls, folder)
-        outcomes = count_outcomes(rows)
-        failed = [row for row in rows if row.outcome is not Outcome.OK]
-        version = fingerprint(rows, "key", "outcome", "sha256")
-        metadata = {
-            "outcomes": bar_chart(outcomes),
-            "success rate": rounded(1 - len(failed) / len(rows)) if rows else 1.0,
-            **count_metadata(outcomes, "outcome"),
-            "bytes": sum(row.bytes or 0 for row in rows),
-            **_metrics(reports),
-            "slowest hosts": table(
-                [host for report in reports for host in report["slowest_hosts"]]
-            ),
-            "failures": table(
-                [
-                    {
-                        "outcome": str(row.outcome),
-                        "status": row.http_status,
-                        "attempts": row.attempts,
-                        "url": row.url,
-                        "error": row.error,
-                    }
-                    for row in failed
-                ]
-            ),
-            **manifest_metadata(folder, len(rows), RawRow),
-            "raw image files": location_metadata((folder / IMAGES).address),
-        }
-        with warnings.catch_warnings():
-            # In Dagster 1.13 an op of a graph has no other way to set a data version.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            return dg.Output(None, metadata=metadata, data_version=dg.DataVersion(version))
+    plan_shards, download_shard = _plan_op(scope), _download_op(scope)
+    collect_manifest = _collect_op(scope)
 
     @dg.config_mapping
     def _for_plan(config: DownloadConfig) -> dict[str, Any]:
         """Pass the asset's config to the first op, which passes it on to the others."""
-        return {scope.name("plan_shards"): {"config": config.model_dump()}}
+        return {plan_shards.name: {"config": config.model_dump()}}
 
     @dg.graph_asset(
         key=scope.key("raw_images"),
@@ -181,19 +84,145 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     return raw_images
 
 
+def _plan_op(scope: Scope) -> dg.OpDefinition:
+    @dg.op(
+        name=scope.name("plan_shards"),
+        ins={"url_list": dg.In(dg.Nothing)},
+        out=dg.DynamicOut(dict),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def plan_shards(
+        context: dg.AssetExecutionContext, config: DownloadConfig
+    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        """Split the URLs into shards; shards whose images are all stored are left out."""
+        from imgassets.download.partition import plan
+
+        settings = scope.settings_resource(context)
+        urls, folder = _inputs(context, settings)
+        options = settings.load().for_retailer(partition_of(context).retailer)
+        size, refresh, retry = options.download.shard_size, config.refresh, _outcomes(config.retry)
+        with as_dagster_failure(StorageError):
+            shards = plan(urls, folder, size, refresh=refresh, retry=retry)
+        for shard in shards:
+            planned = {"shard": asdict(shard), "refresh": refresh, "retry": retry}
+            yield dg.DynamicOutput(planned, mapping_key=shard.name)
+
+    return plan_shards
+
+
+def _download_op(scope: Scope) -> dg.OpDefinition:
+    @dg.op(
+        name=scope.name("download_shard"),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def download_shard(
+        context: dg.AssetExecutionContext, planned: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Download the images of one shard with a pool of threads."""
+        from imgassets.download.partition import Shard, shard_rows
+        from imgassets.download.partition import download_shard as download
+
+        settings = scope.settings_resource(context)
+        urls, folder = _inputs(context, settings)
+        options = settings.load().for_retailer(partition_of(context).retailer)
+        shard = Shard(**planned["shard"])
+        with as_dagster_failure(StorageError, SettingsError):
+            report = download(
+                shard_rows(urls, shard),
+                folder,
+                options.download,
+                shard=shard.name,
+                log=logger_of(context),
+                refresh=planned["refresh"],
+                retry=planned["retry"],
+            )
+        return asdict(report)
+
+    return download_shard
+
+
+def _collect_op(scope: Scope) -> dg.OpDefinition:
+    @dg.op(
+        name=scope.name("collect_manifest"),
+        out=dg.Out(dg.Nothing, io_manager_key=scope.resource_key("manifests")),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def collect_manifest(
+        context: dg.AssetExecutionContext, reports: list[dict[str, Any]]
+    ) -> dg.Output[None]:
+        """Write the manifest, one row per URL, and show the outcomes."""
+        from imgassets.download.partition import collect
+        from imgassets.manifests import fingerprint
+
+        urls, folder = _inputs(context, scope.settings_resource(context))
+        with as_dagster_failure(StorageError):
+            rows = collect(urls, folder)
+        version = fingerprint(rows, "key", "outcome", "sha256")
+        with warnings.catch_warnings():
+            # In Dagster 1.13 an op of a graph has no other way to set a data version.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            return dg.Output(
+                None,
+                metadata=_manifest_metadata(rows, reports, folder),
+                data_version=dg.DataVersion(version),
+            )
+
+    return collect_manifest
+
+
+def _manifest_metadata(
+    rows: Sequence["RawRow"], reports: list[dict[str, Any]], folder: "Folder"
+) -> dict[str, Any]:
+    """Outcomes and failures of the partition, and numbers of this run.
+
+    Args:
+        rows: the rows of the manifest.
+        reports: the reports of the shards that this run downloaded.
+        folder: the folder of the manifest.
+    """
+    from imgassets.manifests import Outcome, RawRow, count_outcomes
+    from imgassets.storage import IMAGES
+
+    outcomes = count_outcomes(rows)
+    failed = [row for row in rows if row.outcome is not Outcome.OK]
+    return {
+        "outcomes": bar_chart(outcomes),
+        "success rate": round_for_display(1 - len(failed) / len(rows)) if rows else 1.0,
+        **count_metadata(outcomes, "outcome"),
+        "bytes": sum(row.bytes or 0 for row in rows),
+        **_metrics(reports),
+        "slowest hosts": markdown_table(
+            [host for report in reports for host in report["slowest_hosts"]]
+        ),
+        "failures": markdown_table(
+            [
+                {
+                    "outcome": str(row.outcome),
+                    "status": row.http_status,
+                    "attempts": row.attempts,
+                    "url": row.url,
+                    "error": row.error,
+                }
+                for row in failed
+            ]
+        ),
+        **manifest_metadata(folder, len(rows), RawRow),
+        "raw image files": location_metadata((folder / IMAGES).address),
+    }
+
+
 def _outcomes(names: list[str]) -> list["Outcome"] | None:
     """The outcomes to retry; `None` means all failures."""
-    from imgassets.manifests import Outcome
+    from imgassets.manifests import OUTCOMES
 
     if FAILED in names:
         return None
-    known = {str(outcome): outcome for outcome in Outcome}
-    if unknown := sorted(set(names) - set(known)):
+    if unknown := sorted(set(names) - set(OUTCOMES)):
         raise dg.Failure(
-            f"raw_images: retry: got {unknown[0]!r}; allowed: {FAILED}, {', '.join(known)}",
+            f"raw_images: retry: got {unknown[0]!r}; allowed: {FAILED}, {', '.join(OUTCOMES)}",
             allow_retries=False,
         )
-    return [known[name] for name in names]
+    return [OUTCOMES[name] for name in names]
 
 
 def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
@@ -208,9 +237,9 @@ def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
     return {
         "this run/images": images,
         "this run/bytes": downloaded,
-        "this run/seconds": rounded(seconds),
-        "this run/images per second": rounded(images / seconds) if seconds else 0.0,
-        "this run/MB per second": rounded(downloaded / seconds / 1e6) if seconds else 0.0,
+        "this run/seconds": round_for_display(seconds),
+        "this run/images per second": round_for_display(images / seconds) if seconds else 0.0,
+        "this run/MB per second": round_for_display(downloaded / seconds / 1e6) if seconds else 0.0,
         **{f"this run/{name}": value for name, value in totals.items()},
     }
 
@@ -219,17 +248,8 @@ def _inputs(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> tuple[list["UrlRow"], "Folder"]:
     """The rows of the partition's `url_list`, and the folder of its `raw_images`."""
-    from imgassets.errors import StorageError
     from imgassets.manifests import UrlRow, from_table
-    from imgassets.storage import read_table
 
     partition, storage = partition_of(context), settings.storage()
-    try:
-        with as_dagster_failure(StorageError):
-            table = read_table(storage.partition("url_list", *partition))
-    except FileNotFoundError:
-        raise dg.Failure(
-            f"url_list of {partition.key} was never materialized; materialize it first",
-            allow_retries=False,
-        ) from None
-    return from_table(table, UrlRow), storage.partition("raw_images", *partition)
+    urls = from_table(read_manifest(storage, "url_list", partition), UrlRow)
+    return urls, storage.partition("raw_images", *partition)

@@ -1,12 +1,22 @@
 """The asset `url_list`: one row per image URL of a partition's product documents."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgassets.defs.metadata import as_dagster_failure, count_metadata, manifest_metadata, table
+from imgassets.defs.metadata import (
+    as_dagster_failure,
+    count_metadata,
+    manifest_metadata,
+    markdown_table,
+)
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.scope import Scope
+from imgassets.errors import SourceError, StorageError
+
+if TYPE_CHECKING:
+    from imgassets.sources.listing import Listing
+    from imgassets.storage import Folder
 
 
 def build_url_list(scope: Scope) -> dg.AssetsDefinition:
@@ -28,7 +38,6 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         Reads MongoDB, a CSV file or your own function (`source` in the settings). Documents without
         a row and URLs that are listed twice are counted and shown with examples.
         """
-        from imgassets.errors import SourceError, StorageError
         from imgassets.manifests import UrlRow, fingerprint, to_table
         from imgassets.storage import open_storage, write_table
 
@@ -39,7 +48,6 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
             write_table(folder, to_table(listing.rows, UrlRow))
 
-        report = listing.report
         if not listing.documents:
             context.log.warning(
                 f"The source has no document of {partition.retailer} dated {partition.date} "
@@ -48,18 +56,26 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         context.log.info(f"{len(listing.rows)} URLs in {listing.documents} documents")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(fingerprint(listing.rows, "key", "url")),
-            metadata={
-                "documents": listing.documents,
-                "urls": len(listing.rows),
-                **count_metadata({str(k): n for k, n in report.counts.items()}, "anomaly"),
-                "anomalies": table(
-                    [
-                        {"anomaly": str(anomaly), "document": document, "detail": detail}
-                        for anomaly, document, detail in report.examples
-                    ]
-                ),
-                **manifest_metadata(folder, len(listing.rows), UrlRow),
-            },
+            metadata=_metadata(listing, folder),
         )
 
     return url_list
+
+
+def _metadata(listing: "Listing", folder: "Folder") -> dict[str, Any]:
+    """Counts of documents, URLs and anomalies, and the manifest in `folder`."""
+    from imgassets.manifests import UrlRow
+
+    report = listing.report
+    return {
+        "documents": listing.documents,
+        "urls": len(listing.rows),
+        **count_metadata({str(name): count for name, count in report.counts.items()}, "anomaly"),
+        "anomalies": markdown_table(
+            [
+                {"anomaly": str(anomaly), "document": document, "detail": detail}
+                for anomaly, document, detail in report.examples
+            ]
+        ),
+        **manifest_metadata(folder, len(listing.rows), UrlRow),
+    }

@@ -1,0 +1,52 @@
+"""Check that a second face detection finds hardly any face in processed images.
+
+The detection itself is in `imgassets.imaging.residual`; this module evaluates its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imgassets.checks.context import PROCESSED, CheckContext
+from imgassets.checks.outcome import CheckOutcome, Finding
+
+
+def residual_faces(
+    context: CheckContext, checked: int, with_face: Sequence[str], unreadable: Sequence[str]
+) -> CheckOutcome:
+    """Check the share of images that still show a face, and that all could be read.
+
+    Args:
+        context: Partition with the rows of `processed_images`.
+        checked: Number of images in which faces were detected again.
+        with_face: Keys of the images in which a face was found.
+        unreadable: Keys of the images that could not be read.
+    """
+    share = len(with_face) / checked if checked else 0.0
+    max_share = context.options.checks.max_residual_faces
+    summary = (
+        f"{len(with_face)} of {checked} images checked again still show a face; "
+        f"expected at most {max_share:.1%} (checks.max_residual_faces)"
+    )
+    violations = [summary] if share > max_share else []
+    if unreadable:
+        violations.append(
+            f"{len(unreadable)} images cannot be read; "
+            "delete these files and materialize processed_images again"
+        )
+    folder = context.folder(PROCESSED)
+    paths = {row.key: row.path for row in context.processed_rows}
+    return CheckOutcome(
+        summary=summary,
+        violations=violations,
+        metrics={
+            "images checked": checked,
+            "with a face": len(with_face),
+            "share": share,
+            "not readable": len(unreadable),
+        },
+        findings=[
+            *(Finding(key, "still shows a face", folder, paths[key]) for key in with_face),
+            *(Finding(key, "cannot be read", folder, paths[key]) for key in unreadable),
+        ],
+    )

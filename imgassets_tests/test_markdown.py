@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from imgassets.markdown import escape_cell, inline_image
+
+
+@pytest.mark.parametrize(
+    ("text", "max_length", "cell"),
+    [
+        ("2026-01-02|zara\nGET", None, "2026-01-02\\|zara GET"),
+        ("x" * 1000, None, "x" * 1000),
+        ("x" * 1000, 300, "x" * 300),
+    ],
+)
+def test_a_cell_of_a_table_has_no_line_break_and_no_separator(
+    text: str, max_length: int | None, cell: str
+) -> None:
+    assert escape_cell(text, max_length) == cell
+
+
+def test_the_data_of_an_image_are_part_of_the_text() -> None:
+    assert inline_image(b"\xff\xd8\xff", "jpeg") == "![](data:image/jpeg;base64,/9j/)"
