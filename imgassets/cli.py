@@ -18,7 +18,13 @@ from rich.table import Table
 from imgassets import __version__
 from imgassets.configuration import load_settings
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.errors import EmbeddedMongoError, SettingsError
+from imgassets.errors import (
+    EmbeddedMongoError,
+    ModelError,
+    SettingsError,
+    SourceError,
+    StorageError,
+)
 from imgassets.folders import home
 from imgassets.project import write_project
 from imgassets.sources.factory import mongodb_address, open_source
@@ -33,7 +39,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    """Turn product documents in MongoDB into clean image datasets, with Dagster."""
+    """Turn product documents (MongoDB, CSV, a Python function) into image datasets with Dagster."""
 
 
 @cli.command()
@@ -177,8 +183,6 @@ def friendly_errors() -> Iterator[None]:
     Raises:
         click.ClickException: one of these errors was raised inside the `with` block.
     """
-    from imgassets.errors import ModelError, SourceError, StorageError
-
     try:
         yield
     except (

@@ -171,7 +171,10 @@ class DownloadSettings(Section):
     breaker_cooldown_s: float = Field(
         30,
         gt=0,
-        description="length of a cooldown in seconds; a host that fails after three is given up",
+        description=(
+            "length of a cooldown in seconds; a host that still fails after three cooldowns is not "
+            "requested again in this run"
+        ),
     )
     robots: bool = Field(True, description="whether to obey robots.txt")
     robots_tag: bool = Field(
@@ -462,7 +465,7 @@ class CheckSettings(Section):
         Bounds(min=0.2, max=1), description="95th percentile of the trim ratio: the weakest trims"
     )
     untrimmed_share: Bounds = Field(
-        Bounds(min=0, max=0.95), description="share of images that the trim left whole"
+        Bounds(min=0, max=0.95), description="share of images that the trim did not change"
     )
     face_share: Bounds = Field(
         Bounds(min=0, max=1), description="share of images with a face; set it per retailer"
@@ -511,7 +514,10 @@ class SensorSettings(Section):
     )
     start_from: Literal["now", "everything"] = Field(
         "now",
-        description="documents before the first evaluation: now ignores, everything runs them",
+        description=(
+            "which documents start runs at the first evaluation: now (none; only later changes) "
+            "or everything (all existing ones)"
+        ),
     )
     settle_s: float = Field(
         30, ge=0, description="time without changes before a partition's run starts, in seconds"

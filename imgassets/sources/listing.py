@@ -144,7 +144,9 @@ def unknown_retailer_error(slug: str, known: Mapping[str, object]) -> SourceErro
     """
     slugs = ", ".join(sorted(known)[:20]) or "none"
     return SourceError(
-        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}"
+        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}; "
+        "check the retailer's name in the source (for MongoDB also source.fields.retailer and "
+        "source.query), or delete the retailer's partition in the UI"
     )
 
 

@@ -22,7 +22,8 @@ query per page. An update of fields that do not affect the URL rows is ignored.
 
 If a document is deleted, or moved to another day or retailer, only the change stream can report the
 partition that it left, and only if MongoDB stores pre-images (`changeStreamPreAndPostImages` of the
-collection, MongoDB 6.0 or newer). Without them, run that partition by hand.
+collection, MongoDB 6.0 or newer). Without them, materialize that partition
+yourself.
 """
 
 from __future__ import annotations

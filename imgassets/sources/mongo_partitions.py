@@ -55,7 +55,7 @@ class PartitionResolver:
         if slug is None:
             return Anomaly.NO_RETAILER, f"the retailer is {retailer!r}"
         if isinstance(day, str):
-            return Anomaly(day), "see the document's date"
+            return Anomaly(day), self._date_detail(Anomaly(day))
         if not isinstance(day, dt.datetime):
             # A date outside the range of Python's datetime, in milliseconds since 1970.
             in_future = isinstance(day, DatetimeMS) and int(day) > 0
@@ -67,3 +67,14 @@ class PartitionResolver:
         if reason is None or (reason is Anomaly.IN_FUTURE and near):
             return f"{date.isoformat()}|{slug}"
         return reason, f"the date is {date}"
+
+    def _date_detail(self, anomaly: Anomaly) -> str:
+        """What is wrong with a document's date, without its value: `expressions` has none.
+
+        The poll groups documents by `expressions`; with the value, each invalid date would be a
+        group of its own.
+        """
+        field = self.source.settings.fields.date
+        if anomaly is Anomaly.NO_DATE:
+            return f"{field} is missing, and _id has no creation time; add the date to the document"
+        return f"{field} is neither a date nor ISO 8601 text; correct it in the document"

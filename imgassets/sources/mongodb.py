@@ -330,7 +330,10 @@ def mask_uri(uri: str) -> str:
 def _error_message(error: PyMongoError, uri: str) -> str:
     if isinstance(error, OperationFailure):
         reason = (error.details or {}).get("errmsg") or str(error)
-        return f"MongoDB at {mask_uri(uri)} refused the query: {_mask_secrets(reason, uri)}"
+        return (
+            f"MongoDB at {mask_uri(uri)} refused the query: {_mask_secrets(reason, uri)}; "
+            "check source.query, and that the user in MONGODB_URI may read the collection"
+        )
     reason = _mask_secrets(error, uri).split(", Timeout:")[0].split(" (configured timeouts")[0]
     return (
         f"MongoDB at {mask_uri(uri)} cannot be reached: {reason}; "

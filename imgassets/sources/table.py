@@ -160,7 +160,8 @@ def csv_records(address: str) -> Records:
                 yield from _parse_csv(csv.reader(file), address)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SourceError(
-                f"source.csv_path: {address} cannot be read as CSV: {error}"
+                f"source.csv_path: {address} cannot be read as CSV: {error}; "
+                "correct the path, or save the file as CSV in UTF-8"
             ) from None
 
     return records
@@ -184,7 +185,10 @@ def function_records(dotted: str) -> Records:
             "install its package, or put its folder on PYTHONPATH"
         ) from None
     if not callable(function):
-        raise SourceError(f"source.function: {dotted} is not a function")
+        raise SourceError(
+            f"source.function: {dotted} is a {type(function).__name__}, not a function; "
+            "give the dotted path of a function"
+        )
     records: Records = function
     return records
 
