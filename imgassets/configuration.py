@@ -75,7 +75,7 @@ def load_settings() -> Settings:
     values = Settings().model_dump()
     for _, layer in reversed(layers):
         values = merge_options(values, layer)
-    return validated(values, layers)
+    return validate_settings(values, layers)
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
@@ -88,10 +88,12 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
     Raises:
         SettingsError: an override is not valid; the message names it.
     """
-    return validated(merge_options(settings.model_dump(), overrides), [("overrides", overrides)])
+    return validate_settings(
+        merge_options(settings.model_dump(), overrides), [("overrides", overrides)]
+    )
 
 
-def validated(
+def validate_settings(
     values: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]
 ) -> Settings:
     """Validate values that were merged from several layers.

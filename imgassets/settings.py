@@ -23,7 +23,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 Share = Annotated[float, Field(ge=0, le=1)]
 # The forms that Dagster accepts.
@@ -621,7 +620,9 @@ def as_yaml() -> str:
 def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
     # The options that every user sets come first.
     first = ("data_root", "start_date", "source") if model is Settings else ()
-    for name in sorted(model.model_fields, key=lambda n: first.index(n) if n in first else 9):
+    for name in sorted(
+        model.model_fields, key=lambda n: first.index(n) if n in first else len(first)
+    ):
         field = model.model_fields[name]
         pad = "  " * depth
         default = field.get_default(call_default_factory=True)
@@ -630,20 +631,17 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
             yield f"{pad}{name}:  # {doc}"
             yield from _yaml_lines(type(default), depth + 1)
         else:
-            yield f"{pad}{name}: {_yaml_value(default)}  # {_comment(field)}"
+            yield f"{pad}{name}: {yaml_value(default)}  # {field.description}"
 
 
-def _yaml_value(value: object) -> str:
+def yaml_value(value: object) -> str:
+    """A value as YAML on one line."""
     plain = value.model_dump() if isinstance(value, BaseModel) else value
     return (
         yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
         .removesuffix("...\n")
         .strip()
     )
-
-
-def _comment(field: FieldInfo) -> str:
-    return str(field.description)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
-from imgassets.settings import Bounds, RetailerSettings, Section, Settings
+from imgassets.settings import Bounds, RetailerSettings, Section, Settings, yaml_value
 
 _HEAD = """\
 # Settings
@@ -66,8 +64,8 @@ def _section(model: type[Section], path: tuple[str, ...]) -> Iterator[str]:
             sections[name] = type(default)
             continue
         option = ".".join((*path, name))
-        cells = (f"`{option}`", _type(schemas[name]), f"`{_yaml(default)}`", field.description)
-        yield f"| {' | '.join(_escaped(str(cell)) for cell in cells)} |"
+        cells = (f"`{option}`", _type(schemas[name]), f"`{yaml_value(default)}`", field.description)
+        yield f"| {' | '.join(_escape_cell(str(cell)) for cell in cells)} |"
     yield ""
     # `source` first, as in `config/default.yaml`.
     for name in sorted(sections, key=lambda section: section != "source"):
@@ -86,8 +84,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     # A reference is to `Bounds`, the only model that is an option.
     kind = schema.get("type", "bounds")
-    described = {"string": _text, "array": _list, "integer": _number, "number": _number}
-    return described[kind](schema) if kind in described else _WORDS[kind]
+    formatters = {"string": _text, "array": _list, "integer": _number, "number": _number}
+    return formatters[kind](schema) if kind in formatters else _WORDS[kind]
 
 
 _WORDS = {
@@ -122,13 +120,7 @@ def _number(schema: Mapping[str, Any]) -> str:
     return f"{kind} ≥ {low}" if high is None else f"{kind} from {low} to {high}"
 
 
-def _yaml(value: object) -> str:
-    plain = value.model_dump() if isinstance(value, Section) else value
-    text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
-    return text.removesuffix("...\n").strip()
-
-
-def _escaped(cell: str) -> str:
+def _escape_cell(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imgassets.configuration import load_settings, validated, with_overrides
+from imgassets.configuration import load_settings, validate_settings, with_overrides
 from imgassets.errors import SettingsError
 from imgassets.settings import Bounds, Settings
 
@@ -267,7 +267,9 @@ def test_the_error_of_an_invalid_option_names_the_highest_layer_that_sets_it(
 
 def test_an_invalid_option_that_no_layer_sets_is_attributed_to_the_settings() -> None:
     with pytest.raises(SettingsError, match=r"^settings: trim\.blur: got 2; input should be odd$"):
-        validated({"trim": {"blur": 2}}, [("overrides", {"trim": {}}), ("file", {"trim": 3})])
+        validate_settings(
+            {"trim": {"blur": 2}}, [("overrides", {"trim": {}}), ("file", {"trim": 3})]
+        )
 
 
 def test_the_error_of_an_unreadable_file_names_it(config: Path) -> None:

@@ -43,8 +43,8 @@ from pymongo.errors import OperationFailure
 from imgassets.errors import SourceError
 from imgassets.settings import SensorSettings, Settings
 from imgassets.sources.changes import (
+    ChangePage,
     Cursor,
-    Page,
     PendingPartition,
     StreamPosition,
     change_id,
@@ -167,7 +167,7 @@ class MongoChanges:
         with self.source.collection() as collection:
             return self.source.names_by_slug(collection)
 
-    def pages(self, position: StreamPosition) -> Iterator[Page]:
+    def pages(self, position: StreamPosition) -> Iterator[ChangePage]:
         """Read the changes after a position.
 
         Raises:
@@ -187,7 +187,7 @@ class MongoChanges:
                     return
                 note = _gap_note(position.read_until, reason)
                 position = replace(position, token=None, bins={})
-                yield Page(position, {}, more=True, note=note)
+                yield ChangePage(position, {}, more=True, note=note)
             started = position.poll_started
             if started is None:
                 # Take the new token before the poll, so that no change is missed between them.
@@ -210,7 +210,7 @@ class MongoChanges:
         with collection.watch(self._event_pipeline(), max_await_time_ms=_AWAIT_MS) as stream:
             return StreamPosition(server_time, token=json_util.dumps(stream.resume_token))
 
-    def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[Page]:
+    def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[ChangePage]:
         server_time = collection.database.client.admin.command("hello")["localTime"].timestamp()
         pre_images = _stores_pre_images(collection)
         with collection.watch(
@@ -246,7 +246,7 @@ class MongoChanges:
                     read_until=position.read_until if more else server_time,
                 )
                 partitions, note = self._changed_partitions(collection, changed, left)
-                yield Page(position, partitions, more=more, note=note)
+                yield ChangePage(position, partitions, more=more, note=note)
                 if more and not stream.alive:
                     return
 

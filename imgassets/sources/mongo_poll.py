@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from bson import DatetimeMS, ObjectId
 
 from imgassets.settings import SourceSettings
-from imgassets.sources.changes import Page, StreamPosition, change_id, unpartitioned_message
+from imgassets.sources.changes import ChangePage, StreamPosition, change_id, unpartitioned_message
 from imgassets.sources.listing import Anomaly, SourceReport
 from imgassets.sources.mongo_partitions import PartitionResolver
 from imgassets.sources.mongodb import Products, value_at_path
@@ -52,7 +52,7 @@ class MongoPoll:
 
     def pages(
         self, collection: Products, position: StreamPosition, started: float
-    ) -> Iterator[Page]:
+    ) -> Iterator[ChangePage]:
         """Count the bins from the start of the overlap, or from where an incomplete poll stopped.
 
         Args:
@@ -88,7 +88,7 @@ class MongoPoll:
                 position = replace(
                     position, read_until=started, poll_started=None, poll_next=None, bins=kept
                 )
-            yield Page(position, changed, more=more, note=unpartitioned_message(report))
+            yield ChangePage(position, changed, more=more, note=unpartitioned_message(report))
             low = high
 
     def _first_since(self, collection: Products, low: int) -> float | None:

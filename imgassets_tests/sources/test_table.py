@@ -304,7 +304,8 @@ def test_a_function_that_yields_something_else_than_mappings_raises_an_error() -
 
 def test_an_object_that_is_not_a_function_raises_an_error() -> None:
     with pytest.raises(
-        SourceError, match=r"^source\.function: imgassets\.settings\.STEPS is a tuple, not a function; "
+        SourceError,
+        match=r"^source\.function: imgassets\.settings\.STEPS is a tuple, not a function; ",
     ):
         function_records("imgassets.settings.STEPS")
 
