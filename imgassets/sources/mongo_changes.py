@@ -51,7 +51,7 @@ from imgassets.sources.changes import (
     unpartitioned_message,
 )
 from imgassets.sources.listing import SourceReport
-from imgassets.sources.mongo_partitions import PartitionResolver
+from imgassets.sources.mongo_partitions import PartitionResolver, Unpartitioned
 from imgassets.sources.mongo_poll import MongoPoll
 from imgassets.sources.mongodb import MongoSource, Products
 
@@ -224,7 +224,7 @@ class MongoChanges:
             more = True
             while more:
                 changed: dict[bytes, tuple[object, str]] = {}
-                left: dict[str, str] = {}
+                left_partitions: dict[str, str] = {}
                 for _ in range(PAGE_EVENTS):
                     event = stream.try_next()
                     if event is None:
@@ -239,13 +239,13 @@ class MongoChanges:
                         changed[bson.encode({"_": document})] = (document, token)
                         before = self.resolver.resolve(event["before"]) if pre_images else None
                         if isinstance(before, str):
-                            left[before] = token
+                            left_partitions[before] = token
                 position = replace(
                     position,
                     token=json_util.dumps(stream.resume_token),
                     read_until=position.read_until if more else server_time,
                 )
-                partitions, note = self._changed_partitions(collection, changed, left)
+                partitions, note = self._changed_partitions(collection, changed, left_partitions)
                 yield ChangePage(position, partitions, more=more, note=note)
                 if more and not stream.alive:
                     return
@@ -281,15 +281,15 @@ class MongoChanges:
         self,
         collection: Products,
         changed: Mapping[bytes, tuple[object, str]],
-        left: Mapping[str, str],
+        left_partitions: Mapping[str, str],
     ) -> tuple[dict[str, str], str | None]:
         """Find the current partitions of changed documents.
 
         Args:
             collection: The collection of the documents.
             changed: `(_id, token of the last change)` of each document, by its encoded `_id`.
-            left: The token of the last change by partition, for known partitions that the documents
-                were in before.
+            left_partitions: The token of the last change by partition, for known partitions that
+                the documents were in before.
 
         Returns:
             The changed partitions with the ids of their last changes, and the warning about
@@ -298,7 +298,7 @@ class MongoChanges:
         if not changed:
             return {}, None
         report = SourceReport()
-        latest = dict(left)
+        latest = dict(left_partitions)
         # A secondary may not have replicated the changes yet.
         primary = collection.with_options(read_preference=ReadPreference.PRIMARY)
         documents = primary.aggregate(
@@ -310,13 +310,12 @@ class MongoChanges:
         )
         for document in documents:
             partition = self.resolver.resolve(document)
-            if isinstance(partition, str):
+            if isinstance(partition, Unpartitioned):
+                report.add(partition.anomaly, str(document["_id"]), partition.detail)
+            else:
                 # Tokens sort in the order of the changes.
                 token = changed[bson.encode({"_": document["_id"]})][1]
                 latest[partition] = max(token, latest.get(partition, ""))
-            else:
-                anomaly, detail = partition
-                report.add(anomaly, str(document["_id"]), detail)
         partitions = {name: change_id(token) for name, token in latest.items()}
         return partitions, unpartitioned_message(report)
 

@@ -29,7 +29,7 @@ from bson import DatetimeMS, ObjectId
 from imgassets.settings import SourceSettings
 from imgassets.sources.changes import ChangePage, StreamPosition, change_id, unpartitioned_message
 from imgassets.sources.listing import Anomaly, SourceReport
-from imgassets.sources.mongo_partitions import PartitionResolver
+from imgassets.sources.mongo_partitions import PartitionResolver, Unpartitioned
 from imgassets.sources.mongodb import Products, value_at_path
 
 BIN_SECONDS = 600
@@ -129,14 +129,12 @@ class MongoPoll:
         for group in collection.aggregate(self._count_pipeline(low, high), allowDiskUse=True):
             key, count = group["_id"], group["count"]
             partition = self.resolver.resolve(key)
-            suffix = partition if isinstance(partition, str) else partition[0]
+            suffix = partition.anomaly if isinstance(partition, Unpartitioned) else partition
             name = f"{_epoch_seconds(key['bin'])}|{suffix}"
             total, checksum = bins.get(name, (0, 0))
             bins[name] = (total + count, checksum + group["checksum"])
-            if not isinstance(partition, str) and known.get(name) is None:
-                anomaly, detail = partition
-                report.add(anomaly, str(group["example"]), detail)
-                report.counts[anomaly] += count - 1
+            if isinstance(partition, Unpartitioned) and known.get(name) is None:
+                report.add(partition.anomaly, str(group["example"]), partition.detail, count)
         return bins, report
 
     def _count_pipeline(self, low: int, high: int | None) -> list[dict[str, object]]:

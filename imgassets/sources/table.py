@@ -25,6 +25,7 @@ from imgassets.sources.listing import (
     Inventory,
     Listing,
     SourceReport,
+    build_inventory,
     build_listing,
     conflict_message,
     day_anomaly,
@@ -97,13 +98,8 @@ class TableSource:
                 names[slug].add(record["retailer"])
                 if day is not None:
                     products[slug, day].add(_product_id(record))
-        conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
-        return Inventory(
-            names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
-            documents={k: len(ids) for k, ids in products.items() if k[0] not in conflicts},
-            conflicts=conflicts,
-            report=report,
-        )
+        documents = {partition: len(ids) for partition, ids in products.items()}
+        return build_inventory(names, documents, report)
 
     @property
     def _partition_parameters(self) -> list[str]:
