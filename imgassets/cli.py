@@ -181,7 +181,7 @@ def errors_as_click_exceptions() -> Iterator[None]:
     """Show the message of errors that are written for the user, without a traceback.
 
     Raises:
-        click.ClickException: one of these errors was raised inside the `with` block.
+        click.ClickException: One of these errors was raised inside the `with` block.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reads the settings from YAML files and environment variables, and validates them.
+"""Read the settings from YAML files and environment variables, and validate them.
 
 Each layer overrides the one before: `config/default.yaml`; the file that `IMGASSETS_CONFIG` names,
 or else `config/imgassets.yaml`; environment variables such as `IMGASSETS__DOWNLOAD__THREADS=64`.
@@ -32,9 +32,9 @@ class SettingsFile:
     """A settings file.
 
     Attributes:
-        path: the path of the file.
-        name: the name of the file in messages about an option in it.
-        described: the subject of messages about the file itself.
+        path: The path of the file.
+        name: The name of the file in messages about an option in it.
+        described: The subject of messages about the file itself.
     """
 
     path: Path
@@ -66,7 +66,7 @@ def load_settings() -> Settings:
     """Read the settings; the result is cached for the lifetime of the process.
 
     Raises:
-        SettingsError: a file cannot be read, or an option is unknown, has the wrong type or is out
+        SettingsError: A file cannot be read, or an option is unknown, has the wrong type or is out
             of range. The message lists all such options, each with the layer that sets it.
     """
     layers = [("environment", _from_environment())]
@@ -82,11 +82,11 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
     """Settings with some options overridden, for example for one run.
 
     Args:
-        settings: the settings to start from; they are not changed.
-        overrides: values by section and option, as in a settings file.
+        settings: The settings to start from; they are not changed.
+        overrides: Values by section and option, as in a settings file.
 
     Raises:
-        SettingsError: an override is not valid; the message names it.
+        SettingsError: An override is not valid; the message names it.
     """
     return validate_settings(
         merge_options(settings.model_dump(), overrides), [("overrides", overrides)]
@@ -99,11 +99,11 @@ def validate_settings(
     """Validate values that were merged from several layers.
 
     Args:
-        values: the merged values by section and option.
-        layers: name and values of each layer, in descending order of precedence; used in messages.
+        values: The merged values by section and option.
+        layers: Name and values of each layer, in descending order of precedence; used in messages.
 
     Raises:
-        SettingsError: options are not valid; the message names each with the layer that sets it.
+        SettingsError: Options are not valid; the message names each with the layer that sets it.
     """
     problems: list[str] = []
     try:

@@ -1,4 +1,4 @@
-"""Checks that everything a run needs is available (`imgassets doctor`).
+"""Check that everything a run needs is available (`imgassets doctor`).
 
 It writes and removes one small file in the storage, and fetches the face model if it is missing.
 How the results are printed is in `cli`.
@@ -28,9 +28,9 @@ class Diagnosis:
     """The result of one check.
 
     Attributes:
-        subject: what was checked, for example `storage`.
+        subject: What was checked, for example `storage`.
         status: `error` if no run can succeed, `warning` if something needs attention.
-        message: what was found and, if something is wrong, what to do.
+        message: What was found and, if something is wrong, what to do.
     """
 
     subject: str
@@ -42,7 +42,7 @@ def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
     """Check settings, source, storage, face model and DAGSTER_HOME, in this order.
 
     Args:
-        mongodb_uri: returns the address of MongoDB; called only if the source is MongoDB.
+        mongodb_uri: Returns the address of MongoDB; called only if the source is MongoDB.
 
     Yields:
         One or more results per check; only one if the settings are not valid.

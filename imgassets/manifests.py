@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     """The result of a download or of image processing; every row has exactly one.
 
     Attributes:
-        meaning: the description for users.
+        meaning: The description for users.
     """
 
     meaning: str
@@ -235,7 +235,7 @@ def column_descriptions(row_class: type[UrlRow] | type[ProcessedRow]) -> dict[st
     """Description of each column of a manifest: the docstring of its field, on one line.
 
     Args:
-        row_class: the class of the manifest's rows.
+        row_class: The class of the manifest's rows.
     """
     from docstring_parser import parse_from_object
 
@@ -256,8 +256,8 @@ def to_table(rows: Sequence[Row], row_class: type[Row]) -> pa.Table:
     """Convert rows to a table with the columns and dtypes of their manifest.
 
     Args:
-        rows: the rows; may be empty.
-        row_class: the class of the rows.
+        rows: The rows; may be empty.
+        row_class: The class of the rows.
     """
     schema = SCHEMAS[row_class]
     columns = [
@@ -270,8 +270,8 @@ def from_table(table: pa.Table, row_class: type[Row]) -> list[Row]:
     """Convert a manifest to rows; columns that the manifest lacks get their default.
 
     Args:
-        table: the manifest.
-        row_class: the class of the rows.
+        table: The manifest.
+        row_class: The class of the rows.
     """
     names = [name for name in SCHEMAS[row_class].names if name in table.column_names]
     rows = table.select(names).to_pylist()
@@ -292,8 +292,8 @@ def fingerprint(rows: Sequence[UrlRow] | Sequence[ProcessedRow], *columns: str) 
     Dagster compares it to decide whether downstream assets are up to date.
 
     Args:
-        rows: the rows, in order.
-        columns: names of the columns to include.
+        rows: The rows, in order.
+        columns: Names of the columns to include.
     """
     digest = hashlib.sha256()
     for row in rows:

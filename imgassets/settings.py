@@ -576,10 +576,10 @@ class Settings(RetailerSettings):
         """The options of one retailer, with its overrides applied.
 
         Args:
-            slug: the slug of the retailer.
+            slug: The slug of the retailer.
 
         Raises:
-            pydantic.ValidationError: an override is invalid; not possible with settings from
+            pydantic.ValidationError: An override is invalid; not possible with settings from
                 `load_settings`, which validates all overrides.
         """
         own = self.retailers.get(slug)
@@ -594,8 +594,8 @@ def merge_options(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[st
     """Merge two layers of options, section by section.
 
     Args:
-        lower: nested options.
-        upper: nested options that take precedence over those of `lower`.
+        lower: Nested options.
+        upper: Nested options that take precedence over those of `lower`.
     """
     result = dict(lower)
     for key, value in upper.items():

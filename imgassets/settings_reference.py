@@ -1,4 +1,4 @@
-"""Writes `docs/settings.md`: one table per section of the settings, made from the models.
+"""Write `docs/settings.md`: one table per section of the settings, made from the models.
 
 `python -m imgassets.settings_reference > docs/settings.md` regenerates the file. The options
 themselves, and `config/default.yaml`, are in `imgassets.settings`.
@@ -46,8 +46,8 @@ def _section(model: type[Section], path: tuple[str, ...]) -> Iterator[str]:
     """The heading and table of a section, then those of the sections inside it.
 
     Args:
-        model: the section.
-        path: names of the sections around it, outermost first, and its own; empty for all settings.
+        model: The section.
+        path: Names of the sections around it, outermost first, and its own; empty for all settings.
     """
     if path:
         yield f"{'#' * (len(path) + 1)} `{'.'.join(path)}`\n"

@@ -1,4 +1,4 @@
-"""Decides which changed partitions are due for a run, and stores the sensor's state in a cursor.
+"""Decide which changed partitions are due for a run, and store the sensor's state in a cursor.
 
 Pure functions: no MongoDB and no Dagster. Changes are read in `mongo_changes`.
 

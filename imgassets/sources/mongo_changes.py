@@ -1,4 +1,4 @@
-"""Reads which documents of MongoDB were inserted or changed since the last scan.
+"""Read which documents of MongoDB were inserted or changed since the last scan.
 
 Two methods: a change stream, and a poll (`mongo_poll`). How changed partitions wait for their run
 is in `changes`.

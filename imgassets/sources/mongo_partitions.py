@@ -1,4 +1,4 @@
-"""Finds the partition of a changed MongoDB document, for the change stream and the poll."""
+"""Find the partition of a changed MongoDB document, for the change stream and the poll."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Polls MongoDB for new documents along an index, where there is no change stream.
+"""Poll MongoDB for new documents along an index, where there is no change stream.
 
 `mongo_changes` decides when it is used.
 

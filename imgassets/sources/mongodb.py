@@ -1,4 +1,4 @@
-"""Reads product documents from MongoDB.
+"""Read product documents from MongoDB.
 
 MongoDB computes the day of a document, with one expression that the partition's query and the
 inventory share. URL rows, keys and slugs are made in `listing`; changes are read in

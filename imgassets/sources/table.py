@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import hashlib
-import importlib
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from upath import UPath
 
 from imgassets.errors import SourceError
 from imgassets.folders import project_root
+from imgassets.imports import import_function
 from imgassets.sources.listing import (
     Anomaly,
     Inventory,
@@ -172,21 +172,7 @@ def function_records(dotted: str) -> Records:
     Raises:
         SourceError: The path cannot be imported, or is not callable.
     """
-    module, _, name = dotted.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SourceError(
-            f"source.function: {dotted} cannot be imported: {error}; "
-            "install its package, or put its folder on PYTHONPATH"
-        ) from None
-    if not callable(function):
-        raise SourceError(
-            f"source.function: {dotted} is a {type(function).__name__}, not a function; "
-            "give the dotted path of a function"
-        )
-    records: Records = function
-    return records
+    return import_function("source.function", dotted, SourceError)
 
 
 def _parse_csv(lines: Iterator[list[str]], address: str) -> Iterator[Record]:
