@@ -1,4 +1,4 @@
-"""Turns product documents in MongoDB into clean image datasets, with Dagster.
+"""Turn product documents (MongoDB, CSV, a Python function) into image datasets with Dagster.
 
     from imgassets import Settings, build_defs
 

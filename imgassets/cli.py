@@ -18,7 +18,13 @@ from rich.table import Table
 from imgassets import __version__
 from imgassets.configuration import load_settings
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.errors import EmbeddedMongoError, SettingsError
+from imgassets.errors import (
+    EmbeddedMongoError,
+    ModelError,
+    SettingsError,
+    SourceError,
+    StorageError,
+)
 from imgassets.folders import home
 from imgassets.project import write_project
 from imgassets.sources.factory import mongodb_address, open_source
@@ -33,7 +39,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    """Turn product documents in MongoDB into clean image datasets, with Dagster."""
+    """Turn product documents (MongoDB, CSV, a Python function) into image datasets with Dagster."""
 
 
 @cli.command()
@@ -61,7 +67,7 @@ def sync() -> None:
 
     Retailers that are no longer in the source keep their partitions and images.
     """
-    with friendly_errors():
+    with errors_as_click_exceptions():
         settings = load_settings()
         from imgassets.defs.instance import open_instance
         from imgassets.defs.partitions import RETAILERS
@@ -126,7 +132,7 @@ def demo(*, ui: bool, port: int) -> None:
     """
     from imgassets.demo.run import run_demo, run_ui
 
-    with friendly_errors():
+    with errors_as_click_exceptions():
         if ui:
             sys.exit(run_ui(port))
         if not run_demo():
@@ -147,21 +153,21 @@ def start() -> None:
 
     If it is running already, only the line that exports MONGODB_URI is printed.
     """
-    with friendly_errors():
+    with errors_as_click_exceptions():
         click.echo(f"export MONGODB_URI='{_embedded_mongo().ensure_running()}'")
 
 
 @db.command()
 def stop() -> None:
     """Stop the server; its data is kept."""
-    with friendly_errors():
+    with errors_as_click_exceptions():
         click.echo("stopped" if _embedded_mongo().stop() else "was not running")
 
 
 @db.command()
 def status() -> None:
     """Show whether the server is running, and its address."""
-    with friendly_errors():
+    with errors_as_click_exceptions():
         state = _embedded_mongo().status()
         click.echo(f"running at {state.uri}, process {state.pid}" if state.uri else "not running")
 
@@ -171,14 +177,12 @@ def _embedded_mongo() -> EmbeddedMongo:
 
 
 @contextmanager
-def friendly_errors() -> Iterator[None]:
+def errors_as_click_exceptions() -> Iterator[None]:
     """Show the message of errors that are written for the user, without a traceback.
 
     Raises:
-        click.ClickException: one of these errors was raised inside the `with` block.
+        click.ClickException: One of these errors was raised inside the `with` block.
     """
-    from imgassets.errors import ModelError, SourceError, StorageError
-
     try:
         yield
     except (

@@ -1,4 +1,4 @@
-"""Checks that everything a run needs is available (`imgassets doctor`).
+"""Check that everything a run needs is available (`imgassets doctor`).
 
 It writes and removes one small file in the storage, and fetches the face model if it is missing.
 How the results are printed is in `cli`.
@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from imgassets.configuration import load_settings, settings_files
-from imgassets.errors import SettingsError
+from imgassets.errors import ModelError, SettingsError, SourceError, StorageError
 from imgassets.folders import models_folder
 from imgassets.settings import Settings
+
+if TYPE_CHECKING:
+    from imgassets.sources.listing import Inventory
+    from imgassets.sources.mongodb import MongoSource
 
 Status = Literal["ok", "warning", "error"]
 
@@ -24,9 +28,9 @@ class Diagnosis:
     """The result of one check.
 
     Attributes:
-        subject: what was checked, for example `storage`.
+        subject: What was checked, for example `storage`.
         status: `error` if no run can succeed, `warning` if something needs attention.
-        message: what was found and, if something is wrong, what to do.
+        message: What was found and, if something is wrong, what to do.
     """
 
     subject: str
@@ -38,7 +42,7 @@ def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
     """Check settings, source, storage, face model and DAGSTER_HOME, in this order.
 
     Args:
-        mongodb_uri: returns the address of MongoDB; called only if the source is MongoDB.
+        mongodb_uri: Returns the address of MongoDB; called only if the source is MongoDB.
 
     Yields:
         One or more results per check; only one if the settings are not valid.
@@ -57,10 +61,8 @@ def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
 
 
 def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
-    from imgassets.errors import SourceError
     from imgassets.sources.factory import open_source
-    from imgassets.sources.listing import conflict_message
-    from imgassets.sources.mongodb import MongoSource, mask_uri
+    from imgassets.sources.mongodb import MongoSource
 
     addresses: list[str] = []
 
@@ -74,21 +76,47 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
     except SourceError as error:
         yield Diagnosis("source", "error", str(error))
         return
-    location = settings.source.csv_path or settings.source.function or ""
-    if addresses:
-        collection = f"{settings.source.database}.{settings.source.collection}"
-        location = f"{mask_uri(addresses[-1])} {collection}"
+    yield _documents(settings, inventory, *addresses)
+    yield from _anomalies(inventory)
+    if isinstance(source, MongoSource):
+        yield _index(source)
+
+
+def _documents(settings: Settings, inventory: Inventory, uri: str | None = None) -> Diagnosis:
+    """How many documents have a partition.
+
+    Args:
+        settings: Settings whose `source` section selects the source.
+        inventory: The retailers and days of the source.
+        uri: Address of MongoDB; None for other sources.
+    """
+    from imgassets.sources.mongodb import mask_uri
+
+    options = settings.source
+    location = options.csv_path or options.function or ""
+    if uri is not None:
+        location = f"{mask_uri(uri)} {options.database}.{options.collection}"
     total = sum(inventory.documents.values())
-    if total:
-        retailers = f"{len(inventory.names)} retailers, {len(inventory.documents)} partitions"
-        yield Diagnosis("source", "ok", f"{location}: {total} documents, {retailers}")
-    else:
-        yield Diagnosis(
+    if not total:
+        return Diagnosis(
             "source",
             "warning",
-            f"{location} has no document that belongs to a partition; check source.database, "
-            "source.collection, source.fields and start_date",
+            f"{location} has no document that belongs to a partition; check {_HINTS[options.kind]}",
         )
+    retailers = f"{len(inventory.names)} retailers, {len(inventory.documents)} partitions"
+    return Diagnosis("source", "ok", f"{location}: {total} documents, {retailers}")
+
+
+_HINTS = {
+    "mongodb": "source.database, source.collection, source.fields, source.query and start_date",
+    "csv": "the columns of the file and start_date",
+    "python": "the records that the function returns and start_date",
+}
+
+
+def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
+    from imgassets.sources.listing import conflict_message
+
     for slug, names in inventory.conflicts.items():
         yield Diagnosis("source", "error", conflict_message(slug, names))
     for anomaly, count in inventory.report.counts.items():
@@ -98,20 +126,21 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
             "warning",
             f"{count} documents: {anomaly}, for example {example[1]}: {example[2]}",
         )
-    if isinstance(source, MongoSource) and not source.has_index():
-        keys = ", ".join(f'"{name}": {direction}' for name, direction in source.index_keys)
-        yield Diagnosis(
-            "index",
-            "warning",
-            "missing, so every run reads the whole collection; in mongosh: "
-            f"db.{settings.source.collection}.createIndex({{{keys}}})",
-        )
-    elif isinstance(source, MongoSource):
-        yield Diagnosis("index", "ok", "an index finds the documents of a partition")
+
+
+def _index(source: MongoSource) -> Diagnosis:
+    if source.has_index():
+        return Diagnosis("index", "ok", "an index finds the documents of a partition")
+    keys = ", ".join(f'"{name}": {direction}' for name, direction in source.index_keys)
+    return Diagnosis(
+        "index",
+        "warning",
+        "missing, so every run reads the whole collection; in mongosh: "
+        f"db.{source.settings.collection}.createIndex({{{keys}}})",
+    )
 
 
 def _storage(settings: Settings) -> Diagnosis:
-    from imgassets.errors import StorageError
     from imgassets.storage import open_storage
 
     root = open_storage(settings).root
@@ -126,7 +155,6 @@ def _storage(settings: Settings) -> Diagnosis:
 
 
 def _model(settings: Settings) -> Diagnosis:
-    from imgassets.errors import ModelError
     from imgassets.imaging.models import ensure_model
 
     try:

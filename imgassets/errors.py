@@ -20,8 +20,8 @@
     ├── EmbeddedMongoError
     └── CatalogueServerError
 
-Each message says what is wrong, with the value, and what to do. What goes wrong with a single image
-is no exception for callers: it becomes the outcome of the image's row.
+Each message says what is wrong, with the value, and what to do. An error of a single image does
+not reach the caller: it becomes the outcome of the image's row.
 
 The run launcher does not import the rest of the package; its `ForkServerError`, which it catches
 itself, is in `launcher.client`.
@@ -48,7 +48,7 @@ class StorageError(ImgassetsError):
 
 
 class SourceError(ImgassetsError):
-    """The source of product documents cannot be read, or does not know the retailer."""
+    """The source of product documents cannot be read, or has no such retailer."""
 
 
 class DownloadError(ImgassetsError):
@@ -102,7 +102,7 @@ class UnreadableImageError(ImagingError):
 
 
 class StepError(ImagingError):
-    """A processing step of the user's cannot be imported, or did not return an image."""
+    """A user's processing step cannot be imported, or did not return an image."""
 
 
 class ModelError(ImagingError):

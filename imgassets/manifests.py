@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     """The result of a download or of image processing; every row has exactly one.
 
     Attributes:
-        meaning: the description for users.
+        meaning: The description for users.
     """
 
     meaning: str
@@ -189,7 +189,7 @@ class ProcessedRow:
 
 # Dictionary encoding: otherwise pyarrow and pandas refuse to merge a column with the Hive-style
 # folder of the same name.
-_WORD = pa.dictionary(pa.int32(), pa.string())
+_CATEGORY = pa.dictionary(pa.int32(), pa.string())
 _TYPES: dict[str, pa.DataType] = {
     "str": pa.string(),
     "str | None": pa.string(),
@@ -201,9 +201,15 @@ _TYPES: dict[str, pa.DataType] = {
     "list[float] | None": pa.list_(pa.float64()),
     "list[list[int]] | None": pa.list_(pa.list_(pa.int32())),
     "dt.datetime | None": pa.timestamp("ms", tz="UTC"),
-    "Outcome": _WORD,
+    "Outcome": _CATEGORY,
 }
-_EXCEPTIONS = {"retailer": _WORD, "date": _WORD, "bytes": pa.int64(), "elapsed_ms": pa.int64()}
+# Types of the columns that differ from `_TYPES`.
+_COLUMN_TYPES = {
+    "retailer": _CATEGORY,
+    "date": _CATEGORY,
+    "bytes": pa.int64(),
+    "elapsed_ms": pa.int64(),
+}
 
 
 def _schema(row: type[UrlRow] | type[ProcessedRow]) -> pa.Schema:
@@ -211,7 +217,7 @@ def _schema(row: type[UrlRow] | type[ProcessedRow]) -> pa.Schema:
         [
             pa.field(
                 field.name,
-                _EXCEPTIONS.get(field.name, _TYPES[str(field.type)]),
+                _COLUMN_TYPES.get(field.name, _TYPES[str(field.type)]),
                 nullable="None" in str(field.type),
             )
             for field in fields(row)
@@ -225,16 +231,16 @@ PROCESSED_IMAGES = _schema(ProcessedRow)
 SCHEMAS = {UrlRow: URL_LIST, RawRow: RAW_IMAGES, ProcessedRow: PROCESSED_IMAGES}
 
 
-def column_descriptions(kind: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
+def column_descriptions(row_class: type[UrlRow] | type[ProcessedRow]) -> dict[str, str]:
     """Description of each column of a manifest: the docstring of its field, on one line.
 
     Args:
-        kind: the class of the manifest's rows.
+        row_class: The class of the manifest's rows.
     """
     from docstring_parser import parse_from_object
 
     found = {}
-    for row in reversed(kind.__mro__[:-1]):
+    for row in reversed(row_class.__mro__[:-1]):
         for field in parse_from_object(row).params:
             found[field.arg_name] = " ".join(str(field.description).split())
     return found
@@ -246,33 +252,33 @@ OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
 
 
-def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
+def to_table(rows: Sequence[Row], row_class: type[Row]) -> pa.Table:
     """Convert rows to a table with the columns and dtypes of their manifest.
 
     Args:
-        rows: the rows; may be empty.
-        kind: the class of the rows.
+        rows: The rows; may be empty.
+        row_class: The class of the rows.
     """
-    schema = SCHEMAS[kind]
+    schema = SCHEMAS[row_class]
     columns = [
         pa.array(list(map(attrgetter(field.name), rows)), type=field.type) for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def from_table(table: pa.Table, kind: type[Row]) -> list[Row]:
+def from_table(table: pa.Table, row_class: type[Row]) -> list[Row]:
     """Convert a manifest to rows; columns that the manifest lacks get their default.
 
     Args:
-        table: the manifest.
-        kind: the class of the rows.
+        table: The manifest.
+        row_class: The class of the rows.
     """
-    names = [name for name in SCHEMAS[kind].names if name in table.column_names]
+    names = [name for name in SCHEMAS[row_class].names if name in table.column_names]
     rows = table.select(names).to_pylist()
     if "outcome" in names:
         for row in rows:
             row["outcome"] = OUTCOMES[row["outcome"]]
-    return [kind(**row) for row in rows]
+    return [row_class(**row) for row in rows]
 
 
 def count_outcomes(rows: Iterable[RawRow] | Iterable[ProcessedRow]) -> dict[str, int]:
@@ -286,8 +292,8 @@ def fingerprint(rows: Sequence[UrlRow] | Sequence[ProcessedRow], *columns: str) 
     Dagster compares it to decide whether downstream assets are up to date.
 
     Args:
-        rows: the rows, in order.
-        columns: names of the columns to include.
+        rows: The rows, in order.
+        columns: Names of the columns to include.
     """
     digest = hashlib.sha256()
     for row in rows:

@@ -1,4 +1,4 @@
-"""Counts finished rows and logs a progress line every few seconds.
+"""Count finished rows and log a progress line every few seconds.
 
 The totals for the metadata of `raw_images` are in `imgassets.download.report`.
 """

@@ -1,4 +1,4 @@
-"""Writes the files of a project folder (`imgassets init`) from templates.
+"""Write the files of a project folder (`imgassets init`) from templates.
 
 A project folder contains `config/imgassets.yaml`, `workspace.yaml`, `dagster.yaml`, `.env.example`
 and `.gitignore`. `configuration` reads the settings; Dagster reads the other two YAML files.
@@ -21,7 +21,7 @@ class ProjectFile:
     """A file of a project folder.
 
     Attributes:
-        path: the path of the file.
+        path: The path of the file.
         created: `True` if the file was written now, `False` if it existed and was kept.
     """
 
@@ -36,7 +36,7 @@ def template(name: str) -> str:
     the wheel contains copies of them.
 
     Args:
-        name: the file name of the template.
+        name: The file name of the template.
     """
     packaged = _TEMPLATES / name
     return (packaged if packaged.is_file() else project_root() / name).read_text("utf-8")
@@ -46,7 +46,7 @@ def instance_yaml(*, postgres: bool) -> str:
     """The text of `dagster.yaml`.
 
     Args:
-        postgres: whether Dagster stores runs and events in Postgres instead of SQLite files.
+        postgres: Whether Dagster stores runs and events in Postgres instead of SQLite files.
     """
     return template("dagster.yaml") + (template("postgres.yaml") if postgres else "")
 
@@ -55,8 +55,8 @@ def write_project(folder: Path, *, postgres: bool) -> Iterator[ProjectFile]:
     """Write the files of a project folder; existing files are kept.
 
     Args:
-        folder: the project folder; it is created if it does not exist.
-        postgres: whether Dagster stores runs and events in Postgres instead of SQLite files.
+        folder: The project folder; it is created if it does not exist.
+        postgres: Whether Dagster stores runs and events in Postgres instead of SQLite files.
 
     Yields:
         Each file of the project folder, after it was written or kept.

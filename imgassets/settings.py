@@ -23,7 +23,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 Share = Annotated[float, Field(ge=0, le=1)]
 # The forms that Dagster accepts.
@@ -171,7 +170,10 @@ class DownloadSettings(Section):
     breaker_cooldown_s: float = Field(
         30,
         gt=0,
-        description="length of a cooldown in seconds; a host that fails after three is given up",
+        description=(
+            "length of a cooldown in seconds; a host that still fails after three cooldowns is not "
+            "requested again in this run"
+        ),
     )
     robots: bool = Field(True, description="whether to obey robots.txt")
     robots_tag: bool = Field(
@@ -462,7 +464,7 @@ class CheckSettings(Section):
         Bounds(min=0.2, max=1), description="95th percentile of the trim ratio: the weakest trims"
     )
     untrimmed_share: Bounds = Field(
-        Bounds(min=0, max=0.95), description="share of images that the trim left whole"
+        Bounds(min=0, max=0.95), description="share of images that the trim did not change"
     )
     face_share: Bounds = Field(
         Bounds(min=0, max=1), description="share of images with a face; set it per retailer"
@@ -511,7 +513,10 @@ class SensorSettings(Section):
     )
     start_from: Literal["now", "everything"] = Field(
         "now",
-        description="documents before the first evaluation: now ignores, everything runs them",
+        description=(
+            "which documents start runs at the first evaluation: now (none; only later changes) "
+            "or everything (all existing ones)"
+        ),
     )
     settle_s: float = Field(
         30, ge=0, description="time without changes before a partition's run starts, in seconds"
@@ -571,10 +576,10 @@ class Settings(RetailerSettings):
         """The options of one retailer, with its overrides applied.
 
         Args:
-            slug: the slug of the retailer.
+            slug: The slug of the retailer.
 
         Raises:
-            pydantic.ValidationError: an override is invalid; not possible with settings from
+            pydantic.ValidationError: An override is invalid; not possible with settings from
                 `load_settings`, which validates all overrides.
         """
         own = self.retailers.get(slug)
@@ -589,8 +594,8 @@ def merge_options(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[st
     """Merge two layers of options, section by section.
 
     Args:
-        lower: nested options.
-        upper: nested options that take precedence over those of `lower`.
+        lower: Nested options.
+        upper: Nested options that take precedence over those of `lower`.
     """
     result = dict(lower)
     for key, value in upper.items():
@@ -615,7 +620,9 @@ def as_yaml() -> str:
 def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
     # The options that every user sets come first.
     first = ("data_root", "start_date", "source") if model is Settings else ()
-    for name in sorted(model.model_fields, key=lambda n: first.index(n) if n in first else 9):
+    for name in sorted(
+        model.model_fields, key=lambda n: first.index(n) if n in first else len(first)
+    ):
         field = model.model_fields[name]
         pad = "  " * depth
         default = field.get_default(call_default_factory=True)
@@ -624,20 +631,17 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
             yield f"{pad}{name}:  # {doc}"
             yield from _yaml_lines(type(default), depth + 1)
         else:
-            yield f"{pad}{name}: {_yaml_value(default)}  # {_comment(field)}"
+            yield f"{pad}{name}: {yaml_value(default)}  # {field.description}"
 
 
-def _yaml_value(value: object) -> str:
+def yaml_value(value: object) -> str:
+    """A value as YAML on one line."""
     plain = value.model_dump() if isinstance(value, BaseModel) else value
     return (
         yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
         .removesuffix("...\n")
         .strip()
     )
-
-
-def _comment(field: FieldInfo) -> str:
-    return str(field.description)
 
 
 if __name__ == "__main__":

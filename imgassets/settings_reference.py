@@ -1,4 +1,4 @@
-"""Writes `docs/settings.md`: one table per section of the settings, made from the models.
+"""Write `docs/settings.md`: one table per section of the settings, made from the models.
 
 `python -m imgassets.settings_reference > docs/settings.md` regenerates the file. The options
 themselves, and `config/default.yaml`, are in `imgassets.settings`.
@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from imgassets.markdown import escape_cell
-from imgassets.settings import Bounds, RetailerSettings, Section, Settings
+from imgassets.settings import Bounds, RetailerSettings, Section, Settings, yaml_value
 
 _HEAD = """\
 # Settings
@@ -49,8 +47,8 @@ def _section(model: type[Section], path: tuple[str, ...]) -> Iterator[str]:
     """The heading and table of a section, then those of the sections inside it.
 
     Args:
-        model: the section.
-        path: names of the sections around it, outermost first, and its own; empty for all settings.
+        model: The section.
+        path: Names of the sections around it, outermost first, and its own; empty for all settings.
     """
     if path:
         yield f"{'#' * (len(path) + 1)} `{'.'.join(path)}`\n"
@@ -67,7 +65,7 @@ def _section(model: type[Section], path: tuple[str, ...]) -> Iterator[str]:
             sections[name] = type(default)
             continue
         option = ".".join((*path, name))
-        cells = (f"`{option}`", _type(schemas[name]), f"`{_yaml(default)}`", field.description)
+        cells = (f"`{option}`", _type(schemas[name]), f"`{yaml_value(default)}`", field.description)
         yield f"| {' | '.join(escape_cell(str(cell)) for cell in cells)} |"
     yield ""
     # `source` first, as in `config/default.yaml`.
@@ -87,8 +85,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     # A reference is to `Bounds`, the only model that is an option.
     kind = schema.get("type", "bounds")
-    described = {"string": _text, "array": _list, "integer": _number, "number": _number}
-    return described[kind](schema) if kind in described else _WORDS[kind]
+    formatters = {"string": _text, "array": _list, "integer": _number, "number": _number}
+    return formatters[kind](schema) if kind in formatters else _WORDS[kind]
 
 
 _WORDS = {
@@ -121,12 +119,6 @@ def _number(schema: Mapping[str, Any]) -> str:
     if low is None:
         return str(kind)
     return f"{kind} ≥ {low}" if high is None else f"{kind} from {low} to {high}"
-
-
-def _yaml(value: object) -> str:
-    plain = value.model_dump() if isinstance(value, Section) else value
-    text: str = yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
-    return text.removesuffix("...\n").strip()
 
 
 if __name__ == "__main__":

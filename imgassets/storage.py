@@ -37,7 +37,7 @@ class Folder:
     """A folder on a disk or in an object store; files in it are addressed by name.
 
     Attributes:
-        address: a local path or an fsspec address, without a trailing slash.
+        address: A local path or an fsspec address, without a trailing slash.
     """
 
     address: str
@@ -65,11 +65,11 @@ class Folder:
         Readers, and the next run after a `kill -9`, see either the old file or the new one.
 
         Args:
-            name: the name of the file.
-            data: its content.
+            name: The name of the file.
+            data: Its content.
 
         Raises:
-            StorageError: the storage is full, not reachable or not writable.
+            StorageError: The storage is full, not reachable or not writable.
         """
         try:
             if self.is_local:
@@ -89,11 +89,11 @@ class Folder:
         """Read a file.
 
         Args:
-            name: the name of the file.
+            name: The name of the file.
 
         Raises:
-            FileNotFoundError: the file does not exist.
-            StorageError: the storage is not reachable or not readable.
+            FileNotFoundError: The file does not exist.
+            StorageError: The storage is not reachable or not readable.
         """
         try:
             if self.is_local:
@@ -113,11 +113,11 @@ class Folder:
         """The SHA-256 of a file's content, in hexadecimal.
 
         Args:
-            name: the name of the file.
+            name: The name of the file.
 
         Raises:
-            FileNotFoundError: the file does not exist.
-            StorageError: the storage is not reachable or not readable.
+            FileNotFoundError: The file does not exist.
+            StorageError: The storage is not reachable or not readable.
         """
         return hashlib.sha256(self.read(name)).hexdigest()
 
@@ -125,7 +125,7 @@ class Folder:
         """Size in bytes of every file, by name; empty if the folder does not exist.
 
         Raises:
-            StorageError: the storage is not reachable or not readable.
+            StorageError: The storage is not reachable or not readable.
         """
         try:
             if self.is_local:
@@ -145,10 +145,10 @@ class Folder:
         """Remove a file, if it exists.
 
         Args:
-            name: the name of the file.
+            name: The name of the file.
 
         Raises:
-            StorageError: the storage is not reachable or not writable.
+            StorageError: The storage is not reachable or not writable.
         """
         try:
             if self.is_local:
@@ -181,7 +181,7 @@ class Storage:
     """The data root, with one folder per asset and one per partition of an asset.
 
     Attributes:
-        root: the folder at `data_root` of the settings.
+        root: The folder at `data_root` of the settings.
     """
 
     root: Folder
@@ -201,12 +201,12 @@ def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:
     """Write a table as Parquet (zstd), atomically.
 
     Args:
-        folder: the folder to write to.
-        table: the table.
-        name: the name of the file.
+        folder: The folder to write to.
+        table: The table.
+        name: The name of the file.
 
     Raises:
-        StorageError: the storage is full, not reachable or not writable.
+        StorageError: The storage is full, not reachable or not writable.
     """
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, compression="zstd")
@@ -219,13 +219,13 @@ def read_table(
     """Read a Parquet table.
 
     Args:
-        folder: the folder to read from.
-        name: the name of the file.
-        columns: the columns to read; `None` for all.
+        folder: The folder to read from.
+        name: The name of the file.
+        columns: The columns to read; `None` for all.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        StorageError: the file is not valid Parquet, or the storage is not reachable or not
+        FileNotFoundError: The file does not exist.
+        StorageError: The file is not valid Parquet, or the storage is not reachable or not
             readable.
     """
     data = folder.read(name)
@@ -255,11 +255,11 @@ def mark_removed(folder: Folder, names: Iterable[str]) -> None:
     nor download them again.
 
     Args:
-        folder: the folder of the partition.
-        names: the names of the files.
+        folder: The folder of the partition.
+        names: The names of the files.
 
     Raises:
-        StorageError: the storage cannot be read or written.
+        StorageError: The storage cannot be read or written.
     """
     known = read_removed(folder)
     if new := set(names) - known:
@@ -270,10 +270,10 @@ def read_removed(folder: Folder) -> set[str]:
     """Names of the files that `mark_removed` recorded.
 
     Args:
-        folder: the folder of the partition.
+        folder: The folder of the partition.
 
     Raises:
-        StorageError: the storage cannot be read.
+        StorageError: The storage cannot be read.
     """
     try:
         return set(read_table(folder, _REMOVED).column("name").to_pylist())

@@ -172,6 +172,18 @@ def test_doctor_reports_unusable_storage_and_an_unusable_model(
     assert "warning source" in done.stdout  # the collection is empty
 
 
+def test_doctor_names_the_options_of_the_source_if_no_document_has_a_partition(
+    imgassets: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.csv").write_text("url\n")
+    source = {"kind": "csv", "csv_path": str(tmp_path / "empty.csv")}
+    done = imgassets("doctor", options={"source": source})
+    assert done.returncode == 0
+    assert "empty.csv has no document that belongs to a partition; check the columns" in done.stdout
+    assert "source.database" in imgassets("doctor").stdout
+    assert "source.database" not in done.stdout
+
+
 def test_dagster_home_is_created_with_dagster_yaml_if_the_variable_is_not_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

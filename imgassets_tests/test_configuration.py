@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imgassets.configuration import load_settings, validated, with_overrides
+from imgassets.configuration import load_settings, validate_settings, with_overrides
 from imgassets.errors import SettingsError
 from imgassets.settings import Bounds, Settings
 
@@ -70,7 +70,7 @@ def test_default_yaml_is_the_lowest_layer(project: Path, config: Path) -> None:
     assert "download.threads" not in str(caught.value)
     load_settings.cache_clear()
     default.write_text("[")
-    with pytest.raises(SettingsError, match=f"^{default} is not YAML: "):
+    with pytest.raises(SettingsError, match=f"^{default} is not YAML; correct it: "):
         load_settings()
 
 
@@ -149,7 +149,7 @@ def test_an_empty_file_changes_nothing(config: Path) -> None:
             "{file}: retailers.zara.source: there is no such option; allowed: ",
         ),
         ("retailers: {Zara: {}}", "{file}: retailers.Zara: got 'Zara'; string should match"),
-        ("- a list", "{file}, which should hold keys and values, not a list"),
+        ("- a list", "{file}, which contains a list; it must contain sections with options, for"),
         ("a: [", "{file}, which is not YAML"),
     ],
 )
@@ -192,7 +192,7 @@ def test_every_invalid_option_of_retailers_and_the_source_is_reported_once(confi
         f"{config}: retailers.zara.checks.drift.day: there is no such option; allowed: "
         "partitions, days, min_images, success_rate, trim_ratio_mean, untrimmed_share, "
         "face_share",
-        "source.csv_path: is not set; source.kind csv needs the path of the file",
+        "source.csv_path is not set; source.kind is csv, so set it to the path of the file",
     ]
 
 
@@ -201,7 +201,8 @@ def test_a_python_source_without_a_function_is_an_error(config: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert str(caught.value) == (
-        "source.function: is not set; source.kind python needs its dotted path"
+        "source.function is not set; source.kind is python, so set it to the dotted path of your "
+        "function (package.module.function)"
     )
 
 
@@ -266,7 +267,9 @@ def test_the_error_of_an_invalid_option_names_the_highest_layer_that_sets_it(
 
 def test_an_invalid_option_that_no_layer_sets_is_attributed_to_the_settings() -> None:
     with pytest.raises(SettingsError, match=r"^settings: trim\.blur: got 2; input should be odd$"):
-        validated({"trim": {"blur": 2}}, [("overrides", {"trim": {}}), ("file", {"trim": 3})])
+        validate_settings(
+            {"trim": {"blur": 2}}, [("overrides", {"trim": {}}), ("file", {"trim": 3})]
+        )
 
 
 def test_the_error_of_an_unreadable_file_names_it(config: Path) -> None:
@@ -286,7 +289,16 @@ def test_the_error_of_an_unreadable_file_names_it(config: Path) -> None:
             "download, decode, process, faces, resize, trim, encode, checks, review, data_root, "
             "start_date, owners, source, sensor, retailers",
         ),
-        ("IMGASSETS__RETAILERS", "{", "environment: error parsing value"),
+        (
+            "IMGASSETS__RETAILERS",
+            "{",
+            "environment: IMGASSETS__RETAILERS is not valid JSON: Expecting property name",
+        ),
+        (
+            "imgassets__download__HEADERS",
+            "{'a': 1}",
+            "environment: imgassets__download__HEADERS is not valid JSON: Expecting property name",
+        ),
     ],
 )
 def test_an_invalid_environment_variable_is_an_error(

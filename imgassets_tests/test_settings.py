@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from imgassets.configuration import ENV_PREFIX, load_settings, validated
+from imgassets.configuration import ENV_PREFIX, load_settings, validate_settings
 from imgassets.errors import SettingsError
 from imgassets.folders import project_root
 from imgassets.settings import Bounds, RetailerSettings, Section, Settings, as_yaml
@@ -217,7 +217,7 @@ def test_an_option_can_be_set_by_an_environment_variable(
 def test_an_option_can_be_set_for_one_retailer(option: str) -> None:
     text, value = OTHER[option]
     own = nested({option: yaml.safe_load(text)})
-    settings = validated({"retailers": {"zara": own}}, [])
+    settings = validate_settings({"retailers": {"zara": own}}, [])
     assert options_of(settings.for_retailer("zara")) == RETAILERS | {option: value}
     assert options_of(settings.for_retailer("mango")) == RETAILERS
     assert options_of(settings) == DEFAULTS | {"retailers": {"zara": own}}
@@ -227,7 +227,7 @@ def test_every_common_option_applies_to_retailers_with_and_without_overrides() -
     values = {option: yaml.safe_load(text) for option, (text, _) in OTHER.items()}
     common = {option: value for option, (_, value) in OTHER.items() if option in RETAILERS}
     own = {"zara": {"trim": {"blur": 3}}, "mango": {}}
-    settings = validated(nested(values | {"retailers": own}), [])
+    settings = validate_settings(nested(values | {"retailers": own}), [])
     assert options_of(settings.for_retailer("zara")) == common | {"trim.blur": 3}
     assert options_of(settings.for_retailer("mango")) == common
     assert options_of(settings.for_retailer("asos")) == common
@@ -275,7 +275,7 @@ def test_these_sections_can_be_overridden_per_retailer() -> None:
     ],
 )
 def test_null_is_accepted_by_optional_options(option: str) -> None:
-    settings = validated(nested({option: None}), [])
+    settings = validate_settings(nested({option: None}), [])
     assert options_of(settings) == DEFAULTS | {option: None}
 
 
@@ -422,14 +422,14 @@ def test_the_limits_of_every_option_are_tested() -> None:
 def test_an_option_accepts_values_up_to_its_limits_and_rejects_others(option: str) -> None:
     accepted, rejected = LIMITS[option]
     for value in accepted:
-        settings = validated(nested({option: value}), [])
+        settings = validate_settings(nested({option: value}), [])
         found: Any = settings.model_dump(mode="json")
         for part in option.split("."):
             found = found[part]
         assert found == value
     for value in rejected:
         with pytest.raises(SettingsError, match=rf"settings: {re.escape(option)}\b"):
-            validated(nested({option: value}), [])
+            validate_settings(nested({option: value}), [])
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_an_option_accepts_values_up_to_its_limits_and_rejects_others(option: st
 def test_options_that_are_not_boolean_reject_booleans(option: str) -> None:
     for value in (True, False):
         with pytest.raises(SettingsError, match=r"got (True|False); input should not be a boolean"):
-            validated(nested({option: value}), [])
+            validate_settings(nested({option: value}), [])
 
 
 def test_settings_are_immutable() -> None:

@@ -45,8 +45,8 @@ class CatalogueComponent(dg.Component, dg.Model, dg.Resolvable):
             SettingsError: an option is unknown, has the wrong type or is out of range.
         """
         del context
-        from imgassets.configuration import validated
+        from imgassets.configuration import validate_settings
         from imgassets.defs.build import build_defs
 
-        settings = validated(self.settings, [("settings", self.settings)])
+        settings = validate_settings(self.settings, [("settings", self.settings)])
         return build_defs(settings, key_prefix=self.key_prefix)

@@ -31,7 +31,7 @@ def backdrop(
     """Draw an empty backdrop.
 
     Args:
-        kind: white and grey are flat; gradient darkens downwards, spot outwards; wall is a
+        kind: White and grey are flat; gradient darkens downwards, spot outwards; wall is a
             coloured plane with grain.
         width: Width in pixels.
         height: Height in pixels.

@@ -15,7 +15,6 @@ image is shown::
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable
 from functools import cache
@@ -25,6 +24,7 @@ import numpy as np
 
 from imgassets.errors import StepError
 from imgassets.imaging.image import Image
+from imgassets.imports import import_function
 
 UserStep: TypeAlias = Callable[[Image], Image]
 
@@ -36,20 +36,7 @@ def load_user_step(path: str) -> UserStep:
     Raises:
         StepError: The module or the function does not exist, or is not a function.
     """
-    module, name = path.rsplit(".", 1)
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise StepError(
-            f"process.steps: {path} cannot be imported: {error}; "
-            "give the dotted path of a function that this process can import"
-        ) from None
-    if not callable(function):
-        raise StepError(
-            f"process.steps: {path} is a {type(function).__name__}, not a function; "
-            "give the dotted path of a function"
-        )
-    step: UserStep = function
+    step: UserStep = import_function("process.steps", path, StepError)
     return step
 
 

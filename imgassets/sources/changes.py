@@ -1,4 +1,4 @@
-"""Decides which changed partitions are due for a run, and stores the sensor's state in a cursor.
+"""Decide which changed partitions are due for a run, and store the sensor's state in a cursor.
 
 Pure functions: no MongoDB and no Dagster. Changes are read in `mongo_changes`.
 
@@ -101,7 +101,7 @@ def read_cursor(text: str) -> Cursor:
 
 
 @dataclass(frozen=True)
-class Page:
+class ChangePage:
     """The changes of one read.
 
     Attributes:
@@ -118,7 +118,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanResult:
     """The result of one scan.
 
     Attributes:
@@ -134,11 +134,11 @@ class Scan:
 
 def scan(
     cursor: Cursor,
-    pages: Callable[[StreamPosition], Iterator[Page]],
+    pages: Callable[[StreamPosition], Iterator[ChangePage]],
     *,
     now: float,
     out_of_time: Callable[[], bool],
-) -> Scan:
+) -> ScanResult:
     """Read pages until all changes are read or the time is up.
 
     Args:
@@ -167,7 +167,7 @@ def scan(
         # Keep the pages that were read; otherwise scans of a slow server would make no progress.
         caught_up = False
         notes.append(str(error))
-    return Scan(cursor, caught_up, notes)
+    return ScanResult(cursor, caught_up, notes)
 
 
 def _add_pending(
@@ -183,7 +183,7 @@ def _add_pending(
 
 
 def due_partitions(
-    result: Scan, options: SensorSettings, *, now: float, today: dt.date
+    result: ScanResult, options: SensorSettings, *, now: float, today: dt.date
 ) -> dict[PartitionName, PendingPartition]:
     """Find the pending partitions whose run should be requested now.
 

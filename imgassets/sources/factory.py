@@ -1,4 +1,4 @@
-"""Opens the source that the settings select, and reads MongoDB's address from the environment."""
+"""Open the source that the settings select, and read MongoDB's address from the environment."""
 
 from __future__ import annotations
 

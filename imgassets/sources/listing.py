@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -58,11 +58,18 @@ class SourceReport:
     counts: Counter[Anomaly] = field(default_factory=Counter)
     examples: list[tuple[Anomaly, str, str]] = field(default_factory=list)
 
-    def add(self, anomaly: Anomaly, document_id: str, detail: str) -> None:
-        """Count an anomaly, and keep it as an example if there are fewer than `MAX_EXAMPLES`."""
+    def add(self, anomaly: Anomaly, document_id: str, detail: str, count: int = 1) -> None:
+        """Count an anomaly, and keep it as an example if there are fewer than `MAX_EXAMPLES`.
+
+        Args:
+            anomaly: The anomaly.
+            document_id: Id of a document that has it.
+            detail: What is wrong with this document, for messages.
+            count: Number of documents that have it.
+        """
         if self.counts[anomaly] < MAX_EXAMPLES:
             self.examples.append((anomaly, document_id, detail[:200]))
-        self.counts[anomaly] += 1
+        self.counts[anomaly] += count
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,9 @@ def unknown_retailer_error(slug: str, known: Mapping[str, object]) -> SourceErro
     """
     slugs = ", ".join(sorted(known)[:20]) or "none"
     return SourceError(
-        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}"
+        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}; "
+        "check the retailer's name in the source (for MongoDB also source.fields.retailer and "
+        "source.query), or delete the retailer's partition in the UI"
     )
 
 
@@ -218,6 +227,27 @@ def document_rows(
                 document_id=document_id,
             )
     return list(rows.values())
+
+
+def build_inventory(
+    names: Mapping[str, Collection[str]],
+    documents: Mapping[tuple[str, str], int],
+    report: SourceReport,
+) -> Inventory:
+    """Separate the retailers of a source from those whose names share a slug.
+
+    Args:
+        names: The distinct names of the retailers in the documents, by slug.
+        documents: Number of documents by `(slug, day)`.
+        report: Anomalies of the documents.
+    """
+    conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
+    return Inventory(
+        names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
+        documents={key: count for key, count in documents.items() if key[0] not in conflicts},
+        conflicts=conflicts,
+        report=report,
+    )
 
 
 def build_listing(rows: list[UrlRow], documents: int, report: SourceReport) -> Listing:

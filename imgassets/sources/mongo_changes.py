@@ -1,4 +1,4 @@
-"""Reads which documents of MongoDB were inserted or changed since the last scan.
+"""Read which documents of MongoDB were inserted or changed since the last scan.
 
 Two methods: a change stream, and a poll (`mongo_poll`). How changed partitions wait for their run
 is in `changes`.
@@ -22,7 +22,8 @@ query per page. An update of fields that do not affect the URL rows is ignored.
 
 If a document is deleted, or moved to another day or retailer, only the change stream can report the
 partition that it left, and only if MongoDB stores pre-images (`changeStreamPreAndPostImages` of the
-collection, MongoDB 6.0 or newer). Without them, run that partition by hand.
+collection, MongoDB 6.0 or newer). Without them, materialize that partition
+yourself.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ from pymongo.errors import OperationFailure
 from imgassets.errors import SourceError
 from imgassets.settings import SensorSettings, Settings
 from imgassets.sources.changes import (
+    ChangePage,
     Cursor,
-    Page,
     PendingPartition,
     StreamPosition,
     change_id,
     unpartitioned_message,
 )
 from imgassets.sources.listing import SourceReport
-from imgassets.sources.mongo_partitions import PartitionResolver
+from imgassets.sources.mongo_partitions import PartitionResolver, Unpartitioned
 from imgassets.sources.mongo_poll import MongoPoll
 from imgassets.sources.mongodb import MongoSource, Products
 
@@ -166,7 +167,7 @@ class MongoChanges:
         with self.source.collection() as collection:
             return self.source.names_by_slug(collection)
 
-    def pages(self, position: StreamPosition) -> Iterator[Page]:
+    def pages(self, position: StreamPosition) -> Iterator[ChangePage]:
         """Read the changes after a position.
 
         Raises:
@@ -186,7 +187,7 @@ class MongoChanges:
                     return
                 note = _gap_note(position.read_until, reason)
                 position = replace(position, token=None, bins={})
-                yield Page(position, {}, more=True, note=note)
+                yield ChangePage(position, {}, more=True, note=note)
             started = position.poll_started
             if started is None:
                 # Take the new token before the poll, so that no change is missed between them.
@@ -209,7 +210,7 @@ class MongoChanges:
         with collection.watch(self._event_pipeline(), max_await_time_ms=_AWAIT_MS) as stream:
             return StreamPosition(server_time, token=json_util.dumps(stream.resume_token))
 
-    def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[Page]:
+    def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[ChangePage]:
         server_time = collection.database.client.admin.command("hello")["localTime"].timestamp()
         pre_images = _stores_pre_images(collection)
         with collection.watch(
@@ -223,7 +224,7 @@ class MongoChanges:
             more = True
             while more:
                 changed: dict[bytes, tuple[object, str]] = {}
-                left: dict[str, str] = {}
+                left_partitions: dict[str, str] = {}
                 for _ in range(PAGE_EVENTS):
                     event = stream.try_next()
                     if event is None:
@@ -238,14 +239,14 @@ class MongoChanges:
                         changed[bson.encode({"_": document})] = (document, token)
                         before = self.resolver.resolve(event["before"]) if pre_images else None
                         if isinstance(before, str):
-                            left[before] = token
+                            left_partitions[before] = token
                 position = replace(
                     position,
                     token=json_util.dumps(stream.resume_token),
                     read_until=position.read_until if more else server_time,
                 )
-                partitions, note = self._changed_partitions(collection, changed, left)
-                yield Page(position, partitions, more=more, note=note)
+                partitions, note = self._changed_partitions(collection, changed, left_partitions)
+                yield ChangePage(position, partitions, more=more, note=note)
                 if more and not stream.alive:
                     return
 
@@ -280,15 +281,15 @@ class MongoChanges:
         self,
         collection: Products,
         changed: Mapping[bytes, tuple[object, str]],
-        left: Mapping[str, str],
+        left_partitions: Mapping[str, str],
     ) -> tuple[dict[str, str], str | None]:
         """Find the current partitions of changed documents.
 
         Args:
             collection: The collection of the documents.
             changed: `(_id, token of the last change)` of each document, by its encoded `_id`.
-            left: The token of the last change by partition, for known partitions that the documents
-                were in before.
+            left_partitions: The token of the last change by partition, for known partitions that
+                the documents were in before.
 
         Returns:
             The changed partitions with the ids of their last changes, and the warning about
@@ -297,7 +298,7 @@ class MongoChanges:
         if not changed:
             return {}, None
         report = SourceReport()
-        latest = dict(left)
+        latest = dict(left_partitions)
         # A secondary may not have replicated the changes yet.
         primary = collection.with_options(read_preference=ReadPreference.PRIMARY)
         documents = primary.aggregate(
@@ -309,13 +310,12 @@ class MongoChanges:
         )
         for document in documents:
             partition = self.resolver.resolve(document)
-            if isinstance(partition, str):
+            if isinstance(partition, Unpartitioned):
+                report.add(partition.anomaly, str(document["_id"]), partition.detail)
+            else:
                 # Tokens sort in the order of the changes.
                 token = changed[bson.encode({"_": document["_id"]})][1]
                 latest[partition] = max(token, latest.get(partition, ""))
-            else:
-                anomaly, detail = partition
-                report.add(anomaly, str(document["_id"]), detail)
         partitions = {name: change_id(token) for name, token in latest.items()}
         return partitions, unpartitioned_message(report)
 

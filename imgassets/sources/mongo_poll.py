@@ -1,4 +1,4 @@
-"""Polls MongoDB for new documents along an index, where there is no change stream.
+"""Poll MongoDB for new documents along an index, where there is no change stream.
 
 `mongo_changes` decides when it is used.
 
@@ -27,9 +27,9 @@ from dataclasses import dataclass, replace
 from bson import DatetimeMS, ObjectId
 
 from imgassets.settings import SourceSettings
-from imgassets.sources.changes import Page, StreamPosition, change_id, unpartitioned_message
+from imgassets.sources.changes import ChangePage, StreamPosition, change_id, unpartitioned_message
 from imgassets.sources.listing import Anomaly, SourceReport
-from imgassets.sources.mongo_partitions import PartitionResolver
+from imgassets.sources.mongo_partitions import PartitionResolver, Unpartitioned
 from imgassets.sources.mongodb import Products, value_at_path
 
 BIN_SECONDS = 600
@@ -52,7 +52,7 @@ class MongoPoll:
 
     def pages(
         self, collection: Products, position: StreamPosition, started: float
-    ) -> Iterator[Page]:
+    ) -> Iterator[ChangePage]:
         """Count the bins from the start of the overlap, or from where an incomplete poll stopped.
 
         Args:
@@ -88,7 +88,7 @@ class MongoPoll:
                 position = replace(
                     position, read_until=started, poll_started=None, poll_next=None, bins=kept
                 )
-            yield Page(position, changed, more=more, note=unpartitioned_message(report))
+            yield ChangePage(position, changed, more=more, note=unpartitioned_message(report))
             low = high
 
     def _first_since(self, collection: Products, low: int) -> float | None:
@@ -129,14 +129,12 @@ class MongoPoll:
         for group in collection.aggregate(self._count_pipeline(low, high), allowDiskUse=True):
             key, count = group["_id"], group["count"]
             partition = self.resolver.resolve(key)
-            suffix = partition if isinstance(partition, str) else partition[0]
+            suffix = partition.anomaly if isinstance(partition, Unpartitioned) else partition
             name = f"{_epoch_seconds(key['bin'])}|{suffix}"
             total, checksum = bins.get(name, (0, 0))
             bins[name] = (total + count, checksum + group["checksum"])
-            if not isinstance(partition, str) and known.get(name) is None:
-                anomaly, detail = partition
-                report.add(anomaly, str(group["example"]), detail)
-                report.counts[anomaly] += count - 1
+            if isinstance(partition, Unpartitioned) and known.get(name) is None:
+                report.add(partition.anomaly, str(group["example"]), partition.detail, count)
         return bins, report
 
     def _count_pipeline(self, low: int, high: int | None) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Reads product documents from MongoDB.
+"""Read product documents from MongoDB.
 
 MongoDB computes the day of a document, with one expression that the partition's query and the
 inventory share. URL rows, keys and slugs are made in `listing`; changes are read in
@@ -29,6 +29,7 @@ from imgassets.sources.listing import (
     Inventory,
     Listing,
     SourceReport,
+    build_inventory,
     build_listing,
     conflict_message,
     day_anomaly,
@@ -115,22 +116,14 @@ class MongoSource:
                 name, day = group["_id"].get("retailer"), group["_id"].get("day")
                 slug = retailer_slug(name)
                 if slug is None:
-                    report.add(
-                        Anomaly.NO_RETAILER, str(group["example"]), f"the retailer is {name!r}"
-                    )
-                    report.counts[Anomaly.NO_RETAILER] += group["count"] - 1
+                    detail = f"the retailer is {name!r}"
+                    report.add(Anomaly.NO_RETAILER, str(group["example"]), detail, group["count"])
                     continue
                 names[slug].add(name)
                 if isinstance(day, dt.datetime) and not day_anomaly(day.date(), self._start_date):
                     documents[slug, day.date().isoformat()] = group["count"]
             self._report_undated(collection, {self._fields.retailer: {"$type": "string"}}, report)
-        conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
-        return Inventory(
-            names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
-            documents={key: n for key, n in documents.items() if key[0] not in conflicts},
-            conflicts=conflicts,
-            report=report,
-        )
+        return build_inventory(names, documents, report)
 
     def has_index(self) -> bool:
         """Whether the partition's query uses an index; true for an empty collection."""
@@ -168,7 +161,7 @@ class MongoSource:
                     {
                         "case": {
                             "$and": [
-                                {"$in": [{"$type": field}, ["missing", "null", "undefined"]]},
+                                self._missing_date_expression,
                                 {"$eq": [{"$type": "$_id"}, "objectId"]},
                             ]
                         },
@@ -178,6 +171,15 @@ class MongoSource:
                 "default": None,
             }
         }
+
+    @property
+    def missing_or_invalid_date_expression(self) -> dict[str, Any]:
+        """Expression for the anomaly of a document whose `date_expression` is null."""
+        return {"$cond": [self._missing_date_expression, Anomaly.NO_DATE, Anomaly.INVALID_DATE]}
+
+    @property
+    def _missing_date_expression(self) -> dict[str, Any]:
+        return {"$in": [{"$type": f"${self._fields.date}"}, ["missing", "null", "undefined"]]}
 
     def _partition_pipeline(self, name: str, date: str) -> list[dict[str, Any]]:
         field = self._fields.date
@@ -237,8 +239,8 @@ class MongoSource:
         ]
         for group in collection.aggregate(pipeline):
             anomaly, example = Anomaly(group["_id"]), group["example"]
-            report.add(anomaly, str(example["id"]), f"{field} is {example.get('date')!r}")
-            report.counts[anomaly] += group["count"] - 1
+            detail = f"{field} is {example.get('date')!r}"
+            report.add(anomaly, str(example["id"]), detail, group["count"])
 
     def _date_anomaly_expression(self, start: dt.datetime, end: dt.datetime) -> dict[str, Any]:
         """Expression for the reason why `_imgassets_date` is in no partition; null if it is in one.
@@ -247,13 +249,12 @@ class MongoSource:
             start: Start of the first day that has a partition.
             end: End of the last day that has a partition.
         """
-        absent = {"$in": [{"$type": f"${self._fields.date}"}, ["missing", "null", "undefined"]]}
         return {
             "$switch": {
                 "branches": [
                     {
                         "case": {"$eq": ["$_imgassets_date", None]},
-                        "then": {"$cond": [absent, Anomaly.NO_DATE, Anomaly.INVALID_DATE]},
+                        "then": self.missing_or_invalid_date_expression,
                     },
                     {
                         "case": {"$lt": ["$_imgassets_date", start]},
@@ -330,7 +331,10 @@ def mask_uri(uri: str) -> str:
 def _error_message(error: PyMongoError, uri: str) -> str:
     if isinstance(error, OperationFailure):
         reason = (error.details or {}).get("errmsg") or str(error)
-        return f"MongoDB at {mask_uri(uri)} refused the query: {_mask_secrets(reason, uri)}"
+        return (
+            f"MongoDB at {mask_uri(uri)} refused the query: {_mask_secrets(reason, uri)}; "
+            "check source.query, and that the user in MONGODB_URI may read the collection"
+        )
     reason = _mask_secrets(error, uri).split(", Timeout:")[0].split(" (configured timeouts")[0]
     return (
         f"MongoDB at {mask_uri(uri)} cannot be reached: {reason}; "

@@ -1,4 +1,4 @@
-"""Finds the retailers that have no recent document."""
+"""Find the retailers that have no recent document."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import hashlib
-import importlib
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,11 +19,13 @@ from upath import UPath
 
 from imgassets.errors import SourceError
 from imgassets.folders import project_root
+from imgassets.imports import import_function
 from imgassets.sources.listing import (
     Anomaly,
     Inventory,
     Listing,
     SourceReport,
+    build_inventory,
     build_listing,
     conflict_message,
     day_anomaly,
@@ -97,13 +98,8 @@ class TableSource:
                 names[slug].add(record["retailer"])
                 if day is not None:
                     products[slug, day].add(_product_id(record))
-        conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
-        return Inventory(
-            names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
-            documents={k: len(ids) for k, ids in products.items() if k[0] not in conflicts},
-            conflicts=conflicts,
-            report=report,
-        )
+        documents = {partition: len(ids) for partition, ids in products.items()}
+        return build_inventory(names, documents, report)
 
     @property
     def _partition_parameters(self) -> list[str]:
@@ -160,7 +156,8 @@ def csv_records(address: str) -> Records:
                 yield from _parse_csv(csv.reader(file), address)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SourceError(
-                f"source.csv_path: {address} cannot be read as CSV: {error}"
+                f"source.csv_path: {address} cannot be read as CSV: {error}; "
+                "correct the path, or save the file as CSV in UTF-8"
             ) from None
 
     return records
@@ -175,18 +172,7 @@ def function_records(dotted: str) -> Records:
     Raises:
         SourceError: The path cannot be imported, or is not callable.
     """
-    module, _, name = dotted.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SourceError(
-            f"source.function: {dotted} cannot be imported: {error}; "
-            "install its package, or put its folder on PYTHONPATH"
-        ) from None
-    if not callable(function):
-        raise SourceError(f"source.function: {dotted} is not a function")
-    records: Records = function
-    return records
+    return import_function("source.function", dotted, SourceError)
 
 
 def _parse_csv(lines: Iterator[list[str]], address: str) -> Iterator[Record]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from imgassets.errors import SourceError
 from imgassets.settings import SensorSettings
 from imgassets.sources.changes import (
+    ChangePage,
     Cursor,
-    Page,
     PendingPartition,
-    Scan,
+    ScanResult,
     StreamPosition,
     change_id,
     due_partitions,
@@ -38,11 +38,11 @@ def cursor(**pending: PendingPartition) -> Cursor:
     )
 
 
-def scan_page(before: Cursor, page: Page, now: float) -> Scan:
+def scan_page(before: Cursor, page: ChangePage, now: float) -> ScanResult:
     return scan(before, lambda _: iter([page]), now=now, out_of_time=lambda: False)
 
 
-def due_names(result: Scan, now: float) -> list[str]:
+def due_names(result: ScanResult, now: float) -> list[str]:
     return list(due_partitions(result, OPTIONS, now=now, today=TODAY))
 
 
@@ -61,12 +61,12 @@ def test_an_unreadable_cursor_raises_an_error_that_says_how_to_reset_it(text: st
 
 
 def test_a_changed_partition_is_due_once_it_did_not_change_for_the_settle_time() -> None:
-    first = scan_page(cursor(), Page(StreamPosition(1), {ZARA: "a"}, more=False), now=100)
+    first = scan_page(cursor(), ChangePage(StreamPosition(1), {ZARA: "a"}, more=False), now=100)
     assert due_names(first, 100) == []
     assert due_names(first, 139) == []
     assert due_names(first, 140) == [ZARA]
 
-    again = scan_page(first.cursor, Page(StreamPosition(2), {ZARA: "b"}, more=False), now=120)
+    again = scan_page(first.cursor, ChangePage(StreamPosition(2), {ZARA: "b"}, more=False), now=120)
     assert due_names(again, 159) == []
     assert due_partitions(again, OPTIONS, now=160, today=TODAY) == {
         ZARA: PendingPartition("b", 100, 120)
@@ -74,27 +74,27 @@ def test_a_changed_partition_is_due_once_it_did_not_change_for_the_settle_time()
 
 
 def test_a_partition_that_keeps_changing_is_due_after_the_maximum_wait() -> None:
-    result = Scan(cursor(zara=PendingPartition("p", 100, 799)), caught_up=True, notes=[])
+    result = ScanResult(cursor(zara=PendingPartition("p", 100, 799)), caught_up=True, notes=[])
     assert due_names(result, 799) == []
     assert due_names(result, 800) == [ZARA]
 
 
 def test_while_changes_are_unread_only_the_maximum_wait_makes_a_partition_due() -> None:
-    result = Scan(cursor(zara=PendingPartition("p", 100, 100)), caught_up=False, notes=[])
+    result = ScanResult(cursor(zara=PendingPartition("p", 100, 100)), caught_up=False, notes=[])
     assert due_names(result, 799) == []
     assert due_names(result, 800) == [ZARA]
 
 
 def test_a_partition_dated_in_the_future_waits_for_its_day() -> None:
     ahead = Cursor("a.b", StreamPosition(0), {"2026-02-01|zara": PendingPartition("p", 0, 0)})
-    result = Scan(ahead, caught_up=True, notes=[])
+    result = ScanResult(ahead, caught_up=True, notes=[])
     assert not due_partitions(result, OPTIONS, now=1e6, today=TODAY)
     tomorrow = TODAY + dt.timedelta(days=1)
     assert list(due_partitions(result, OPTIONS, now=1e6, today=tomorrow)) == ["2026-02-01|zara"]
 
 
 def test_the_longest_waiting_partitions_are_due_first() -> None:
-    result = Scan(
+    result = ScanResult(
         cursor(zara=PendingPartition("p", 1, 5), asos=PendingPartition("p", 2, 3)),
         caught_up=True,
         notes=[],
@@ -118,10 +118,10 @@ def test_run_keys_are_equal_for_the_same_change_and_differ_for_a_later_change() 
 def test_a_scan_stops_when_its_time_is_up_and_the_next_scan_continues() -> None:
     read = []
 
-    def pages(position: StreamPosition) -> Iterator[Page]:
+    def pages(position: StreamPosition) -> Iterator[ChangePage]:
         for number in range(int(position.read_until), 5):
             read.append(number)
-            yield Page(
+            yield ChangePage(
                 StreamPosition(number + 1), {f"2026-01-0{number + 1}|zara": "p"}, more=number < 4
             )
 
@@ -134,8 +134,8 @@ def test_a_scan_stops_when_its_time_is_up_and_the_next_scan_continues() -> None:
 
 
 def test_pages_read_before_an_error_are_kept_and_the_error_is_a_note() -> None:
-    def pages(_: StreamPosition) -> Iterator[Page]:
-        yield Page(StreamPosition(7), {ZARA: "p"}, more=True)
+    def pages(_: StreamPosition) -> Iterator[ChangePage]:
+        yield ChangePage(StreamPosition(7), {ZARA: "p"}, more=True)
         raise SourceError("MongoDB cannot be reached")
 
     result = scan(cursor(), pages, now=1, out_of_time=lambda: False)
@@ -145,7 +145,7 @@ def test_pages_read_before_an_error_are_kept_and_the_error_is_a_note() -> None:
 
 
 def test_an_error_of_the_first_page_is_raised() -> None:
-    def pages(_: StreamPosition) -> Iterator[Page]:
+    def pages(_: StreamPosition) -> Iterator[ChangePage]:
         raise SourceError("MongoDB cannot be reached")
         yield
 
@@ -183,7 +183,7 @@ def test_each_change_leads_to_a_request_and_each_request_follows_a_change(
         now += passed
         names = {f"2026-01-31|{name}": f"{name}{number}" for name in changed}
         waiting |= set(names)
-        result = scan_page(state, Page(StreamPosition(now), names, more=more), now)
+        result = scan_page(state, ChangePage(StreamPosition(now), names, more=more), now)
         requested = due_partitions(result, OPTIONS, now=now, today=TODAY)
         assert set(requested) <= waiting
         waiting -= set(requested)

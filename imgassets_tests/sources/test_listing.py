@@ -115,9 +115,11 @@ def test_the_error_for_an_unknown_retailer_lists_at_most_twenty_known_ones() -> 
     known = {f"shop-{number:02}": "" for number in reversed(range(30))}
     listed = ", ".join(f"shop-{number:02}" for number in range(20))
     assert str(unknown_retailer_error("zara", known)) == (
-        f"the source has no document of retailer 'zara'; retailers in the source: {listed}"
+        f"the source has no document of retailer 'zara'; retailers in the source: {listed}; "
+        "check the retailer's name in the source (for MongoDB also source.fields.retailer and "
+        "source.query), or delete the retailer's partition in the UI"
     )
-    assert str(unknown_retailer_error("zara", {})).endswith("'zara'; retailers in the source: none")
+    assert "'zara'; retailers in the source: none; " in str(unknown_retailer_error("zara", {}))
 
 
 def test_today_is_the_day_in_utc_whatever_the_local_time_zone(time_zone: str) -> None:

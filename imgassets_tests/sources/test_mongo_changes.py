@@ -348,6 +348,22 @@ def test_documents_without_a_partition_are_noted_once_and_do_not_affect_others(
     assert follower.notes == []  # noted once
 
 
+@pytest.mark.parametrize(
+    ("values", "detail"),
+    [
+        ({"scraped_at": "yesterday"}, "scraped_at is neither a date nor ISO 8601 text; correct it"),
+        ({"_id": 1, "scraped_at": ...}, "scraped_at is missing, and _id has no creation time; add"),
+    ],
+)
+def test_the_note_about_a_document_without_a_valid_date_names_the_field_and_the_remedy(
+    mongodb_uri: str, mongo_database: Products, values: dict[str, Any], detail: str
+) -> None:
+    follower = make_follower(mongodb_uri, mongo_database, "stream").start()
+    mongo_database["products"].insert_one(document(**values))
+    assert follower.scan() == set()
+    assert detail in follower.notes[0]
+
+
 @BOTH
 def test_the_partition_of_a_document_dated_tomorrow_waits_for_its_day(
     mongodb_uri: str, mongo_database: Products, method: str

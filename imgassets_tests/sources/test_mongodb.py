@@ -320,7 +320,7 @@ def test_documents_excluded_by_the_query_are_not_reported_as_anomalies(
     inventory = source.inventory()
     assert inventory.report.counts == {}
     assert inventory.names == {"zara": "Zara"}
-    with pytest.raises(SourceError, match=r"'mango'; retailers in the source: zara$"):
+    with pytest.raises(SourceError, match=r"'mango'; retailers in the source: zara;"):
         source.listing("2026-01-02", "mango")
 
 
@@ -544,7 +544,7 @@ def test_an_unknown_retailer_raises_an_error_with_the_known_ones(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(mongo_database, document(), document(product_retailer="Mango"))
-    with pytest.raises(SourceError, match="'zarra'; retailers in the source: mango, zara"):
+    with pytest.raises(SourceError, match="'zarra'; retailers in the source: mango, zara;"):
         source.listing("2026-01-02", "zarra")
 
 
@@ -639,7 +639,8 @@ def test_a_password_in_an_error_of_the_server_is_masked_in_every_encoding(
     with pytest.raises(SourceError) as caught:
         MongoSource(address_with_password, settings, START).inventory()
     assert str(caught.value) == (
-        f"MongoDB at {host} refused the query: Unrecognized expression '$no ***'"
+        f"MongoDB at {host} refused the query: Unrecognized expression '$no ***'; "
+        "check source.query, and that the user in MONGODB_URI may read the collection"
     )
 
 
@@ -666,7 +667,8 @@ def test_an_error_of_the_driver_is_reported_with_its_message(mongodb_uri: str) -
     with pytest.raises(SourceError) as caught, source.collection():
         raise OperationFailure("Unsupported mechanism")
     assert str(caught.value) == (
-        f"MongoDB at {mask_uri(mongodb_uri)} refused the query: Unsupported mechanism"
+        f"MongoDB at {mask_uri(mongodb_uri)} refused the query: Unsupported mechanism; "
+        "check source.query, and that the user in MONGODB_URI may read the collection"
     )
 
 

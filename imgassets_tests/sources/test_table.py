@@ -156,7 +156,7 @@ def test_a_relative_path_is_relative_to_the_project_folder(
     [
         ("name,price\nx,1\n", "starts with 'name,price'; it must start with a header"),
         ("http://a/1;images/1.jpg\n", "it must start with a header"),
-        (None, "cannot be read as CSV: .*No such file"),
+        (None, "cannot be read as CSV: .*No such file.*; correct the path, or"),
     ],
 )
 def test_an_invalid_csv_raises_an_error_with_its_name(
@@ -304,7 +304,8 @@ def test_a_function_that_yields_something_else_than_mappings_raises_an_error() -
 
 def test_an_object_that_is_not_a_function_raises_an_error() -> None:
     with pytest.raises(
-        SourceError, match=r"^source\.function: imgassets\.settings\.STEPS is not a"
+        SourceError,
+        match=r"^source\.function: imgassets\.settings\.STEPS is a tuple, not a function; ",
     ):
         function_records("imgassets.settings.STEPS")
 
