@@ -37,7 +37,7 @@ class Task:
         previous_rows: The rows of the last download, one per row, if a refresh only asks whether
             the image has changed; otherwise empty.
         attempts: Number of attempts so far.
-        hops: Number of redirects in the current attempt.
+        redirects: Number of redirects in the current attempt.
         started: `time.monotonic()` at the first request; None before it.
         taken_at: `time.monotonic()` at which a thread last took the task, to send a request.
         last_failure: The rows of the last failed attempt, used if there is no further attempt.
@@ -51,7 +51,7 @@ class Task:
     first_host: str
     previous_rows: tuple[RawRow, ...] = ()
     attempts: int = 0
-    hops: int = 0
+    redirects: int = 0
     started: float | None = None
     taken_at: float = 0
     last_failure: list[RawRow] | None = None
