@@ -102,7 +102,7 @@ class UnreadableImageError(ImagingError):
 
 
 class StepError(ImagingError):
-    """A processing step of the user's cannot be imported, or did not return an image."""
+    """A user's processing step cannot be imported, or did not return an image."""
 
 
 class ModelError(ImagingError):

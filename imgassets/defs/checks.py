@@ -9,7 +9,6 @@ each, and read the manifest again.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgassets.cores import available_cores
 from imgassets.defs.metadata import rounded
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
@@ -217,7 +217,7 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     from imgassets.checks.outcome import CheckOutcome, Finding
     from imgassets.errors import CheckError, ModelError
     from imgassets.imaging.models import ensure_model
-    from imgassets.imaging.residual import check_residual
+    from imgassets.imaging.residual import detect_residual_faces
 
     rows, folder, options = (
         check_context.processed_rows,
@@ -226,7 +226,7 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     )
     try:
         model = ensure_model(options.faces, models_folder())
-        residual = check_residual(rows, folder, options, model, threads=os.cpu_count() or 1)
+        residual = detect_residual_faces(rows, folder, options, model, threads=available_cores())
     except ModelError as error:
         raise CheckError(str(error)) from error
     max_share = options.checks.max_residual_faces

@@ -1,7 +1,7 @@
 """Detect faces again in processed images, to find those where a face is left.
 
-This covers one image, or a sample of a partition. Judging the result is the asset check's job, in
-`imgassets.defs.checks`.
+This covers one image, or a sample of a partition. The asset check `residual_faces`, which evaluates
+the result, is in `imgassets.defs.checks`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def find_residual_faces(
     return []
 
 
-def check_residual(
+def detect_residual_faces(
     rows: Sequence[ProcessedRow],
     folder: Folder,
     settings: RetailerSettings,
@@ -114,6 +114,9 @@ def check_residual(
         settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
         model: The detector's model file.
         threads: Number of images checked at the same time.
+
+    Returns:
+        How many images were checked, and in which of them a face was found.
 
     Raises:
         ModelError: The model cannot be loaded.
