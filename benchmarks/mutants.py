@@ -39,7 +39,7 @@ _EXCHANGES = tuple(
     )
 )
 _PARTITIONS = tuple(
-    f"{_DOWNLOAD}/test_{name}.py" for name in ("partition", "incremental", "adoption", "state")
+    f"{_DOWNLOAD}/test_{name}.py" for name in ("partition", "incremental", "reuse", "state")
 )
 NEAREST: Mapping[str, Sequence[str]] = {
     "imaging/pipeline": (f"{_IMAGING}/test_pipeline.py", f"{_IMAGING}/test_steps.py"),

@@ -89,6 +89,20 @@ class UrlRow:
     """`_id` of the document that lists the URL."""
 
 
+FORMAT_EXTENSIONS = {
+    "jpeg": "jpg",
+    "png": "png",
+    "webp": "webp",
+    "gif": "gif",
+    "bmp": "bmp",
+    "tiff": "tif",
+    "avif": "avif",
+}
+"""File name extension by image format."""
+
+URL_FIELDS = tuple(field.name for field in fields(UrlRow))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawRow(UrlRow):
     """The result of downloading one URL."""

@@ -10,7 +10,6 @@ per check, and read the manifest each time.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from imgassets.cores import available_cores
 from imgassets.defs.metadata import round_for_display
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
@@ -217,13 +217,13 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     from imgassets.checks.context import PROCESSED
     from imgassets.checks.residual_faces import residual_faces
     from imgassets.imaging.models import ensure_model
-    from imgassets.imaging.residual import check_residual
+    from imgassets.imaging.residual import detect_residual_faces
 
     rows, options = check_context.processed_rows, check_context.options
     folder = check_context.folder(PROCESSED)
     try:
         model = ensure_model(options.faces, models_folder())
-        found = check_residual(rows, folder, options, model, threads=os.cpu_count() or 1)
+        found = detect_residual_faces(rows, folder, options, model, threads=available_cores())
     except ModelError as error:
         raise CheckError(str(error)) from error
     return residual_faces(check_context, found.checked, found.with_face, found.unreadable)

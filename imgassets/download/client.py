@@ -7,7 +7,7 @@ and politeness do not belong in a client: `exchange` and `schedule` handle them 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,6 +77,43 @@ def blocked_address_error(address: str) -> FetchError:
     """
     message = f"{address} is not a public address; see download.allow_private_addresses"
     return FetchError(Outcome.BLOCKED_ADDRESS, message, retryable=False)
+
+
+def too_large_error(limits: Limits, detail: str) -> FetchError:
+    """Return the error for a body that exceeds the size limit.
+
+    Args:
+        limits: The limits of the request.
+        detail: How the excess was noticed.
+    """
+    message = f"the body has more than {limits.max_bytes} bytes (download.max_bytes): {detail}"
+    return FetchError(Outcome.TOO_LARGE, message, retryable=False)
+
+
+def timeout_error(detail: str) -> FetchError:
+    """Return the error for a request that exceeded a time limit.
+
+    Args:
+        detail: Which limit was exceeded, in the client's words.
+    """
+    message = (
+        f"{detail}; see download.connect_timeout_s, download.read_timeout_s and "
+        "download.total_timeout_s"
+    )
+    return FetchError(Outcome.TIMEOUT, message, retryable=True)
+
+
+def join_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return headers in the form of `Response.headers`.
+
+    Args:
+        pairs: Names in any case, and values, in the order in which they were received.
+    """
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        key = name.lower()
+        headers[key] = f"{headers[key]}\n{value}" if key in headers else value
+    return headers
 
 
 def ca_bundle() -> str:

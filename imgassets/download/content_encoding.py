@@ -47,7 +47,9 @@ def _inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
     except zlib.error as error:
         raise ContentEncodingError(f"the compressed body is damaged: {error}") from error
     if len(data) > max_bytes:
-        raise BodyTooLargeError(f"more than {max_bytes} bytes after decompression")
+        raise BodyTooLargeError(
+            f"more than {max_bytes} bytes after decompression (download.max_bytes)"
+        )
     if not decompressor.eof:
         raise ContentEncodingError("the compressed body is truncated")
     return data

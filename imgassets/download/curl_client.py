@@ -15,7 +15,16 @@ from collections.abc import Mapping
 import pycurl  # type: ignore[import-untyped]
 
 from imgassets.download import addresses
-from imgassets.download.client import Limits, Request, Response, blocked_address_error, ca_bundle
+from imgassets.download.client import (
+    Limits,
+    Request,
+    Response,
+    blocked_address_error,
+    ca_bundle,
+    join_headers,
+    timeout_error,
+    too_large_error,
+)
 from imgassets.download.curl_loop import CurlLoop, CurlTransfer
 from imgassets.errors import FetchError
 from imgassets.manifests import Outcome
@@ -148,24 +157,22 @@ def _milliseconds(seconds: float) -> int:
 
 def _headers(lines: list[bytes]) -> dict[str, str]:
     """Return the headers of the final response; interim responses (100, 103) may precede it."""
-    headers: dict[str, str] = {}
+    pairs: list[tuple[str, str]] = []
     for line in lines:
         if line.startswith(b"HTTP/"):
-            headers = {}
+            pairs = []
             continue
         name, colon, value = line.decode("latin-1").partition(":")
         if colon:
-            name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}\n{value}" if name in headers else value
-    return headers
+            pairs.append((name.strip(), value.strip()))
+    return join_headers(pairs)
 
 
 def _as_fetch_error(code: int, message: str, limits: Limits) -> FetchError:
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        return FetchError(Outcome.TIMEOUT, message, retryable=True)
+        return timeout_error(message)
     if code == pycurl.E_FILESIZE_EXCEEDED:
-        error = f"the body is larger than the limit of {limits.max_bytes} bytes: {message}"
-        return FetchError(Outcome.TOO_LARGE, error, retryable=False)
+        return too_large_error(limits, message)
     if code == pycurl.E_URL_MALFORMAT:
         return FetchError(Outcome.INVALID_URL, message, retryable=False)
     retryable = code != pycurl.E_PEER_FAILED_VERIFICATION

@@ -12,7 +12,7 @@ import hashlib
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ from imgassets.errors import (
     InvalidUrlError,
     UnreadableImageError,
 )
-from imgassets.manifests import Outcome, RawRow, UrlRow
+from imgassets.manifests import FORMAT_EXTENSIONS, URL_FIELDS, Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
 from imgassets.storage import IMAGES, Folder
 
@@ -39,14 +39,13 @@ _RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 # The host is overloaded; the URL itself may be fine.
 _OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-_URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 
 _NO_FEEDBACK = HostFeedback()
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NextAction:
     """Result of one request: the final rows of the task, or a further request.
 
     Attributes:
@@ -81,8 +80,8 @@ class _Result:
     feedback: HostFeedback = _NO_FEEDBACK
 
 
-class _RefusedError(DownloadError):
-    """The URL must not be requested because of robots.txt."""
+class _RobotsError(DownloadError):
+    """robots.txt disallows the URL, or cannot be read."""
 
     def __init__(self, result: _Result) -> None:
         super().__init__(result.error)
@@ -106,7 +105,7 @@ class Exchange:
         self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES)
         self._rules: dict[str, robots.Rules] = {}
 
-    def step(self, task: Task) -> Step:
+    def send_next(self, task: Task) -> NextAction:
         """Send the next request of a task and handle its response.
 
         Args:
@@ -120,10 +119,12 @@ class Exchange:
             FetchAbortedError: The client was aborted.
         """
         if task.host_down is not None:
-            return Step(task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.host_down))
+            return NextAction(
+                task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.host_down)
+            )
         if task.started is None:
             task.started = time.monotonic()
-        if not task.hops:
+        if not task.redirects:
             task.attempts += 1
         try:
             feedback = self._check_robots(task)
@@ -132,17 +133,19 @@ class Exchange:
             )
         except FetchError as error:
             return self._after_failure(task, _fetch_failure(error))
-        except _RefusedError as error:
+        except _RobotsError as error:
             return self._after_failure(task, error.result)
         return self._handle_response(task, response, feedback)
 
-    def _handle_response(self, task: Task, response: Response, feedback: HostFeedback) -> Step:
+    def _handle_response(
+        self, task: Task, response: Response, feedback: HostFeedback
+    ) -> NextAction:
         if response.status in _REDIRECT_STATUSES and "location" in response.headers:
             return self._follow_redirect(task, response, feedback)
         if response.status == 304 and task.previous_rows:
-            return Step(_not_modified_rows(task, response), feedback=feedback)
+            return NextAction(_not_modified_rows(task, response), feedback=feedback)
         if 200 <= response.status < 300:
-            return Step(self._handle_body(task, response), feedback=feedback)
+            return NextAction(self._handle_body(task, response), feedback=feedback)
         return self._after_failure(task, self._http_failure(response))
 
     def _fetch(
@@ -173,7 +176,7 @@ class Exchange:
         The schedule lets only one thread at a time work on a host whose robots.txt is unknown.
 
         Raises:
-            _RefusedError: robots.txt disallows the URL, or cannot be read.
+            _RobotsError: robots.txt disallows the URL, or cannot be read.
             FetchAbortedError: The client was aborted.
         """
         if not self._settings.robots:
@@ -182,8 +185,11 @@ class Exchange:
         if rules is None:
             rules = self._rules[task.host] = self._read_robots(task)
         if not rules.allow(task.url):
-            message = f"{task.host}/robots.txt disallows this URL for {self._settings.user_agent}"
-            raise _RefusedError(_Result(Outcome.DISALLOWED, message))
+            message = (
+                f"{task.host}/robots.txt disallows this URL for {self._settings.user_agent} "
+                "(download.robots)"
+            )
+            raise _RobotsError(_Result(Outcome.DISALLOWED, message))
         return HostFeedback(interval_s=rules.interval_s)
 
     def _read_robots(self, task: Task) -> robots.Rules:
@@ -200,39 +206,46 @@ class Exchange:
                     break
                 url = resolve(url, response.headers["location"])
         except FetchError as error:
-            raise _robots_unreadable(_fetch_failure(error)) from error
+            failure = _fetch_failure(error)
+            if error.outcome is Outcome.TOO_LARGE:  # `download.max_bytes` does not apply.
+                failure = replace(failure, error=f"more than {robots.MAX_BYTES} bytes")
+            raise _robots_unreadable(failure) from error
         except InvalidUrlError:
             return robots.parse_robots_txt(b"", "")
         if response.status in _RETRYABLE_STATUSES:
             raise _robots_unreadable(self._http_failure(response))
         return robots.parse_robots_txt(response.body, self._settings.user_agent)
 
-    def _after_failure(self, task: Task, result: _Result) -> Step:
-        rows = _rows(task, result)
+    def _after_failure(self, task: Task, result: _Result) -> NextAction:
+        rows = _result_rows(task, result)
         feedback = result.feedback
         if (rules := self._rules.get(task.host)) is not None:
             feedback = replace(feedback, interval_s=rules.interval_s)
         if not result.retryable or task.attempts > self._settings.retries:
-            return Step(rows, feedback=feedback)
-        task.hops = 0
+            return NextAction(rows, feedback=feedback)
+        task.redirects = 0
         task.last_failure = rows
         wait_s = max(self._backoff(task.attempts), feedback.cooldown_s)
-        return Step(None, task.first_url, wait_s, feedback)
+        return NextAction(None, task.first_url, wait_s, feedback)
 
-    def _follow_redirect(self, task: Task, response: Response, feedback: HostFeedback) -> Step:
+    def _follow_redirect(
+        self, task: Task, response: Response, feedback: HostFeedback
+    ) -> NextAction:
         allowed = self._settings.max_redirects
         location = response.headers["location"]
-        if task.hops >= allowed:
-            message = f"more than {allowed} redirects, the last to {location}"
+        if task.redirects >= allowed:
+            message = (
+                f"more than {allowed} redirects (download.max_redirects), the last to {location}"
+            )
             result = _Result(Outcome.TOO_MANY_REDIRECTS, message, response)
-            return Step(_rows(task, result), feedback=feedback)
+            return NextAction(_result_rows(task, result), feedback=feedback)
         try:
             url = resolve(task.url, location)
         except InvalidUrlError as error:
             result = _Result(Outcome.INVALID_URL, f"after a redirect: {error}", response)
-            return Step(_rows(task, result), feedback=feedback)
-        task.hops += 1
-        return Step(None, url, feedback=feedback)
+            return NextAction(_result_rows(task, result), feedback=feedback)
+        task.redirects += 1
+        return NextAction(None, url, feedback=feedback)
 
     def _handle_body(self, task: Task, response: Response) -> list[RawRow]:
         """Decompress, inspect and save the body of a successful response."""
@@ -240,29 +253,29 @@ class Exchange:
         body = response.body
         tag = response.headers.get("x-robots-tag")
         if tag and settings.robots_tag and (rule := robots.find_opt_out(tag, settings.user_agent)):
-            message = f"the X-Robots-Tag header says {rule}"
-            return _rows(task, _Result(Outcome.DISALLOWED, message, response))
+            message = f"the X-Robots-Tag header says {rule} (download.robots_tag)"
+            return _result_rows(task, _Result(Outcome.DISALLOWED, message, response))
         try:
             if encoding := response.headers.get("content-encoding"):
                 body = content_encoding.decompress(body, encoding, settings.max_bytes)
             info = inspection.inspect(body, settings.max_pixels)
         except BodyTooLargeError as error:
-            return _rows(task, _Result(Outcome.TOO_LARGE, str(error), response))
+            return _result_rows(task, _Result(Outcome.TOO_LARGE, str(error), response))
         except ContentEncodingError as error:
-            return _rows(task, _Result(Outcome.CORRUPT, str(error), response))
+            return _result_rows(task, _Result(Outcome.CORRUPT, str(error), response))
         except UnreadableImageError as error:
-            return _rows(task, _Result(error.outcome, str(error), response))
+            return _result_rows(task, _Result(error.outcome, str(error), response))
         if len(body) < settings.min_bytes:
             message = f"{len(body)} bytes; download.min_bytes is {settings.min_bytes}"
-            return _rows(task, _Result(Outcome.TOO_SMALL, message, response))
+            return _result_rows(task, _Result(Outcome.TOO_SMALL, message, response))
         return self._save_image(task, response, body, info)
 
     def _save_image(
         self, task: Task, response: Response, body: bytes, info: inspection.ImageInfo
     ) -> list[RawRow]:
-        extension = inspection.EXTENSIONS[info.format]
+        extension = FORMAT_EXTENSIONS[info.format]
         sha256 = hashlib.sha256(body).hexdigest()
-        rows = _rows(
+        rows = _result_rows(
             task,
             _Result(Outcome.OK, None, response),
             bytes=len(body),
@@ -290,7 +303,8 @@ class Exchange:
         cooldown_s = 0.0
         if retryable and (retry_after := response.headers.get("retry-after")):
             cooldown_s = min(_retry_after_s(retry_after), self._settings.retry_after_max_s)
-        # A host that sends Retry-After limits its load itself: no failure for the circuit breaker.
+        # Retry-After already limits the load, so this does not count as a failure for the circuit
+        # breaker.
         overloaded = response.status in _OVERLOADED_STATUSES and not cooldown_s
         feedback = HostFeedback(failure=message if overloaded else None, cooldown_s=cooldown_s)
         return _Result(Outcome.HTTP_ERROR, message, response, retryable, feedback)
@@ -307,7 +321,7 @@ def failed_rows(task: Task, outcome: Outcome, error: str) -> list[RawRow]:
     Returns:
         One row per URL row of the task.
     """
-    return _rows(task, _Result(outcome, error))
+    return _result_rows(task, _Result(outcome, error))
 
 
 def raw_row(row: UrlRow, outcome: Outcome, **values: object) -> RawRow:
@@ -318,7 +332,7 @@ def raw_row(row: UrlRow, outcome: Outcome, **values: object) -> RawRow:
         outcome: What happened to the URL.
         **values: Further columns of `RawRow`.
     """
-    url_values = {name: getattr(row, name) for name in _URL_FIELDS}
+    url_values = {name: getattr(row, name) for name in URL_FIELDS}
     return RawRow(**url_values, outcome=outcome, **values)  # type: ignore[arg-type]
 
 
@@ -328,10 +342,10 @@ def _fetch_failure(error: FetchError) -> _Result:
     return _Result(error.outcome, str(error), retryable=error.retryable, feedback=feedback)
 
 
-def _robots_unreadable(result: _Result) -> _RefusedError:
+def _robots_unreadable(result: _Result) -> _RobotsError:
     message = f"robots.txt cannot be read: {result.error}"
     feedback = replace(result.feedback, robots_known=False)
-    return _RefusedError(replace(result, error=message, feedback=feedback))
+    return _RobotsError(replace(result, error=message, feedback=feedback))
 
 
 def _conditional_headers(task: Task) -> Mapping[str, str]:
@@ -377,7 +391,7 @@ def _retry_after_s(value: str) -> float:
     return max((date - dt.datetime.now(dt.UTC)).total_seconds(), 0)
 
 
-def _rows(
+def _result_rows(
     task: Task, result: _Result, extension: str | None = None, **image_columns: object
 ) -> list[RawRow]:
     if task.previous_rows and result.outcome is not Outcome.OK:

@@ -1,4 +1,4 @@
-"""Identifies an image file from its bytes: format, dimensions and whether the file is complete.
+"""Identify an image file from its bytes: format, dimensions and whether the file is complete.
 
 The file name and the Content-Type header are ignored. The common formats of catalogues (JPEG, PNG,
 WebP, GIF) are not decoded, only their headers and structure are read, which takes less than 0.1 ms
@@ -17,23 +17,13 @@ from io import BytesIO
 from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome
 
-EXTENSIONS = {
-    "jpeg": "jpg",
-    "png": "png",
-    "webp": "webp",
-    "gif": "gif",
-    "bmp": "bmp",
-    "tiff": "tif",
-    "avif": "avif",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
     """Format and dimensions of an image file.
 
     Attributes:
-        format: A key of `EXTENSIONS`.
+        format: A key of `manifests.FORMAT_EXTENSIONS`.
         width: Width in pixels, before any EXIF orientation.
         height: Height in pixels, before any EXIF orientation.
     """
@@ -81,7 +71,7 @@ def _check_pixels(info: ImageInfo, max_pixels: int) -> None:
     if info.width * info.height > max_pixels:
         raise UnreadableImageError(
             Outcome.TOO_MANY_PIXELS,
-            f"{info.width} x {info.height} pixels; allowed: {max_pixels}",
+            f"{info.width} x {info.height} pixels, more than {max_pixels:,} (download.max_pixels)",
         )
 
 

@@ -1,4 +1,4 @@
-"""Records what a run has done so far, so that a killed run loses at most a few seconds of work.
+"""Record what a run has done so far, so that a killed run loses at most a few seconds of work.
 
 The journal is a folder of part files, because object stores cannot append to a file. Each part is a
 small table of rows, written after the images that its rows name. `partition` writes the manifest,
@@ -18,7 +18,7 @@ from imgassets.storage import Folder, read_table, write_table
 
 JOURNAL = "_journal"
 FLUSH_S = 2.0
-"""Maximum seconds between two parts: the work that a `kill -9` costs."""
+"""Maximum seconds between two parts: a killed run loses at most this much work."""
 _PART = re.compile(r"(\d{8})-[\w-]+\.parquet")
 _REFRESH = "refresh"
 _COMPACT_AT = 64

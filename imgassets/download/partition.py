@@ -1,4 +1,4 @@
-"""Plans and runs the download of a partition, and writes its manifest.
+"""Plan and run the download of a partition, and write its manifest.
 
 The order of writes belongs here. It makes a partition safe against `kill -9` at any time: images
 are written first, then a journal part that names them, then the manifest, and only then the journal
@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imgassets.download import journal
-from imgassets.download.adoption import adopt, find_obsolete_files
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.pool import Pool
 from imgassets.download.report import ReportBuilder, ShardReport
+from imgassets.download.reuse import find_obsolete_files, reuse_stored_images
 from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.state import (
     latest_rows,
@@ -79,7 +79,7 @@ def plan(
     """
     for subfolder in (folder, folder / IMAGES, folder / journal.JOURNAL):
         subfolder.remove_temporaries()
-    adopt(url_rows, folder)
+    reuse_stored_images(url_rows, folder)
     state = read_state(folder, url_rows)
     ordered = _group_by_url(url_rows)
     shards: list[Shard] = []
@@ -139,36 +139,40 @@ def download_shard(
             set.
     """
     state = read_state(folder, url_rows)
-    work = [row for row in url_rows if state.needs_download(row, refresh=refresh, retry=retry)]
+    pending_rows = [
+        row for row in url_rows if state.needs_download(row, refresh=refresh, retry=retry)
+    ]
     previous_rows: dict[str, RawRow] = {}
     if refresh:
         journal.mark_refresh(folder)
-        previous_rows = read_manifest_rows(folder, [row for row in work if state.is_done(row)])
+        previous_rows = read_manifest_rows(
+            folder, [row for row in pending_rows if state.is_stored(row)]
+        )
     client = _build_client(settings)
-    counter = ReportBuilder(previous_rows)
-    progress = Progress(shard, len(url_rows), log, already_done=len(url_rows) - len(work))
+    report_builder = ReportBuilder(previous_rows)
+    progress = Progress(shard, len(url_rows), log, already_done=len(url_rows) - len(pending_rows))
     writer = journal.JournalWriter(folder, shard)
-    tasks, invalid = _build_tasks(work, previous_rows)
+    tasks, invalid = _build_tasks(pending_rows, previous_rows)
     writer.add(invalid)
-    progress.add(invalid, counter.add(invalid))
+    progress.add(invalid, report_builder.add(invalid))
     schedule = Schedule(tasks, _host_limits(settings))
     exchange = Exchange(client, settings, folder)
     threads = min(settings.threads, len(tasks))
     with Pool(schedule, exchange, client, threads=threads, log=log) as pool:
-        _record_rows(pool, writer, progress, counter)
+        _record_rows(pool, writer, progress, report_builder)
     progress.log()
-    return counter.report()
+    return report_builder.report()
 
 
 def _record_rows(
-    pool: Pool, writer: journal.JournalWriter, progress: Progress, counter: ReportBuilder
+    pool: Pool, writer: journal.JournalWriter, progress: Progress, report_builder: ReportBuilder
 ) -> None:
     """Run the pool to its end, and record the rows that it finishes."""
     try:
         pool.start()
         while (rows := pool.wait(_POLL_S)) is not None:
             writer.add(rows)
-            progress.add(rows, counter.add(rows))
+            progress.add(rows, report_builder.add(rows))
             writer.flush_if_due()
             progress.log_if_due()
     finally:

@@ -1,4 +1,4 @@
-"""Runs the download threads, which take tasks from the schedule and return rows.
+"""Run the download threads, which take tasks from the schedule and return rows.
 
 Starting and stopping the threads and reporting their first fatal error belong here. What a thread
 does with a task is in `exchange`.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from imgassets.download.client import Client
-from imgassets.download.exchange import Exchange, Step, failed_rows
+from imgassets.download.exchange import Exchange, NextAction, failed_rows
 from imgassets.download.schedule import Schedule, Task
 from imgassets.download.urls import origin
 from imgassets.errors import FetchAbortedError, StorageError
@@ -123,7 +123,7 @@ class Pool:
 
     def _run(self, task: Task) -> None:
         try:
-            step = self._exchange.step(task)
+            action = self._exchange.send_next(task)
         except (FetchAbortedError, StorageError):
             raise
         except Exception as error:  # noqa: BLE001  (a bug on one image must not stop the others)
@@ -132,9 +132,11 @@ class Pool:
                 f"{traceback.format_exc()}"
             )
             message = f"unexpected error, see the log: {type(error).__name__}: {error}"
-            step = Step(failed_rows(task, Outcome.FAILED, message))
-        if step.rows is None:
-            self._schedule.reschedule(task, origin(step.url), step.url, step.wait_s, step.feedback)
+            action = NextAction(failed_rows(task, Outcome.FAILED, message))
+        if action.rows is None:
+            self._schedule.reschedule(
+                task, origin(action.url), action.url, action.wait_s, action.feedback
+            )
         else:
-            self._results.put(step.rows)
-            self._schedule.finish(task, step.feedback)
+            self._results.put(action.rows)
+            self._schedule.finish(task, action.feedback)

@@ -1,4 +1,4 @@
-"""Counts the results of a shard's download for the metadata of `raw_images`.
+"""Count the results of a shard's download for the metadata of `raw_images`.
 
 Progress lines in the log are in `imgassets.progress`.
 """

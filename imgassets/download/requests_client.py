@@ -26,6 +26,9 @@ from imgassets.download.client import (
     Response,
     blocked_address_error,
     ca_bundle,
+    join_headers,
+    timeout_error,
+    too_large_error,
 )
 from imgassets.errors import FetchAbortedError, FetchError
 from imgassets.manifests import Outcome
@@ -60,7 +63,7 @@ class RequestsClient:
                 if active.aborted:
                     raise FetchAbortedError from error
                 if active.shut_down:
-                    raise _timeout_error(limits) from error
+                    raise _total_timeout_error(limits) from error
                 raise _as_fetch_error(error) from error
 
     def _fetch(self, request: Request, limits: Limits) -> Response:
@@ -81,12 +84,9 @@ class RequestsClient:
             response.raw.close()
             if _current.request.aborted:
                 raise FetchAbortedError
-            raise _timeout_error(limits)
+            raise _total_timeout_error(limits)
         response.raw.release_conn()
-        headers: dict[str, str] = {}
-        for name, value in response.raw.headers.iteritems():
-            key = name.lower()
-            headers[key] = f"{headers[key]}\n{value}" if key in headers else value
+        headers = join_headers(response.raw.headers.iteritems())
         return Response(response.status_code, headers, body)
 
     def abort(self) -> None:
@@ -104,34 +104,28 @@ def _read_body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> by
     max_bytes = limits.max_bytes if success else IGNORED_BODY_BYTES
     content_length = raw.headers.get("content-length", "")
     if success and content_length.isdecimal() and int(content_length) > max_bytes:
-        raise _too_large_error(limits, f"Content-Length is {content_length}")
+        raise too_large_error(limits, f"Content-Length is {content_length}")
     chunks = []
     size = 0
     while chunk := raw.read(_CHUNK_BYTES, decode_content=False):
         size += len(chunk)
         if size > max_bytes:
             if success:
-                raise _too_large_error(limits, "stopped reading")
+                raise too_large_error(limits, "stopped reading")
             raw.close()
             break
         chunks.append(chunk)
     return b"".join(chunks) if success else b""
 
 
-def _too_large_error(limits: Limits, detail: str) -> FetchError:
-    message = f"the body is larger than the limit of {limits.max_bytes} bytes: {detail}"
-    return FetchError(Outcome.TOO_LARGE, message, retryable=False)
-
-
-def _timeout_error(limits: Limits) -> FetchError:
-    message = f"no complete response after {limits.total_s:g} s; see download.total_timeout_s"
-    return FetchError(Outcome.TIMEOUT, message, retryable=True)
+def _total_timeout_error(limits: Limits) -> FetchError:
+    return timeout_error(f"no complete response after {limits.total_s:g} s")
 
 
 def _as_fetch_error(error: Exception) -> FetchError:
     text = _innermost_message(error)
     if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return FetchError(Outcome.TIMEOUT, text, retryable=True)
+        return timeout_error(text)
     if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
         return FetchError(Outcome.INVALID_URL, text, retryable=False)
     retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)

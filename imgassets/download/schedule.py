@@ -1,4 +1,4 @@
-"""Decides which URL is requested next, with one queue per host and limits per host.
+"""Decide which URL is requested next, with one queue per host and limits per host.
 
 Request order, rate limits, cooldowns, retry delays and the decision that a host is down belong
 here: a thread never sleeps for one URL while another URL could be fetched. What a request does is
@@ -37,8 +37,9 @@ class Task:
         previous_rows: The rows of the last download, one per row, if a refresh only asks whether
             the image has changed; otherwise empty.
         attempts: Number of attempts so far.
-        hops: Number of redirects in the current attempt.
+        redirects: Number of redirects in the current attempt.
         started: `time.monotonic()` at the first request; None before it.
+        taken_at: `time.monotonic()` at which a thread last took the task, to send a request.
         last_failure: The rows of the last failed attempt, used if there is no further attempt.
         host_down: Why the host must not be requested any more; None if it may be requested.
     """
@@ -50,8 +51,9 @@ class Task:
     first_host: str
     previous_rows: tuple[RawRow, ...] = ()
     attempts: int = 0
-    hops: int = 0
+    redirects: int = 0
     started: float | None = None
+    taken_at: float = 0
     last_failure: list[RawRow] | None = None
     host_down: str | None = None
 
@@ -61,8 +63,8 @@ class HostFeedback:
     """What a request revealed about its host.
 
     Attributes:
-        failure: Why the host seems to be in trouble; None if it answered.
-        cooldown_s: Seconds without requests that the host asked for.
+        failure: Error that suggests that the host is down or overloaded; None if it responded.
+        cooldown_s: Seconds that the host asked to wait (Retry-After).
         robots_known: Whether the robots.txt of the host has been read.
         interval_s: Minimum seconds between two requests, from robots.txt.
     """
@@ -109,6 +111,7 @@ class _Host:
         robots_known: Whether its robots.txt has been read.
         failures: Number of consecutive failures.
         cooldowns: Number of cooldowns since the host last recovered.
+        cooldown_end: `time.monotonic()` at the end of the last cooldown or Retry-After wait.
         down: Why the host is down for the rest of the run; None if it is not.
     """
 
@@ -124,6 +127,7 @@ class _Host:
     robots_known: bool = False
     failures: int = 0
     cooldowns: int = 0
+    cooldown_end: float = 0
     down: str | None = None
 
 
@@ -210,9 +214,10 @@ class Schedule:
     def _start_task(self, host: _Host) -> Task:
         task = host.queue.popleft()
         task.host_down = host.down
+        task.taken_at = time.monotonic()
         host.active += 1
         if host.interval_s:
-            host.not_before = max(host.not_before, time.monotonic()) + host.interval_s
+            host.not_before = max(host.not_before, task.taken_at) + host.interval_s
         self._update_ready(host)
         if self._ready:
             self._changed.notify()
@@ -230,20 +235,23 @@ class Schedule:
         host = self._hosts[task.host]
         host.active -= 1
         if feedback is not None and host.down is None:
-            self._apply_feedback(host, feedback)
+            self._apply_feedback(host, feedback, task.taken_at)
         self._update_ready(host)
 
-    def _apply_feedback(self, host: _Host, feedback: HostFeedback) -> None:
+    def _apply_feedback(self, host: _Host, feedback: HostFeedback, sent_at: float) -> None:
         now = time.monotonic()
         if feedback.cooldown_s:
-            host.not_before = max(host.not_before, now + feedback.cooldown_s)
+            self._pause(host, now + feedback.cooldown_s)
+        # No request is sent during a cooldown, so this one was sent before it began or after it.
+        sent_after_cooldown = sent_at >= host.cooldown_end
         if feedback.failure is not None:
-            self._count_failure(host, feedback.failure, now)
+            if sent_after_cooldown:
+                self._count_failure(host, feedback.failure, now)
             return
         host.answered = True
         host.failures = 0
-        # A cooldown is ended by the probe after it, not by the answer to an earlier request.
-        if host.cooldowns and now >= host.not_before:
+        # Only a request sent after the cooldown ends it, not one that was in flight when it began.
+        if sent_after_cooldown:
             host.cooldowns = 0
         if feedback.robots_known:
             host.robots_known = True
@@ -253,8 +261,8 @@ class Schedule:
 
     def _count_failure(self, host: _Host, failure: str, now: float) -> None:
         limits = self._limits
-        if not limits.max_failures or host.not_before - now > limits.cooldown_s / 2:
-            return  # The request was sent before the cooldown that is running now.
+        if not limits.max_failures:
+            return
         host.failures += 1
         threshold = limits.max_failures
         if not host.answered:
@@ -264,7 +272,8 @@ class Schedule:
         if host.cooldowns == _MAX_COOLDOWNS:
             host.down = (
                 f"{host.name} still failed after {_MAX_COOLDOWNS} cooldowns; "
-                f"last failure: {failure}"
+                f"last failure: {failure}; materialize the partition again when the host works, "
+                "or lower download.per_host"
             )
             host.limit = limits.max_concurrent
             host.not_before = host.interval_s = 0
@@ -272,7 +281,12 @@ class Schedule:
         host.cooldowns += 1
         host.failures = 0
         host.limit = 1
-        host.not_before = max(host.not_before, now + limits.cooldown_s)
+        self._pause(host, now + limits.cooldown_s)
+
+    def _pause(self, host: _Host, end: float) -> None:
+        """Send no request to a host before `end` (`time.monotonic()`)."""
+        host.not_before = max(host.not_before, end)
+        host.cooldown_end = max(host.cooldown_end, end)
 
     def _update_ready(self, host: _Host) -> None:
         """Add a host to the ready queue if a request may start now, or set a timer for it."""

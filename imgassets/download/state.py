@@ -1,4 +1,4 @@
-"""Finds out what a partition already has, and which of its URLs need a download.
+"""Determine which images of a partition are stored, and which URLs need a download.
 
 Reading the manifest and the journal of a partition belongs here; writing them is in `partition` and
 `journal`. A row is done if its outcome is `ok` and its file is in the folder with the right size or
@@ -8,23 +8,22 @@ was removed on purpose. That needs one listing of the folder instead of one requ
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.download import journal
-from imgassets.manifests import OUTCOMES, RAW_IMAGES, Outcome, RawRow, UrlRow
+from imgassets.manifests import OUTCOMES, RAW_IMAGES, URL_FIELDS, Outcome, RawRow, UrlRow
 from imgassets.storage import IMAGES, Folder, image_name, read_removed, read_table
 
 _BATCH = 5_000
-URL_FIELDS = tuple(field.name for field in fields(UrlRow))
 _url_values = attrgetter(*URL_FIELDS)
 
 
 @dataclass(frozen=True)
-class State:
+class PartitionState:
     """What earlier runs have done in a partition.
 
     Attributes:
@@ -38,7 +37,7 @@ class State:
     failed: dict[str, str]
     done_in_journal: frozenset[str]
 
-    def is_done(self, row: UrlRow) -> bool:
+    def is_stored(self, row: UrlRow) -> bool:
         """Return whether the image of the row is stored."""
         return self.done.get(row.key) == row.url
 
@@ -46,7 +45,7 @@ class State:
         self, row: UrlRow, *, refresh: bool, retry: Collection[Outcome] | None
     ) -> bool:
         """Return whether the URL of the row needs a request; see `partition.download_shard`."""
-        if self.is_done(row):
+        if self.is_stored(row):
             return refresh and row.key not in self.done_in_journal
         return retry is None or self.failed.get(row.key) in (None, Outcome.NOT_FETCHED, *retry)
 
@@ -60,7 +59,7 @@ def read_manifest_and_journal(folder: Folder) -> pa.Table:
     return pa.concat_tables([_read_manifest(folder), journal.read(folder)])
 
 
-def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
+def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> PartitionState:
     """Return what earlier runs have done for these rows.
 
     Raises:
@@ -89,14 +88,14 @@ def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> State:
                 failed[key] = outcome
                 continue
             name = image_name(path)
-            # A file that exists outweighs the record of its removal.
+            # If the file exists, ignore the record of its removal.
             stored = name in removed_names if name not in sizes else sizes[name] == size
             size_is_enough = is_journal or not refresh_unfinished or name not in sizes
             if stored and (size_is_enough or folder.sha256(path) == sha256):
                 done[key] = url
                 if is_journal:
                     done_in_journal.add(key)
-    return State(done, failed, frozenset(done_in_journal))
+    return PartitionState(done, failed, frozenset(done_in_journal))
 
 
 def read_manifest_rows(folder: Folder, url_rows: Sequence[UrlRow]) -> dict[str, RawRow]:

@@ -11,9 +11,13 @@ An outline may fade: a pale chain, a strap, a hem in a shadow. Each side of the 
 outwards as long as fainter edges continue beyond it, counted per row along the whole side: many
 faint edges in a row are an outline, a single one is noise.
 
-On a textured background, regions that are smoother than it belong to the product as well, the image
-is left as it is if an outline is hardly steeper than the noise, and other boxes get a margin. If
-the box is suspiciously small, the threshold is relaxed twice. The constants were chosen with
+On a textured background,
+
+1. regions that are smoother than it belong to the product as well;
+2. if the outline is hardly steeper than the noise, the image is not trimmed;
+3. otherwise the box gets a margin.
+
+If the box is suspiciously small, the threshold is relaxed twice. The constants were chosen with
 `benchmarks/quality`, by how much product they cut off and how much background they leave; its
 README names the seeds.
 """
@@ -58,7 +62,7 @@ _SMOOTHER, _CELL = 0.45, 8
 
 _NEARLY_WHITE = 235
 _FLOOD_STEP = 2  # maximum difference (levels) of neighbours: gradients are below, outlines above
-_FLOOD_SHARE = 0.015  # minimum flooded share of the box: a straight seam lets nothing through
+_FLOOD_SHARE = 0.015  # minimum flooded share of the box: a straight seam stops the fill
 _SAME_COLOUR = 80  # levels: difference that lighting makes between two ends of one background
 
 # A product below the minimum side of the settings: its own minimum shorter and longer side, and the
@@ -110,20 +114,20 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
 def _extend_to_faint_edges(box: Box, maps: EdgeMaps, relaxation: float) -> Box:
     """Move the sides of the box outwards as far as a faint outline continues in any map."""
     left, top = box.x // 2, box.y // 2
-    right, bottom = -(-(box.x + box.width) // 2), -(-(box.y + box.height) // 2)
+    right, bottom = -(-box.right // 2), -(-box.bottom // 2)
     extents = [0, 0, 0, 0]
     for mask in faint_edge_masks(maps, relaxation):
         columns, rows = _projection(mask[top:bottom], 0), _projection(mask[:, left:right], 1)
         outwards = columns[:left][::-1], rows[:top][::-1], columns[right:], rows[bottom:]
         extents = [max(old, _faint_extent(c)) for old, c in zip(extents, outwards, strict=True)]
     # The response of the Sobel kernel reaches a pixel beyond the edge.
-    by = [2 * extent - 1 if extent else 0 for extent in extents]
+    margins = [2 * extent - 1 if extent else 0 for extent in extents]
     if maps.noise_ratio >= _TEXTURED:
-        by = [max(pixels, _TEXTURED_MARGIN) for pixels in by]
-    x, y = max(0, box.x - by[0]), max(0, box.y - by[1])
-    right = min(maps.size[0], box.x + box.width + by[2])
-    bottom = min(maps.size[1], box.y + box.height + by[3])
-    return Box(x, y, right - x, bottom - y)
+        margins = [max(margin, _TEXTURED_MARGIN) for margin in margins]
+    left, top = max(0, box.x - margins[0]), max(0, box.y - margins[1])
+    right = min(maps.size[0], box.right + margins[2])
+    bottom = min(maps.size[1], box.bottom + margins[3])
+    return Box.from_edges(left, top, right, bottom)
 
 
 def _projection(mask: Mask, axis: int) -> list[int]:
@@ -154,7 +158,7 @@ def _faint_extent(counts: list[int]) -> int:
 
 
 def _box_of_smooth_region(gradient: Plane) -> Box | None:
-    """The box of what is smoother than a textured background: plain cloth without visible edges."""
+    """Bounding box of the region that is smoother than a textured background: plain cloth."""
     height, width = int(gradient.shape[0]), int(gradient.shape[1])
     size = max(1, width // _CELL), max(1, height // _CELL)
     cells = cv2.resize(gradient.astype(np.float32), size, interpolation=cv2.INTER_AREA)
@@ -166,7 +170,7 @@ def _box_of_smooth_region(gradient: Plane) -> Box | None:
     # One cell for the radius of the blur, and one because a corner fills only part of its cell.
     left, top = max(0, int(columns.min()) - 2), max(0, int(rows.min()) - 2)
     right, bottom = min(size[0], int(columns.max()) + 3), min(size[1], int(rows.max()) + 3)
-    return _scale_box(Box(left, top, right - left, bottom - top), size, (width, height))
+    return _scale_box(Box.from_edges(left, top, right, bottom), size, (width, height))
 
 
 def _nearly_contains(box: Box | None, other: Box) -> bool:
@@ -176,8 +180,8 @@ def _nearly_contains(box: Box | None, other: Box) -> bool:
     return (
         box.x - other.x <= _TOLERANCE
         and box.y - other.y <= _TOLERANCE
-        and other.x + other.width - box.x - box.width <= _TOLERANCE
-        and other.y + other.height - box.y - box.height <= _TOLERANCE
+        and other.right - box.right <= _TOLERANCE
+        and other.bottom - box.bottom <= _TOLERANCE
     )
 
 
@@ -187,9 +191,9 @@ def _snap_to_border(box: Box, size: tuple[int, int]) -> Box:
     left, top = (side if side > distance else 0 for side in (box.x, box.y))
     right, bottom = (
         end if end < full - distance else full
-        for end, full in zip((box.x + box.width, box.y + box.height), size, strict=True)
+        for end, full in zip((box.right, box.bottom), size, strict=True)
     )
-    return Box(left, top, right - left, bottom - top)
+    return Box.from_edges(left, top, right, bottom)
 
 
 def _is_small_product(first: Box, last: Box, size: tuple[int, int]) -> bool:
@@ -231,28 +235,32 @@ def _undo_uncertain_cuts(box: Box, pixels: Pixels) -> Box:
         The box, with the sides of uncertain cuts moved to the image's border.
     """
     height, width = pixels.shape[:2]
-    left, top, right, bottom = box.x, box.y, box.x + box.width, box.y + box.height
+    left, top, right, bottom = box.x, box.y, box.right, box.bottom
     if box.width == width:
-        first, last = _are_background(pixels[:top], pixels[bottom:])
-        top, bottom = top if first else 0, bottom if last else height
+        top_is_background, bottom_is_background = _are_background(pixels[:top], pixels[bottom:])
+        top, bottom = top if top_is_background else 0, bottom if bottom_is_background else height
     elif box.height == height:
-        first, last = _are_background(pixels[:, :left], pixels[:, right:])
-        left = left if first or _floods_into_box(pixels, box, (0, height // 2)) else 0
-        right = right if last or _floods_into_box(pixels, box, (width - 1, height // 2)) else width
-    return Box(left, top, right - left, bottom - top)
+        left_is_background, right_is_background = _are_background(
+            pixels[:, :left], pixels[:, right:]
+        )
+        if not left_is_background and not _floods_into_box(pixels, box, (0, height // 2)):
+            left = 0
+        if not right_is_background and not _floods_into_box(pixels, box, (width - 1, height // 2)):
+            right = width
+    return Box.from_edges(left, top, right, bottom)
 
 
 def _floods_into_box(pixels: Pixels, box: Box, seed: tuple[int, int]) -> bool:
     """Whether a flood fill from a pixel outside the box covers some of the box."""
     x, y = seed
-    if box.x <= x < box.x + box.width and box.y <= y < box.y + box.height:
+    if box.x <= x < box.right and box.y <= y < box.bottom:
         return False
     mask = np.zeros((pixels.shape[0] + 2, pixels.shape[1] + 2), np.uint8)
     smooth = cv2.GaussianBlur(pixels, (3, 3), 0)
     # Comparing neighbours instead of with the seed follows gradients and stops at outlines.
     step = (_FLOOD_STEP,) * 3
     cv2.floodFill(smooth, mask, seed, (0, 0, 0), step, step, 4 | cv2.FLOODFILL_MASK_ONLY)
-    inside = mask[1:-1, 1:-1][box.y : box.y + box.height, box.x : box.x + box.width]
+    inside = mask[1:-1, 1:-1][box.y : box.bottom, box.x : box.right]
     return float(inside.mean()) >= _FLOOD_SHARE
 
 
@@ -273,6 +281,6 @@ def _scale_box(box: Box, size: tuple[int, int], full: tuple[int, int]) -> Box:
     """Scale a box from an image of one size to another, rounded outwards."""
     across, down = full[0] / size[0], full[1] / size[1]
     x, y = int(box.x * across), int(box.y * down)
-    right = min(full[0], -int(-(box.x + box.width) * across // 1))
-    bottom = min(full[1], -int(-(box.y + box.height) * down // 1))
-    return Box(x, y, right - x, bottom - y)
+    right = min(full[0], -int(-box.right * across // 1))
+    bottom = min(full[1], -int(-box.bottom * down // 1))
+    return Box.from_edges(x, y, right, bottom)

@@ -85,7 +85,7 @@ def _decode_pixels(
     if image.width * image.height > settings.max_pixels:
         raise UnreadableImageError(
             Outcome.TOO_MANY_PIXELS,
-            f"{image.width}x{image.height} pixels, more than {settings.max_pixels:,} "
+            f"{image.width} x {image.height} pixels, more than {settings.max_pixels:,} "
             "(decode.max_pixels)",
         )
     profile = image.info.get("icc_profile")
@@ -119,7 +119,9 @@ def _to_eight_bit(image: PILImage.Image) -> PILImage.Image:
         deep = np.asarray(image).astype(np.int64)
         return PILImage.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
     if image.mode == "F":
-        raise UnreadableImageError(Outcome.CORRUPT, "floating-point pixels have no agreed range")
+        raise UnreadableImageError(
+            Outcome.UNSUPPORTED_FORMAT, "images with floating-point pixels are not supported"
+        )
     return image
 
 

@@ -11,18 +11,10 @@ import simplejpeg
 from PIL import Image as PILImage
 
 from imgassets.imaging.image import Pixels
+from imgassets.manifests import FORMAT_EXTENSIONS
 from imgassets.settings import EncodeSettings
 
 _JPEG = b"\xff\xd8\xff"
-_SUFFIXES = {
-    "PNG": "png",
-    "WEBP": "webp",
-    "GIF": "gif",
-    "BMP": "bmp",
-    "TIFF": "tif",
-    "AVIF": "avif",
-}
-
 _SERVED_FORMATS: dict[str, Literal["jpeg", "png", "webp"]] = {"jpg": "jpeg", "webp": "webp"}
 _SUBSAMPLING = {"4:4:4": "444", "4:2:0": "420"}
 _PNG_LEVEL, _PNG_LEVEL_OPTIMIZED = 3, 9
@@ -42,7 +34,7 @@ def encode(pixels: Pixels, settings: EncodeSettings, served: bytes) -> bytes:
     """
     format_ = settings.format
     if format_ == "served":
-        format_ = _SERVED_FORMATS.get(suffix(served), "png")
+        format_ = _SERVED_FORMATS.get(extension(served), "png")
     if format_ == "jpeg":
         return _encode_jpeg(pixels, settings)
     if format_ == "png":
@@ -53,12 +45,13 @@ def encode(pixels: Pixels, settings: EncodeSettings, served: bytes) -> bytes:
     return data.tobytes()
 
 
-def suffix(file: bytes) -> str:
-    """The usual suffix of an image file, without the dot, according to its bytes."""
+def extension(file: bytes) -> str:
+    """The usual extension of an image file, without the dot, according to its bytes."""
     if file.startswith(_JPEG):
         return "jpg"
     with PILImage.open(io.BytesIO(file)) as image:
-        return _SUFFIXES.get(str(image.format), str(image.format).lower())
+        format_ = str(image.format).lower()
+        return FORMAT_EXTENSIONS.get(format_, format_)
 
 
 def _encode_jpeg(pixels: Pixels, settings: EncodeSettings) -> bytes:

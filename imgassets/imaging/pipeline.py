@@ -75,10 +75,10 @@ def process_image(
     record = ImageRecord(outcome=Outcome.OK)
     for step in settings.process.steps:
         if step == "remove_face":
-            rest, record = _run_remove_face(image, record, settings, detector)
-            if rest is None:
+            without_faces, record = _run_remove_face(image, record, settings, detector)
+            if without_faces is None:
                 return None, record
-            image = rest
+            image = without_faces
         elif step == "trim":
             image, record = _run_trim(image, record, settings)
         elif step == "resize":
@@ -121,10 +121,10 @@ def _shrink_factor(width: int, height: int, settings: RetailerSettings) -> int:
     detects_faces = "remove_face" in before and settings.faces.action != "none"
     needed = settings.faces.detect_side if detects_faces else 0
     crops = detects_faces and settings.faces.action == "crop"
-    rest = height * settings.faces.min_left if crops else height
+    height_left = height * settings.faces.min_left if crops else height
     for factor in (8, 4, 2):
         if max(width, height) >= needed * factor and (
-            width >= size[0] * factor or rest >= size[1] * factor
+            width >= size[0] * factor or height_left >= size[1] * factor
         ):
             return factor
     return 1

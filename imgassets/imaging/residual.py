@@ -89,7 +89,7 @@ def find_residual_faces(
     return []
 
 
-def check_residual(
+def detect_residual_faces(
     rows: Sequence[ProcessedRow],
     folder: Folder,
     settings: RetailerSettings,
@@ -109,6 +109,9 @@ def check_residual(
         settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
         model: The detector's model file.
         threads: Number of images checked at the same time.
+
+    Returns:
+        How many images were checked, and in which of them a face was found.
 
     Raises:
         ModelError: The model cannot be loaded.

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import cv2
 
 from imgassets.errors import ModelError, StorageError
-from imgassets.imaging.encode import suffix
+from imgassets.imaging.encode import extension
 from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.imaging.worker_protocol import LENGTH_BYTES, WorkerSetup, row_without_image
@@ -93,7 +93,7 @@ def _process(
         return row_without_image(raw, setup.settings_hash, Outcome.FAILED, error_message), log_text
     path = sha256 = size = None
     if file is not None:
-        name = f"{raw.key}.{suffix(file)}"
+        name = f"{raw.key}.{extension(file)}"
         (setup.folder / IMAGES).write(name, file)
         path, sha256 = f"{IMAGES}/{name}", hashlib.sha256(file).hexdigest()
         size = len(file)

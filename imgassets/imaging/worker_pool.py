@@ -6,8 +6,8 @@ assigned and has no row yet. A worker that takes longer than `process.timeout_s`
 killed. Such an image is retried once after all others, alone, because other workers may have used
 up the memory or slowed it down. If it fails again, the failure is its outcome.
 
-Processes rather than threads: a sixth of the work holds Python's interpreter lock, so that six
-threads would use all of it.
+Processes rather than threads: a sixth of the work holds the GIL, so threads would not scale beyond
+six cores.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def process_all(
 
     Args:
         tasks: Rows of the images to process.
-        setup: What is the same for all of them.
+        setup: Folders, settings and model for all images.
         processes: Number of workers.
         log: Function that logs a line.
         idle: Function that is called several times per second.
@@ -252,7 +252,10 @@ def _report_failed_start(reason: str, left: int, log: Callable[[str], None]) -> 
     """
     message = f"an imaging process {reason} before it started on an image"
     if not left:
-        raise WorkerError(f"{message}; its error output is in the log of this process")
+        raise WorkerError(
+            f"{message}; read its error output above this line in the run's stderr "
+            "(Compute logs in the UI); a common cause is too little memory"
+        )
     log(f"{message}; {left} left")
 
 

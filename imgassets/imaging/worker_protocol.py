@@ -26,7 +26,7 @@ LENGTH_BYTES = 4  # size of the length before each message of a worker, big-endi
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What is the same for all images of a worker; the first thing that it receives.
+    """Setup of a worker, sent once before the images.
 
     Attributes:
         raw_folder: Folder that the paths of raw rows are relative to.
@@ -76,7 +76,7 @@ def settings_hash(settings: RetailerSettings) -> str:
         The first 16 hexadecimal digits of a SHA-256.
 
     Raises:
-        StepError: A custom step cannot be imported.
+        StepError: A user's step cannot be imported.
     """
     parts = settings.model_dump(
         mode="json",

@@ -9,7 +9,6 @@ instead of 5.9 ms for 256x384 px on one core (AMD EPYC; ONNX Runtime 1.32, OpenC
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from functools import lru_cache
@@ -35,9 +34,13 @@ _HEADS = ("cls", "obj", "bbox", "kps")  # outputs per grid: face, object, box, l
 _OUTPUTS = [f"{head}_{stride}" for head in _HEADS for stride in _STRIDES]
 
 
+def _padded(side: int) -> int:
+    return -(-side // DIVISOR) * DIVISOR
+
+
 def padded_area(width: int, height: int) -> int:
     """Area of the padded network input, in pixels, for an image of this width and height."""
-    return math.prod(-(-side // DIVISOR) * DIVISOR for side in (width, height))
+    return _padded(width) * _padded(height)
 
 
 class Network:
@@ -75,27 +78,30 @@ class Network:
             columns are left, top, width, height, x and y of five landmarks (all in pixels), score.
         """
         height, width = pixels.shape[:2]
-        padded_height, padded_width = (-(-side // DIVISOR) * DIVISOR for side in (height, width))
+        padded_height, padded_width = _padded(height), _padded(width)
         planes = np.empty((1, 3, padded_height, padded_width), np.float32)
         planes[:, :, height:] = planes[:, :, :, width:] = 0
         for plane, channel in zip(planes[0], cv2.split(pixels), strict=True):
             plane[:height, :width] = channel
         found = self._session.run(_OUTPUTS, {self._input: planes})
         grids = len(_STRIDES)
-        face, thing, box, marks = (
+        face_score, object_score, box, landmarks = (
             np.concatenate(found[first : first + grids], axis=1)[0]
             for first in range(0, len(_OUTPUTS), grids)
         )
-        # score = sqrt(face * object), both at most 1: each is at least the square of the score.
-        cells = np.flatnonzero(np.minimum(face, thing)[:, 0] >= min_score**2)
-        face, thing, box, marks = (values[cells] for values in (face, thing, box, marks))
-        score = np.sqrt(face * thing)
+        # score = sqrt(face_score * object_score), both at most 1: each is at least score squared.
+        cells = np.flatnonzero(np.minimum(face_score, object_score)[:, 0] >= min_score**2)
+        face_score, object_score, box, landmarks = (
+            values[cells] for values in (face_score, object_score, box, landmarks)
+        )
+        score = np.sqrt(face_score * object_score)
         corner, stride = (grid[cells] for grid in _grids(padded_width, padded_height))
         size = np.exp(box[:, 2:]) * stride
         left_top = corner + box[:, :2] * stride - size / 2
-        points = marks.reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
-        landmarks = points.reshape(-1, 2 * _LANDMARKS)
-        faces = np.concatenate((left_top, size, landmarks, score), axis=1, dtype=np.float32)
+        points = landmarks.reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
+        faces = np.concatenate(
+            (left_top, size, points.reshape(-1, 2 * _LANDMARKS), score), axis=1, dtype=np.float32
+        )
         # OpenCV runs non-maximum suppression on whole pixels.
         boxes = faces[:, :4].astype(np.int32).tolist()
         scores = faces[:, -1].tolist()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 
 from PIL import ImageFont
 
+from imgassets.cores import available_cores
 from imgassets.manifests import ProcessedRow, RawRow
 from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
@@ -121,7 +121,7 @@ def _write_pages(
     paths = {raw.key: raw.path for raw in raw_rows}
     starts = range(0, len(selected), IMAGES_PER_PAGE)
     pages: list[Page] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for number, start in enumerate(starts, 1):
             page_rows = selected[start : start + IMAGES_PER_PAGE]
             pairs = list(

@@ -19,7 +19,7 @@ import pytest
 
 from imgassets.download import exchange as exchange_module
 from imgassets.download.client import Limits, Request, Response
-from imgassets.download.exchange import Exchange, Step, failed_rows, raw_row
+from imgassets.download.exchange import Exchange, NextAction, failed_rows, raw_row
 from imgassets.download.schedule import HostFeedback, Task
 from imgassets.download.urls import origin
 from imgassets.errors import FetchAbortedError, FetchError, StorageError
@@ -85,26 +85,26 @@ class ScriptedExchange:
         self.settings = DownloadSettings.model_validate(settings)
         self._exchange = Exchange(self.client, self.settings, folder)
 
-    def step(self, task: Task) -> Step:
+    def send_next(self, task: Task) -> NextAction:
         """Run one step; point the task at its further request, as the pool does."""
-        step = self._exchange.step(task)
+        step = self._exchange.send_next(task)
         if step.rows is None:
             task.url, task.host = step.url, origin(step.url)
         return step
 
     def row(self, task: Task | None = None) -> RawRow:
         """Return the only row of a task that ends after one step."""
-        rows = self.step(task or a_task()).rows
+        rows = self.send_next(task or a_task()).rows
         assert rows is not None
         (row,) = rows
         return row
 
-    def steps(self, task: Task | None = None) -> list[Step]:
+    def steps(self, task: Task | None = None) -> list[NextAction]:
         """Run all steps of a task."""
         task = task or a_task()
-        steps = [self.step(task)]
+        steps = [self.send_next(task)]
         while steps[-1].rows is None:
-            steps.append(self.step(task))
+            steps.append(self.send_next(task))
         return steps
 
     @property
@@ -131,7 +131,7 @@ def a_task(url: str = A, keys: tuple[str, ...] = ("p-0",)) -> Task:
     return Task(rows, url, origin(url), first_url=url, first_host=origin(url))
 
 
-def only(step: Step) -> RawRow:
+def only(step: NextAction) -> RawRow:
     assert step.rows is not None
     (row,) = step.rows
     return row
@@ -199,13 +199,13 @@ def test_an_image_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
     (tmp_path / "raw_images").write_bytes(b"a file where a folder should be")
     run = ScriptedExchange(Folder(str(tmp_path / "raw_images")), (image_response(),))
     with pytest.raises(StorageError):
-        run.step(a_task())
+        run.send_next(a_task())
 
 
 def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
     for settings in ({"robots": False}, {"robots": True}):
         with pytest.raises(FetchAbortedError):
-            start(FetchAbortedError(), **settings).step(a_task())
+            start(FetchAbortedError(), **settings).send_next(a_task())
 
 
 @pytest.mark.parametrize(
@@ -216,15 +216,15 @@ def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
         (response(200, b"<html>"), {}, Outcome.NOT_AN_IMAGE, "an HTML page"),
         (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is truncated"),
         (image_response(), {"max_pixels": 5399}, Outcome.TOO_MANY_PIXELS,
-         "60 x 90 pixels; allowed: 5399"),
+         "60 x 90 pixels, more than 5,399 (download.max_pixels)"),
         (image_response(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
          f"{len(JPEG)} bytes; download.min_bytes is {len(JPEG) + 1}"),
         (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": 999},
-         Outcome.TOO_LARGE, "more than 999 bytes after decompression"),
+         Outcome.TOO_LARGE, "more than 999 bytes after decompression (download.max_bytes)"),
         (response(200, gzip.compress(JPEG)[:-9], content_encoding="gzip"), {}, Outcome.CORRUPT,
          "the compressed body is truncated"),
         (image_response(x_robots_tag="noindex, NoAI"), {}, Outcome.DISALLOWED,
-         "the X-Robots-Tag header says noai"),
+         "the X-Robots-Tag header says noai (download.robots_tag)"),
         (response(304), {}, Outcome.HTTP_ERROR, "the server answered with status 304"),
         (response(404, retry_after="9"), {}, Outcome.HTTP_ERROR,
          "the server answered with status 404"),
@@ -239,7 +239,7 @@ def test_a_response_without_a_usable_image_ends_the_task_with_the_reason(
 ) -> None:
     answer = replace(answer, headers={**answer.headers, "etag": '"1"', "last-modified": "then"})
     run = start(answer, **settings)
-    step = run.step(a_task())
+    step = run.send_next(a_task())
     row = only(step)
     assert (row.outcome, row.error) == (outcome, error)
     assert (row.http_status, row.attempts) == (answer.status, 1)
@@ -284,7 +284,7 @@ def test_an_x_robots_tag_applies_to_the_crawler_that_it_names(start: StartExchan
     row = start(image_response(x_robots_tag=tag), user_agent="MyShop/2").row()
     assert (row.outcome, row.error) == (
         Outcome.DISALLOWED,
-        "the X-Robots-Tag header says noimageai",
+        "the X-Robots-Tag header says noimageai (download.robots_tag)",
     )
     assert start(image_response(x_robots_tag=tag)).row().outcome is Outcome.OK
 
@@ -299,7 +299,7 @@ def test_these_statuses_and_no_others_are_retried(
     run = start(*(response(status, **retry_after) for status in range(300, 1000)))
     retried = set()
     for status in range(300, 1000):
-        step = run.step(a_task())
+        step = run.send_next(a_task())
         cooldown_s = 0.0
         if step.rows is None:
             retried.add(status)
@@ -314,7 +314,7 @@ def test_these_statuses_and_no_others_count_as_failures_of_the_host(start: Start
     run = start(*(response(status) for status in range(200, 1000)))
     failures = {}
     for status in range(200, 1000):
-        feedback = run.step(a_task()).feedback
+        feedback = run.send_next(a_task()).feedback
         assert feedback.robots_known
         if feedback.failure is not None:
             failures[status] = feedback.failure
@@ -327,9 +327,9 @@ def test_an_overloaded_host_that_sends_retry_after_does_not_count_as_failed(
     start: StartExchange,
 ) -> None:
     run = start(response(503, retry_after="5"), response(503, retry_after="0"))
-    assert run.step(a_task()).feedback == HostFeedback(cooldown_s=5)
+    assert run.send_next(a_task()).feedback == HostFeedback(cooldown_s=5)
     failure = "the server answered with status 503"
-    assert run.step(a_task()).feedback == HostFeedback(failure=failure)
+    assert run.send_next(a_task()).feedback == HostFeedback(failure=failure)
 
 
 @pytest.mark.parametrize("retryable", [True, False])
@@ -387,7 +387,7 @@ def test_elapsed_time_counts_from_the_first_attempt(
     run = start(response(500), redirect_to("/b.jpg"), image_response())
     task = a_task()
     for seconds in (1.25, 0.5, 0.0):
-        step = run.step(task)
+        step = run.send_next(task)
         clock.now += seconds
     assert only(step).elapsed_ms == 1750
 
@@ -407,8 +407,8 @@ def test_every_attempt_starts_at_the_first_url_and_counts_its_own_redirects(
     task = a_task()
     counters = []
     for _ in range(7):
-        assert run.step(task).rows is None
-        counters.append((task.attempts, task.hops))
+        assert run.send_next(task).rows is None
+        counters.append((task.attempts, task.redirects))
     row = run.row(task)
     assert run.requested_urls == [A, f"{CDN}/x/1", f"{CDN}/x/2", A, f"{CDN}/y/1", A, A, f"{CDN}/z"]
     assert counters == [(1, 1), (1, 2), (1, 0), (2, 1), (2, 0), (3, 0), (4, 1)]
@@ -436,7 +436,7 @@ def test_a_retry_goes_to_the_first_url(start: StartExchange) -> None:
 def test_a_redirect_is_followed_at_once(start: StartExchange, status: int) -> None:
     run = start(redirect_to("../b.jpg", status), image_response(), backoff_s=9)
     first, second = run.steps(a_task(f"{SHOP}/x/y/a.jpg"))
-    assert first == Step(None, f"{SHOP}/x/b.jpg")
+    assert first == NextAction(None, f"{SHOP}/x/b.jpg")
     assert only(second).outcome is Outcome.OK
 
 
@@ -462,7 +462,7 @@ def test_redirects_are_followed_up_to_the_maximum(start: StartExchange, allowed:
     step = run.steps()[-1]
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.TOO_MANY_REDIRECTS, 302, 1)
-    assert row.error == f"more than {allowed} redirects, the last to /last"
+    assert row.error == f"more than {allowed} redirects (download.max_redirects), the last to /last"
     assert step.feedback == HostFeedback()
     assert len(run.requested_urls) == allowed + 1
 
@@ -479,7 +479,7 @@ def test_every_attempt_may_use_all_its_redirects(start: StartExchange) -> None:
 
 
 def test_a_redirect_to_an_invalid_url_is_reported(start: StartExchange) -> None:
-    step = start(redirect_to("ftp://shop.example/a.jpg")).step(a_task())
+    step = start(redirect_to("ftp://shop.example/a.jpg")).send_next(a_task())
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.INVALID_URL, 302, 1)
     assert row.error == ("after a redirect: the URL does not start with http:// or https://")
@@ -543,16 +543,16 @@ def http_date(in_s: float, zone: str) -> str:
 @pytest.mark.usefixtures("new_york")
 @pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
 def test_a_retry_after_may_be_a_date(start: StartExchange, zone: str) -> None:
-    step = start(response(429, retry_after=http_date(1000, zone)), retry_after_max_s=5000).step(
-        a_task()
-    )
+    step = start(
+        response(429, retry_after=http_date(1000, zone)), retry_after_max_s=5000
+    ).send_next(a_task())
     assert 900 < step.feedback.cooldown_s <= 1000
     assert step.wait_s == step.feedback.cooldown_s
 
 
 def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) -> None:
     date = http_date(3600 + 1000, "+0100")
-    step = start(response(429, retry_after=date), retry_after_max_s=5000).step(a_task())
+    step = start(response(429, retry_after=date), retry_after_max_s=5000).send_next(a_task())
     assert 900 < step.feedback.cooldown_s <= 1000
 
 
@@ -578,7 +578,7 @@ def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) ->
 def test_a_retry_after_is_capped_and_ignored_if_it_is_invalid(
     start: StartExchange, value: str, cooldown_s: float
 ) -> None:
-    step = start(response(429, retry_after=value), retry_after_max_s=60).step(a_task())
+    step = start(response(429, retry_after=value), retry_after_max_s=60).send_next(a_task())
     assert (step.feedback.cooldown_s, step.wait_s) == (cooldown_s, cooldown_s)
     assert (step.feedback.failure is None) == (cooldown_s > 0)
 
@@ -590,7 +590,7 @@ def test_a_host_that_is_down_is_not_requested(start: StartExchange) -> None:
     run = start()
     task = a_task(keys=("p-0", "p-1"))
     task.host_down = "the host kept failing"
-    step = run.step(task)
+    step = run.send_next(task)
     assert step.rows is not None
     assert [row.key for row in step.rows] == ["p-0", "p-1"]
     for row in step.rows:
@@ -608,7 +608,7 @@ def test_a_task_whose_host_goes_down_keeps_the_error_of_its_last_attempt(
     run = start(response(500), redirect_to("/b.jpg"), response(503))
     task = a_task()
     for _ in range(3):
-        run.step(task)
+        run.send_next(task)
     task.host_down = "the host kept failing"
     row = run.row(task)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 503, 2)
@@ -662,8 +662,8 @@ def conditions(request: Request) -> dict[str, str]:
 
 def test_only_a_refresh_sends_conditional_headers(start: StartExchange) -> None:
     run = start(response(404), response(304), image_response(), robots=True)
-    run.step(a_refresh())
-    run.step(a_task())
+    run.send_next(a_refresh())
+    run.send_next(a_task())
     robots_txt, refresh, plain = run.client.requests
     assert robots_txt.url == f"{SHOP}/robots.txt"
     assert conditions(refresh) == {"If-None-Match": ETAG, "If-Modified-Since": MODIFIED}
@@ -686,7 +686,7 @@ def test_conditional_headers_contain_only_printable_ascii(
     start: StartExchange, etag: str | None, last_modified: str | None, sent: dict[str, str]
 ) -> None:
     run = start(image_response())
-    run.step(a_refresh(etag, last_modified))
+    run.send_next(a_refresh(etag, last_modified))
     assert conditions(run.client.requests[0]) == sent
 
 
@@ -708,7 +708,7 @@ def test_an_image_that_did_not_change_keeps_its_row(start: StartExchange) -> Non
 
 def test_an_image_with_identical_bytes_is_not_written_again(start: StartExchange) -> None:
     run = start(image_response(etag='"v2"'))
-    rows = run.step(a_refresh()).rows
+    rows = run.send_next(a_refresh()).rows
     assert rows is not None
     assert [(row.outcome, row.error, row.http_status, row.attempts) for row in rows] == [
         (Outcome.OK, None, 200, 1)
@@ -729,7 +729,7 @@ def test_an_image_of_one_row_is_refreshed_conditionally(start: StartExchange) ->
 
 def test_an_image_that_changed_is_written_for_all_its_rows(start: StartExchange) -> None:
     run = start(image_response(etag='"v2"'))
-    rows = run.step(a_refresh(sha256=hashlib.sha256(OLD).hexdigest())).rows
+    rows = run.send_next(a_refresh(sha256=hashlib.sha256(OLD).hexdigest())).rows
     assert rows is not None
     assert [(row.sha256, row.bytes, row.etag) for row in rows] == [(SHA256, len(JPEG), '"v2"')] * 2
     assert run.files == {"p-0.jpg": JPEG, "p-1.jpg": JPEG}
@@ -749,7 +749,7 @@ def test_a_failed_refresh_keeps_the_image_and_records_the_error(
 ) -> None:
     task = a_refresh()
     run = start(answer)
-    assert run.step(task).rows == [replace(row, error=error) for row in task.previous_rows]
+    assert run.send_next(task).rows == [replace(row, error=error) for row in task.previous_rows]
     assert run.files == {}
 
 
@@ -757,7 +757,7 @@ def test_a_refresh_on_a_host_that_is_down_keeps_the_image(start: StartExchange) 
     task = a_refresh()
     task.host_down = "it kept failing"
     error = "could not be refreshed (host_down): it kept failing"
-    assert start().step(task).rows == [replace(row, error=error) for row in task.previous_rows]
+    assert start().send_next(task).rows == [replace(row, error=error) for row in task.previous_rows]
 
 
 # robots.txt.
@@ -777,7 +777,7 @@ def test_robots_txt_is_read_once_for_each_host(start: StartExchange) -> None:
         robots=True,
     )
     urls = [A, f"{SHOP}/b.jpg", f"{CDN}/a.jpg", f"{CDN}/b.jpg"]
-    steps = [run.step(a_task(url)) for url in urls]
+    steps = [run.send_next(a_task(url)) for url in urls]
     assert [only(step).outcome for step in steps] == [Outcome.OK] * 4
     assert run.requested_urls == [f"{SHOP}/robots.txt", *urls[:2], f"{CDN}/robots.txt", *urls[2:]]
     # Every step reports the crawl delay of its host.
@@ -810,16 +810,18 @@ def test_a_crawl_delay_is_reported_with_every_response(
     cooldown_s: float,
 ) -> None:
     feedback = HostFeedback(interval_s=3, failure=failure, cooldown_s=cooldown_s)
-    assert start(CRAWL_DELAY, answer, robots=True).step(task()).feedback == feedback
+    assert start(CRAWL_DELAY, answer, robots=True).send_next(task()).feedback == feedback
     assert (
-        start(CRAWL_DELAY, answer, robots=True, retries=0, max_redirects=0).step(task()).feedback
+        start(CRAWL_DELAY, answer, robots=True, retries=0, max_redirects=0)
+        .send_next(task())
+        .feedback
         == feedback
     )
 
 
 def test_a_port_has_its_own_robots_txt(start: StartExchange) -> None:
     run = start(response(404), image_response(), DISALLOW_ALL, robots=True)
-    run.step(a_task())
+    run.send_next(a_task())
     assert run.row(a_task(f"{SHOP}:8443/a.jpg")).outcome is Outcome.DISALLOWED
     assert run.requested_urls[2:] == [f"{SHOP}:8443/robots.txt"]
 
@@ -828,10 +830,10 @@ def test_a_url_that_robots_txt_disallows_is_neither_requested_nor_retried(
     start: StartExchange,
 ) -> None:
     run = start(CRAWL_DELAY, robots=True, user_agent="MyShop/2")
-    step = run.step(a_task(f"{SHOP}/private/a.jpg"))
+    step = run.send_next(a_task(f"{SHOP}/private/a.jpg"))
     row = only(step)
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.DISALLOWED, None, 1)
-    assert row.error == f"{SHOP}/robots.txt disallows this URL for MyShop/2"
+    assert row.error == f"{SHOP}/robots.txt disallows this URL for MyShop/2 (download.robots)"
     assert step.feedback == HostFeedback(interval_s=3)
     assert run.requested_urls == [f"{SHOP}/robots.txt"]
 
@@ -842,7 +844,7 @@ def test_the_robots_txt_of_a_redirects_host_is_read_too(start: StartExchange) ->
     assert first.feedback == HostFeedback(interval_s=3)
     row = only(second)
     assert (row.outcome, row.attempts) == (Outcome.DISALLOWED, 1)
-    assert row.error == f"{CDN}/robots.txt disallows this URL for imgassets/0.1"
+    assert row.error == f"{CDN}/robots.txt disallows this URL for imgassets/0.1 (download.robots)"
     assert run.requested_urls == [f"{SHOP}/robots.txt", A, f"{CDN}/robots.txt"]
 
 
@@ -861,7 +863,7 @@ def test_a_missing_robots_txt_allows_everything_and_is_read_once(
 ) -> None:
     run = start(answer, image_response(), image_response(), robots=True)
     for _ in range(2):
-        step = run.step(a_task())
+        step = run.send_next(a_task())
         assert only(step).outcome is Outcome.OK
         assert step.feedback == HostFeedback()
     assert run.requested_urls == [f"{SHOP}/robots.txt", A, A]
@@ -904,7 +906,7 @@ def test_requests_start_once_robots_txt_can_be_read(start: StartExchange) -> Non
 
 def test_a_host_whose_robots_txt_is_blocked_is_not_requested(start: StartExchange) -> None:
     blocked = FetchError(Outcome.BLOCKED_ADDRESS, "10.0.0.1 is not allowed", retryable=False)
-    step = start(blocked, robots=True).step(a_task())
+    step = start(blocked, robots=True).send_next(a_task())
     row = only(step)
     assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
     assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
@@ -932,12 +934,12 @@ def test_redirects_of_robots_txt_are_followed(start: StartExchange, status: int)
         image_response(),
         robots=True,
     )
-    run.step(a_task())
+    run.send_next(a_task())
     assert run.row(a_task(f"{CDN}/a.jpg")).outcome is Outcome.OK
 
 
 def test_a_redirect_of_robots_txt_to_a_failing_server_is_retried(start: StartExchange) -> None:
-    step = start(redirect_to("/r.txt"), response(503), robots=True).step(a_task())
+    step = start(redirect_to("/r.txt"), response(503), robots=True).send_next(a_task())
     assert step.rows is None
     assert not step.feedback.robots_known
 
@@ -969,7 +971,7 @@ def test_a_robots_txt_of_500_kib_is_read_even_if_images_are_limited_to_less(
     server.add("/robots.txt", b"#" * (size - len(rule) + 1) + rule)
     (row,) = partition.run(url)
     assert row.outcome is Outcome.TOO_LARGE
-    assert str(row.error).startswith("robots.txt cannot be read: ")
+    assert row.error == "robots.txt cannot be read: more than 512000 bytes"
 
 
 # Headers, proxies and limits of requests.
@@ -980,7 +982,7 @@ def test_requests_have_the_limits_of_the_settings(start: StartExchange) -> None:
         response(404), image_response(), robots=True,
         connect_timeout_s=1, read_timeout_s=2, total_timeout_s=3, max_bytes=4000,
     )  # fmt: skip
-    run.step(a_task())
+    run.send_next(a_task())
     robots_txt, image = run.client.limits
     assert image == Limits(connect_s=1, read_s=2, total_s=3, max_bytes=4000)
     assert robots_txt == Limits(connect_s=1, read_s=2, total_s=3, max_bytes=512_000)
@@ -1030,7 +1032,7 @@ def test_credentials_do_not_follow_a_redirect_of_robots_txt(start: StartExchange
         robots=True,
         **CREDENTIALS,
     )
-    run.step(a_task())
+    run.send_next(a_task())
     assert [credentials_of(request.headers) for request in run.client.requests] == [
         WITH, WITHOUT, WITH, WITH,
     ]  # fmt: skip

@@ -127,12 +127,16 @@ def test_a_redirect_without_a_location_is_an_http_error(
 
 def test_a_response_without_headers_is_a_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=1)
-    assert_failed(partition, download_one(partition, server, hang), Outcome.TIMEOUT, attempts=2)
+    row = download_one(partition, server, hang)
+    assert_failed(partition, row, Outcome.TIMEOUT, attempts=2)
+    assert "download.read_timeout_s" in str(row.error)
 
 
 def test_a_slow_body_ends_at_the_total_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=0)
-    assert_failed(partition, download_one(partition, server, drip(JPEG)), Outcome.TIMEOUT)
+    row = download_one(partition, server, drip(JPEG))
+    assert_failed(partition, row, Outcome.TIMEOUT)
+    assert "download.total_timeout_s" in str(row.error)
 
 
 def test_slow_headers_end_at_the_total_timeout(partition: Partition, server: Server) -> None:
@@ -269,7 +273,9 @@ def test_a_204_response_is_empty(partition: Partition, server: Server) -> None:
 
 
 def test_an_endless_body_is_too_large(partition: Partition, server: Server) -> None:
-    assert_failed(partition, download_one(partition, server, endless), Outcome.TOO_LARGE)
+    row = download_one(partition, server, endless)
+    assert_failed(partition, row, Outcome.TOO_LARGE)
+    assert "(download.max_bytes)" in str(row.error)
 
 
 def test_an_endless_error_page_is_an_http_error(partition: Partition, server: Server) -> None:
@@ -288,6 +294,7 @@ def test_a_content_length_above_the_limit_is_too_large(
 ) -> None:
     row = download_one(partition, server, wrong_content_length(b"\xff\xd8\xff", 200_001))
     assert_failed(partition, row, Outcome.TOO_LARGE)
+    assert "more than 200000 bytes (download.max_bytes)" in str(row.error)
 
 
 @pytest.mark.parametrize("response", [chunked(JPEG), body_until_close(JPEG)])

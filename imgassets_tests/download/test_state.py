@@ -202,8 +202,8 @@ def test_every_row_has_its_own_state(folder: Folder) -> None:
     assert state.done == {done.key: done.url}
     assert state.failed == {bad.key: "timeout"}
     assert state.done_in_journal == frozenset()
-    assert state.is_done(done)
-    assert not state.is_done(lost)
+    assert state.is_stored(done)
+    assert not state.is_stored(lost)
 
 
 def test_only_the_requested_rows_of_a_manifest_are_returned(folder: Folder) -> None:

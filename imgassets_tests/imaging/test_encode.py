@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from imgassets.imaging.encode import encode, suffix
+from imgassets.imaging.encode import encode, extension
 from imgassets.imaging.image import Pixels
 from imgassets.settings import EncodeSettings
 
@@ -27,7 +27,7 @@ def test_each_format_preserves_the_image_and_gives_equal_bytes_every_time(
 ) -> None:
     settings = EncodeSettings(format=format_, optimize=optimize)
     file = encode(product, settings, b"")
-    assert suffix(file) == name
+    assert extension(file) == name
     assert encode(product, settings, b"") == file
     difference = np.abs(_bgr(file).astype(int) - product)
     assert difference.mean() < 3
@@ -105,7 +105,7 @@ def test_an_optimised_jpeg_is_smaller_than_pillows_default(
 def test_the_suffix_of_a_file_follows_its_bytes(format_: str, expected: str) -> None:
     file = io.BytesIO()
     PILImage.new("RGB", (32, 32), (200, 100, 50)).save(file, format_)
-    assert suffix(file.getvalue()) == expected
+    assert extension(file.getvalue()) == expected
 
 
 @pytest.mark.parametrize(

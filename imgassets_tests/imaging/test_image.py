@@ -21,6 +21,12 @@ def test_the_area_of_a_box_is_its_width_times_its_height() -> None:
     assert Box(2, 3, 5, 7).area == 35
 
 
+def test_a_box_from_its_edges_has_these_edges() -> None:
+    box = Box.from_edges(2, 3, 7, 10)
+    assert box == Box(2, 3, 5, 7)
+    assert (box.right, box.bottom) == (7, 10)
+
+
 def test_a_box_as_a_list_is_left_top_width_height() -> None:
     assert Box(2, 3, 5, 7).as_list() == [2, 3, 5, 7]
 

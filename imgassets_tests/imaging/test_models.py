@@ -120,8 +120,16 @@ def test_both_files_of_res10_are_downloaded_and_verified(server: str, tmp_path: 
     assert ensure_model(faces, tmp_path).suffix == ".pb"
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".pb", ".pbtxt"]
     wrong = faces.model_copy(update={"model_config_sha256": "0" * 64})
-    with pytest.raises(ModelError, match="not used"):
+    with pytest.raises(ModelError, match=r"^faces\.model_config_source: .*model_config_sha256$"):
         ensure_model(wrong, tmp_path)
+
+
+def test_the_error_for_an_unreadable_config_of_res10_names_its_option(tmp_path: Path) -> None:
+    faces = FaceSettings(model="res10", model_config_source=str(tmp_path / "none.prototxt"))
+    with pytest.raises(ModelError) as caught:
+        ensure_model(faces, tmp_path)
+    assert str(caught.value).startswith("faces.model_config_source: ")
+    assert "set faces.model_config_source to package" in str(caught.value)
 
 
 def test_the_error_for_a_missing_package_says_how_to_install_it(

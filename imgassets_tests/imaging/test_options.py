@@ -14,7 +14,7 @@ from imgassets.imaging.encode import encode
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.image import Pixels
 from imgassets.imaging.pipeline import ImageRecord, process_image
-from imgassets.imaging.residual import check_residual
+from imgassets.imaging.residual import detect_residual_faces
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import EncodeSettings, RetailerSettings, merge_options
 from imgassets.storage import Folder
@@ -306,7 +306,7 @@ def test_the_residual_check_uses_the_sample_size_and_the_score_of_the_settings(
 ) -> None:
     rows, folder = faces_left
     settings = RetailerSettings.model_validate({"checks": options})
-    residual = check_residual(rows, folder, settings, model, threads=1)
+    residual = detect_residual_faces(rows, folder, settings, model, threads=1)
     assert (residual.checked, len(residual.with_face)) == (looked_at, found)
 
 
@@ -316,4 +316,4 @@ def test_there_is_no_residual_check_if_faces_may_stay(
 ) -> None:
     rows, folder = faces_left
     settings = RetailerSettings.model_validate(sections)
-    assert check_residual(rows, folder, settings, model, threads=1).checked == 0
+    assert detect_residual_faces(rows, folder, settings, model, threads=1).checked == 0

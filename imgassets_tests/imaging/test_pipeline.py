@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PILImage
 
 from imgassets.imaging.decode import decode
-from imgassets.imaging.encode import suffix
+from imgassets.imaging.encode import extension
 from imgassets.imaging.faces import Face, FaceDetector
 from imgassets.imaging.image import Pixels
 from imgassets.imaging.pipeline import ImageRecord, process_image
@@ -191,7 +191,7 @@ def test_an_image_with_too_many_pixels_has_its_own_outcome(product: Pixels) -> N
     assert file is None
     assert record == ImageRecord(
         outcome=Outcome.TOO_MANY_PIXELS,
-        error="300x400 pixels, more than 119,999 (decode.max_pixels)",
+        error="300 x 400 pixels, more than 119,999 (decode.max_pixels)",
     )
     assert detector.sizes == []
     _, record = process_image(_png(product), _with(decode={"max_pixels": 120_000}), detector)
@@ -488,7 +488,7 @@ def test_the_format_served_encodes_the_processed_image_in_the_served_format(
     )
     file, record = process_image(served, settings, FakeDetector(LONG))
     assert file is not None
-    assert suffix(file) == format_
+    assert extension(file) == format_
     assert _pixels(file).shape == (250, 300, 3)
     assert (record.width, record.height, record.face_removed) == (300, 250, True)
 
@@ -499,7 +499,7 @@ def test_the_image_is_encoded_in_another_format_even_without_steps(
     settings = _with(process={"steps": []}, encode={"format": "png"})
     file, _ = process_image(jpeg(_noise(30, 40)), settings, FakeDetector())
     assert file is not None
-    assert suffix(file) == "png"
+    assert extension(file) == "png"
 
 
 def test_the_trim_box_is_in_pixels_of_the_image_before_the_trim(product: Pixels) -> None:

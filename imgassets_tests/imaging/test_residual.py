@@ -10,7 +10,7 @@ import pytest
 
 from imgassets.imaging.faces import Face, FaceDetector, load_detector
 from imgassets.imaging.image import Pixels
-from imgassets.imaging.residual import check_residual, choose_sample, find_residual_faces
+from imgassets.imaging.residual import choose_sample, detect_residual_faces, find_residual_faces
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import FaceSettings, RetailerSettings
 from imgassets.storage import Folder
@@ -95,7 +95,7 @@ def test_the_result_has_the_share_and_the_keys_of_images_with_a_face(
         (folder / "images").write(f"{name}.jpg", photos[name])
         rows.append(_row(name, 1, f"images/{name}.jpg"))
     rows.append(_row("no-image", None))
-    found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(rows, folder, RetailerSettings(), model, threads=2)
     assert (found.checked, found.with_face) == (2, ["portrait_a"])
 
 
@@ -106,7 +106,7 @@ def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
     (folder / "images").write("whole.jpg", photos["portrait_a"])
     (folder / "images").write("cut.jpg", photos["portrait_a"][:2000])
     rows = [_row(name, 1, f"images/{name}.jpg") for name in ("gone", "cut", "whole")]
-    found = check_residual(rows, folder, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(rows, folder, RetailerSettings(), model, threads=2)
     assert found.unreadable == ["gone", "cut"]
     assert (found.checked, found.with_face) == (1, ["whole"])
 
@@ -132,7 +132,9 @@ def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
     folder = Folder(str(tmp_path))
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate(sections)
-    found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
+    found = detect_residual_faces(
+        [_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1
+    )
     assert (found.checked, len(found.with_face)) == (checked, checked)
     assert (found.with_face, found.unreadable) == (["a"] * checked, [])
 
@@ -143,7 +145,9 @@ def test_a_face_below_the_score_of_the_settings_does_not_count(
     folder = Folder(str(tmp_path))
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
-    found = check_residual([_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1)
+    found = detect_residual_faces(
+        [_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1
+    )
     assert (found.checked, found.with_face) == (1, [])
 
 

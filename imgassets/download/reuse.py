@@ -1,4 +1,4 @@
-"""Takes over images that are stored under another key instead of downloading them.
+"""Reuse images that are stored under another key instead of downloading them.
 
 A key contains the position of the image in its document. When a document is updated and a URL
 moves, its key changes, and the shop may no longer serve the image. Finding such images, and the
@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.download import journal
-from imgassets.download.state import URL_FIELDS, read_manifest_and_journal, read_state
-from imgassets.manifests import Outcome, RawRow, UrlRow, from_table
+from imgassets.download.state import read_manifest_and_journal, read_state
+from imgassets.manifests import URL_FIELDS, Outcome, RawRow, UrlRow, from_table
 from imgassets.storage import IMAGES, Folder, image_name
 
 
-def adopt(url_rows: Sequence[UrlRow], folder: Folder) -> int:
+def reuse_stored_images(url_rows: Sequence[UrlRow], folder: Folder) -> int:
     """Copy stored images to the keys of rows that have the same URL and no image.
 
     Returns:
@@ -30,11 +30,11 @@ def adopt(url_rows: Sequence[UrlRow], folder: Folder) -> int:
         StorageError: The storage cannot be read or written.
     """
     state = read_state(folder, url_rows)
-    missing = {row.key: row for row in url_rows if not state.is_done(row)}
+    missing = {row.key: row for row in url_rows if not state.is_stored(row)}
     stored = _stored_rows(folder, {row.url for row in missing.values()})
     images = folder / IMAGES
-    writer = journal.JournalWriter(folder, "adopted")
-    adopted = 0
+    writer = journal.JournalWriter(folder, "reused")
+    reused = 0
     for row in missing.values():
         source = stored.get(row.url)
         if source is None:
@@ -47,9 +47,9 @@ def adopt(url_rows: Sequence[UrlRow], folder: Folder) -> int:
         url_values = {field: getattr(row, field) for field in URL_FIELDS}
         writer.add([replace(source, **url_values, path=f"{IMAGES}/{name}")])
         writer.flush_if_due()
-        adopted += 1
+        reused += 1
     writer.flush()
-    return adopted
+    return reused
 
 
 def find_obsolete_files(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
-from imgassets.download.adoption import adopt
 from imgassets.download.partition import collect, plan
+from imgassets.download.reuse import reuse_stored_images
 from imgassets.manifests import Outcome
 from imgassets.storage import mark_removed
 from imgassets_tests.download.conftest import Partition, url_row, url_rows
@@ -80,17 +80,17 @@ def test_the_row_of_a_moved_url_has_the_new_catalogue_data(
     assert server.hits == {"/a.jpg": 1, "/c.jpg": 1}
 
 
-def test_images_are_adopted_once(partition: Partition, server: Server) -> None:
+def test_stored_images_are_reused_once(partition: Partition, server: Server) -> None:
     url = server.add("/a.jpg", answer(JPEG))
     partition.run_rows([url_row("a", url)])
     rows = [url_row(key, url) for key in ("a", "b", "c")]
     rows.append(url_row("d", server.url("/new.jpg")))
-    assert adopt(rows, partition.folder) == 2
-    assert adopt(rows, partition.folder) == 0
+    assert reuse_stored_images(rows, partition.folder) == 2
+    assert reuse_stored_images(rows, partition.folder) == 0
     assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
 
 
-def test_a_file_that_does_not_match_the_checksum_of_its_row_is_not_adopted(
+def test_a_file_that_does_not_match_the_checksum_of_its_row_is_not_reused(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", answer(JPEG))
@@ -115,7 +115,7 @@ def test_a_file_that_does_not_match_the_checksum_of_its_row_is_not_adopted(
     assert partition.files["b.jpg"] == newer
 
 
-def test_a_truncated_or_removed_file_is_not_adopted(partition: Partition, server: Server) -> None:
+def test_a_truncated_or_removed_file_is_not_reused(partition: Partition, server: Server) -> None:
     urls = [server.add(f"/{n}.jpg", answer(JPEG)) for n in range(2)]
     partition.run(*urls)
     images = partition.folder / "images"
