@@ -54,7 +54,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "download/partition": _PARTITIONS,
     "download/state": _PARTITIONS,
     "download/robots": (f"{_DOWNLOAD}/test_robots.py", f"{_DOWNLOAD}/test_politeness.py"),
-    "download/addresses": (f"{_DOWNLOAD}/test_guards.py",),
+    "download/addresses": (f"{_DOWNLOAD}/test_addresses.py",),
     "download/urls": (f"{_DOWNLOAD}/test_urls.py",),
     "sources/listing": (f"{_SOURCES}/test_listing.py", f"{_SOURCES}/test_table.py"),
     "sources/mongodb": (f"{_SOURCES}/test_mongodb.py",),

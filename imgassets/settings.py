@@ -123,7 +123,7 @@ class DownloadSettings(Section):
     )
     max_redirects: int = Field(5, ge=0, le=20, description="maximum number of redirects")
     user_agent: str = Field(
-        "imgassets/0.1",
+        "imgassets/0.2",
         description="User-Agent header; add an address at which sites can contact you",
         min_length=1,
     )

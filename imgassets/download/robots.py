@@ -58,7 +58,7 @@ def product_token(user_agent: str) -> str:
     """Return the name that rules use for a crawler (RFC 9309, 2.2.1), in lower case.
 
     Args:
-        user_agent: A User-Agent header; for `imgassets/0.1 (me@example.org)` the result is
+        user_agent: A User-Agent header; for `imgassets/0.2 (me@example.org)` the result is
             `imgassets`.
     """
     token = re.match(r"[\w-]+", user_agent)

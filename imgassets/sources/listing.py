@@ -80,11 +80,13 @@ class Listing:
         rows: The URL rows, sorted by document and position.
         documents: Number of documents.
         report: Anomalies of the documents.
+        note: Warning about the whole partition, if there is one.
     """
 
     rows: list[UrlRow]
     documents: int
     report: SourceReport
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ class Source(Protocol):
             retailer: Slug of the retailer.
 
         Raises:
-            SourceError: The source cannot be read, has no such retailer, or has several names for
-                it.
+            SourceError: The source cannot be read, has no retailer at all, or has several names
+                for this one.
         """
 
     def inventory(self) -> Inventory:
@@ -142,19 +144,29 @@ def conflict_message(slug: str, names: list[str]) -> str:
     )
 
 
-def unknown_retailer_error(slug: str, known: Mapping[str, object]) -> SourceError:
-    """The error for a partition whose retailer is not in the source.
+def listing_without_retailer(slug: str, known: Mapping[str, object]) -> Listing:
+    """The empty listing of a retailer that has left the source, with a note.
 
     Args:
         slug: Slug of the partition's retailer.
         known: The retailers of the source, by slug.
+
+    Raises:
+        SourceError: The source has no retailer at all, so its settings are probably wrong.
     """
-    slugs = ", ".join(sorted(known)[:20]) or "none"
-    return SourceError(
-        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}; "
-        "check the retailer's name in the source (for MongoDB also source.fields.retailer and "
-        "source.query), or delete the retailer's partition in the UI"
+    if not known:
+        raise SourceError(
+            "the source has no document with a retailer's name; check that it contains documents "
+            "(for MongoDB also source.database, source.collection, source.fields.retailer and "
+            "source.query)"
+        )
+    slugs = ", ".join(sorted(known)[:20])
+    note = (
+        f"the source has no document of retailer {slug!r}; retailers in the source: {slugs}; if it "
+        "has left the source, delete its partition in the UI; otherwise check its name in the "
+        "source (for MongoDB also source.fields.retailer and source.query)"
     )
+    return Listing([], 0, SourceReport(), note)
 
 
 def day_anomaly(day: dt.date, start_date: dt.date) -> Anomaly | None:

@@ -34,9 +34,9 @@ from imgassets.sources.listing import (
     conflict_message,
     day_anomaly,
     document_rows,
+    listing_without_retailer,
     retailer_slug,
     today,
-    unknown_retailer_error,
 )
 
 # Long enough for a replica set to elect a primary, short enough for a waiting user.
@@ -78,7 +78,12 @@ class MongoSource:
         rows: list[UrlRow] = []
         documents = 0
         with self.collection() as collection:
-            name = self._retailer_name(collection, retailer)
+            names = self.names_by_slug(collection)
+            if retailer not in names:
+                return listing_without_retailer(retailer, names)
+            if len(names[retailer]) > 1:
+                raise SourceError(conflict_message(retailer, names[retailer]))
+            name = names[retailer][0]
             for document in collection.aggregate(self._partition_pipeline(name, date)):
                 documents += 1
                 product = value_at_path(document, self._fields.product_id)
@@ -274,14 +279,6 @@ class MongoSource:
             if slug is not None:
                 names[slug].append(name)
         return names
-
-    def _retailer_name(self, collection: Products, slug: str) -> str:
-        names = self.names_by_slug(collection)
-        if slug not in names:
-            raise unknown_retailer_error(slug, names)
-        if len(names[slug]) > 1:
-            raise SourceError(conflict_message(slug, names[slug]))
-        return names[slug][0]
 
     @contextmanager
     def collection(self) -> Iterator[Products]:

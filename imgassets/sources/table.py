@@ -30,8 +30,8 @@ from imgassets.sources.listing import (
     conflict_message,
     day_anomaly,
     document_rows,
+    listing_without_retailer,
     retailer_slug,
-    unknown_retailer_error,
 )
 
 Record = Mapping[str, Any]
@@ -70,7 +70,7 @@ class TableSource:
                 products[_product_id(record)].append(record.get("url"))
         # A function that gets the partition may have no records for it.
         if retailer not in names and not self._partition_parameters:
-            raise unknown_retailer_error(retailer, names)
+            return listing_without_retailer(retailer, names)
         if len(names[retailer]) > 1:
             raise SourceError(conflict_message(retailer, list(names[retailer])))
         rows = [

@@ -668,7 +668,7 @@ def test_only_a_refresh_sends_conditional_headers(start: StartExchange) -> None:
     assert robots_txt.url == f"{SHOP}/robots.txt"
     assert conditions(refresh) == {"If-None-Match": ETAG, "If-Modified-Since": MODIFIED}
     assert conditions(robots_txt) == conditions(plain) == {}
-    assert refresh.headers["User-Agent"] == plain.headers["User-Agent"] == "imgassets/0.1"
+    assert refresh.headers["User-Agent"] == plain.headers["User-Agent"] == "imgassets/0.2"
 
 
 @pytest.mark.parametrize(
@@ -844,7 +844,7 @@ def test_the_robots_txt_of_a_redirects_host_is_read_too(start: StartExchange) ->
     assert first.feedback == HostFeedback(interval_s=3)
     row = only(second)
     assert (row.outcome, row.attempts) == (Outcome.DISALLOWED, 1)
-    assert row.error == f"{CDN}/robots.txt disallows this URL for imgassets/0.1 (download.robots)"
+    assert row.error == f"{CDN}/robots.txt disallows this URL for imgassets/0.2 (download.robots)"
     assert run.requested_urls == [f"{SHOP}/robots.txt", A, f"{CDN}/robots.txt"]
 
 

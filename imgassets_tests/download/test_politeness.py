@@ -72,7 +72,7 @@ def test_requests_to_a_host_do_not_exceed_the_rate_limit(
 
 @pytest.fixture
 def polite(partition: Partition) -> Partition:
-    return partition.with_settings(robots=True, user_agent="imgassets/0.1 (me@example.org)")
+    return partition.with_settings(robots=True, user_agent="imgassets/0.2 (me@example.org)")
 
 
 def test_robots_txt_is_requested_once_and_obeyed(polite: Partition, server: Server) -> None:

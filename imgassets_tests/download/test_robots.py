@@ -6,14 +6,14 @@ import pytest
 
 from imgassets.download import robots
 
-USER_AGENT = "imgassets/0.1 (me@example.org)"
+USER_AGENT = "imgassets/0.2 (me@example.org)"
 PAGE = "http://h.example/a.jpg"
 
 
 @pytest.mark.parametrize(
     ("user_agent", "name"),
     [
-        ("imgassets/0.1 (me@example.org)", "imgassets"),
+        ("imgassets/0.2 (me@example.org)", "imgassets"),
         ("imgassets", "imgassets"),
         ("IMGASSETS/0.1", "imgassets"),
         ("Shop-Images_2 Mozilla/5.0", "shop-images_2"),

@@ -21,9 +21,9 @@ from imgassets.sources.listing import (
     day_anomaly,
     document_rows,
     image_key,
+    listing_without_retailer,
     retailer_slug,
     today,
-    unknown_retailer_error,
 )
 from imgassets_tests.rows import url_row
 
@@ -111,15 +111,21 @@ def test_the_message_for_conflicting_names_lists_them_in_order_and_says_what_to_
     )
 
 
-def test_the_error_for_an_unknown_retailer_lists_at_most_twenty_known_ones() -> None:
+def test_a_retailer_that_left_the_source_has_an_empty_listing_that_names_twenty_others() -> None:
     known = {f"shop-{number:02}": "" for number in reversed(range(30))}
+    listing = listing_without_retailer("zara", known)
+    assert (listing.rows, listing.documents, listing.report.counts) == ([], 0, {})
     listed = ", ".join(f"shop-{number:02}" for number in range(20))
-    assert str(unknown_retailer_error("zara", known)) == (
-        f"the source has no document of retailer 'zara'; retailers in the source: {listed}; "
-        "check the retailer's name in the source (for MongoDB also source.fields.retailer and "
-        "source.query), or delete the retailer's partition in the UI"
+    assert listing.note == (
+        f"the source has no document of retailer 'zara'; retailers in the source: {listed}; if it "
+        "has left the source, delete its partition in the UI; otherwise check its name in the "
+        "source (for MongoDB also source.fields.retailer and source.query)"
     )
-    assert "'zara'; retailers in the source: none; " in str(unknown_retailer_error("zara", {}))
+
+
+def test_a_source_without_any_retailer_is_an_error_about_its_settings() -> None:
+    with pytest.raises(SourceError, match=r"has no document with a retailer.*source\.collection"):
+        listing_without_retailer("zara", {})
 
 
 def test_today_is_the_day_in_utc_whatever_the_local_time_zone(time_zone: str) -> None:

@@ -320,8 +320,8 @@ def test_documents_excluded_by_the_query_are_not_reported_as_anomalies(
     inventory = source.inventory()
     assert inventory.report.counts == {}
     assert inventory.names == {"zara": "Zara"}
-    with pytest.raises(SourceError, match=r"'mango'; retailers in the source: zara;"):
-        source.listing("2026-01-02", "mango")
+    note = source.listing("2026-01-02", "mango").note
+    assert "'mango'; retailers in the source: zara;" in str(note)
 
 
 def test_anomalies_of_lists_are_counted_and_the_valid_urls_are_kept(
@@ -540,12 +540,18 @@ def test_documents_without_a_usable_retailer_are_counted(
     assert inventory.documents == {("zara", "2026-01-02"): 1}
 
 
-def test_an_unknown_retailer_raises_an_error_with_the_known_ones(
+def test_a_retailer_that_left_the_source_has_an_empty_listing_with_a_note(
     source: MongoSource, mongo_database: Products
 ) -> None:
     insert(mongo_database, document(), document(product_retailer="Mango"))
-    with pytest.raises(SourceError, match="'zarra'; retailers in the source: mango, zara;"):
-        source.listing("2026-01-02", "zarra")
+    listing = source.listing("2026-01-02", "zarra")
+    assert (listing.rows, listing.documents) == ([], 0)
+    assert "'zarra'; retailers in the source: mango, zara;" in str(listing.note)
+
+
+def test_an_empty_collection_is_an_error(source: MongoSource) -> None:
+    with pytest.raises(SourceError, match=r"no document with a retailer.*source\.collection"):
+        source.listing("2026-01-02", "zara")
 
 
 def test_a_day_without_documents_of_a_known_retailer_is_an_empty_listing(

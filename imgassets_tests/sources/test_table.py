@@ -196,12 +196,11 @@ def test_conflicting_retailer_names_do_not_affect_other_retailers(tmp_path: Path
     assert inventory.documents == {("mango", "2026-01-01"): 1}
 
 
-def test_an_unknown_retailer_raises_an_error_with_the_known_ones(tmp_path: Path) -> None:
+def test_a_retailer_that_left_the_file_has_an_empty_listing_with_a_note(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\n")
-    with pytest.raises(
-        SourceError, match="no document of retailer 'mango'; retailers in the source: zara"
-    ):
-        source.listing("2026-01-01", "mango")
+    listing = source.listing("2026-01-01", "mango")
+    assert (listing.rows, listing.documents) == ([], 0)
+    assert "no document of retailer 'mango'; retailers in the source: zara" in str(listing.note)
 
 
 def test_records_without_a_date_get_the_start_date_and_earlier_ones_have_no_partition(

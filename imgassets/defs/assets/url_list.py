@@ -48,7 +48,9 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
             write_table(folder, to_table(listing.rows, UrlRow))
 
-        if not listing.documents:
+        if listing.note is not None:
+            context.log.warning(listing.note)
+        elif not listing.documents:
             context.log.warning(
                 f"The source has no document of {partition.retailer} dated {partition.date} "
                 "(UTC), so the partition is empty."
@@ -70,6 +72,7 @@ def _metadata(listing: "Listing", folder: "Folder") -> dict[str, Any]:
     return {
         "documents": listing.documents,
         "urls": len(listing.rows),
+        **({"note": listing.note} if listing.note is not None else {}),
         **count_metadata({str(name): count for name, count in report.counts.items()}, "anomaly"),
         "anomalies": markdown_table(
             [
