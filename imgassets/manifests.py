@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +17,8 @@ from operator import attrgetter
 from typing import Self, TypeVar
 
 import pyarrow as pa
+
+_MAX_ROUNDING = 2.0  # px; a larger difference between width and height is padding
 
 
 class Outcome(StrEnum):
@@ -199,6 +202,34 @@ class ProcessedRow:
     image."""
     settings_hash: str | None = None
     """Hash of all settings that the processed image depends on."""
+
+    @property
+    def kept_face_boxes(self) -> list[list[int]]:
+        """Boxes of the detected faces that the processed image shows, in its pixels.
+
+        They are computed from `kept_box`. If the image has padding or was enlarged, that is not
+        possible, and the box is the whole image.
+        """
+        if self.face_removed is not False or self.width is None or self.height is None:
+            return []
+        whole = [[0, 0, self.width, self.height]]
+        if self.kept_box is None or self.face_boxes is None:
+            return whole
+        left, top, kept_width, kept_height = self.kept_box
+        if self.width > kept_width or self.height > kept_height:
+            return whole
+        scale_x, scale_y = self.width / kept_width, self.height / kept_height
+        if abs(kept_width * scale_y - self.width) > _MAX_ROUNDING:
+            return whole
+        return [
+            [
+                math.floor((x - left) * scale_x),
+                math.floor((y - top) * scale_y),
+                math.ceil(width * scale_x) + 1,
+                math.ceil(height * scale_y) + 1,
+            ]
+            for x, y, width, height in self.face_boxes
+        ]
 
 
 # Dictionary encoding: otherwise pyarrow and pandas refuse to merge a column with the Hive-style

@@ -489,13 +489,22 @@ class CheckSettings(Section):
 
 
 class ReviewSettings(Section):
-    """Contact sheets for visual review."""
+    """Images for people to look at: contact sheets, and the images of failed checks."""
 
     max_pages: int = Field(
         10,
         ge=0,
         le=999,
         description="maximum number of full-size contact sheets, of 40 images each; 0: none",
+    )
+    hide_faces: bool = Field(
+        True,
+        description="pixelate detected faces in contact sheets and in the images of failed checks",
+    )
+    inline: bool = Field(
+        True,
+        description="store small images in Dagster's database, at most 60 kB per run, so that the "
+        "UI shows them; false: only the locations of the files",
     )
 
 

@@ -5,7 +5,10 @@ MongoDB, the HTTP server and the Dagster instance on disk are real; nothing is m
 
 from __future__ import annotations
 
+import base64
+import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import dagster as dg
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -26,7 +31,7 @@ from imgassets.demo.server import CatalogueServer
 from imgassets.folders import project_root
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.models import ensure_model
-from imgassets.settings import Settings
+from imgassets.settings import FaceSettings, Settings
 
 ALL = "url_list,face_model,raw_images,processed_images"
 PARTITION = "2026-01-02|zara"
@@ -63,6 +68,17 @@ class Project:
         command = ("dagster", "asset", "materialize", "--select", select, "--partition", partition)
         done = self.run(*command, *module, ok=ok)
         return done.stdout + done.stderr
+
+    def configure(self, **sections: Any) -> None:
+        """Add sections to the settings file."""
+        file = Path(self.environment["IMGASSETS_CONFIG"])
+        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | sections))
+
+    def last_events(self) -> list[dg.EventLogEntry]:
+        """All events of the latest run."""
+        with dg.DagsterInstance.from_config(self.environment["DAGSTER_HOME"]) as instance:
+            (run,) = instance.get_runs(limit=1)
+            return list(instance.all_logs(run.run_id))
 
     def partition_folder(self, asset: str, partition: str = PARTITION) -> Path:
         """The folder of an asset's partition."""
@@ -216,3 +232,89 @@ def test_failures_have_one_message_and_lose_no_data(project: Project) -> None:
     assert len(project.manifest("processed_images", "2026-01-05|zara")) == 0
 
     pd.testing.assert_frame_equal(before, project.manifest("url_list"))
+
+
+ALL_FAIL = {
+    "min_success_rate": 1,
+    "max_duplicates": 0,
+    "trim_ratio_mean": {"min": 0.99},
+    "face_share": {"max": 0},
+    "max_residual_faces": 0,
+    "severity": {
+        "every_url_has_a_raw_row": "warn",
+        "raw_files_match_rows": "warn",
+        "processed_files_match_rows": "warn",
+        "residual_faces": "warn",
+    },
+}
+
+
+def _damage_image(folder: Path) -> None:
+    """Overwrite half of an image; its size stays, so that a second run keeps the file."""
+    file = min((folder / "images").iterdir())
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
+
+
+def _failed_checks(events: list[dg.EventLogEntry]) -> set[str]:
+    found = [event.dagster_event for event in events if event.dagster_event]
+    checks = [
+        event.asset_check_evaluation_data
+        for event in found
+        if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ]
+    assert len(checks) == 9
+    return {check.check_name for check in checks if not check.passed}
+
+
+def _inline_images(events: list[dg.EventLogEntry]) -> list[str]:
+    text = "".join(dg.serialize_value(event) for event in events)
+    return re.findall(r"data:image/[^)]*", text)
+
+
+@pytest.mark.slow
+def test_a_run_stores_at_most_60_kb_of_images_and_no_detected_face(project: Project) -> None:
+    project.run("imgassets", "sync")
+    project.configure(checks=ALL_FAIL)
+    detector = load_detector(ensure_model(FaceSettings(), project.folder), FaceSettings())
+
+    project.materialize()
+    first = project.last_events()
+    assert _failed_checks(first) == {
+        "download_success_rate",
+        "duplicate_images",
+        "trim_ratios",
+        "face_removal",
+    }
+    # The second run keeps the damaged files, and finds them.
+    for asset in ("raw_images", "processed_images"):
+        _damage_image(project.partition_folder(asset))
+    project.materialize()
+    second = project.last_events()
+    assert _failed_checks(second) == _failed_checks(first) | {
+        "raw_files_match_rows",
+        "processed_files_match_rows",
+        "residual_faces",
+    }
+
+    for events in (first, second):
+        images = _inline_images(events)
+        assert len(images) > 8
+        assert 20_000 < sum(map(len, images)) <= 60_000
+        for image in images:
+            data = base64.b64decode(image.partition(",")[2], validate=True)
+            pixels = np.asarray(PIL.Image.open(io.BytesIO(data)).convert("RGB"))
+            assert detector.find(pixels[:, :, ::-1].copy()) == []
+
+
+@pytest.mark.slow
+def test_without_review_inline_a_run_stores_no_image(project: Project) -> None:
+    project.run("imgassets", "sync")
+    project.configure(checks=ALL_FAIL, review={"inline": False})
+    project.materialize()
+    events = project.last_events()
+    assert len(_failed_checks(events)) == 4
+    assert _inline_images(events) == []
+    assert str(project.partition_folder("raw_images")) in "".join(
+        dg.serialize_value(e) for e in events
+    )

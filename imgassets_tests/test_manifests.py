@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -391,3 +391,34 @@ def test_the_description_of_a_column_is_that_of_its_own_manifest(
     kind: type[UrlRow | ProcessedRow], column: str, text: str
 ) -> None:
     assert text in column_descriptions(kind)[column]
+
+
+@pytest.mark.parametrize(
+    ("columns", "boxes"),
+    [
+        # Trimmed by 100 px at the left and 50 px at the top, and scaled to one half.
+        ({}, [[50, 75, 41, 61]]),
+        (
+            {"face_boxes": [[300, 200, 80, 120], [50, 0, 60, 60]]},
+            [[100, 75, 41, 61], [-25, -25, 31, 31]],
+        ),
+        ({"face_removed": True}, []),
+        ({"face_removed": None, "face_boxes": None}, []),
+        ({"path": None, "width": None, "height": None}, []),
+        # Padded to a square, padded all around, enlarged: the whole image.
+        ({"width": 300}, [[0, 0, 300, 300]]),
+        ({"width": 600, "height": 900}, [[0, 0, 600, 900]]),
+        ({"kept_box": None}, [[0, 0, 200, 300]]),
+    ],
+)
+def test_the_faces_that_a_processed_image_shows_are_in_its_own_pixels(
+    columns: dict[str, Any], boxes: list[list[int]]
+) -> None:
+    kept: dict[str, Any] = {
+        "face_boxes": [[200, 200, 80, 120]],
+        "face_removed": False,
+        "kept_box": [100, 50, 400, 600],
+        "width": 200,
+        "height": 300,
+    }
+    assert processed_row(0, **kept | columns).kept_face_boxes == boxes

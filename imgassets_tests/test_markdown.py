@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from imgassets.markdown import escape_cell, inline_image
+from imgassets.markdown import (
+    CONTACT_SHEET_BYTES,
+    GALLERY_BYTES,
+    HISTOGRAMS_BYTES,
+    escape_cell,
+    inline_image,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,4 +26,8 @@ def test_a_cell_of_a_table_has_no_line_break_and_no_separator(
 
 
 def test_the_data_of_an_image_are_part_of_the_text() -> None:
-    assert inline_image(b"\xff\xd8\xff", "jpeg") == "![](data:image/jpeg;base64,/9j/)"
+    assert inline_image(b"\xff\xd8\xff", "webp") == "![](data:image/webp;base64,/9j/)"
+
+
+def test_the_inline_images_of_a_run_have_at_most_60_kb() -> None:
+    assert CONTACT_SHEET_BYTES + HISTOGRAMS_BYTES + sum(GALLERY_BYTES.values()) <= 60_000

@@ -132,6 +132,8 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "checks.severity.every_retailer_delivers": ("warn", "warn"),
     "checks.severity.drift": ("error", "error"),
     "review.max_pages": ("14", 14),
+    "review.hide_faces": ("false", False),
+    "review.inline": ("false", False),
 }
 """A value other than the default of each option: as YAML text and as a Python value."""
 

@@ -5,6 +5,7 @@ Reading the retailer's earlier partitions is in `history`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from imgassets.checks.history import (
     processed_metrics,
     raw_metrics,
 )
-from imgassets.errors import CheckError
+from imgassets.errors import CheckError, StorageError
 from imgassets.manifests import ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import IMAGES, Folder, Storage, read_removed, read_table
@@ -94,6 +95,27 @@ class CheckContext:
     def file_sizes(self, asset: str) -> dict[str, int]:
         """Size in bytes of each image file of an asset, by file name."""
         return self._raw_sizes if asset == RAW else self._processed_sizes
+
+    @cached_property
+    def faces_by_sha256(self) -> dict[str, list[list[int]]]:
+        """Boxes of the detected faces in image files, in pixels, by the file's SHA-256.
+
+        Raw and processed files whose faces were detected; none if the images were not processed.
+        """
+        try:
+            rows = self.processed_rows
+        except (CheckError, StorageError):
+            return {}
+        found: dict[str, list[list[int]]] = defaultdict(list)
+        for row in rows:
+            if row.face_count is not None:
+                for sha256, boxes in (
+                    (row.raw_sha256, row.face_boxes or []),
+                    (row.sha256, row.kept_face_boxes),
+                ):
+                    if sha256 is not None:
+                        found[sha256] += boxes
+        return dict(found)
 
     @cached_property
     def removed_files(self) -> set[str]:

@@ -1,39 +1,51 @@
 """Render findings as a Markdown table with thumbnails, which the Dagster UI shows inline.
 
-The table is stored in Dagster's event log with each failed check, so it is kept below about 100 kB.
+The table is stored in Dagster's event log with each failed check, so the bytes of its thumbnails
+are limited. A finding without a thumbnail shows the location of its file.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-
-from PIL import Image, ImageOps
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from imgassets.checks.outcome import Finding
 from imgassets.markdown import escape_cell, inline_image
+from imgassets.thumbnails import FaceBox, encode_webp, load_scaled, pixelate_faces
 
-# 12 thumbnails of 144 pixels take 60 to 80 kB.
+# A thumbnail of 112 pixels takes about 1 kB.
 MAX_THUMBNAILS = 12
 MAX_ROWS = 40
 _MAX_CELL = 300  # characters
-_SIDE = 144
-_QUALITY = 60
+_SIDE = 112
+_QUALITY = 50
+_INLINE_IMAGE = "!["  # a location does not begin with it
+
+FindFaces: TypeAlias = Callable[[bytes], Sequence[FaceBox] | None]
+"""Returns the face boxes in an image file; None if they are unknown."""
 
 
-def gallery(findings: Sequence[Finding]) -> str:
-    """Render a table with the columns thumbnail, key and detail.
+def gallery(findings: Sequence[Finding], max_bytes: int, find_faces: FindFaces | None) -> str:
+    """Render a table with the columns image, key and detail.
 
-    The first `MAX_THUMBNAILS` findings with a file have a thumbnail, and the first `MAX_ROWS` are
-    listed; the last line says how many more there are. A missing or broken file is shown as text.
+    The first `MAX_THUMBNAILS` findings with a file have a thumbnail if it fits into `max_bytes`,
+    and the first `MAX_ROWS` are listed; the last line says how many more there are. A missing or
+    broken file is shown as text.
+
+    Args:
+        findings: The findings, worst first.
+        max_bytes: Maximum number of bytes of all thumbnails, base64 included; 0 for no thumbnail.
+        find_faces: Finds the faces to pixelate; an image whose faces are unknown is not shown. None
+            shows all faces.
     """
     lines = ["| image | key | |", "|---|---|---|"]
-    shown = 0
+    tried = 0
     for finding in findings[:MAX_ROWS]:
         cell = ""
-        if finding.path is not None and shown < MAX_THUMBNAILS:
-            cell = _cell(finding)
-            shown += 1
+        if finding.path is not None:
+            tried += 1
+            cell = _cell(finding, max_bytes if tried <= MAX_THUMBNAILS else 0, find_faces)
+            max_bytes -= len(cell) if cell.startswith(_INLINE_IMAGE) else 0
         key, detail = (escape_cell(text, _MAX_CELL) for text in (finding.key, finding.detail))
         lines.append(f"| {cell} | {key} | {detail} |")
     if len(findings) > MAX_ROWS:
@@ -41,38 +53,40 @@ def gallery(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def thumbnail(data: bytes) -> bytes:
-    """Make a small JPEG of an image file, upright, with transparent areas white.
+def thumbnail(data: bytes, faces: Sequence[FaceBox]) -> bytes:
+    """Make a small WebP of an image file, upright, with transparent areas white.
 
     Args:
         data: The bytes of the image file.
+        faces: Boxes of the faces to pixelate.
 
     Returns:
-        A JPEG that fits into 144 x 144 pixels.
+        A WebP that fits into 112 x 112 pixels.
 
     Raises:
         Exception: The file is broken. Decoders raise `OSError`, `ValueError` and others.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        # Decodes a JPEG at about this size, in a fraction of the time.
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-        upright = ImageOps.exif_transpose(image)
-        upright.thumbnail((_SIDE, _SIDE))
-        if upright.has_transparency_data:
-            rgba = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        file = io.BytesIO()
-        upright.convert("RGB").save(file, "JPEG", quality=_QUALITY, optimize=True)
-    return file.getvalue()
+    image, scale = load_scaled(data, (_SIDE, _SIDE))
+    pixelate_faces(image, faces, scale)
+    return encode_webp(image, _QUALITY)
 
 
-def _cell(finding: Finding) -> str:
+def _cell(finding: Finding, max_bytes: int, find_faces: FindFaces | None) -> str:
+    """An inline image of at most `max_bytes`; otherwise the location of the file."""
     if finding.folder is None or finding.path is None:
         return ""
+    location = escape_cell(f"{finding.folder.address}/{finding.path}", _MAX_CELL)
+    if max_bytes <= 0:
+        return location
     try:
-        small = thumbnail(finding.folder.read(finding.path))
+        data = finding.folder.read(finding.path)
+        faces = find_faces(data) if find_faces else []
+        if faces is None:
+            return f"not shown, because its faces are unknown: {location}"
+        small = thumbnail(data, [*faces, *finding.faces] if find_faces else [])
     except FileNotFoundError:
-        return "missing"
+        return f"missing: {location}"
     except Exception:  # noqa: BLE001  (decoders raise many types on broken bytes)
-        return "cannot be shown"
-    return inline_image(small, "jpeg")
+        return f"cannot be shown: {location}"
+    image = inline_image(small, "webp")
+    return image if len(image) <= max_bytes else location

@@ -19,12 +19,15 @@ class Finding:
         detail: Why the image is reported.
         folder: Folder that `path` is relative to.
         path: Path of the image file; None if there is no file to show.
+        faces: Boxes (x, y, width, height, in pixels of the image) of faces that the check itself
+            detected.
     """
 
     key: str
     detail: str
     folder: Folder | None = None
     path: str | None = None
+    faces: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,11 @@ class CheckOutcome:
     def passed(self) -> bool:
         """Whether there is neither a violation nor drift."""
         return not self.violations and not self.drift
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether there are images to look at: the check failed, and a finding has a file."""
+        return not self.passed and any(finding.path is not None for finding in self.findings)
 
     @property
     def description(self) -> str:

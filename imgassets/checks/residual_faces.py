@@ -5,21 +5,24 @@ The detection itself is in `imgassets.imaging.residual`; this module evaluates i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from imgassets.checks.context import PROCESSED, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 
 
 def residual_faces(
-    context: CheckContext, checked: int, with_face: Sequence[str], unreadable: Sequence[str]
+    context: CheckContext,
+    checked: int,
+    with_face: Mapping[str, Sequence[Sequence[int]]],
+    unreadable: Sequence[str],
 ) -> CheckOutcome:
     """Check the share of images that still show a face, and that all could be read.
 
     Args:
         context: Partition with the rows of `processed_images`.
         checked: Number of images in which faces were detected again.
-        with_face: Keys of the images in which a face was found.
+        with_face: Boxes of the found faces, in pixels of the image, by the key of the image.
         unreadable: Keys of the images that could not be read.
     """
     share = len(with_face) / checked if checked else 0.0
@@ -46,7 +49,10 @@ def residual_faces(
             "not readable": len(unreadable),
         },
         findings=[
-            *(Finding(key, "still shows a face", folder, paths[key]) for key in with_face),
+            *(
+                Finding(key, "still shows a face", folder, paths[key], faces)
+                for key, faces in with_face.items()
+            ),
             *(Finding(key, "cannot be read", folder, paths[key]) for key in unreadable),
         ],
     )

@@ -10,9 +10,11 @@ per check, and read the manifest each time.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,8 +29,8 @@ from imgassets.folders import models_folder
 
 if TYPE_CHECKING:
     from imgassets.checks.context import CheckContext
+    from imgassets.checks.gallery import FindFaces
     from imgassets.checks.outcome import CheckOutcome
-    from imgassets.settings import CheckSettings
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def run_checks(
 ) -> Iterator[dg.AssetCheckResult]:
     """Run the selected checks and yield their results.
 
-    A check that cannot run does not prevent the others; the step fails after the last one.
+    A check that cannot run does not prevent the others; the step fails after the last one. The
+    results follow the last check, because the failed ones share the bytes of their images.
     """
     from imgassets.checks.context import CheckContext
     from imgassets.storage import open_storage
@@ -175,31 +178,40 @@ def run_checks(
         open_storage(common), *partition, options=common.for_retailer(partition.retailer)
     )
     selected = {key.name: key for key in context.selected_asset_check_keys}
+    outcomes: dict[str, CheckOutcome] = {}
     problems: list[str] = []
     for name, check in checks.items():
         if name not in selected:
             continue
         try:
-            outcome = check(check_context)
+            outcomes[name] = check(check_context)
         except (CheckError, StorageError) as error:
             problems.append(str(error))
-        else:
-            yield _result(selected[name], outcome, check_context.options.checks)
+    galleries = sum(outcome.shows_images for outcome in outcomes.values())
+    for name, outcome in outcomes.items():
+        yield _result(selected[name], outcome, check_context, galleries)
     if problems:
         raise dg.Failure("\n".join(dict.fromkeys(problems)), allow_retries=False)
 
 
 def _result(
-    key: dg.AssetCheckKey, outcome: "CheckOutcome", options: "CheckSettings"
+    key: dg.AssetCheckKey, outcome: "CheckOutcome", check_context: "CheckContext", galleries: int
 ) -> dg.AssetCheckResult:
-    from imgassets.checks.gallery import gallery
+    """Convert the outcome of a check to Dagster's result.
 
+    Args:
+        key: The key of the check.
+        outcome: The outcome.
+        check_context: The partition.
+        galleries: The number of checks with images, which share the bytes of the asset.
+    """
+    options = check_context.options.checks
     metadata: dict[str, Any] = {
         name: round_for_display(value) if isinstance(value, float) else value
         for name, value in outcome.metrics.items()
     }
     if not outcome.passed and outcome.findings:
-        metadata["images to look at"] = dg.MetadataValue.md(gallery(outcome.findings))
+        metadata["images to look at"] = _gallery(key, outcome, check_context, galleries)
     drifted_only = bool(outcome.drift) and not outcome.violations
     severity = getattr(options.severity, "drift" if drifted_only else key.name)
     return dg.AssetCheckResult(
@@ -210,6 +222,51 @@ def _result(
         description=outcome.description,
         metadata=metadata,
     )
+
+
+def _gallery(
+    key: dg.AssetCheckKey, outcome: "CheckOutcome", check_context: "CheckContext", galleries: int
+) -> dg.MetadataValue[Any]:
+    """The images of a failed check; faces are pixelated and images inline as the settings say."""
+    from imgassets.checks.gallery import gallery
+    from imgassets.markdown import GALLERY_BYTES
+
+    review = check_context.options.review
+    max_bytes = GALLERY_BYTES[key.asset_key.path[-1]] // max(1, galleries) if review.inline else 0
+    find_faces = _face_finder(check_context) if review.hide_faces else None
+    return dg.MetadataValue.md(gallery(outcome.findings, max_bytes, find_faces))
+
+
+def _face_finder(check_context: "CheckContext") -> "FindFaces":
+    """Return a function that finds the detected faces in an image file.
+
+    The manifest of `processed_images` says where they are in its files and in the raw files that
+    they were made from. In other files, faces are detected as `processed_images` would: in raw
+    images that are not processed yet, as in the first run of a partition, and in files that are not
+    those of their rows.
+    """
+    from imgassets.imaging.faces import FaceDetector, load_detector
+    from imgassets.imaging.models import ensure_model
+    from imgassets.imaging.pipeline import find_faces
+
+    options = check_context.options
+    detects = options.faces.action != "none" and "remove_face" in options.process.steps
+
+    @cache
+    def detector() -> FaceDetector | None:
+        try:
+            return load_detector(ensure_model(options.faces, models_folder()), options.faces)
+        except ModelError:
+            return None
+
+    def find(data: bytes) -> Sequence[Sequence[int]] | None:
+        known = check_context.faces_by_sha256.get(hashlib.sha256(data).hexdigest())
+        if known is not None or not detects:
+            return known or []
+        loaded = detector()
+        return None if loaded is None else find_faces(data, options, loaded)
+
+    return find
 
 
 def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import dagster as dg
 
 from imgassets.errors import StorageError
-from imgassets.markdown import escape_cell, inline_image
+from imgassets.markdown import escape_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -163,16 +163,6 @@ def markdown_table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg
     if len(rows) > MAX_TABLE_ROWS:
         lines.append(f"\nand {len(rows) - MAX_TABLE_ROWS} more: see the manifest")
     return dg.MetadataValue.md("\n".join(lines))
-
-
-def image_metadata(data: bytes, format_: Literal["jpeg", "png"]) -> dg.MetadataValue[Any]:
-    """An image that the UI shows inline. It is stored in the event log, so keep it small.
-
-    Args:
-        data: the bytes of the image file.
-        format_: the format of the image file.
-    """
-    return dg.MetadataValue.md(inline_image(data, format_))
 
 
 def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:

@@ -95,6 +95,26 @@ def process_image(
     )
 
 
+def find_faces(data: bytes, settings: RetailerSettings, detector: FaceDetector) -> list[list[int]]:
+    """Find the faces that `process_image` finds in a served image if no user's step comes before.
+
+    Args:
+        data: The content of the served file.
+        settings: The retailer's settings.
+        detector: A face detector that belongs to the calling thread.
+
+    Returns:
+        The box of each face, in the form of `manifests.ProcessedRow.face_boxes`.
+
+    Raises:
+        UnreadableImageError: The file cannot be read as an image.
+    """
+    image = decode(
+        data, settings.decode, lambda width, height: _shrink_factor(width, height, settings)
+    )
+    return [_box_in_original(face, image) for face in detector.find(image.pixels)]
+
+
 def _shrink_factor(width: int, height: int, settings: RetailerSettings) -> int:
     """Compute by how much an image can be shrunk while decoding, without loss in the result.
 
@@ -150,12 +170,7 @@ def _run_remove_face(
 def _record_faces(
     record: ImageRecord, image: Image, faces: Sequence[Face], removal: Removal
 ) -> ImageRecord:
-    boxes = [
-        image.to_original(
-            Box(round(face.x), round(face.y), round(face.width), round(face.height))
-        ).as_list()
-        for face in faces
-    ]
+    boxes = [_box_in_original(face, image) for face in faces]
     scores = [round(face.score, 4) for face in faces]
     cut = removal.image.box_in_original.y if removal.cropped and removal.image else None
     return replace(
@@ -172,6 +187,12 @@ def _record_faces(
         face_cut=cut,
         face_removed=removal.removed,
     )
+
+
+def _box_in_original(face: Face, image: Image) -> list[int]:
+    """Convert a face's box to pixels of the original image: `[x, y, width, height]`."""
+    box = Box(round(face.x), round(face.y), round(face.width), round(face.height))
+    return image.to_original(box).as_list()
 
 
 def _landmarks_in_original(face: Face, image: Image) -> list[int]:

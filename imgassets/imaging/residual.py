@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -46,13 +46,14 @@ class ResidualFaces:
 
     Attributes:
         checked: Number of images that were checked.
-        with_face: Keys of the images in which a face was found.
+        with_face: Boxes (x, y, width, height) of the found faces, in pixels of the image, by the
+            key of the image.
         unreadable: Keys of the images that could not be checked, because the file is missing or
             damaged.
     """
 
     checked: int
-    with_face: list[str]
+    with_face: dict[str, list[list[int]]]
     unreadable: list[str]
 
 
@@ -70,7 +71,8 @@ def find_residual_faces(
         min_score: The lowest score that counts as a face, from 0 to 1.
 
     Returns:
-        The faces of the first pass that finds any, in pixels of that pass's image.
+        The faces of the first pass that finds any, in pixels of the processed image; without
+        landmarks if it is upside down.
     """
     longer = max(pixels.shape[:2])
     side = min(_SIDE, -(-longer * _SIDE // (_LARGER_FROM * _ROUNDED_TO)) * _ROUNDED_TO)
@@ -85,8 +87,15 @@ def find_residual_faces(
             if face.score >= min_score and face.height >= _MIN_HEIGHT
         ]
         if found:
-            return found
+            return [_turn(face, pixels) for face in found] if image is upside_down else found
     return []
+
+
+def _turn(face: Face, pixels: Pixels) -> Face:
+    """Convert a face in an upside-down image to pixels of the upright one."""
+    height, width = pixels.shape[:2]
+    x, y = width - face.x - face.width, height - face.y - face.height
+    return replace(face, x=x, y=y, landmarks=())
 
 
 def detect_residual_faces(
@@ -117,7 +126,7 @@ def detect_residual_faces(
         ModelError: The model cannot be loaded.
     """
     if settings.faces.action == "none" or "remove_face" not in settings.process.steps:
-        return ResidualFaces(0, [], [])
+        return ResidualFaces(0, {}, [])
     local = threading.local()
 
     def detector_for(side: int) -> FaceDetector:
@@ -127,18 +136,21 @@ def detect_residual_faces(
             detectors[side] = load_detector(model, settings.faces.model_copy(update=sides))
         return detectors[side]
 
-    def has_face(row: ProcessedRow) -> bool | None:
+    def find_boxes(row: ProcessedRow) -> list[list[int]] | None:
         try:
             pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
         except (FileNotFoundError, UnreadableImageError):
             return None
-        return bool(find_residual_faces(pixels, detector_for, settings.checks.residual_min_score))
+        faces = find_residual_faces(pixels, detector_for, settings.checks.residual_min_score)
+        return [
+            [round(side) for side in (face.x, face.y, face.width, face.height)] for face in faces
+        ]
 
     sample = choose_sample(rows, settings.checks.residual_sample)
     with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:
-        found = list(zip(sample, pool.map(has_face, sample), strict=True))
-    unreadable = [row.key for row, face in found if face is None]
-    with_face = [row.key for row, face in found if face]
+        found = list(zip(sample, pool.map(find_boxes, sample), strict=True))
+    unreadable = [row.key for row, boxes in found if boxes is None]
+    with_face = {row.key: boxes for row, boxes in found if boxes}
     return ResidualFaces(len(found) - len(unreadable), with_face, unreadable)
 
 

@@ -1,7 +1,7 @@
 """Draw a small contact sheet: a few raw images of a partition beside the processed ones.
 
-This module selects the images to review. The sheet is stored inline in Dagster's event log, so it
-is small (some tens of kilobytes). Drawing is in `drawing`; the full-size sheets are in `pages`.
+This module selects the images to review, and reduces the sheet for Dagster's event log. Drawing is
+in `drawing`; the full-size sheets are in `pages`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.markdown import inline_image
 from imgassets.review.drawing import TEXT_COLOUR, Layout, draw_sheet, load_pair
 from imgassets.storage import Folder
+from imgassets.thumbnails import encode_webp
 
 # Most catalogue images have the aspect ratio 2:3.
-_LAYOUT = Layout(cell=(130, 195), pairs=3, gap=4, caption=26, font_size=10, max_key_length=44)
+_LAYOUT = Layout(cell=(104, 156), pairs=3, gap=4, caption=26, font_size=10, max_key_length=36)
 _QUALITY = 66
+# Of the part that is shown inline: lines of the sheet and WebP quality, best first. Photographs fit
+# at the first three, noise at the last.
+_INLINE_SIZES = ((2, 60), (2, 45), (2, 30), (2, 15), (1, 30), (1, 0))
 
 _USUAL_TRIM_RATIO = (0.25, 0.97)
 
@@ -28,6 +33,7 @@ def contact_sheet(
     raw_folder: Folder,
     folder: Folder,
     *,
+    hide_faces: bool,
     limit: int = 12,
 ) -> bytes:
     """Draw raw images of a partition beside the processed ones.
@@ -40,14 +46,15 @@ def contact_sheet(
         raw_rows: The manifest of `raw_images`, which has the paths of the raw images.
         raw_folder: Folder that the paths of `raw_rows` are relative to.
         folder: Folder that the paths of `rows` are relative to.
+        hide_faces: Whether detected faces are pixelated.
         limit: Maximum number of rows on the sheet.
 
     Returns:
-        A JPEG about 800 pixels wide.
+        A JPEG about 660 pixels wide.
     """
     paths = {raw.key: raw.path for raw in raw_rows}
     pairs = [
-        load_pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT)
+        load_pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT, hide_faces=hide_faces)
         for row in select_rows(rows, limit)
     ]
     image, draw = draw_sheet(pairs, _LAYOUT)
@@ -58,6 +65,26 @@ def contact_sheet(
     # Chroma subsampling would blur the thin coloured lines.
     image.save(file, "JPEG", quality=_QUALITY, subsampling=0, optimize=True)
     return file.getvalue()
+
+
+def inline_contact_sheet(sheet: bytes, max_bytes: int) -> str:
+    """Reduce a contact sheet to its first lines, as an inline image for the event log.
+
+    Args:
+        sheet: The file that `contact_sheet` returned.
+        max_bytes: Maximum length of the result.
+
+    Returns:
+        The inline image, in the best quality that fits; a text if none does.
+    """
+    with Image.open(io.BytesIO(sheet)) as image:
+        for lines, quality in _INLINE_SIZES:
+            height = min(image.height, lines * _LAYOUT.pitch[1])
+            part = image.crop((0, 0, image.width, height))
+            text = inline_image(encode_webp(part, quality), "webp")
+            if len(text) <= max_bytes:
+                return text
+    return "too large to be shown here"
 
 
 def select_rows(rows: Sequence[ProcessedRow], limit: int) -> list[ProcessedRow]:

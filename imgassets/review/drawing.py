@@ -5,18 +5,17 @@ Selecting images is in `contact_sheet`; writing files is in `contact_sheet` and 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.storage import Folder
+from imgassets.thumbnails import Scale, load_scaled, pixelate_faces
 
 BACKGROUND, TEXT_COLOUR = (236, 238, 241), (30, 34, 40)
 _FACE_COLOUR, _CUT_COLOUR, _KEPT_COLOUR = (230, 40, 40), (255, 140, 0), (0, 150, 70)
-_SWAPS_SIDES = range(5, 9)  # EXIF orientations that swap width and height
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,15 @@ class Pair:
 
 
 def load_pair(
-    row: ProcessedRow, path: str | None, raw_folder: Folder, folder: Folder, layout: Layout
+    row: ProcessedRow,
+    path: str | None,
+    raw_folder: Folder,
+    folder: Folder,
+    layout: Layout,
+    *,
+    hide_faces: bool,
 ) -> Pair:
-    """Read both images of a row, and draw the boxes on the raw one.
+    """Read both images of a row, hide the detected faces, and draw the boxes on the raw one.
 
     Args:
         row: Row of `processed_images`.
@@ -65,9 +70,14 @@ def load_pair(
         raw_folder: Folder of the raw images.
         folder: Folder of the processed images.
         layout: Layout with the cell size.
+        hide_faces: Whether detected faces are pixelated.
     """
-    before = None if path is None else _load_scaled(raw_folder, path, layout.cell)
-    after = None if row.path is None else _load_scaled(folder, row.path, layout.cell)
+    before = None if path is None else _load(raw_folder, path, layout.cell)
+    after = None if row.path is None else _load(folder, row.path, layout.cell)
+    if hide_faces:
+        for loaded, boxes in ((before, row.face_boxes or []), (after, row.kept_face_boxes)):
+            if loaded is not None:
+                pixelate_faces(loaded[0], boxes, loaded[1])
     return Pair(
         row,
         None if before is None else _with_boxes(*before, row),
@@ -103,25 +113,14 @@ def draw_sheet(
     return image, draw
 
 
-def _load_scaled(
-    folder: Folder, path: str, cell: tuple[int, int]
-) -> tuple[Image.Image, tuple[float, float]] | None:
-    """Read an image scaled into a cell, upright, with its horizontal and vertical scale."""
+def _load(folder: Folder, path: str, cell: tuple[int, int]) -> tuple[Image.Image, Scale] | None:
     try:
-        file = Image.open(io.BytesIO(folder.read(path)))
+        return load_scaled(folder.read(path), cell)
     except FileNotFoundError:
         return None
-    width, height = file.size
-    if file.getexif().get(ExifTags.Base.Orientation) in _SWAPS_SIDES:
-        width, height = height, width
-    # Decodes a JPEG at 1/2, 1/4 or 1/8 of its size if that still fills the cell.
-    file.draft("RGB", (max(cell), max(cell)))
-    image = ImageOps.exif_transpose(file).convert("RGB")
-    image.thumbnail(cell, Image.Resampling.BOX, reducing_gap=None)
-    return image, (image.width / width, image.height / height)
 
 
-def _with_boxes(image: Image.Image, scale: tuple[float, float], row: ProcessedRow) -> Image.Image:
+def _with_boxes(image: Image.Image, scale: Scale, row: ProcessedRow) -> Image.Image:
     draw = ImageDraw.Draw(image)
     if row.kept_box is not None:
         _rectangle(draw, row.kept_box, scale, _KEPT_COLOUR)
@@ -136,7 +135,7 @@ def _with_boxes(image: Image.Image, scale: tuple[float, float], row: ProcessedRo
 def _rectangle(
     draw: ImageDraw.ImageDraw,
     box: Sequence[int],
-    scale: tuple[float, float],
+    scale: Scale,
     colour: tuple[int, int, int],
 ) -> None:
     x, y, width, height = box

@@ -21,6 +21,7 @@ from imgassets.manifests import ProcessedRow, RawRow
 from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
+from imgassets.settings import ReviewSettings
 from imgassets.storage import CONTACT_SHEET, Folder
 
 REVIEW = "review"
@@ -36,7 +37,7 @@ _LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, max_
 _HEADER_HEIGHT, _HEADER_FONT_SIZE = 40, 20  # px
 _QUALITY = 80
 _PLOT_SCALE = 3
-_VERSION = 3  # increment it when the look of the files changes, so that they are drawn again
+_VERSION = 4  # increment it when the look of the files changes, so that they are drawn again
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
@@ -60,7 +61,7 @@ def write_review(
     folder: Folder,
     *,
     title: str,
-    max_pages: int,
+    options: ReviewSettings,
 ) -> list[Page]:
     """Write the small contact sheet, the full-size pages and the full-size histograms.
 
@@ -76,7 +77,8 @@ def write_review(
         raw_folder: Folder that the paths of `raw_rows` are relative to.
         folder: Folder of the manifest of `processed_images`.
         title: Title of every page.
-        max_pages: Maximum number of pages, with `IMAGES_PER_PAGE` images each.
+        options: Maximum number of pages, with `IMAGES_PER_PAGE` images each, and whether detected
+            faces are hidden.
 
     Returns:
         The full-size pages, in order.
@@ -85,16 +87,17 @@ def write_review(
         StorageError: A file cannot be read or written.
     """
     review = folder / REVIEW
-    content_hash = _content_hash(rows, title, max_pages)
+    content_hash = _content_hash(rows, title, options)
     if (unchanged := _read_unchanged_pages(review, content_hash)) is not None:
         return unchanged
     # The index is written last: after a crash in between, the next run draws everything again.
     review.remove(INDEX)
     pages: list[Page] = []
     if showable_rows(rows):
-        folder.write(CONTACT_SHEET, contact_sheet(rows, raw_rows, raw_folder, folder))
+        sheet = contact_sheet(rows, raw_rows, raw_folder, folder, hide_faces=options.hide_faces)
+        folder.write(CONTACT_SHEET, sheet)
         review.write(HISTOGRAMS, histograms(rows, scale=_PLOT_SCALE))
-        pages = _write_pages(rows, raw_rows, raw_folder, folder, title=title, max_pages=max_pages)
+        pages = _write_pages(rows, raw_rows, raw_folder, folder, title=title, options=options)
     else:
         folder.remove(CONTACT_SHEET)
         review.remove(HISTOGRAMS)
@@ -114,10 +117,10 @@ def _write_pages(
     folder: Folder,
     *,
     title: str,
-    max_pages: int,
+    options: ReviewSettings,
 ) -> list[Page]:
     total = len(showable_rows(rows))
-    selected = select_rows(rows, max_pages * IMAGES_PER_PAGE)
+    selected = select_rows(rows, options.max_pages * IMAGES_PER_PAGE)
     paths = {raw.key: raw.path for raw in raw_rows}
     starts = range(0, len(selected), IMAGES_PER_PAGE)
     pages: list[Page] = []
@@ -126,7 +129,14 @@ def _write_pages(
             page_rows = selected[start : start + IMAGES_PER_PAGE]
             pairs = list(
                 pool.map(
-                    lambda row: load_pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT),
+                    lambda row: load_pair(
+                        row,
+                        paths.get(row.key),
+                        raw_folder,
+                        folder,
+                        _LAYOUT,
+                        hide_faces=options.hide_faces,
+                    ),
                     page_rows,
                 )
             )
@@ -162,10 +172,11 @@ def _selection_text(selected: int, total: int) -> str:
     )
 
 
-def _content_hash(rows: Sequence[ProcessedRow], title: str, max_pages: int) -> str:
+def _content_hash(rows: Sequence[ProcessedRow], title: str, options: ReviewSettings) -> str:
     """A hash of everything that the files are drawn from."""
     names = [field.name for field in fields(ProcessedRow)]
-    digest = hashlib.sha256(repr((_VERSION, title, max_pages)).encode())
+    drawn_with = (_VERSION, title, options.max_pages, options.hide_faces)
+    digest = hashlib.sha256(repr(drawn_with).encode())
     for row in rows:
         digest.update(repr([getattr(row, name) for name in names]).encode("utf-8", "replace"))
     return digest.hexdigest()

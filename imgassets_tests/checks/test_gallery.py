@@ -11,6 +11,7 @@ from PIL import Image
 
 from imgassets.checks.gallery import MAX_ROWS, MAX_THUMBNAILS, gallery, thumbnail
 from imgassets.checks.outcome import Finding
+from imgassets.markdown import inline_image
 from imgassets.storage import Folder
 
 
@@ -28,21 +29,31 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path))
 
 
+def _no_faces(_: bytes) -> list[list[int]]:
+    return []
+
+
+def _gallery(findings: list[Finding]) -> str:
+    return gallery(findings, 50_000, _no_faces)
+
+
 def _thumbnails(markdown: str) -> list[Image.Image]:
-    found = re.findall(r"!\[\]\(data:image/jpeg;base64,([^)]+)\)", markdown)
+    found = re.findall(r"!\[\]\(data:image/webp;base64,([^)]+)\)", markdown)
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
 def test_each_row_has_thumbnail_key_and_detail(folder: Folder) -> None:
     folder.write("a.jpg", _image_file())
-    markdown = gallery([Finding("key-a", "too | tight", folder, "a.jpg"), Finding("key-b", "lost")])
+    markdown = _gallery(
+        [Finding("key-a", "too | tight", folder, "a.jpg"), Finding("key-b", "lost")]
+    )
     head, rule, first, second = markdown.splitlines()
     assert (head, rule) == ("| image | key | |", "|---|---|---|")
     assert first.endswith("| key-a | too \\| tight |")
     assert second == "|  | key-b | lost |"
     (image,) = _thumbnails(first)
-    assert image.size == (96, 144)
-    red, green, blue = image.convert("RGB").getpixel((48, 72))  # type: ignore[misc]
+    assert image.size == (75, 112)
+    red, green, blue = image.convert("RGB").getpixel((37, 56))  # type: ignore[misc]
     assert red > 180
     assert max(green, blue) < 60
 
@@ -52,22 +63,77 @@ def test_missing_and_broken_files_are_shown_as_text(folder: Folder) -> None:
     folder.write("text.jpg", b"<html>")
     folder.write("empty.jpg", b"")
     names = ["missing.jpg", "cut.jpg", "text.jpg", "empty.jpg"]
-    lines = gallery([Finding("k", "w", folder, name) for name in names]).splitlines()[2:]
-    assert lines == ["| missing | k | w |", *["| cannot be shown | k | w |"] * 3]
+    lines = _gallery([Finding("k", "w", folder, name) for name in names]).splitlines()[2:]
+    whys = ["missing", *["cannot be shown"] * 3]
+    assert lines == [
+        f"| {why}: {folder.address}/{name} | k | w |" for why, name in zip(whys, names, strict=True)
+    ]
 
 
-def test_a_gallery_of_many_images_that_compress_badly_stays_small(folder: Folder) -> None:
+def test_thumbnails_that_exceed_the_bytes_are_dropped_and_their_files_named(folder: Folder) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "JPEG", quality=95)
     folder.write("noise.jpg", file.getvalue())
+    folder.write("plain.jpg", _image_file())
+    names = ["plain.jpg", *["noise.jpg"] * 4998, "plain.jpg"]
+    one = len(inline_image(thumbnail(folder.read("noise.jpg"), []), "webp"))
 
-    markdown = gallery([Finding(f"key-{n}", "x" * 1000, folder, "noise.jpg") for n in range(5000)])
+    max_bytes = 2 * one + 500
+    findings = [Finding(f"key-{n}", "x" * 1000, folder, name) for n, name in enumerate(names)]
+    markdown = gallery(findings, max_bytes, None)
 
-    assert len(_thumbnails(markdown)) == MAX_THUMBNAILS
+    lines = markdown.splitlines()[2:]
+    assert [len(_thumbnails(line)) for line in lines[:5]] == [1, 1, 1, 0, 0]
+    assert lines[3].startswith(f"| {folder.address}/noise.jpg | key-3 |")
+    assert sum(map(len, re.findall(r"!\[\]\([^)]*\)", markdown))) <= max_bytes
     assert markdown.count("| key-") == MAX_ROWS
     assert markdown.endswith(f"and {5000 - MAX_ROWS} more: see the manifest")
-    assert len(markdown) < 200_000
+
+
+def test_at_most_twelve_files_have_a_thumbnail_and_the_others_are_named(folder: Folder) -> None:
+    folder.write("a.jpg", _image_file())
+    lines = _gallery([Finding("k", "w", folder, "a.jpg")] * 15).splitlines()[2:]
+    assert [len(_thumbnails(line)) for line in lines] == [1] * MAX_THUMBNAILS + [0] * 3
+    assert lines[-1] == f"| {folder.address}/a.jpg | k | w |"
+
+
+def test_without_bytes_no_file_is_read_and_each_is_named(folder: Folder) -> None:
+    finding = Finding("k", "w", folder, "missing.jpg")
+    assert gallery([finding], 0, _no_faces).splitlines()[2:] == [
+        f"| {folder.address}/missing.jpg | k | w |"
+    ]
+
+
+def _shades(image: Image.Image, box: tuple[int, int, int, int]) -> int:
+    """Number of distinct grey levels in a part of an image, in steps of 16."""
+    return len(np.unique(np.asarray(image.convert("L").crop(box)) // 16))
+
+
+def test_faces_are_pixelated_and_everything_else_stays_visible(folder: Folder) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (56, 56), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise.repeat(4, 0).repeat(4, 1)).save(file, "PNG")
+    folder.write("a.png", file.getvalue())
+    # Scaled by one half: one face known to the manifest, one that the check itself found.
+    finding = Finding("k", "w", folder, "a.png", faces=[[120, 120, 80, 80]])
+
+    (hidden,) = _thumbnails(gallery([finding], 50_000, lambda _: [[20, 20, 80, 80]]))
+    (shown,) = _thumbnails(gallery([finding], 50_000, None))
+
+    first, second, elsewhere = (12, 12, 48, 48), (62, 62, 98, 98), (62, 12, 98, 48)
+    assert _shades(hidden, first) <= 6
+    assert _shades(hidden, second) <= 6
+    assert _shades(hidden, elsewhere) > 10
+    assert min(_shades(shown, box) for box in (first, second)) > 10
+
+
+def test_an_image_whose_faces_are_unknown_is_not_shown(folder: Folder) -> None:
+    folder.write("a.jpg", _image_file())
+    markdown = gallery([Finding("k", "w", folder, "a.jpg")], 50_000, lambda _: None)
+    assert markdown.splitlines()[2] == (
+        f"| not shown, because its faces are unknown: {folder.address}/a.jpg | k | w |"
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,14 +141,14 @@ def test_a_gallery_of_many_images_that_compress_badly_stays_small(folder: Folder
     [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "L"), ("WEBP", "RGB"), ("JPEG", "CMYK")],
 )
 def test_every_common_format_and_mode_has_a_thumbnail(format_: str, mode: str) -> None:
-    small = Image.open(io.BytesIO(thumbnail(_image_file(format_, (50, 40), mode))))
-    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (50, 40))
+    small = Image.open(io.BytesIO(thumbnail(_image_file(format_, (50, 40), mode), [])))
+    assert (small.format, small.mode, small.size) == ("WEBP", "RGB", (50, 40))
 
 
 def test_a_transparent_image_has_a_white_background() -> None:
     file = io.BytesIO()
     Image.new("RGBA", (30, 30), (0, 0, 0, 0)).save(file, "PNG")
-    small = Image.open(io.BytesIO(thumbnail(file.getvalue())))
+    small = Image.open(io.BytesIO(thumbnail(file.getvalue(), [])))
     assert min(small.convert("L").tobytes()) > 250
 
 
@@ -91,4 +157,4 @@ def test_a_photo_with_exif_orientation_is_shown_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (300, 100)).save(file, "JPEG", exif=exif)
-    assert Image.open(io.BytesIO(thumbnail(file.getvalue()))).size == (48, 144)
+    assert Image.open(io.BytesIO(thumbnail(file.getvalue(), []))).size == (37, 112)

@@ -14,7 +14,7 @@ def test_too_many_images_that_still_show_a_face_fail(
     partition.processed([processed_row(number) for number in range(4)])
     context = partition.check_context(checks={"max_residual_faces": max_share})
 
-    result = residual_faces(context, 4, ["image-2"], [])
+    result = residual_faces(context, 4, {"image-2": [[1, 2, 3, 4]]}, [])
 
     assert result.passed is passed
     assert result.description == (
@@ -29,6 +29,7 @@ def test_too_many_images_that_still_show_a_face_fail(
     }
     (finding,) = result.findings
     assert (finding.key, finding.detail) == ("image-2", "still shows a face")
+    assert finding.faces == [[1, 2, 3, 4]]
     assert (finding.folder, finding.path) == (
         partition.folder("processed_images"),
         "images/image-2.jpg",
@@ -37,7 +38,7 @@ def test_too_many_images_that_still_show_a_face_fail(
 
 def test_an_image_that_cannot_be_read_fails_with_the_remedy(partition: PartitionFixture) -> None:
     partition.processed([processed_row(0), processed_row(1)])
-    result = residual_faces(partition.check_context(), 1, [], ["image-1"])
+    result = residual_faces(partition.check_context(), 1, {}, ["image-1"])
     assert result.violations == [
         "1 images cannot be read; delete these files and materialize processed_images again"
     ]
@@ -46,6 +47,6 @@ def test_an_image_that_cannot_be_read_fails_with_the_remedy(partition: Partition
 
 def test_a_partition_without_an_image_to_check_passes(partition: PartitionFixture) -> None:
     partition.processed([])
-    result = residual_faces(partition.check_context(), 0, [], [])
+    result = residual_faces(partition.check_context(), 0, {}, [])
     assert result.passed
     assert result.metrics["share"] == 0

@@ -6,8 +6,10 @@ in `imgassets_tests.checks`.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,12 @@ import imgassets.defs.assets.processed_images as processed_module
 import imgassets.defs.checks as checks_module
 from imgassets.configuration import load_settings
 from imgassets.defs.checks import build_checks
-from imgassets.folders import project_root
+from imgassets.folders import models_folder, project_root
+from imgassets.imaging.faces import load_detector
+from imgassets.imaging.models import ensure_model
 from imgassets.manifests import Outcome, ProcessedRow, from_table
-from imgassets.settings import SeveritySettings
+from imgassets.markdown import GALLERY_BYTES
+from imgassets.settings import FaceSettings, SeveritySettings
 from imgassets.storage import IMAGES, Storage, read_table
 from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.project import project_defs, project_scope
@@ -221,8 +226,7 @@ def test_each_check_passes_on_a_good_partition_and_fails_on_a_bad_one(
         "download_success_rate",
         "residual_faces",
     }
-    assert ("![](data:image/jpeg;base64," in shown) is with_file
-    assert len(shown) < 200_000
+    assert ("![](data:image/webp;base64," in shown) is with_file
 
     other = "warn" if check.severity is dg.AssetCheckSeverity.ERROR else "error"
     overrides = {**failing.get("checks", {}), "severity": {name: other}}
@@ -328,7 +332,7 @@ def test_a_face_found_by_the_second_detection_fails_and_is_shown(partition: Part
     assert check.severity is dg.AssetCheckSeverity.ERROR
     assert str(check.description).startswith("1 of 2 images checked again still show a face")
     (line,) = _gallery(check).splitlines()[2:]
-    assert line.startswith("| ![](data:image/jpeg;base64,")
+    assert line.startswith("| ![](data:image/webp;base64,")
     assert line.endswith("| image-0 | still shows a face |")
     assert partition.check("residual_faces", checks={"max_residual_faces": 0.5}).passed
 
@@ -382,3 +386,129 @@ def test_a_blocking_check_with_severity_warn_does_not_stop_the_run(
     partition.urls([url_row(0, url="none"), url_row(0, url="none")])
     result = _materialize(definitions(), instance)
     assert len(result.asset_materializations_for_node("processed_images")) == 1
+
+
+PORTRAIT = (project_root() / "imgassets" / "demo" / "photos" / "portrait_a.jpg").read_bytes()
+
+
+def _faces_shown(check: dg.AssetCheckEvaluation) -> list[int]:
+    """Number of faces in each thumbnail of a failed check, found by the default detector."""
+    settings = FaceSettings()
+    detector = load_detector(ensure_model(settings, models_folder()), settings)
+    found = re.findall(r"data:image/webp;base64,([^)]+)", _gallery(check))
+    images = [Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB") for data in found]
+    return [len(detector.find(np.asarray(image)[:, :, ::-1].copy())) for image in images]
+
+
+@pytest.mark.parametrize(("hide_faces", "faces"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize("processed", [True, False])
+def test_faces_in_raw_images_are_pixelated_also_before_the_images_are_processed(
+    partition: Partition, hide_faces: bool, faces: int, processed: bool
+) -> None:
+    rows = [raw_row(n, **_saved(PORTRAIT)) for n in range(2)]
+    partition.urls([url_row(n) for n in range(2)])
+    partition.raw(rows, {row.key: PORTRAIT for row in rows})
+    if processed:
+        known = {
+            "face_count": 1,
+            "face_boxes": [[340, 93, 300, 329]],
+            "raw_sha256": rows[0].sha256,
+        }
+        partition.processed([processed_row(n, **known) for n in range(2)])
+
+    check = partition.check("duplicate_images", review={"hide_faces": hide_faces})
+
+    assert not check.passed
+    assert _faces_shown(check) == [faces]
+
+
+def test_the_faces_of_the_manifest_are_pixelated_also_if_the_detector_finds_none(
+    partition: Partition,
+) -> None:
+    rows = [raw_row(n, **_saved(PORTRAIT)) for n in range(2)]
+    partition.raw(rows, {row.key: PORTRAIT for row in rows})
+    known = {"face_count": 1, "face_boxes": [[340, 93, 300, 329]], "raw_sha256": rows[0].sha256}
+    partition.processed([processed_row(n, **known) for n in range(2)])
+    blind = {"min_score": 1.0}
+    check = partition.check("duplicate_images", faces=blind)
+    assert _faces_shown(check) == [0]
+
+
+def test_a_face_in_a_file_that_is_not_that_of_its_row_is_pixelated(partition: Partition) -> None:
+    # The rows of the manifests know nothing about the face in the file that replaced the image.
+    partition.processed([processed_row(0, bytes=len(PORTRAIT))], {"image-0": PORTRAIT})
+    check = partition.check("processed_files_match_rows")
+    assert not check.passed
+    assert _faces_shown(check) == [0]
+
+
+def test_a_face_that_was_kept_or_found_by_the_second_detection_is_pixelated(
+    partition: Partition,
+) -> None:
+    width, height = Image.open(io.BytesIO(PORTRAIT)).size
+    kept = {
+        **_saved(PORTRAIT),
+        "face_count": 1,
+        "face_boxes": [[340, 93, 300, 329]],
+        "face_removed": False,
+        "kept_box": [0, 0, width, height],
+        "width": width,
+        "height": height,
+    }
+    partition.processed([processed_row(0, **kept)], {"image-0": PORTRAIT})
+    assert _faces_shown(partition.check("face_removal")) == [0]
+
+    missed = {**_saved(PORTRAIT), "face_count": 0}
+    partition.processed([processed_row(0, **missed)], {"image-0": PORTRAIT})
+    assert _faces_shown(partition.check("residual_faces")) == [0]
+    # The check of the trim does not know that face, and shows it.
+    tight = {"trim_ratio_mean": {"min": 0.9}}
+    assert _faces_shown(partition.check("trim_ratios", checks=tight)) == [1]
+
+
+def test_without_a_detector_a_raw_image_is_not_shown_but_its_file_is_named(
+    partition: Partition, tmp_path: Path
+) -> None:
+    _write(partition, {"same": True})
+    (partition.folder("processed_images")).remove("manifest.parquet")
+    nowhere = {"model_source": str(tmp_path / "none.onnx")}
+    shown = _gallery(partition.check("duplicate_images", faces=nowhere))
+    file = f"{partition.folder('raw_images').address}/images/image-0.jpeg"
+    assert f"| not shown, because its faces are unknown: {file} | image-0 |" in shown
+    # Without face detection, there is no detected face to hide.
+    shown = _gallery(partition.check("duplicate_images", faces={"action": "none"}))
+    assert "data:image/webp" in shown
+
+
+def test_the_galleries_of_all_failed_checks_of_an_asset_share_its_bytes(
+    partition: Partition,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 15, 15, 3), dtype=np.uint8)
+    images = {}
+    for number, pixels in enumerate(noise):
+        file = io.BytesIO()
+        Image.fromarray(pixels).resize((600, 900)).save(file, "JPEG")
+        images[f"image-{number}"] = file.getvalue()
+    partition.urls([url_row(n) for n in range(30)])
+    wrong = {"bytes": 1}
+    partition.raw([raw_row(n, **wrong) for n in range(30)], images)
+    rows = [processed_row(n, **wrong, face_count=1, face_removed=False) for n in range(30)]
+    partition.processed([*rows, rows[0]], images)
+    checks = {"trim_ratio_mean": {"min": 0.9}}
+
+    result = partition.run("all_checks", checks=checks)
+
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    assert {check.check_name for check in failed} >= {
+        "raw_files_match_rows",
+        "duplicate_images",
+        "every_url_has_a_processed_row",
+        "processed_files_match_rows",
+        "trim_ratios",
+        "face_removal",
+    }
+    for asset, max_bytes in GALLERY_BYTES.items():
+        texts = [_gallery(check) for check in failed if check.asset_key.path[-1] == asset]
+        inline = sum(len(image) for text in texts for image in re.findall(r"!\[.*?\)", text))
+        assert max_bytes / 2 < inline <= max_bytes
+        assert all("data:image" in text for text in texts)

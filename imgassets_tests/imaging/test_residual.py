@@ -45,8 +45,10 @@ def test_a_residual_face_is_found_upright_and_upside_down(
     photos: dict[str, bytes], detectors: Detectors, name: str
 ) -> None:
     pixels = _pixels(photos[name])
-    assert find_residual_faces(pixels, detectors, 0.85)
-    assert find_residual_faces(pixels[::-1, ::-1].copy(), detectors, 0.85)
+    (upright, *_) = find_residual_faces(pixels, detectors, 0.85)
+    (turned, *_) = find_residual_faces(pixels[::-1, ::-1].copy(), detectors, 0.85)
+    assert turned.x + turned.width == pytest.approx(pixels.shape[1] - upright.x, abs=10)
+    assert turned.y + turned.height == pytest.approx(pixels.shape[0] - upright.y, abs=10)
 
 
 def _with_small_face(photos: dict[str, bytes], height: int, width: int) -> Pixels:
@@ -86,7 +88,7 @@ def test_the_smallest_face_is_found_in_a_thumbnail_without_the_larger_scale(
     assert max(sides) <= height * 2.25 + 31
 
 
-def test_the_result_has_the_share_and_the_keys_of_images_with_a_face(
+def test_the_result_has_the_share_and_the_boxes_of_images_with_a_face(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:
     folder = Folder(str(tmp_path))
@@ -96,7 +98,10 @@ def test_the_result_has_the_share_and_the_keys_of_images_with_a_face(
         rows.append(_row(name, 1, f"images/{name}.jpg"))
     rows.append(_row("no-image", None))
     found = detect_residual_faces(rows, folder, RetailerSettings(), model, threads=2)
-    assert (found.checked, found.with_face) == (2, ["portrait_a"])
+    assert (found.checked, [*found.with_face]) == (2, ["portrait_a"])
+    ((x, y, width, height),) = found.with_face["portrait_a"]
+    assert x < 490 < x + width  # `demo.people` has the position of this face
+    assert y < 93 + 329 / 2 < y + height
 
 
 def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
@@ -108,7 +113,7 @@ def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
     rows = [_row(name, 1, f"images/{name}.jpg") for name in ("gone", "cut", "whole")]
     found = detect_residual_faces(rows, folder, RetailerSettings(), model, threads=2)
     assert found.unreadable == ["gone", "cut"]
-    assert (found.checked, found.with_face) == (1, ["whole"])
+    assert (found.checked, [*found.with_face]) == (1, ["whole"])
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
         [_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1
     )
     assert (found.checked, len(found.with_face)) == (checked, checked)
-    assert (found.with_face, found.unreadable) == (["a"] * checked, [])
+    assert ([*found.with_face], found.unreadable) == (["a"] * checked, [])
 
 
 def test_a_face_below_the_score_of_the_settings_does_not_count(
@@ -145,10 +150,9 @@ def test_a_face_below_the_score_of_the_settings_does_not_count(
     folder = Folder(str(tmp_path))
     (folder / "images").write("a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
-    found = detect_residual_faces(
-        [_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1
-    )
-    assert (found.checked, found.with_face) == (1, [])
+    rows = [_row("a", 1, "images/a.jpg")]
+    found = detect_residual_faces(rows, folder, settings, model, threads=1)
+    assert (found.checked, found.with_face) == (1, {})
 
 
 class _FakeDetectors:
@@ -196,7 +200,10 @@ def test_the_first_pass_that_finds_a_face_is_the_last(pass_number: int) -> None:
     others = [Face(1, 2, 30, 11.9, 0.99), Face(1, 2, 30, 40, 0.84)]
     pixels = np.zeros((400, 300, 3), np.uint8)
     detectors = _FakeDetectors(pass_number, *others, *counts)
-    assert find_residual_faces(pixels, detectors, 0.85) == counts
+    # The second pass sees the image upside down: 300 x 400 px.
+    turned = [Face(269, 386, 30, 12, 0.85), Face(265, 355, 30, 40, 0.9)]
+    expected = turned if pass_number == 2 else counts
+    assert find_residual_faces(pixels, detectors, 0.85) == expected
     assert len(detectors.images) == pass_number
     detectors = _FakeDetectors(pass_number, *others)
     assert find_residual_faces(pixels, detectors, 0.85) == []

@@ -106,7 +106,7 @@ def test_a_partition_shows_its_contact_sheet(page: Page, screenshot: Screenshot)
     dialog = show(page, "contact sheet")
     sheet = dialog.locator("img")
     expect(sheet).to_be_visible()
-    assert width_of(sheet) > 700
+    assert width_of(sheet) > 600
     screenshot("ui_contact_sheet")
 
 
@@ -143,5 +143,5 @@ def test_a_backfill_launched_in_the_browser_succeeds_and_a_failed_check_shows_it
     thumbnails = page.get_by_role("dialog").locator("img")
     expect(thumbnails).to_have_count(len(SHARED))
     for thumbnail in thumbnails.all():
-        assert width_of(thumbnail) > 80
+        assert width_of(thumbnail) > 60
     screenshot("ui_failed_check_images")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 
@@ -8,7 +9,13 @@ import pytest
 from PIL import Image
 
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
-from imgassets.review.contact_sheet import contact_sheet, review_priority, select_rows
+from imgassets.markdown import CONTACT_SHEET_BYTES
+from imgassets.review.contact_sheet import (
+    contact_sheet,
+    inline_contact_sheet,
+    review_priority,
+    select_rows,
+)
 from imgassets.storage import Folder
 
 
@@ -99,12 +106,14 @@ def test_a_sheet_shows_the_raw_image_with_boxes_and_the_processed_image(
         face_cut=380,
         kept_box=[200, 380, 600, 1120],
     )
-    sheet = Image.open(io.BytesIO(contact_sheet([row], [_raw("a")], raw, processed)))
-    assert 700 <= sheet.width <= 900
+    sheet = Image.open(
+        io.BytesIO(contact_sheet([row], [_raw("a")], raw, processed, hide_faces=True))
+    )
+    assert 600 <= sheet.width <= 700
     assert _near(sheet, (230, 40, 40)) > 50  # the face
     assert _near(sheet, (255, 140, 0)) > 100  # the cut
     assert _near(sheet, (0, 150, 70)) > 200  # the kept area
-    assert _near(sheet, (20, 20, 200)) > 15_000  # the processed image
+    assert _near(sheet, (20, 20, 200)) > 10_000  # the processed image
 
 
 def test_a_full_sheet_is_small_enough_for_an_event_log(
@@ -117,25 +126,51 @@ def test_a_full_sheet_is_small_enough_for_an_event_log(
         (raw / "images").write(f"{number}-{name}.jpg", data)
         rows.append(_row(f"{number}-{name}", path=f"images/{number}-{name}.jpg"))
         raw_rows.append(_raw(f"{number}-{name}"))
-    sheet = contact_sheet(rows, raw_rows, raw, raw)
+    sheet = contact_sheet(rows, raw_rows, raw, raw, hide_faces=True)
     assert 10_000 < len(sheet) < 130_000
+    text = inline_contact_sheet(sheet, CONTACT_SHEET_BYTES)
+    assert len(text) <= CONTACT_SHEET_BYTES
+    assert _decode(text).size == (660, 380)  # two lines of three pairs
+
+
+def _decode(text: str) -> Image.Image:
+    data = text.removeprefix("![](data:image/webp;base64,").removesuffix(")")
+    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+
+
+def test_a_sheet_that_compresses_badly_is_cut_to_fit_the_event_log() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (760, 660, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=95, subsampling=0)
+    text = inline_contact_sheet(file.getvalue(), CONTACT_SHEET_BYTES)
+    assert len(text) <= CONTACT_SHEET_BYTES
+    assert _decode(text).size == (660, 190)
+    assert inline_contact_sheet(file.getvalue(), 100) == "too large to be shown here"
+
+
+def test_a_sheet_of_one_line_is_shown_whole(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    sheet = contact_sheet([_row("a")], [_raw("a")], folder, folder, hide_faces=True)
+    assert _decode(inline_contact_sheet(sheet, CONTACT_SHEET_BYTES)).size == (660, 190)
 
 
 def test_missing_images_leave_an_empty_frame(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    sheet = contact_sheet([_row("a", path="images/a.jpg")], [_raw("a")], folder, folder)
+    sheet = contact_sheet(
+        [_row("a", path="images/a.jpg")], [_raw("a")], folder, folder, hide_faces=True
+    )
     pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
     dark = pixels < 140
-    for left in (4, 138):
-        assert dark[4, left : left + 130].mean() > 0.9
-        assert dark[198, left : left + 130].mean() > 0.9
-        assert dark[4:199, left].mean() > 0.9
-        assert not dark[10:190, left + 10 : left + 120].any()
+    for left in (4, 112):
+        assert dark[4, left : left + 104].mean() > 0.9
+        assert dark[159, left : left + 104].mean() > 0.9
+        assert dark[4:160, left].mean() > 0.9
+        assert not dark[10:150, left + 10 : left + 94].any()
 
 
 def test_the_sheet_of_a_partition_without_images_says_so(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    sheet = Image.open(io.BytesIO(contact_sheet([], [], folder, folder)))
+    sheet = Image.open(io.BytesIO(contact_sheet([], [], folder, folder, hide_faces=True)))
     dark = np.argwhere(np.asarray(sheet.convert("L")) < 140)
     assert len(dark) > 100  # a line of text at the top left
     assert dark.min() >= 4

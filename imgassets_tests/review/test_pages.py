@@ -4,13 +4,17 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from imgassets.imaging.faces import FaceDetector
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.review.pages import HISTOGRAMS, IMAGES_PER_PAGE, INDEX, REVIEW, Page, write_review
+from imgassets.settings import ReviewSettings
 from imgassets.storage import CONTACT_SHEET, Folder
 
 PAGE_1 = "page_001.jpg"
@@ -64,10 +68,11 @@ class Partition:
         Image.new("RGB", size, colour).save(file, "JPEG", exif=exif)
         (folder / "images").write(name, file.getvalue())
 
-    def write(self, rows: list[ProcessedRow], max_pages: int = 10) -> list[Page]:
+    def write(self, rows: list[ProcessedRow], **options: Any) -> list[Page]:
         raw_rows = [_raw(row.key) for row in rows]
+        review = ReviewSettings(**options)
         return write_review(
-            rows, raw_rows, self.raw, self.processed, title="2026-01-02|zara", max_pages=max_pages
+            rows, raw_rows, self.raw, self.processed, title="2026-01-02|zara", options=review
         )
 
     @property
@@ -200,3 +205,78 @@ def test_histograms_are_written_at_three_times_the_size(tmp_path: Path) -> None:
     assert plot.size == (2400, 480)
     bars = (np.asarray(plot.convert("RGB")) == (70, 120, 190)).all(axis=2)
     assert bars[:, 3 * (10 + 12 * 19 + 9)].sum() > 300  # from 0.60 to 0.65
+
+
+def _count_faces(detector: FaceDetector, image: Image.Image) -> int:
+    return len(detector.find(cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)))  # type: ignore[arg-type]
+
+
+def _write_portrait(
+    partition: Partition, photo: bytes, detector: FaceDetector, **options: Any
+) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Write a page of an image that was too close and is kept.
+
+    Returns:
+        The halves before and after of the page, and the small contact sheet.
+    """
+    image = Image.open(io.BytesIO(photo)).convert("RGB")
+    pixels = np.asarray(image)[:, :, ::-1].copy()
+    (face,) = detector.find(pixels)
+    box = [round(side) for side in (face.x, face.y, face.width, face.height)]
+    (partition.raw / "images").write("raw.jpg", photo)
+    # Trimmed by 40 px at the left and at the top, then scaled to one half.
+    kept = [40, 40, image.width - 40, image.height - 40]
+    processed = image.crop((40, 40, *image.size))
+    processed = processed.resize((processed.width // 2, processed.height // 2))
+    file = io.BytesIO()
+    processed.save(file, "JPEG", quality=95)
+    (partition.processed / "images").write("processed.jpg", file.getvalue())
+    row = _row(
+        "a",
+        outcome=Outcome.TOO_CLOSE,
+        face_boxes=[box],
+        face_removed=False,
+        kept_box=kept,
+        width=processed.width,
+        height=processed.height,
+    )
+    partition.write([row], **options)
+    page = partition.page()
+    sheet = Image.open(io.BytesIO(partition.processed.read(CONTACT_SHEET)))
+    return (
+        page.crop((0, 40, 309, page.height)),
+        page.crop((309, 40, 620, page.height)),
+        sheet,
+    )
+
+
+@pytest.mark.parametrize("name", ["portrait_a", "portrait_b", "portrait_c"])
+def test_no_detected_face_is_visible_in_any_review_file(
+    tmp_path: Path, photos: dict[str, bytes], detector: FaceDetector, name: str
+) -> None:
+    partition = Partition(tmp_path)
+    before, after, sheet = _write_portrait(partition, photos[name], detector)
+    assert [_count_faces(detector, image) for image in (before, after, sheet)] == [0, 0, 0]
+    assert _near(before, (230, 40, 40)) > 100  # the box of the face
+
+
+def test_hide_faces_false_shows_faces_and_a_change_of_it_draws_the_pages_again(
+    tmp_path: Path, photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    partition = Partition(tmp_path)
+    photo = photos["portrait_a"]
+    shown = _write_portrait(partition, photo, detector, hide_faces=False)
+    assert _count_faces(detector, shown[0]) == 1
+    assert _count_faces(detector, shown[1]) == 1
+    hidden = _write_portrait(partition, photo, detector)
+    assert _count_faces(detector, hidden[0]) == 0
+    assert _count_faces(detector, hidden[1]) == 0
+
+
+def test_a_face_that_was_not_detected_stays_visible(
+    tmp_path: Path, photos: dict[str, bytes], detector: FaceDetector
+) -> None:
+    partition = Partition(tmp_path)
+    (partition.raw / "images").write("raw.jpg", photos["portrait_a"])
+    partition.write([_row("a", face_count=0, face_score=None, path=None)])
+    assert _count_faces(detector, partition.page()) == 1

@@ -8,7 +8,6 @@ import dagster as dg
 from imgassets.defs.metadata import (
     as_dagster_failure,
     count_metadata,
-    image_metadata,
     location_metadata,
     logger_of,
     manifest_metadata,
@@ -66,13 +65,16 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
                 raw_folder,
                 folder,
                 title=partition.key,
-                max_pages=options.review.max_pages,
+                options=options.review,
             )
-            metadata = _metadata(rows, pages, folder)
+            metadata = _metadata(rows, pages, folder, inline=options.review.inline)
             if not options.process.keep_raw:
                 metadata["raw images removed"] = remove_raw_images(rows, raw_rows, raw_folder)
+        # As metadata of the result, Dagster would store the images twice: also in the event of the
+        # step's output.
+        context.add_asset_metadata(metadata)
         version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
-        return dg.MaterializeResult(metadata=metadata, data_version=version)
+        return dg.MaterializeResult(data_version=version)
 
     return processed_images
 
@@ -106,7 +108,7 @@ def _process(
 
 
 def _metadata(
-    rows: list["ProcessedRow"], pages: Sequence["Page"], folder: "Folder"
+    rows: list["ProcessedRow"], pages: Sequence["Page"], folder: "Folder", *, inline: bool
 ) -> dict[str, Any]:
     """Images, metrics, outcomes and file locations; the UI keeps this order.
 
@@ -114,6 +116,7 @@ def _metadata(
         rows: the rows of the manifest.
         pages: the full-size contact sheets.
         folder: the folder of the manifest.
+        inline: whether the UI shows images (`review.inline`).
 
     Raises:
         StorageError: the contact sheet cannot be read.
@@ -123,7 +126,7 @@ def _metadata(
     done = [row for row in rows if row.outcome is Outcome.OK]
     not_processed = [row for row in rows if row.outcome not in (Outcome.OK, Outcome.NO_RAW)]
     return {
-        **(_inline_images(rows, folder) if done else {}),
+        **(_inline_images(rows, folder) if done and inline else {}),
         **_metrics(done),
         **count_metadata(count_outcomes(rows), "outcome"),
         "not processed": markdown_table(
@@ -141,18 +144,21 @@ def _inline_images(
     rows: list["ProcessedRow"], folder: "Folder"
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The contact sheet and the histograms, which the UI shows inline."""
+    from imgassets.markdown import CONTACT_SHEET_BYTES, inline_image
+    from imgassets.review.contact_sheet import inline_contact_sheet
     from imgassets.review.plots import histograms
     from imgassets.storage import CONTACT_SHEET
 
+    sheet = inline_contact_sheet(folder.read(CONTACT_SHEET), CONTACT_SHEET_BYTES)
     return {
-        "contact sheet": image_metadata(folder.read(CONTACT_SHEET), "jpeg"),
-        "histograms": image_metadata(histograms(rows), "png"),
+        "contact sheet": dg.MetadataValue.md(sheet),
+        "histograms": dg.MetadataValue.md(inline_image(histograms(rows), "png")),
     }
 
 
 def _file_locations(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
     """The locations of the processed images, the contact sheets and the full-size plots."""
-    from imgassets.review.pages import REVIEW
+    from imgassets.review.pages import HISTOGRAMS, REVIEW
     from imgassets.storage import CONTACT_SHEET, IMAGES
 
     review = folder / REVIEW
@@ -163,6 +169,7 @@ def _file_locations(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.M
     return {
         "processed image files": location_metadata((folder / IMAGES).address),
         "contact sheet file": location_metadata(f"{folder.address}/{CONTACT_SHEET}"),
+        "histograms file": location_metadata(f"{review.address}/{HISTOGRAMS}"),
         "review folder": location_metadata(review.address),
         "full-size contact sheets": markdown_table(rows),
     }

@@ -10,6 +10,7 @@ import pytest
 from imgassets.demo.server import CatalogueServer
 from imgassets.folders import project_root
 from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, UrlRow, from_table, to_table
+from imgassets.markdown import CONTACT_SHEET_BYTES, HISTOGRAMS_BYTES
 from imgassets.storage import Storage, read_table, write_table
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
@@ -72,9 +73,10 @@ def test_a_run_shows_metrics_images_and_file_locations(
     assert metadata["not processed"] == "none"
     assert "raw images removed" not in metadata
     assert metadata["dagster/row_count"] == 3
-    assert str(metadata["contact sheet"]).startswith("![](data:image/jpeg;base64,/9j/")
+    assert str(metadata["contact sheet"]).startswith("![](data:image/webp;base64,UklGR")
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
-    assert len(str(metadata["contact sheet"])) < 300_000
+    assert len(str(metadata["contact sheet"])) <= CONTACT_SHEET_BYTES
+    assert len(str(metadata["histograms"])) <= HISTOGRAMS_BYTES
     folder = storage.partition("processed_images", *PARTITION)
     assert [column.name for column in metadata["dagster/column_schema"].columns] == (
         PROCESSED_IMAGES.names
@@ -83,7 +85,7 @@ def test_a_run_shows_metrics_images_and_file_locations(
     # The UI plots numbers only.
     for name in ("images", "trim ratio/mean", "trim ratio/p95", "outcome/ok"):
         assert isinstance(event.metadata[name], dg.IntMetadataValue | dg.FloatMetadataValue)
-    for name in ("manifest", "processed image files", "contact sheet file", "review folder"):
+    for name in ("manifest", "processed image files", "contact sheet file", "histograms file"):
         assert isinstance(event.metadata[name], dg.PathMetadataValue)
         assert Path(metadata[name]).exists()
     page = f"{folder.address}/review/page_001.jpg"
@@ -94,6 +96,34 @@ def test_a_run_shows_metrics_images_and_file_locations(
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert len(checks) == 9
     assert all(checks.values())
+
+
+def test_without_review_inline_the_event_has_no_image_and_names_the_files(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    # Two products have the same image, and no image may have a face: two checks fail.
+    failing = {"max_duplicates": 0, "face_share": {"max": 0}}
+    names = ("portrait_a.jpg", "portrait_a.jpg")
+    result, _ = materialize(
+        instance, storage, shop, names, review={"inline": False}, checks=failing
+    )
+    (event,) = result.asset_materializations_for_node("processed_images")
+    assert {"contact sheet", "histograms"}.isdisjoint(event.metadata)
+    for name in ("contact sheet file", "histograms file", "review folder"):
+        assert Path(str(event.metadata[name].value)).exists()
+    failed = {
+        check.check_name: str(check.metadata["images to look at"].value)
+        for check in result.get_asset_check_evaluations()
+        if not check.passed
+    }
+    raw, processed = (
+        storage.partition(asset, *PARTITION).address for asset in ("raw_images", "processed_images")
+    )
+    assert set(failed) >= {"duplicate_images", "face_removal"}
+    assert f"| {raw}/images/image-0.jpg | image-0 |" in failed["duplicate_images"]
+    assert f"| {processed}/images/image-0.jpg | image-0 |" in failed["face_removal"]
+    events = instance.all_logs(result.run_id)
+    assert [event for event in events if "data:image" in dg.serialize_value(event)] == []
 
 
 @pytest.mark.parametrize("pages", [0, 1])
