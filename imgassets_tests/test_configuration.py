@@ -218,11 +218,11 @@ def test_a_source_with_its_required_option_is_accepted(config: Path, source: str
     ("text", "path", "allowed"),
     [
         ("trim: {steps: 1}", "trim.steps", "method, threshold, step, min_side, blur"),
-        ("review: {pages: 1}", "review.pages", "max_pages"),
+        ("review: {pages: 1}", "review.pages", "max_pages, hide_faces, inline"),
         (
             "retailers: {zara: {review: {pages: 1}}}",
             "retailers.zara.review.pages",
-            "max_pages",
+            "max_pages, hide_faces, inline",
         ),
         (
             "retailers: {zara: {sensor: {}}}",
