@@ -166,8 +166,9 @@ def run_checks(
 ) -> Iterator[dg.AssetCheckResult]:
     """Run the selected checks and yield their results.
 
-    A check that cannot run does not prevent the others; the step fails after the last one. The
-    results follow the last check, because the failed ones share the bytes of their images.
+    A check that cannot run, or that has a bug, does not prevent the others; the step fails after
+    the last one. The results follow the last check, because the failed ones share the bytes of
+    their images.
     """
     from imgassets.checks.context import CheckContext
     from imgassets.storage import open_storage
@@ -180,6 +181,7 @@ def run_checks(
     selected = {key.name: key for key in context.selected_asset_check_keys}
     outcomes: dict[str, CheckOutcome] = {}
     problems: list[str] = []
+    bug: Exception | None = None
     for name, check in checks.items():
         if name not in selected:
             continue
@@ -187,9 +189,13 @@ def run_checks(
             outcomes[name] = check(check_context)
         except (CheckError, StorageError) as error:
             problems.append(str(error))
+        except Exception as error:  # noqa: BLE001  (raised again after the results of the others)
+            bug = bug or error
     galleries = sum(outcome.shows_images for outcome in outcomes.values())
     for name, outcome in outcomes.items():
         yield _result(selected[name], outcome, check_context, galleries)
+    if bug is not None:
+        raise bug
     if problems:
         raise dg.Failure("\n".join(dict.fromkeys(problems)), allow_retries=False)
 

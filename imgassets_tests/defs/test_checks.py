@@ -21,6 +21,8 @@ from PIL import Image
 
 import imgassets.defs.assets.processed_images as processed_module
 import imgassets.defs.checks as checks_module
+from imgassets.checks import metrics
+from imgassets.checks.outcome import CheckOutcome
 from imgassets.configuration import load_settings
 from imgassets.defs.checks import build_checks
 from imgassets.folders import models_folder, project_root
@@ -316,6 +318,23 @@ def test_a_check_that_cannot_run_does_not_prevent_the_others(
     descriptions = [str(one.description) for one in failures if one is not None]
     (of_processed,) = [text for text in descriptions if "none.onnx" in text]
     assert "url_list of 2026-01-31|zara was never materialized" in of_processed
+
+
+def test_a_bug_in_a_check_loses_no_result_of_the_others(
+    partition: Partition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> CheckOutcome:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(metrics, "trim_ratios", fail)
+    partition.urls([url_row(0)])
+    partition.processed([processed_row(0)])
+    result = partition.run("all_checks")
+    names = {check.check_name for check in result.get_asset_check_evaluations()}
+    assert {"processed_files_match_rows", "face_removal"} <= names
+    assert "trim_ratios" not in names
+    errors = [event.step_failure_data.error for event in result.get_step_failure_events()]
+    assert any(error and "a bug" in error.to_string() for error in errors)
 
 
 def test_a_face_found_by_the_second_detection_fails_and_is_shown(partition: Partition) -> None:
