@@ -141,17 +141,19 @@ def _index(source: MongoSource) -> Diagnosis:
 
 
 def _storage(settings: Settings) -> Diagnosis:
-    from imgassets.storage import open_storage
+    from imgassets.storage import JOURNALS, open_storage
 
-    root = open_storage(settings).root
-    name = ".imgassets-doctor"
+    storage = open_storage(settings)
+    path = ".imgassets-doctor"
     try:
-        root.write(name, b"written by imgassets doctor")
-        root.read(name)
-        root.remove(name)
+        storage.write(path, b"written by imgassets doctor")
+        storage.read(path)
+        storage.remove(path)
+        # A local write creates a folder for temporary files in it.
+        storage.remove_empty_folders(JOURNALS)
     except (StorageError, OSError) as error:
         return Diagnosis("storage", "error", str(error))
-    return Diagnosis("storage", "ok", f"{root.address} is writable")
+    return Diagnosis("storage", "ok", f"{storage.root} is writable")
 
 
 def _model(settings: Settings) -> Diagnosis:

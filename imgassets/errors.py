@@ -15,6 +15,7 @@
     │   ├── StepError
     │   ├── ModelError
     │   └── WorkerError
+    ├── TakedownError
     ├── CheckError
     ├── WebhookError
     ├── EmbeddedMongoError
@@ -40,11 +41,15 @@ class ImgassetsError(Exception):
 
 
 class SettingsError(ImgassetsError):
-    """A setting or its environment variable is missing or invalid."""
+    """A setting, its environment variable or an argument of a function is missing or invalid."""
 
 
 class StorageError(ImgassetsError):
     """The data root cannot be read or written."""
+
+
+class BrokenFileError(StorageError):
+    """A file in the storage has content that cannot be read."""
 
 
 class SourceError(ImgassetsError):
@@ -111,6 +116,10 @@ class ModelError(ImagingError):
 
 class WorkerError(ImagingError):
     """No imaging process can be started."""
+
+
+class TakedownError(ImgassetsError):
+    """The selection of `imgassets forget` is not valid, or names an unknown retailer."""
 
 
 class CheckError(ImgassetsError):

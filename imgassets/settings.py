@@ -10,6 +10,7 @@ them from the environment.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -180,6 +181,24 @@ class DownloadSettings(Section):
         True, description="whether to discard images whose X-Robots-Tag is noai or noimageai"
     )
     shard_size: int = Field(10_000, ge=1, description="URLs per download op")
+    reuse_days: int = Field(
+        30,
+        ge=0,
+        le=3660,
+        description=(
+            "days before and after a partition's date in whose partitions of the retailer images "
+            "of the same URL are looked up, so that they are not downloaded again; 0: none"
+        ),
+    )
+    revalidate_after_days: float = Field(
+        7,
+        ge=0,
+        le=3660,
+        description=(
+            "age of another partition's image in days after which the server is asked whether it "
+            "has changed (ETag, Last-Modified)"
+        ),
+    )
 
 
 Side = Annotated[int, Field(ge=1, le=16384)]
@@ -612,6 +631,11 @@ def merge_options(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[st
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
         result[key] = merge_options(below, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+def section_hash(section: Section) -> str:
+    """Hash the options of a section: the first 16 hexadecimal digits of a SHA-256."""
+    return hashlib.sha256(section.model_dump_json().encode()).hexdigest()[:16]
 
 
 def as_yaml() -> str:

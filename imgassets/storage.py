@@ -1,71 +1,107 @@
-"""The layout of manifests and images in storage, and atomic reads and writes.
+"""The data root: the layout of its files, and atomic reads and writes.
 
-Storage is a local folder or an object store that fsspec supports (`s3://bucket/prefix`, `gs://...`).
-Partitions have a Hive-style layout. The columns of a manifest are in `manifests`.
+The data root is a local folder or a prefix of an object store that fsspec supports
+(`s3://bucket/prefix`, `gs://...`). Paths, in this module and in manifests, are relative to it, so
+that a copied or moved tree stays valid:
+
+    manifests/<asset>/<retailer>.<date>.parquet                one row per URL; nothing but Parquet
+    images/raw/<retailer>/<2 digits>/<sha256>.<ext>            as served, named by its SHA-256
+    images/processed/<retailer>/<2 digits>/<sha256>-<settings hash>.<ext>
+                                                               SHA-256 of the served bytes
+    review/retailer=<retailer>/date=<date>/                    contact sheets, plots
+    journal/<asset>/retailer=<retailer>/date=<date>/           only while a run works, or was killed
+    removed/                                                   records of take-downs
+
+The columns of a manifest are in `manifests`, the journal in `journal`, take-downs in `takedown`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+import itertools
 import os
-import threading
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgassets.errors import StorageError
+from imgassets.errors import BrokenFileError, StorageError
 from imgassets.folders import project_root
 from imgassets.settings import Settings
 
 if TYPE_CHECKING:
     from upath import UPath
 
-MANIFEST = "manifest.parquet"
-IMAGES = "images"
-CONTACT_SHEET = "contact_sheet.jpg"
-_REMOVED = "_removed.parquet"
-_TEMPORARY = ".tmp"
+MANIFESTS, JOURNALS, REVIEW, REMOVED = "manifests", "journal", "review", "removed"
+RAW_FILES, PROCESSED_FILES = "images/raw", "images/processed"
+_TEMPORARY = f"{JOURNALS}/temporary"
+_TEMPORARY_MAX_AGE = dt.timedelta(days=1)  # no write takes that long: its process was killed
+_MANIFEST = re.compile(r"([a-z0-9-]+)\.(\d{4}-\d\d-\d\d)\.parquet")
+# An object store lists 1,000 files per request, so for many files a listing needs fewer requests
+# than one request per file.
+_MAX_SIZE_REQUESTS = 2_000
+_THREADS = 32
+_FOLDER_ATTEMPTS = 100
+# In the names of temporary files, with the process id: processes that were forked have the same
+# random text, and containers that share a data root the same process ids. A random name per file
+# would cost a system call, for which a thread has to wait for the GIL again.
+_PROCESS_TREE = uuid4().hex
+_write_number = itertools.count()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file in the storage.
+
+    Attributes:
+        size: Its size in bytes.
+        modified: When it was last written.
+    """
+
+    size: int
+    modified: dt.datetime
 
 
 @dataclass(frozen=True)
-class Folder:
-    """A folder on a disk or in an object store; files in it are addressed by name.
+class Storage:
+    """The data root on a disk or in an object store; files in it are addressed by relative paths.
 
     Attributes:
-        address: A local path or an fsspec address, without a trailing slash.
+        root: A local path or an fsspec address, without a trailing slash.
     """
 
-    address: str
-
-    def __truediv__(self, name: str) -> Folder:
-        """The subfolder `name`."""
-        return Folder(f"{self.address}/{name}")
-
-    @property
-    def path(self) -> UPath:
-        """This folder as a `UPath`, for operations that this class does not have."""
-        from upath import UPath
-
-        # Other processes change the folder, so cached listings would be stale.
-        return UPath(self.address, use_listings_cache=False)
+    root: str
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a folder in the local file system."""
-        return "://" not in self.address
+        """Whether the data root is a folder in the local file system."""
+        return "://" not in self.root
 
-    def write(self, name: str, data: bytes) -> None:
+    def address(self, path: str) -> str:
+        """The absolute path or fsspec address of a file or folder."""
+        return f"{self.root}/{path}"
+
+    def partition(self, date: str, retailer: str) -> PartitionFiles:
+        """The files of one partition."""
+        return PartitionFiles(self, date, retailer)
+
+    def write(self, path: str, data: bytes) -> None:
         """Write a file atomically; an existing file is replaced.
 
         Readers, and the next run after a `kill -9`, see either the old file or the new one.
 
         Args:
-            name: The name of the file.
+            path: The path of the file.
             data: Its content.
 
         Raises:
@@ -73,23 +109,19 @@ class Folder:
         """
         try:
             if self.is_local:
-                _write_local(self.address, name, data)
+                self._write_local(path, data)
             else:
                 # A single PUT is atomic: object stores show an object when it is complete.
-                path = self.path / name
-                path.fs.pipe_file(path.path, data)
+                file = self._upath(path)
+                file.fs.pipe_file(file.path, data)
         except Exception as error:
-            raise StorageError(
-                f"cannot write {self.address}/{name}: {error}; "
-                "free space or repair the storage, then run the partition again; "
-                "finished work is kept"
-            ) from error
+            raise _storage_error("write", self.address(path), error) from error
 
-    def read(self, name: str) -> bytes:
+    def read(self, path: str) -> bytes:
         """Read a file.
 
         Args:
-            name: The name of the file.
+            path: The path of the file.
 
         Raises:
             FileNotFoundError: The file does not exist.
@@ -97,210 +129,474 @@ class Folder:
         """
         try:
             if self.is_local:
-                return Path(self.address, name).read_bytes()
-            path = self.path / name
-            data: bytes = path.fs.cat_file(path.path)
+                return Path(self.root, path).read_bytes()
+            file = self._upath(path)
+            data: bytes = file.fs.cat_file(file.path)
         except FileNotFoundError:
             raise
         except Exception as error:
-            raise StorageError(
-                f"cannot read {self.address}/{name}: {error}; repair the storage, "
-                "then run the partition again; finished work is kept"
-            ) from error
+            raise _storage_error("read", self.address(path), error) from error
         return data
 
-    def sha256(self, name: str) -> str:
+    def sha256(self, path: str) -> str:
         """The SHA-256 of a file's content, in hexadecimal.
 
         Args:
-            name: The name of the file.
+            path: The path of the file.
 
         Raises:
             FileNotFoundError: The file does not exist.
             StorageError: The storage is not reachable or not readable.
         """
-        return hashlib.sha256(self.read(name)).hexdigest()
+        return hashlib.sha256(self.read(path)).hexdigest()
 
-    def sizes(self) -> dict[str, int]:
-        """Size in bytes of every file, by name; empty if the folder does not exist.
+    def sizes(self, paths: Iterable[str]) -> dict[str, int]:
+        """Sizes in bytes of those of the given files that exist, by path.
+
+        Args:
+            paths: Paths of files.
+
+        Raises:
+            StorageError: The storage is not reachable or not readable.
+        """
+        wanted = set(paths)
+        if self.is_local:
+            found = ((path, self._local_size(path)) for path in wanted)
+            return {path: size for path, size in found if size is not None}
+        if len(wanted) > _MAX_SIZE_REQUESTS:
+            folders = {path.rpartition("/")[0].rpartition("/")[0] for path in wanted}
+            return {
+                path: info.size
+                for folder in folders
+                for path, info in self.find(folder).items()
+                if path in wanted
+            }
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="sizes") as pool:
+            ordered = list(wanted)
+            sizes = pool.map(self._object_size, ordered)
+            return {
+                path: size for path, size in zip(ordered, sizes, strict=True) if size is not None
+            }
+
+    def find(self, folder: str) -> dict[str, FileInfo]:
+        """All files in a folder and its subfolders, by path; empty if it does not exist.
+
+        Args:
+            folder: The path of the folder.
 
         Raises:
             StorageError: The storage is not reachable or not readable.
         """
         try:
             if self.is_local:
-                return _local_sizes(self.address)
-            path = self.path
-            found = path.fs.ls(path.path, detail=True)
+                return dict(self._find_local(folder))
+            place = self._upath(folder)
+            found: dict[str, dict[str, Any]] = place.fs.find(place.path, detail=True)
+            start = len(self._upath("").path.rstrip("/")) + 1
+            return {
+                name[start:]: _object_info(info)
+                for name, info in found.items()
+                if not name.endswith("/")  # some tools mark a folder by an object
+            }
         except FileNotFoundError:
             return {}
         except Exception as error:
-            raise StorageError(
-                f"cannot list {self.address}: {error}; repair the storage, "
-                "then run the partition again"
-            ) from error
-        return {f["name"].rpartition("/")[2]: f["size"] for f in found if f["type"] == "file"}
+            raise _storage_error("list", self.address(folder), error) from error
 
-    def remove(self, name: str) -> None:
+    def names(self, folder: str) -> list[str]:
+        """Names of the files and folders in a folder, sorted; empty if it does not exist.
+
+        Args:
+            folder: The path of the folder.
+
+        Raises:
+            StorageError: The storage is not reachable or not readable.
+        """
+        try:
+            if self.is_local:
+                return sorted(os.listdir(self.address(folder)))  # noqa: PTH208  (half the time)
+            place = self._upath(folder)
+            found = place.fs.ls(place.path, detail=False)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise _storage_error("list", self.address(folder), error) from error
+        start = len(place.path.rstrip("/")) + 1
+        names = (name.rstrip("/")[start:] for name in found)
+        return sorted(name for name in names if name)  # some tools mark a folder by an object
+
+    def remove(self, path: str) -> None:
         """Remove a file, if it exists.
 
         Args:
-            name: The name of the file.
+            path: The path of the file.
 
         Raises:
             StorageError: The storage is not reachable or not writable.
         """
         try:
             if self.is_local:
-                Path(self.address, name).unlink()
+                Path(self.root, path).unlink()
             else:
-                path = self.path / name
-                path.fs.rm_file(path.path)
+                file = self._upath(path)
+                file.fs.rm_file(file.path)
         except FileNotFoundError:
             pass
         except Exception as error:
-            raise StorageError(
-                f"cannot remove {self.address}/{name}: {error}; repair the storage, "
-                "then run the partition again"
-            ) from error
+            raise _storage_error("remove", self.address(path), error) from error
 
-    def remove_temporaries(self) -> None:
-        """Remove temporary files of killed writers; no writer may be active."""
-        for name in self.sizes():
-            if name.startswith(".") and name.endswith(_TEMPORARY):
-                self.remove(name)
+    def remove_all(self, paths: Iterable[str]) -> None:
+        """Remove files, if they exist; in an object store several at a time.
+
+        Args:
+            paths: Paths of files.
+
+        Raises:
+            StorageError: The storage is not reachable or not writable; some files may be removed.
+        """
+        if self.is_local:
+            for path in paths:
+                self.remove(path)
+            return
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="remove") as pool:
+            list(pool.map(self.remove, paths))
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove the files of a folder in the order of their names, then the folder.
+
+        Raises:
+            StorageError: The storage is not reachable or not writable.
+        """
+        for path in sorted(self.find(folder)):
+            self.remove(path)
+        self.remove_empty_folders(folder)
+
+    def remove_empty_folders(self, folder: str) -> None:
+        """Remove a local folder and its subfolders as far as they are empty, then its parents.
+
+        Object stores have no folders. A folder into which another process writes stays, and a
+        writer whose folder is removed under it creates it again.
+        """
+        if not self.is_local:
+            return
+        for place, _, _ in os.walk(self.address(folder), topdown=False):
+            with suppress(OSError):
+                os.rmdir(place)  # noqa: PTH106
+        parent = folder.rpartition("/")[0]
+        with suppress(OSError):
+            while parent:
+                os.rmdir(self.address(parent))  # noqa: PTH106
+                parent = parent.rpartition("/")[0]
+
+    def old_temporaries(self, max_age: dt.timedelta = _TEMPORARY_MAX_AGE) -> dict[str, FileInfo]:
+        """The temporary files of writers that were killed, by path.
+
+        Args:
+            max_age: Younger files are left out, because their writers may be active.
+
+        Raises:
+            StorageError: The storage is not reachable or not readable.
+        """
+        oldest = dt.datetime.now(dt.UTC) - max_age
+        found = self.find(_TEMPORARY)
+        return {path: info for path, info in found.items() if info.modified < oldest}
+
+    def remove_old_temporaries(self, max_age: dt.timedelta = _TEMPORARY_MAX_AGE) -> list[str]:
+        """Remove the temporary files of writers that were killed.
+
+        Args:
+            max_age: Younger files stay, because their writers may be active.
+
+        Returns:
+            The paths of the removed files.
+        """
+        removed = list(self.old_temporaries(max_age))
+        for path in removed:
+            self.remove(path)
+        return removed
+
+    def _upath(self, path: str) -> UPath:
+        from upath import UPath
+
+        # Other processes change the files, so cached listings would be stale.
+        root = UPath(self.root, use_listings_cache=False)
+        return root / path if path else root
+
+    def _local_size(self, path: str) -> int | None:
+        try:
+            return os.stat(self.address(path)).st_size  # noqa: PTH116  (half the time of a Path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _storage_error("read", self.address(path), error) from error
+
+    def _object_size(self, path: str) -> int | None:
+        file = self._upath(path)
+        try:
+            return int(file.fs.info(file.path)["size"])
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise _storage_error("read", self.address(path), error) from error
+
+    def _find_local(self, folder: str) -> Iterator[tuple[str, FileInfo]]:
+        with os.scandir(self.address(folder)) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}"
+                # Concurrent writers rename and remove files during the scan.
+                with suppress(FileNotFoundError):
+                    if entry.is_dir():
+                        yield from self._find_local(path)
+                    else:
+                        status = entry.stat()
+                        modified = dt.datetime.fromtimestamp(status.st_mtime, dt.UTC)
+                        yield path, FileInfo(status.st_size, modified)
+
+    def _write_local(self, path: str, data: bytes) -> None:
+        # Not beside the file: engines that open a folder of manifests or images would read it.
+        name = f"{_PROCESS_TREE}-{os.getpid()}-{next(_write_number)}"
+        temporary = self.address(f"{_TEMPORARY}/{name}")
+        handle = open_local(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            try:
+                write_all(handle, data)
+            finally:
+                os.close(handle)
+            target = self.address(path)
+            # os.replace: creating a Path takes as long as the call.
+            _in_folder(target, lambda: os.replace(temporary, target))  # noqa: PTH105
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
-def image_name(path: str) -> str:
-    """The name of an image file in the folder `images`, from the `path` of its row."""
-    return path.removeprefix(f"{IMAGES}/")
+def open_local(path: str, flags: int) -> int:
+    """Open a local file and return its descriptor; its folder is created if necessary."""
+    return _in_folder(path, lambda: os.open(path, flags, 0o666))
 
 
-@dataclass(frozen=True)
-class Storage:
-    """The data root, with one folder per asset and one per partition of an asset.
-
-    Attributes:
-        root: The folder at `data_root` of the settings.
-    """
-
-    root: Folder
-
-    def partition(self, asset: str, date: str, retailer: str) -> Folder:
-        """The folder of one asset's partition: `<root>/<asset>/date=.../retailer=...`."""
-        return self.root / asset / f"date={date}" / f"retailer={retailer}"
+def write_all(handle: int, data: bytes) -> None:
+    """Write all bytes to a file descriptor; the system may write fewer per call."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[os.write(handle, remaining) :]
 
 
 def open_storage(settings: Settings) -> Storage:
     """The storage at `data_root` of the settings; nothing is read or written."""
-    root = settings.data_root.removeprefix("file://").rstrip("/")
-    return Storage(Folder(root if "://" in root else str(project_root() / root)))
+    return storage_at(settings.data_root)
 
 
-def write_table(folder: Folder, table: pa.Table, name: str = MANIFEST) -> None:
+def storage_at(data_root: str) -> Storage:
+    """The storage at a data root; nothing is read or written.
+
+    Args:
+        data_root: A folder, relative to the project folder or absolute, or an fsspec address.
+    """
+    root = data_root.removeprefix("file://").rstrip("/")
+    return Storage(root if "://" in root else str(project_root() / root))
+
+
+@dataclass(frozen=True)
+class PartitionFiles:
+    """The manifests, the review files and the journals of one partition.
+
+    Attributes:
+        storage: The storage.
+        date: The day of the partition, `YYYY-MM-DD`.
+        retailer: Slug of the retailer.
+    """
+
+    storage: Storage
+    date: str
+    retailer: str
+
+    def manifest(self, asset: str) -> str:
+        """The path of the manifest of an asset.
+
+        One flat folder per asset, because that is what every engine opens without options: with
+        `retailer=.../date=...` folders, pandas and pyarrow refuse to merge the text columns of the
+        files with the dictionary columns that they infer from the folders.
+        """
+        return f"{MANIFESTS}/{asset}/{self.retailer}.{self.date}.parquet"
+
+    def journal(self, asset: str) -> str:
+        """The path of the folder of an asset's journal."""
+        return f"{JOURNALS}/{asset}/retailer={self.retailer}/date={self.date}"
+
+    @property
+    def review(self) -> str:
+        """The path of the folder of contact sheets and plots."""
+        return f"{REVIEW}/retailer={self.retailer}/date={self.date}"
+
+    def read_manifest(self, asset: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the manifest of an asset.
+
+        Args:
+            asset: The name of the asset.
+            columns: The columns to read, without those that the manifest lacks; `None` for all.
+
+        Raises:
+            FileNotFoundError: There is no manifest.
+            StorageError: The manifest is broken, or the storage is not reachable or not readable.
+        """
+        return read_table(self.storage, self.manifest(asset), columns)
+
+    def write_manifest(self, asset: str, table: pa.Table) -> None:
+        """Write the manifest of an asset, atomically.
+
+        Args:
+            asset: The name of the asset.
+            table: The rows, as `manifests.to_table` returns them.
+
+        Raises:
+            StorageError: The storage is full, not reachable or not writable.
+        """
+        write_table(self.storage, self.manifest(asset), table)
+
+
+def raw_path(retailer: str, sha256: str, extension: str) -> str:
+    """The path of a served file.
+
+    Args:
+        retailer: Slug of the retailer.
+        sha256: SHA-256 of the file, in hexadecimal.
+        extension: Extension of the file name, without the dot.
+    """
+    return f"{RAW_FILES}/{retailer}/{sha256[:2]}/{sha256}.{extension}"
+
+
+def processed_path(retailer: str, raw_sha256: str, settings_hash: str, extension: str) -> str:
+    """The path of a processed image.
+
+    Args:
+        retailer: Slug of the retailer.
+        raw_sha256: SHA-256 of the served file, in hexadecimal.
+        settings_hash: Hash of all settings that the image depends on.
+        extension: Extension of the file name, without the dot.
+    """
+    name = f"{raw_sha256}-{settings_hash}.{extension}"
+    return f"{PROCESSED_FILES}/{retailer}/{raw_sha256[:2]}/{name}"
+
+
+def list_manifests(
+    storage: Storage, asset: str, retailer: str | None = None
+) -> list[PartitionFiles]:
+    """The partitions that have a manifest of an asset, by retailer and date.
+
+    Args:
+        storage: The storage.
+        asset: The name of the asset.
+        retailer: Slug of a retailer, for its partitions only.
+
+    Raises:
+        StorageError: The storage is not reachable or not readable.
+    """
+    matches = map(_MANIFEST.fullmatch, storage.names(f"{MANIFESTS}/{asset}"))
+    found = (PartitionFiles(storage, match[2], match[1]) for match in matches if match)
+    return sorted(
+        (partition for partition in found if retailer in (None, partition.retailer)),
+        key=lambda partition: (partition.retailer, partition.date),
+    )
+
+
+def retailers_with_images(storage: Storage) -> list[str]:
+    """Slugs of the retailers that have image files, sorted.
+
+    Raises:
+        StorageError: The storage is not reachable or not readable.
+    """
+    return sorted({*storage.names(RAW_FILES), *storage.names(PROCESSED_FILES)})
+
+
+def processed_raw_sha256(storage: Storage, retailer: str, wanted: Collection[str]) -> set[str]:
+    """SHA-256 of those of the given served files of which a processed image is stored.
+
+    Args:
+        storage: The storage.
+        retailer: Slug of the retailer.
+        wanted: SHA-256 of served files, in hexadecimal.
+
+    Raises:
+        StorageError: The storage is not reachable or not readable.
+    """
+    folders = {sha256[:2] for sha256 in wanted}
+    names = (
+        name
+        for folder in sorted(folders)
+        for name in storage.names(f"{PROCESSED_FILES}/{retailer}/{folder}")
+    )
+    return {name.partition("-")[0] for name in names} & set(wanted)
+
+
+def write_table(storage: Storage, path: str, table: pa.Table) -> None:
     """Write a table as Parquet (zstd), atomically.
 
     Args:
-        folder: The folder to write to.
+        storage: The storage to write to.
+        path: The path of the file.
         table: The table.
-        name: The name of the file.
 
     Raises:
         StorageError: The storage is full, not reachable or not writable.
     """
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    folder.write(name, buffer.getvalue().to_pybytes())
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        # `datasets` cannot read a row group without rows.
+        if table.num_rows:
+            writer.write_table(table)
+    storage.write(path, buffer.getvalue().to_pybytes())
 
 
-def read_table(
-    folder: Folder, name: str = MANIFEST, columns: Sequence[str] | None = None
-) -> pa.Table:
+def read_table(storage: Storage, path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet table.
 
     Args:
-        folder: The folder to read from.
-        name: The name of the file.
+        storage: The storage to read from.
+        path: The path of the file.
         columns: The columns to read; `None` for all.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        StorageError: The file is not valid Parquet, or the storage is not reachable or not
-            readable.
+        BrokenFileError: The file is not valid Parquet.
+        StorageError: The storage is not reachable or not readable.
     """
-    data = folder.read(name)
+    data = storage.read(path)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns)
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise StorageError(
-            f"{folder.address}/{name} is broken: {error}; materialize its partition again"
+        raise BrokenFileError(
+            f"{storage.address(path)} is broken: {error}; "
+            "delete it, then materialize its partition again"
         ) from error
 
 
-def _local_sizes(folder: str) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            # Concurrent writers rename and remove their temporary files during the scan.
-            with suppress(FileNotFoundError):
-                if entry.is_file():
-                    sizes[entry.name] = entry.stat().st_size
-    return sizes
+def _in_folder(path: str, action: Callable[[], T]) -> T:
+    """Create a file with `action`; if its folder does not exist, create that first.
 
-
-def mark_removed(folder: Folder, names: Iterable[str]) -> None:
-    """Record that image files of a partition are removed on purpose (`process.keep_raw: false`).
-
-    Call it before removing them: readers of the manifest then neither report the files as missing
-    nor download them again.
-
-    Args:
-        folder: The folder of the partition.
-        names: The names of the files.
-
-    Raises:
-        StorageError: The storage cannot be read or written.
+    Another process may remove the empty folder before the file is created, hence several attempts.
     """
-    known = read_removed(folder)
-    if new := set(names) - known:
-        write_table(folder, pa.table({"name": sorted(known | new)}), _REMOVED)
-
-
-def read_removed(folder: Folder) -> set[str]:
-    """Names of the files that `mark_removed` recorded.
-
-    Args:
-        folder: The folder of the partition.
-
-    Raises:
-        StorageError: The storage cannot be read.
-    """
-    try:
-        return set(read_table(folder, _REMOVED).column("name").to_pylist())
-    except FileNotFoundError:
-        return set()
-
-
-def _write_local(folder: str, name: str, data: bytes) -> None:
-    temporary = f"{folder}/.{name}.{os.getpid()}-{threading.get_ident()}{_TEMPORARY}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    try:
-        handle = os.open(temporary, flags, 0o666)
-    except FileNotFoundError:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        handle = os.open(temporary, flags, 0o666)
-    try:
+    for _ in range(_FOLDER_ATTEMPTS):
         try:
-            _write_all(handle, data)
-        finally:
-            os.close(handle)
-        os.replace(temporary, f"{folder}/{name}")  # noqa: PTH105  (creating a Path takes as long as the call)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+            return action()
+        except FileNotFoundError:
+            # `mkdir` fails too if one of the folders is removed while it works.
+            with suppress(FileNotFoundError, FileExistsError):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return action()
 
 
-def _write_all(handle: int, data: bytes) -> None:
-    remaining = memoryview(data)
-    while remaining:
-        remaining = remaining[os.write(handle, remaining) :]
+def _object_info(info: Mapping[str, Any]) -> FileInfo:
+    # The names that s3fs, gcsfs and adlfs use.
+    modified = info.get("LastModified") or info.get("updated") or info.get("last_modified")
+    if isinstance(modified, str):
+        modified = dt.datetime.fromisoformat(modified)
+    return FileInfo(int(info["size"]), modified or dt.datetime.now(dt.UTC))
+
+
+def _storage_error(verb: str, address: str, error: Exception) -> StorageError:
+    remedy = "free space or repair the storage" if verb == "write" else "repair the storage"
+    return StorageError(
+        f"cannot {verb} {address}: {error}; {remedy}, then run the partition again; "
+        "finished work is kept"
+    )

@@ -6,6 +6,7 @@ MongoDB, the HTTP server and the Dagster instance on disk are real; nothing is m
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import io
 import os
 import re
@@ -24,6 +25,7 @@ import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from bson import ObjectId
 from pymongo.database import Database
 
 from imgassets.demo.catalogue import Kind, documents, expected
@@ -80,20 +82,35 @@ class Project:
             (run,) = instance.get_runs(limit=1)
             return list(instance.all_logs(run.run_id))
 
-    def partition_folder(self, asset: str, partition: str = PARTITION) -> Path:
-        """The folder of an asset's partition."""
-        date, retailer = partition.split("|")
-        return self.folder / "data" / asset / f"date={date}" / f"retailer={retailer}"
+    @property
+    def data(self) -> Path:
+        """The data root, to which the paths in manifests are relative."""
+        return self.folder / "data"
 
     def manifest(self, asset: str, partition: str = PARTITION) -> pd.DataFrame:
         """The manifest of an asset's partition as a data frame."""
-        return pd.read_parquet(self.partition_folder(asset, partition) / "manifest.parquet")
+        return pd.read_parquet(self._manifest_file(asset, partition))
 
     def rows(self, asset: str, partition: str = PARTITION) -> list[dict[str, Any]]:
         """The manifest of an asset's partition as one dictionary per row."""
-        table = pq.read_table(self.partition_folder(asset, partition) / "manifest.parquet")
+        table = pq.read_table(self._manifest_file(asset, partition))
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
+
+    def _manifest_file(self, asset: str, partition: str) -> Path:
+        date, retailer = partition.split("|")
+        return self.data / "manifests" / asset / f"{retailer}.{date}.parquet"
+
+    def image_files(self) -> dict[str, int]:
+        """Modification time of each image file, by its path relative to the data root."""
+        return {
+            str(path.relative_to(self.data)): path.stat().st_mtime_ns
+            for path in files_below(self.data / "images")
+        }
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -155,7 +172,7 @@ def test_documents_become_a_clean_dataset_and_every_url_has_one_row(project: Pro
             continue
         served = (project.catalogue / entry.path.lstrip("/")).read_bytes()
         assert row["outcome"] == "ok"
-        assert (project.partition_folder("raw_images") / row["path"]).read_bytes() == served
+        assert (project.data / row["path"]).read_bytes() == served
 
     settings = Settings()
     detector = load_detector(ensure_model(settings.faces, project.folder), settings.faces)
@@ -168,7 +185,7 @@ def test_documents_become_a_clean_dataset_and_every_url_has_one_row(project: Pro
             continue
         assert row["outcome"] == "ok"
         assert row["face_count"] == entry.has_face
-        image = cv2.imread(str(project.partition_folder("processed_images") / row["path"]))
+        image = cv2.imread(str(project.data / row["path"]))
         assert image is not None
         assert image.shape == (row["height"], row["width"], 3)
         assert max(image.shape[:2]) <= settings.resize.max_side
@@ -179,11 +196,15 @@ def test_documents_become_a_clean_dataset_and_every_url_has_one_row(project: Pro
             assert detector.find(image.astype(np.uint8)) == []
     assert with_face == 9
 
-    files = {path.name for path in (project.partition_folder("raw_images") / "images").iterdir()}
-    assert files == {
-        path.removeprefix("images/") for path in filter(None, (row["path"] for row in raw))
+    assert set(project.image_files()) == {row["path"] for row in raw + made} - {None}
+    review = project.data / "review" / "retailer=zara" / "date=2026-01-02"
+    assert (review / "contact_sheet.jpg").is_file()
+    # Nothing else is left: no journal, no temporary file.
+    assert {path.relative_to(project.data).parts[0] for path in files_below(project.data)} == {
+        "images",
+        "manifests",
+        "review",
     }
-    assert (project.partition_folder("processed_images") / "contact_sheet.jpg").is_file()
 
 
 @pytest.mark.slow
@@ -201,6 +222,40 @@ def test_a_second_run_downloads_only_what_failed(project: Project) -> None:
         before[before["outcome"] == "ok"],
         project.manifest("raw_images")[before["outcome"] == "ok"],
     )
+
+
+@pytest.mark.slow
+def test_a_second_day_with_the_same_catalogue_takes_over_all_images(
+    project: Project, mongo_database: Database[dict[str, Any]]
+) -> None:
+    day, next_day = dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "2026-01-09|zara"
+    products = mongo_database["products"]
+    of_day = {"$gte": day, "$lt": day + dt.timedelta(days=1)}
+    for document in products.find({"product_retailer": "Zara", "scraped_at": of_day}):
+        later = document["scraped_at"] + dt.timedelta(days=7)
+        products.insert_one(document | {"_id": ObjectId(), "scraped_at": later})
+    project.run("imgassets", "sync")
+    project.materialize()
+    files = project.image_files()
+    before = project.manifest("processed_images")
+    project.server.requests.clear()
+
+    project.materialize(partition=next_day)
+
+    failed = set(before.loc[before["outcome"] == "no_raw", "url"].str.split("?").str[0])
+    requested = {f"{project.server.url}{path}" for path in project.server.requests}
+    assert requested - {f"{project.server.url}/robots.txt"} == failed
+    assert project.image_files() == files
+    for asset in ("raw_images", "processed_images"):
+        first = project.manifest(asset).set_index(["url", "product_id", "position"])
+        second = project.manifest(asset, next_day).set_index(["url", "product_id", "position"])
+        assert len(first) == len(second)
+        first, second = (frame[frame["outcome"] == "ok"].sort_index() for frame in (first, second))
+        assert second["path"].tolist() == first["path"].tolist()
+        assert set(second["reused_from"]) == {day.date()}
+        assert second["sha256"].tolist() == first["sha256"].tolist()
+        assert len(second) > 15
+    assert _failed_checks(project.last_events()) == set()
 
 
 @pytest.mark.slow
@@ -251,7 +306,7 @@ ALL_FAIL = {
 
 def _damage_image(folder: Path) -> None:
     """Overwrite half of an image; its size stays, so that a second run keeps the file."""
-    file = min((folder / "images").iterdir())
+    file = min(files_below(folder))
     data = file.read_bytes()
     file.write_bytes(data[: len(data) // 2].ljust(len(data), b"\0"))
 
@@ -287,8 +342,8 @@ def test_a_run_stores_at_most_60_kb_of_images_and_no_detected_face(project: Proj
         "face_removal",
     }
     # The second run keeps the damaged files, and finds them.
-    for asset in ("raw_images", "processed_images"):
-        _damage_image(project.partition_folder(asset))
+    for kind in ("raw", "processed"):
+        _damage_image(project.data / "images" / kind)
     project.materialize()
     second = project.last_events()
     assert _failed_checks(second) == _failed_checks(first) | {
@@ -315,6 +370,4 @@ def test_without_review_inline_a_run_stores_no_image(project: Project) -> None:
     events = project.last_events()
     assert len(_failed_checks(events)) == 4
     assert _inline_images(events) == []
-    assert str(project.partition_folder("raw_images")) in "".join(
-        dg.serialize_value(e) for e in events
-    )
+    assert f"{project.data}/images/raw/zara/" in "".join(dg.serialize_value(e) for e in events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import importlib.metadata
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from imgassets.manifests import (
     OUTCOMES,
     PROCESSED_IMAGES,
     RAW_IMAGES,
+    SCHEMA_VERSION,
     SCHEMAS,
     URL_LIST,
     Outcome,
@@ -30,9 +32,10 @@ from imgassets.manifests import (
     count_outcomes,
     fingerprint,
     from_table,
+    row_values,
     to_table,
 )
-from imgassets.storage import MANIFEST, Folder, Storage, read_table, write_table
+from imgassets.storage import Storage
 from imgassets_tests.rows import processed_row, raw_row, url_row
 
 Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
@@ -54,13 +57,21 @@ _BY_TYPE: dict[str, st.SearchStrategy[object]] = {
     ).map(lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000)),
     "Outcome": st.sampled_from(Outcome),
 }
+_int64 = st.integers(0, 2**63 - 1)
+_day = st.dates().map(dt.date.isoformat)
+_BY_COLUMN: dict[str, st.SearchStrategy[object]] = {
+    "bytes": _int64,
+    "elapsed_ms": _int64,
+    "date": _day,
+    "reused_from": _day,
+}
 
 
 def _rows(kind: type[Row]) -> st.SearchStrategy[list[Row]]:
     columns: dict[str, st.SearchStrategy[object]] = {}
     for field in fields(kind):
         name = str(field.type).removesuffix(" | None")
-        values = st.integers(0, 2**63 - 1) if field.name == "bytes" else _BY_TYPE[name]
+        values = _BY_COLUMN.get(field.name, _BY_TYPE[name])
         columns[field.name] = st.none() | values if name != str(field.type) else values
     return st.lists(st.builds(kind, **columns), max_size=5)
 
@@ -87,16 +98,69 @@ def test_rows_read_from_a_file_equal_the_written_rows_and_have_outcome_members(
     rows = [
         raw_row(0, fetched_at=fetched_at, bytes=5_000_000_000, elapsed_ms=3_000_000_000),
         raw_row(1, outcome=Outcome.TIMEOUT, path=None, bytes=None, error="too slow: 日本 | é\n"),
+        raw_row(2, reused_from="2025-12-31"),
     ]
-    folder = Folder(str(tmp_path))
-    write_table(folder, to_table(rows, RawRow))
+    partition = Storage(str(tmp_path)).partition("2026-01-31", "zara")
+    partition.write_manifest("raw_images", to_table(rows, RawRow))
 
-    read = from_table(read_table(folder), RawRow)
+    read = from_table(partition.read_manifest("raw_images"), RawRow)
 
     assert read == rows
     assert read[1].outcome is Outcome.TIMEOUT
     assert read[0].fetched_at is not None
     assert read[0].fetched_at.utcoffset() == dt.timedelta(0)
+
+
+@pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
+def test_a_manifest_records_its_versions_and_the_hash_of_its_settings(
+    tmp_path: Path, kind: type[UrlRow]
+) -> None:
+    partition = Storage(str(tmp_path)).partition("2026-01-31", "zara")
+    partition.write_manifest("some", to_table([], kind, "0123456789abcdef"))
+    metadata = pyarrow.parquet.read_schema(f"{tmp_path}/{partition.manifest('some')}").metadata
+    own = {key: value for key, value in metadata.items() if key.startswith(b"imgassets.")}
+    assert own == {
+        b"imgassets.schema_version": str(SCHEMA_VERSION).encode(),
+        b"imgassets.version": importlib.metadata.version("imgassets").encode(),
+        b"imgassets.settings_hash": b"0123456789abcdef",
+    }
+    assert SCHEMA_VERSION == 2
+    assert to_table([], kind).schema.metadata[b"imgassets.settings_hash"] == b""
+
+
+@pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
+def test_a_manifest_without_rows_has_no_row_group_and_is_read_back(
+    tmp_path: Path, kind: type[UrlRow]
+) -> None:
+    partition = Storage(str(tmp_path)).partition("2026-01-31", "zara")
+    partition.write_manifest("some", to_table([], kind))
+    path = f"{tmp_path}/{partition.manifest('some')}"
+    assert pyarrow.parquet.read_metadata(path).num_row_groups == 0
+    table = partition.read_manifest("some")
+    assert table.schema.equals(SCHEMAS[kind])
+    assert from_table(table, kind) == []
+    assert pd.read_parquet(path).columns.tolist() == SCHEMAS[kind].names
+
+
+def test_days_are_dates_in_tables_and_text_in_rows() -> None:
+    rows = [raw_row(0), raw_row(1, date="2024-02-29", reused_from="1999-12-31")]
+    table = to_table(rows, RawRow)
+    assert table.select(["date", "reused_from"]).to_pylist() == [
+        {"date": dt.date(2026, 1, 31), "reused_from": None},
+        {"date": dt.date(2024, 2, 29), "reused_from": dt.date(1999, 12, 31)},
+    ]
+    assert from_table(table, RawRow) == rows
+    values = list(row_values(table.select(["key", "reused_from", "outcome"])))
+    assert values[1] == {"key": "image-1", "reused_from": "1999-12-31", "outcome": Outcome.OK}
+    assert values[1]["outcome"] is Outcome.OK
+    assert list(row_values(table.select(["date"]).slice(1))) == [{"date": "2024-02-29"}]
+    assert list(row_values(table.select(["date"]).slice(0, 0))) == []
+
+
+@pytest.mark.parametrize("day", ["2026-02-30", "yesterday", "2026-1-31x"])
+def test_a_day_that_does_not_exist_cannot_be_written(day: str) -> None:
+    with pytest.raises(pa.ArrowInvalid, match=day):
+        to_table([raw_row(reused_from=day)], RawRow)
 
 
 def test_a_time_is_truncated_to_milliseconds() -> None:
@@ -133,20 +197,19 @@ def test_a_column_that_an_older_manifest_lacks_is_read_as_none() -> None:
     assert from_table(table.drop_columns(["kept_box"]), ProcessedRow) == [processed_row()]
 
 
-WORD = pa.dictionary(pa.int32(), pa.string())
 BOX = pa.list_(pa.int32())
 REQUIRED, OPTIONAL = False, True
 URL_COLUMNS = {
     "key": (pa.string(), REQUIRED),
     "url": (pa.string(), REQUIRED),
-    "retailer": (WORD, REQUIRED),
-    "date": (WORD, REQUIRED),
+    "retailer": (pa.string(), REQUIRED),
+    "date": (pa.date32(), REQUIRED),
     "product_id": (pa.string(), REQUIRED),
     "position": (pa.int32(), REQUIRED),
     "document_id": (pa.string(), REQUIRED),
 }
 RAW_COLUMNS = URL_COLUMNS | {
-    "outcome": (WORD, REQUIRED),
+    "outcome": (pa.string(), REQUIRED),
     "http_status": (pa.int32(), OPTIONAL),
     "error": (pa.string(), OPTIONAL),
     "attempts": (pa.int32(), REQUIRED),
@@ -160,13 +223,12 @@ RAW_COLUMNS = URL_COLUMNS | {
     "last_modified": (pa.string(), OPTIONAL),
     "fetched_at": (pa.timestamp("ms", tz="UTC"), OPTIONAL),
     "elapsed_ms": (pa.int64(), OPTIONAL),
+    "reused_from": (pa.date32(), OPTIONAL),
 }
-PROCESSED_COLUMNS = {
-    "key": (pa.string(), REQUIRED),
-    "url": (pa.string(), REQUIRED),
-    "product_id": (pa.string(), REQUIRED),
+PROCESSED_COLUMNS = URL_COLUMNS | {
+    "raw_path": (pa.string(), OPTIONAL),
     "raw_sha256": (pa.string(), OPTIONAL),
-    "outcome": (WORD, REQUIRED),
+    "outcome": (pa.string(), REQUIRED),
     "error": (pa.string(), OPTIONAL),
     "path": (pa.string(), OPTIONAL),
     "bytes": (pa.int64(), OPTIONAL),
@@ -188,6 +250,7 @@ PROCESSED_COLUMNS = {
     "trim_ratio": (pa.float64(), OPTIONAL),
     "kept_box": (BOX, OPTIONAL),
     "settings_hash": (pa.string(), OPTIONAL),
+    "reused_from": (pa.date32(), OPTIONAL),
 }
 
 
@@ -207,7 +270,7 @@ def test_schemas_match_the_documented_columns(
 WORDS = (
     "ok invalid_url http_error timeout connection_error too_many_redirects blocked_address "
     "disallowed host_down too_large too_many_pixels too_small empty not_an_image "
-    "unsupported_format corrupt not_fetched no_raw raw_missing too_close crashed failed"
+    "unsupported_format corrupt not_fetched removed no_raw raw_missing too_close crashed failed"
 )
 
 
@@ -229,6 +292,7 @@ def test_outcomes_match_the_documented_words() -> None:
         (Outcome.TOO_MANY_PIXELS, "download.max_pixels or decode.max_pixels"),
         (Outcome.TOO_CLOSE, "faces.too_close"),
         (Outcome.NOT_FETCHED, "run it again"),
+        (Outcome.REMOVED, "imgassets forget"),
         (Outcome.NO_RAW, "the download failed"),
         (Outcome.RAW_MISSING, "the downloaded file is missing"),
         (Outcome.OK, "saved"),
@@ -311,76 +375,77 @@ def test_a_fingerprint_is_stable_and_accepts_every_text() -> None:
 
 
 @pytest.fixture
-def raw_manifests(tmp_path: Path) -> str:
-    """The folder of the manifests of three partitions; one retailer's name is a number."""
-    storage = Storage(Folder(str(tmp_path)))
-    for date, retailer in (("2026-01-30", "zara"), ("2026-01-31", "zara"), ("2026-01-31", "7")):
+def manifests(tmp_path: Path) -> str:
+    """The folder of the manifests of partitions; one retailer's name is a number, one is empty."""
+    storage = Storage(str(tmp_path))
+    for date, retailer in ALL:
         rows = [raw_row(0, date=date, retailer=retailer)]
-        write_table(storage.partition("raw_images", date, retailer), to_table(rows, RawRow))
-    return f"{tmp_path}/raw_images"
+        made = [processed_row(0, date=date, retailer=retailer)]
+        partition = storage.partition(date, retailer)
+        partition.write_manifest("raw_images", to_table(rows, RawRow))
+        partition.write_manifest("processed_images", to_table(made, ProcessedRow))
+    empty = storage.partition("2026-01-29", "zara")
+    empty.write_manifest("raw_images", to_table([], RawRow))
+    empty.write_manifest("processed_images", to_table([], ProcessedRow))
+    return f"{tmp_path}/manifests"
 
 
 ALL = [("2026-01-30", "zara"), ("2026-01-31", "7"), ("2026-01-31", "zara")]
+ALL_DAYS = [(dt.date.fromisoformat(date), retailer) for date, retailer in ALL]
 
 
 @pytest.mark.parametrize("retailer", ["zara", "7"])
-def test_pandas_reads_one_manifest_by_its_path(raw_manifests: str, retailer: str) -> None:
-    path = f"{raw_manifests}/date=2026-01-31/retailer={retailer}/{MANIFEST}"
-    frame = pd.read_parquet(path)
+def test_pandas_reads_one_manifest_by_its_path(manifests: str, retailer: str) -> None:
+    frame = pd.read_parquet(f"{manifests}/raw_images/{retailer}.2026-01-31.parquet")
     assert list(frame.columns) == RAW_IMAGES.names
     assert frame[["date", "retailer", "outcome"]].to_numpy().tolist() == [
-        ["2026-01-31", retailer, "ok"]
+        [dt.date(2026, 1, 31), retailer, "ok"]
     ]
 
 
-def test_pandas_reads_all_partitions_at_once(raw_manifests: str) -> None:
-    frame = pd.read_parquet(raw_manifests)
-    assert sorted(zip(frame["date"], frame["retailer"], strict=True)) == ALL
+@pytest.mark.parametrize("asset", ["raw_images", "processed_images"])
+def test_pandas_reads_all_partitions_at_once(manifests: str, asset: str) -> None:
+    frame = pd.read_parquet(f"{manifests}/{asset}")
+    assert sorted(zip(frame["date"], frame["retailer"], strict=True)) == ALL_DAYS
 
 
-def test_pandas_reads_only_the_partitions_that_a_filter_selects(raw_manifests: str) -> None:
-    frame = pd.read_parquet(raw_manifests, filters=[("retailer", "==", "zara")])
-    assert sorted(frame["date"]) == ["2026-01-30", "2026-01-31"]
+def test_pandas_reads_only_the_partitions_that_a_filter_selects(manifests: str) -> None:
+    path = f"{manifests}/raw_images"
+    zara = pd.read_parquet(path, filters=[("retailer", "==", "zara")])
+    assert sorted(zara["date"]) == [dt.date(2026, 1, 30), dt.date(2026, 1, 31)]
+    last = pd.read_parquet(path, filters=[("date", ">=", dt.date(2026, 1, 31))])
+    assert sorted(last["retailer"]) == ["7", "zara"]
 
 
-@pytest.mark.parametrize(
-    "partitioning",
-    [None, pyarrow.dataset.HivePartitioning.discover(infer_dictionary=True)],
-    ids=["no partitioning", "hive"],
-)
-def test_pyarrow_reads_all_partitions_as_one_dataset(
-    raw_manifests: str, partitioning: object
-) -> None:
-    data = pyarrow.dataset.dataset(raw_manifests, partitioning=partitioning)
+@pytest.mark.parametrize("asset", ["raw_images", "processed_images"])
+def test_pyarrow_reads_all_partitions_as_one_dataset(manifests: str, asset: str) -> None:
+    data = pyarrow.dataset.dataset(f"{manifests}/{asset}")
     columns = data.to_table().select(["date", "retailer"]).to_pydict()
-    assert sorted(zip(*columns.values(), strict=True)) == ALL
+    assert sorted(zip(*columns.values(), strict=True)) == ALL_DAYS
     assert data.count_rows(filter=pyarrow.dataset.field("retailer") == "zara") == 2
 
 
-def test_a_processed_manifest_takes_date_and_retailer_from_its_folder(tmp_path: Path) -> None:
-    folder = Storage(Folder(str(tmp_path))).partition("processed_images", "2026-01-31", "zara")
-    write_table(folder, to_table([processed_row()], ProcessedRow))
-    frame = pd.read_parquet(f"{tmp_path}/processed_images")
-    columns = ["date", "retailer", "trim_ratio"]
-    assert frame[columns].to_numpy().tolist() == [["2026-01-31", "zara", 0.8]]
-
-
 @pytest.mark.parametrize("kind", [UrlRow, RawRow, ProcessedRow])
-def test_every_column_has_a_one_line_description(kind: type[UrlRow | ProcessedRow]) -> None:
+def test_every_column_has_a_one_line_description(kind: type[UrlRow]) -> None:
     descriptions = column_descriptions(kind)
     assert [*descriptions] == SCHEMAS[kind].names
     for text in descriptions.values():
         assert text[0].isupper() or text[0] == "`"
         assert text.endswith(".")
         assert "\n" not in text
-    assert descriptions["key"].startswith("As in" if kind is ProcessedRow else "Stable id")
+    assert descriptions["key"].startswith("Stable id")
 
 
 @pytest.mark.parametrize(
     ("kind", "column", "text"),
     [
-        (UrlRow, "date", "YYYY-MM-DD"),
-        (RawRow, "date", "YYYY-MM-DD"),
+        (UrlRow, "date", "Day of the document"),
+        (RawRow, "date", "Day of the document"),
+        (ProcessedRow, "date", "Day of the document"),
+        (RawRow, "path", "relative to the data root"),
+        (RawRow, "reused_from", "downloaded the file; null if it is this one"),
+        (ProcessedRow, "path", "relative to the data root"),
+        (ProcessedRow, "reused_from", "processed the image; null if it is this one"),
         (RawRow, "outcome", "Result of the download"),
         (ProcessedRow, "outcome", "Result of the processing"),
         (ProcessedRow, "url", "URL of the image"),
@@ -388,7 +453,7 @@ def test_every_column_has_a_one_line_description(kind: type[UrlRow | ProcessedRo
     ],
 )
 def test_the_description_of_a_column_is_that_of_its_own_manifest(
-    kind: type[UrlRow | ProcessedRow], column: str, text: str
+    kind: type[UrlRow], column: str, text: str
 ) -> None:
     assert text in column_descriptions(kind)[column]
 

@@ -68,6 +68,8 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "download.robots": ("false", False),
     "download.robots_tag": ("false", False),
     "download.shard_size": ("10001", 10_001),
+    "download.reuse_days": ("31", 31),
+    "download.revalidate_after_days": ("0.5", 0.5),
     "decode.background": ("[1, 2, 3]", (1, 2, 3)),
     "decode.max_pixels": ("50000002", 50_000_002),
     "process.steps": ('["trim", "my.steps.sharpen"]', ("trim", "my.steps.sharpen")),
@@ -349,6 +351,8 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "download.breaker_failures": NOT_NEGATIVE,
     "download.breaker_cooldown_s": ABOVE_ZERO,
     "download.shard_size": FROM_ONE,
+    "download.reuse_days": ([0, 3660], [-1, 3661]),
+    "download.revalidate_after_days": ([0, 3660], [-0.1, 3660.1]),
     "decode.background": COLOUR,
     "decode.max_pixels": ([1, 89_000_000], [0, 89_000_001]),
     "process.steps": (

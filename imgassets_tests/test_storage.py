@@ -1,13 +1,16 @@
-"""Tests of storage: atomic reads and writes on a local disk and in an object store."""
+"""Tests of storage: the layout, and atomic reads and writes on a disk and in an object store."""
 
 from __future__ import annotations
 
+import datetime as dt
+import hashlib
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -22,124 +25,251 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from imgassets.errors import StorageError
+import imgassets.storage
+from imgassets.errors import BrokenFileError, StorageError
 from imgassets.folders import project_root
 from imgassets.settings import Settings
 from imgassets.storage import (
-    IMAGES,
-    MANIFEST,
-    Folder,
     Storage,
-    mark_removed,
+    list_manifests,
     open_storage,
-    read_removed,
+    processed_path,
+    processed_raw_sha256,
+    raw_path,
     read_table,
+    retailers_with_images,
+    storage_at,
     write_table,
 )
 
 TABLE = pa.table({"key": ["a", "b"], "width": pa.array([1, None], pa.int32())})
+TEMPORARY = "journal/temporary"
+RAW = "images/raw/zara/3f"
 
 
 @pytest.fixture(params=["local", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """A folder that does not exist yet: on the local disk and in S3."""
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A data root that does not exist yet: on the local disk and in S3."""
     if request.param == "local":
-        return Folder(f"{tmp_path}/data")
-    return Folder(f"s3://{request.getfixturevalue('s3')}/data")
+        return Storage(f"{tmp_path}/data")
+    return Storage(f"s3://{request.getfixturevalue('s3')}/data")
 
 
-def _write_externally(folder: Folder, name: str, data: bytes) -> None:
+def _write_externally(storage: Storage, path: str, data: bytes) -> None:
     """Write a file as another machine does, bypassing the caches of this process."""
-    if folder.is_local:
-        path = Path(folder.address, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    if storage.is_local:
+        file = Path(storage.address(path))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
     else:
-        bucket, prefix = folder.address.removeprefix("s3://").split("/", 1)
-        boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=data)
+        bucket, key = storage.address(path).removeprefix("s3://").split("/", 1)
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+
+
+def _sizes(storage: Storage, folder: str) -> dict[str, int]:
+    """Sizes of all files in a folder, by path."""
+    return {path: info.size for path, info in storage.find(folder).items()}
+
+
+def _files(storage: Storage) -> set[str]:
+    """Paths of all files below the data root of a disk."""
+    root = Path(storage.root)
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("data", [b"", b"four", bytes(range(256)) * 80_000])
-def test_a_written_file_is_read_back(folder: Folder, data: bytes) -> None:
-    folder.write("a.jpg", data)
-    assert folder.read("a.jpg") == data
-    assert folder.sizes() == {"a.jpg": len(data)}
+def test_a_written_file_is_read_back(storage: Storage, data: bytes) -> None:
+    storage.write(f"{RAW}/a.jpg", data)
+    assert storage.read(f"{RAW}/a.jpg") == data
+    assert storage.sha256(f"{RAW}/a.jpg") == hashlib.sha256(data).hexdigest()
+    assert storage.sizes([f"{RAW}/a.jpg"]) == {f"{RAW}/a.jpg": len(data)}
 
 
-def test_a_file_can_be_replaced_by_a_shorter_one(folder: Folder) -> None:
-    folder.write("a.jpg", b"long ago")
-    folder.write("a.jpg", b"now")
-    assert folder.read("a.jpg") == b"now"
-    assert folder.sizes() == {"a.jpg": 3}
+def test_a_file_can_be_replaced_by_a_shorter_one(storage: Storage) -> None:
+    storage.write("review/a.jpg", b"long ago")
+    storage.write("review/a.jpg", b"now")
+    assert storage.read("review/a.jpg") == b"now"
+    assert _sizes(storage, "review") == {"review/a.jpg": 3}
 
 
-def test_nested_folders_are_created_on_demand_and_not_listed_as_files(folder: Folder) -> None:
-    partition = Storage(folder).partition("raw_images", "2026-01-31", "zara")
-    (partition / IMAGES).write("a.jpg", b"four")
-    partition.write(MANIFEST, b"manifest")
-
-    place = folder / "raw_images" / "date=2026-01-31" / "retailer=zara"
-    assert place.sizes() == {MANIFEST: 8}
-    assert (place / IMAGES).sizes() == {"a.jpg": 4}
-    assert folder.sizes() == {}
-
-
-def test_a_folder_that_does_not_exist_is_empty(folder: Folder) -> None:
-    assert (folder / "never" / "written").sizes() == {}
-    (folder / "never" / "written").remove_temporaries()
+def test_each_kind_of_file_has_its_place_below_the_data_root(storage: Storage) -> None:
+    partition = storage.partition("2026-01-31", "zara")
+    sha256 = "3f" + 62 * "0"
+    assert partition.manifest("raw_images") == "manifests/raw_images/zara.2026-01-31.parquet"
+    assert partition.journal("raw_images") == "journal/raw_images/retailer=zara/date=2026-01-31"
+    assert partition.review == "review/retailer=zara/date=2026-01-31"
+    assert raw_path("zara", sha256, "png") == f"images/raw/zara/3f/{sha256}.png"
+    processed = processed_path("zara", sha256, "0123456789abcdef", "jpg")
+    assert processed == f"images/processed/zara/3f/{sha256}-0123456789abcdef.jpg"
+    assert storage.address(processed) == f"{storage.root}/{processed}"
 
 
-def test_reading_a_missing_file_raises_file_not_found_error(folder: Folder) -> None:
+def test_a_folder_that_does_not_exist_is_empty(storage: Storage) -> None:
+    assert storage.find("never/written") == {}
+    assert storage.names("never/written") == []
+    assert storage.sizes(["never/written/a.jpg", "never"]) == {}
+    assert storage.remove_old_temporaries() == []
+    storage.remove_folder("never/written")
+    assert list_manifests(storage, "raw_images") == []
+    assert retailers_with_images(storage) == []
+    assert processed_raw_sha256(storage, "zara", {"3f" + 62 * "0"}) == set()
+
+
+def test_reading_a_missing_file_raises_file_not_found_error(storage: Storage) -> None:
+    partition = storage.partition("2026-01-31", "zara")
+    for _ in range(2):  # without and with the folder
+        with pytest.raises(FileNotFoundError):
+            storage.read("review/a.jpg")
+        with pytest.raises(FileNotFoundError):
+            storage.sha256("review/a.jpg")
+        with pytest.raises(FileNotFoundError):
+            read_table(storage, "review/a.jpg")
+        with pytest.raises(FileNotFoundError):
+            partition.read_manifest("raw_images")
+        storage.write("review/b.jpg", b"")
+        storage.partition("2026-01-30", "zara").write_manifest("raw_images", TABLE)
+
+
+def test_removing_a_file_twice_succeeds_and_keeps_other_files(storage: Storage) -> None:
+    storage.write("review/a.jpg", b"a")
+    storage.write("review/b.jpg", b"b")
+    storage.remove("review/a.jpg")
+    storage.remove("review/a.jpg")
+    storage.remove("review/never-there.jpg")
+    storage.remove("never/there.jpg")
+    assert _sizes(storage, "review") == {"review/b.jpg": 1}
     with pytest.raises(FileNotFoundError):
-        folder.read("a.jpg")
-    folder.write("b.jpg", b"")
-    with pytest.raises(FileNotFoundError):
-        folder.read("a.jpg")
-    with pytest.raises(FileNotFoundError):
-        read_table(folder)
+        storage.read("review/a.jpg")
 
 
-def test_removing_a_file_twice_succeeds_and_keeps_other_files(folder: Folder) -> None:
-    folder.write("a.jpg", b"a")
-    folder.write("b.jpg", b"b")
-    folder.remove("a.jpg")
-    folder.remove("a.jpg")
-    folder.remove("never-there.jpg")
-    assert folder.sizes() == {"b.jpg": 1}
-    with pytest.raises(FileNotFoundError):
-        folder.read("a.jpg")
+def test_changes_by_other_processes_are_visible_at_once(storage: Storage) -> None:
+    first, second = f"{RAW}/a.jpg", f"{RAW}/b.jpg"
+
+    def listings() -> list[int]:
+        names = [path.removeprefix(f"{RAW}/") for path in storage.sizes([first, second])]
+        assert sorted(names) == storage.names(RAW)
+        assert storage.sizes([first, second]) == _sizes(storage, "images")
+        return sorted(storage.sizes([first, second]).values())
+
+    storage.write(first, b"ours")
+    assert listings() == [4]
+    _write_externally(storage, first, b"theirs")
+    assert storage.read(first) == b"theirs"
+    _write_externally(storage, second, b"new")
+    assert storage.read(second) == b"new"
+    assert listings() == [3, 6]
+    storage.remove(second)
+    _write_externally(storage, second, b"again")
+    storage.remove(second)
+    assert listings() == [6]
 
 
-def test_changes_by_other_processes_are_visible_at_once(folder: Folder) -> None:
-    folder.write("a.jpg", b"ours")
-    assert folder.sizes() == {"a.jpg": 4}
-    _write_externally(folder, "a.jpg", b"theirs")
-    assert folder.read("a.jpg") == b"theirs"
-    _write_externally(folder, "b.jpg", b"new")
-    assert folder.read("b.jpg") == b"new"
-    assert folder.sizes() == {"a.jpg": 6, "b.jpg": 3}
-    folder.remove("b.jpg")
-    _write_externally(folder, "b.jpg", b"again")
-    folder.remove("b.jpg")
-    assert folder.sizes() == {"a.jpg": 6}
+def test_find_lists_subfolders_with_sizes_and_times_and_nothing_beside(storage: Storage) -> None:
+    before = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(seconds=1)
+    wanted = {f"{RAW}/a.jpg": 1, "images/raw/zara/40/b.jpg": 2, "images/raw/zara/c.jpg": 3}
+    others = {"images/raw/zara-home/3f/d.jpg": 4, "images/processed/zara/3f/e.jpg": 5}
+    for path, size in {**wanted, **others}.items():
+        storage.write(path, bytes(size))
+    found = storage.find("images/raw/zara")
+    assert {path: info.size for path, info in found.items()} == wanted
+    after = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
+    assert all(before <= info.modified <= after for info in found.values())
+    assert _sizes(storage, "images") == {**wanted, **others}
+    assert _sizes(storage, RAW) == {f"{RAW}/a.jpg": 1}
+
+
+def test_names_lists_files_and_folders_sorted_and_not_those_below(storage: Storage) -> None:
+    for path in ("images/raw/zara/3f/b.jpg", "images/raw/7/3f/a.jpg", "images/raw/a.txt"):
+        storage.write(path, b"x")
+    storage.write("images/raw-not/c.jpg", b"x")
+    assert storage.names("images/raw") == ["7", "a.txt", "zara"]
+    assert storage.names("images/raw/zara") == ["3f"]
+    assert storage.names("images/raw/zara/3f") == ["b.jpg"]
+
+
+def test_sizes_leaves_out_missing_files_and_accepts_any_iterable(storage: Storage) -> None:
+    storage.write(f"{RAW}/a.jpg", b"four")
+    storage.write("images/processed/zara/40/b.png", b"")
+    storage.write("images/raw/zara/40/not-asked-for.jpg", b"x")
+    paths = [f"{RAW}/a.jpg", "images/processed/zara/40/b.png", f"{RAW}/gone.jpg", "gone/gone.jpg"]
+    found = {f"{RAW}/a.jpg": 4, "images/processed/zara/40/b.png": 0}
+    assert storage.sizes(paths) == found
+    assert storage.sizes(iter([*paths, *paths])) == found
+    assert storage.sizes([]) == {}
+    # A file in the place of a folder: nothing can be below it.
+    assert storage.sizes([f"{RAW}/a.jpg/below.jpg"]) == {}
+
+
+def test_the_sizes_of_many_files_in_s3_come_from_listings_and_are_the_same(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(f"s3://{s3}/data")
+    paths = {
+        f"images/{kind}/{retailer}/{digits}/{name}.jpg": size
+        for kind in ("raw", "processed")
+        for retailer in ("zara", "7")
+        for digits in ("3f", "40")
+        for size, name in enumerate("abc")
+    }
+    for path, size in paths.items():
+        storage.write(path, bytes(size))
+    missing = ["images/raw/zara/3f/gone.jpg", "images/raw/gone/3f/a.jpg"]
+    wanted = {path: size for path, size in paths.items() if not path.endswith("b.jpg")}
+    asked = [*wanted, *missing]
+    assert storage.sizes(asked) == wanted
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("one request per file")
+
+    monkeypatch.setattr(Storage, "_object_size", refuse)
+    with pytest.raises(AssertionError):
+        storage.sizes(asked)
+    monkeypatch.setattr(imgassets.storage, "_MAX_SIZE_REQUESTS", len(asked))
+    with pytest.raises(AssertionError):
+        storage.sizes(asked)
+    monkeypatch.setattr(imgassets.storage, "_MAX_SIZE_REQUESTS", len(asked) - 1)
+    assert storage.sizes(asked) == wanted
 
 
 def test_a_listing_that_s3_splits_into_pages_is_complete(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
-    folder = Folder(f"s3://{s3}/data")
+    storage = Storage(f"s3://{s3}/data")
     for number in range(23):
-        folder.write(f"{number}.jpg", b"x")
+        storage.write(f"images/{number}.jpg", b"x")
     listed = boto3.client("s3").list_objects_v2(Bucket=s3)
     assert (len(listed["Contents"]), listed["IsTruncated"]) == (10, True)
-    assert len(folder.sizes()) == 23
+    assert len(storage.find("images")) == 23
+    assert len(storage.names("images")) == 23
 
 
-def test_threads_can_write_concurrently(folder: Folder) -> None:
+def test_an_object_that_marks_a_folder_is_not_a_file_of_it(s3: str) -> None:
+    # Web consoles and other tools create such objects.
+    for key in ("data/", "data/images/", "data/images/raw/", "data/manifests/raw_images/"):
+        boto3.client("s3").put_object(Bucket=s3, Key=key, Body=b"")
+    storage = Storage(f"s3://{s3}/data")
+    assert storage.find("images") == {}
+    assert retailers_with_images(storage) == []
+    assert list_manifests(storage, "raw_images") == []
+    storage.write(f"{RAW}/a.jpg", b"x")
+    assert [*storage.find("images")] == [f"{RAW}/a.jpg"]
+    assert retailers_with_images(storage) == ["zara"]
+    assert storage.names("images") == ["raw"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/deep/er"])
+def test_paths_are_relative_to_the_data_root_wherever_it_is(s3: str, prefix: str) -> None:
+    storage = Storage(f"s3://{s3}{prefix}")
+    storage.write(f"{RAW}/a.jpg", b"four")
+    assert [*storage.find("images")] == [f"{RAW}/a.jpg"]
+    assert storage.names("images/raw") == ["zara"]
+
+
+def test_threads_can_write_concurrently(storage: Storage) -> None:
     def write(number: int) -> None:
         for part in range(5):
-            folder.write(f"{number}-{part}", bytes([number]) * 1_000)
+            storage.write(f"images/{number}-{part}", bytes([number]) * 1_000)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -147,97 +277,157 @@ def test_threads_can_write_concurrently(folder: Folder) -> None:
     for thread in threads:
         thread.join()
 
-    names = [f"{number}-{part}" for number in range(8) for part in range(5)]
-    assert folder.sizes() == dict.fromkeys(names, 1_000)
-    assert folder.read("7-4") == bytes([7]) * 1_000
+    names = [f"images/{number}-{part}" for number in range(8) for part in range(5)]
+    assert _sizes(storage, "images") == dict.fromkeys(names, 1_000)
+    assert storage.read("images/7-4") == bytes([7]) * 1_000
 
 
-def test_a_manifest_is_a_zstd_compressed_file_next_to_the_images_folder(folder: Folder) -> None:
-    partition = Storage(folder).partition("raw_images", "2026-01-31", "zara")
-    write_table(partition, TABLE)
-    (partition / IMAGES).write("a.jpg", b"four")
-    place = f"{folder.address}/raw_images/date=2026-01-31/retailer=zara"
-    data = Folder(place).read("manifest.parquet")
+def test_a_removed_folder_is_gone_with_its_files_and_its_empty_parents(storage: Storage) -> None:
+    journal = storage.partition("2026-01-31", "zara").journal("raw_images")
+    other = storage.partition("2026-01-30", "zara").journal("raw_images")
+    for name in ("00000001-a.jsonl", "00000002-b.jsonl", "below/c"):
+        storage.write(f"{journal}/{name}", b"x")
+    storage.write(f"{other}/00000001-a.jsonl", b"x")
+    storage.write("images/kept.jpg", b"x")
+    storage.remove_folder(journal)
+    assert _sizes(storage, "journal") == {f"{other}/00000001-a.jsonl": 1}
+    assert storage.names("journal/raw_images/retailer=zara") == ["date=2026-01-30"]
+    storage.remove_folder(other)
+    storage.remove_folder(other)
+    assert storage.names("journal") in ([], ["temporary"])
+    assert _sizes(storage, "images") == {"images/kept.jpg": 1}
+
+
+def test_the_files_of_a_folder_are_removed_in_the_order_of_their_names(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"journal/x/{number:08d}-{number % 3}.jsonl" for number in (3, 1, 12, 2)]
+    for name in names:
+        storage.write(name, b"x")
+    removed: list[str] = []
+    remove = Storage.remove
+
+    def record(storage: Storage, path: str) -> None:
+        removed.append(path)
+        remove(storage, path)
+
+    monkeypatch.setattr(Storage, "remove", record)
+    storage.remove_folder("journal/x")
+    assert removed == sorted(names)
+
+
+def test_manifests_are_listed_by_retailer_and_date_and_other_files_are_ignored(
+    storage: Storage,
+) -> None:
+    assert list_manifests(storage, "raw_images") == []
+    for date, retailer in (
+        ("2026-01-31", "zara"),
+        ("2026-01-30", "zara"),
+        ("2025-12-31", "zara-home"),
+        ("2026-02-01", "7"),
+    ):
+        storage.partition(date, retailer).write_manifest("raw_images", TABLE)
+    storage.partition("2026-03-01", "zara").write_manifest("processed_images", TABLE)
+    for name in (
+        "zara.2026-01-29.parquet.tmp",
+        "zara.2026-01-29.csv",
+        "zara.parquet",
+        "zara.2026-1-29.parquet",
+        "Zara.2026-01-29.parquet",
+        ".zara.2026-01-29.parquet",
+        "notes.txt",
+    ):
+        _write_externally(storage, f"manifests/raw_images/{name}", b"x")
+    found = [(p.retailer, p.date) for p in list_manifests(storage, "raw_images")]
+    expected = [
+        ("7", "2026-02-01"),
+        ("zara", "2026-01-30"),
+        ("zara", "2026-01-31"),
+        ("zara-home", "2025-12-31"),
+    ]
+    assert found == expected
+    dates = [p.date for p in list_manifests(storage, "raw_images", "zara")]
+    assert dates == ["2026-01-30", "2026-01-31"]
+    assert list_manifests(storage, "raw_images", "zar") == []
+    (other,) = list_manifests(storage, "processed_images")
+    assert other == storage.partition("2026-03-01", "zara")
+    assert other.read_manifest("processed_images").equals(TABLE)
+
+
+def test_served_files_of_which_a_processed_image_is_stored_are_found(storage: Storage) -> None:
+    first, second, third, fourth = (f"{digits}{62 * '0'}" for digits in ("3f", "40", "3e", "41"))
+    storage.write(processed_path("zara", first, "a" * 16, "jpg"), b"x")
+    storage.write(processed_path("zara", first, "b" * 16, "png"), b"x")
+    storage.write(processed_path("zara", second, "a" * 16, "webp"), b"x")
+    storage.write(processed_path("7", third, "a" * 16, "jpg"), b"x")
+    storage.write(raw_path("zara", fourth, "jpg"), b"x")
+    same_folder = f"3f{62 * '1'}"
+    wanted = {first, third, fourth, same_folder}
+    assert processed_raw_sha256(storage, "zara", wanted) == {first}
+    assert processed_raw_sha256(storage, "zara", [first, second]) == {first, second}
+    assert processed_raw_sha256(storage, "7", wanted) == {third}
+    assert processed_raw_sha256(storage, "zara", []) == set()
+
+
+def test_retailers_with_images_are_those_with_served_or_processed_files(storage: Storage) -> None:
+    storage.write(raw_path("zara", 64 * "0", "jpg"), b"x")
+    storage.write(raw_path("both", 64 * "0", "jpg"), b"x")
+    storage.write(processed_path("both", 64 * "0", 16 * "0", "jpg"), b"x")
+    storage.write(processed_path("7", 64 * "0", 16 * "0", "jpg"), b"x")
+    storage.partition("2026-01-31", "empty").write_manifest("raw_images", TABLE)
+    assert retailers_with_images(storage) == ["7", "both", "zara"]
+
+
+def test_a_manifest_is_a_zstd_compressed_file_of_its_partition(storage: Storage) -> None:
+    partition = storage.partition("2026-01-31", "zara")
+    partition.write_manifest("raw_images", TABLE)
+    data = storage.read("manifests/raw_images/zara.2026-01-31.parquet")
     metadata = pq.read_metadata(pa.BufferReader(data))
     compressions = {metadata.row_group(0).column(n).compression for n in range(2)}
     assert compressions == {"ZSTD"}
-    assert Folder(f"{place}/images").read("a.jpg") == b"four"
+    assert partition.read_manifest("raw_images").equals(TABLE)
+    assert partition.read_manifest("raw_images", ["width"]).equals(TABLE.select(["width"]))
+    assert [*_sizes(storage, "manifests")] == ["manifests/raw_images/zara.2026-01-31.parquet"]
 
 
-def test_an_empty_table_and_a_selection_of_columns_can_be_read(folder: Folder) -> None:
-    write_table(folder, TABLE.slice(0, 0), "empty.parquet")
-    assert read_table(folder, "empty.parquet").equals(TABLE.slice(0, 0))
-    write_table(folder, TABLE)
-    assert read_table(folder, columns=["width"]).equals(TABLE.select(["width"]))
-    assert read_table(folder, MANIFEST, ["width", "key"]).column_names == ["width", "key"]
+def test_a_table_and_a_selection_of_its_columns_are_read_back_unchanged(storage: Storage) -> None:
+    write_table(storage, "removed/a.parquet", TABLE)
+    write_table(storage, "removed/b.parquet", TABLE.slice(1))
+    assert read_table(storage, "removed/a.parquet").equals(TABLE)
+    assert read_table(storage, "removed/b.parquet").equals(TABLE.slice(1))
+    width = read_table(storage, "removed/a.parquet", columns=["width"])
+    assert width.equals(TABLE.select(["width"]))
+    names = read_table(storage, "removed/a.parquet", ["width", "key"]).column_names
+    assert names == ["width", "key"]
+    assert read_table(storage, "removed/a.parquet", ["key", "none"]).column_names == ["key"]
+    assert storage.names("removed") == ["a.parquet", "b.parquet"]
 
 
-def test_marks_of_removed_files_accumulate(
-    folder: Folder,
-) -> None:
-    assert read_removed(folder) == set()
-    mark_removed(folder, [])
-    assert folder.sizes() == {}
-    mark_removed(folder, ["a.jpg", "b.jpg"])
-    assert read_removed(folder) == {"a.jpg", "b.jpg"}
-    mark_removed(folder, iter(["c.jpg"]))
-    assert read_removed(folder) == {"a.jpg", "b.jpg", "c.jpg"}
-    assert read_removed(folder / IMAGES) == set()
-    # The file with the marks is neither a manifest nor an image.
-    with pytest.raises(FileNotFoundError):
-        read_table(folder)
+def test_an_empty_table_has_its_columns_and_no_row_group(storage: Storage) -> None:
+    write_table(storage, "removed/empty.parquet", TABLE.slice(0, 0))
+    assert read_table(storage, "removed/empty.parquet").equals(TABLE.slice(0, 0))
+    metadata = pq.read_metadata(pa.BufferReader(storage.read("removed/empty.parquet")))
+    assert (metadata.num_rows, metadata.num_row_groups) == (0, 0)
+    write_table(storage, "removed/full.parquet", TABLE)
+    metadata = pq.read_metadata(pa.BufferReader(storage.read("removed/full.parquet")))
+    assert (metadata.num_rows, metadata.num_row_groups) == (2, 1)
 
 
-def test_marking_files_that_are_already_marked_writes_nothing(disk: Folder) -> None:
-    mark_removed(disk, ["a.jpg", "b.jpg"])
-    (marks,) = Path(disk.address).iterdir()
-    written = marks.stat().st_mtime_ns, marks.stat().st_ino
-    mark_removed(disk, ["b.jpg"])
-    mark_removed(disk, ["b.jpg", "a.jpg"])
-    mark_removed(disk, [])
-    assert (marks.stat().st_mtime_ns, marks.stat().st_ino) == written
-
-
-def test_a_broken_file_of_marks_is_a_storage_error(folder: Folder) -> None:
-    mark_removed(folder, ["a.jpg"])
-    (name,) = folder.sizes()
-    folder.write(name, b"no parquet")
-    with pytest.raises(StorageError, match="is broken"):
-        read_removed(folder)
-    with pytest.raises(StorageError, match="is broken"):
-        mark_removed(folder, ["b.jpg"])
-    assert folder.read(name) == b"no parquet"
-
-
-def test_is_local_tells_a_disk_from_an_object_store(folder: Folder) -> None:
-    assert folder.is_local is not folder.address.startswith("s3://")
-    assert (folder / IMAGES).is_local is folder.is_local
-
-
-def test_the_path_of_a_folder_lists_files_of_other_processes(s3: str) -> None:
-    folder = Folder(f"s3://{s3}/data")
-    folder.write("a.jpg", b"four")
-    assert [path.name for path in folder.path.iterdir()] == ["a.jpg"]
-    _write_externally(folder, "b.jpg", b"new")
-    assert sorted(path.name for path in folder.path.iterdir()) == ["a.jpg", "b.jpg"]
-
-
-def test_a_table_is_read_back_unchanged(folder: Folder) -> None:
-    write_table(folder, TABLE)
-    write_table(folder, TABLE.slice(1), "part.parquet")
-    assert read_table(folder).equals(TABLE)
-    assert read_table(folder, "part.parquet").equals(TABLE.slice(1))
-    assert set(folder.sizes()) == {MANIFEST, "part.parquet"}
+def test_is_local_tells_a_disk_from_an_object_store(storage: Storage) -> None:
+    assert storage.is_local is not storage.root.startswith("s3://")
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"no parquet at all", b"PAR1" * 50])
 def test_the_error_of_a_broken_table_names_its_path_and_the_remedy(
-    folder: Folder, data: bytes
+    storage: Storage, data: bytes
 ) -> None:
-    folder.write(MANIFEST, data)
-    with pytest.raises(StorageError, match="; materialize its partition again") as e:
-        read_table(folder)
-    assert str(e.value).startswith(f"{folder.address}/{MANIFEST} is broken: ")
+    partition = storage.partition("2026-01-31", "zara")
+    path = partition.manifest("raw_images")
+    storage.write(path, data)
+    with pytest.raises(BrokenFileError, match="; delete it, then materialize its partition") as e:
+        partition.read_manifest("raw_images")
+    assert isinstance(e.value, StorageError)
+    assert str(e.value).startswith(f"{storage.root}/{path} is broken: ")
 
 
 @given(st.data())
@@ -245,20 +435,21 @@ def test_the_error_of_a_broken_table_names_its_path_and_the_remedy(
 def test_a_damaged_table_is_a_storage_error_or_harmless(
     tmp_path: Path, data: st.DataObject
 ) -> None:
-    folder = Folder(str(tmp_path))
-    write_table(folder, TABLE)
-    whole = folder.read(MANIFEST)
+    storage = Storage(str(tmp_path))
+    write_table(storage, "a.parquet", TABLE)
+    whole = storage.read("a.parquet")
     offset = data.draw(st.integers(0, len(whole) - 1))
     damage = data.draw(st.binary(max_size=8))
-    folder.write(MANIFEST, whole[:offset] + damage + whole[offset + data.draw(st.integers(1, 8)) :])
+    rest = whole[offset + data.draw(st.integers(1, 8)) :]
+    storage.write("a.parquet", whole[:offset] + damage + rest)
     with suppress(StorageError):
-        assert isinstance(read_table(folder), pa.Table)
+        assert isinstance(read_table(storage, "a.parquet"), pa.Table)
 
 
 def test_writing_to_a_missing_bucket_is_a_storage_error(s3: str) -> None:
-    folder = Folder(f"s3://{s3}-none/data")
+    storage = Storage(f"s3://{s3}-none/data")
     with pytest.raises(StorageError, match=f"cannot write s3://{s3}-none/data/a.jpg: "):
-        folder.write("a.jpg", b"")
+        storage.write("a.jpg", b"")
 
 
 def test_an_unreachable_storage_is_a_storage_error(
@@ -268,51 +459,92 @@ def test_an_unreachable_storage_is_a_storage_error(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
-    _assert_unusable(Folder(f"s3://{s3}/data"))
+    storage = Storage(f"s3://{s3}/data")
+    _assert_unusable(storage)
+    _assert_fails(lambda: storage.sizes(["images/a.jpg"]), "read", storage.address("images/a.jpg"))
 
 
-def test_a_folder_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_data_root_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    _assert_unusable(Folder(f"{tmp_path}/file/data"))
+    _assert_unusable(Storage(f"{tmp_path}/file/data"))
 
 
-def _assert_unusable(folder: Folder) -> None:
-    attempts: dict[str, Callable[[], object]] = {
-        "write": lambda: folder.write("a.jpg", b"data"),
-        "read": lambda: folder.read("a.jpg"),
-        "list": folder.sizes,
-        "remove": lambda: folder.remove("a.jpg"),
-    }
-    file = f"{folder.address}/a.jpg"
-    remedy = "; repair the storage, then run the partition again"
-    kept = "; finished work is kept"
-    expected = {
-        "write": (file, f"; free space or{remedy.removeprefix(';')}{kept}"),
-        "read": (file, remedy + kept),
-        "list": (folder.address, remedy),
-        "remove": (file, remedy),
-    }
-    for word, attempt in attempts.items():
-        with pytest.raises(StorageError) as error:
-            attempt()
-        address, end = expected[word]
-        assert str(error.value).startswith(f"cannot {word} {address}: ")
-        assert str(error.value).endswith(end)
-        assert str(error.value.__cause__) in str(error.value)
+def test_a_size_that_cannot_be_read_is_a_storage_error(disk: Storage) -> None:
+    # Root may read every folder, but nobody a loop of links.
+    path = "images/loop.jpg"
+    disk.write("images/a.jpg", b"x")
+    Path(disk.address(path)).symlink_to(disk.address(path))
+    _assert_fails(lambda: disk.sizes([path]), "read", disk.address(path))
+
+
+def _assert_unusable(storage: Storage) -> None:
+    file, folder = storage.address("images/a.jpg"), storage.address("images")
+    _assert_fails(lambda: storage.write("images/a.jpg", b"data"), "write", file)
+    _assert_fails(lambda: storage.read("images/a.jpg"), "read", file)
+    _assert_fails(lambda: storage.find("images"), "list", folder)
+    _assert_fails(lambda: storage.names("images"), "list", folder)
+    _assert_fails(lambda: storage.remove_folder("images"), "list", folder)
+    _assert_fails(lambda: storage.remove("images/a.jpg"), "remove", file)
+
+
+def _assert_fails(attempt: Callable[[], object], verb: str, address: str) -> None:
+    with pytest.raises(StorageError) as error:
+        attempt()
+    text = str(error.value)
+    assert text.startswith(f"cannot {verb} {address}: ")
+    free = "free space or " if verb == "write" else ""
+    assert text.endswith(
+        f"; {free}repair the storage, then run the partition again; finished work is kept"
+    )
+    assert str(error.value.__cause__) in text
+
+
+def test_nothing_but_whole_objects_appears_in_s3(s3: str) -> None:
+    storage = Storage(f"s3://{s3}/data")
+    storage.partition("2026-01-31", "zara").write_manifest("raw_images", TABLE)
+    for number in range(3):
+        storage.write(f"{RAW}/{number}.jpg", b"x" * 100_000)
+    keys = {item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket=s3)["Contents"]}
+    images = {f"data/{RAW}/{number}.jpg" for number in range(3)}
+    assert keys == {"data/manifests/raw_images/zara.2026-01-31.parquet", *images}
 
 
 # Local disk only.
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Folder:
-    return Folder(f"{tmp_path}/data")
+def disk(tmp_path: Path) -> Storage:
+    return Storage(f"{tmp_path}/data")
+
+
+@pytest.mark.parametrize("path", [f"{RAW}/a.jpg", "manifests/raw_images/zara.2026-01-31.parquet"])
+def test_a_file_that_is_being_written_is_only_in_the_folder_for_temporary_files(
+    disk: Storage, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    really_write = os.write
+    seen: list[set[str]] = []
+
+    def write_some(handle: int, data: bytes) -> int:
+        written = really_write(handle, data[:2])
+        seen.append(_files(disk))
+        return written
+
+    monkeypatch.setattr(os, "write", write_some)
+    disk.write(path, b"123456")
+    assert len(seen) == 3
+    assert len(set.union(*seen)) == 1
+    assert all(file.startswith(f"{TEMPORARY}/") for files in seen for file in files)
+    seen.clear()
+    disk.write(path, b"newer")
+    assert all(files - {path} == {f for f in files if f.startswith(TEMPORARY)} for files in seen)
+    assert all(len(files) == 2 for files in seen)
+    assert _files(disk) == {path}
 
 
 def test_a_write_that_fails_half_way_keeps_the_old_file_and_leaves_nothing_else(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk.write("a.jpg", b"old")
+    disk.write("images/a.jpg", b"old")
     really_write = os.write
 
     def write_some(handle: int, data: bytes) -> int:
@@ -324,14 +556,14 @@ def test_a_write_that_fails_half_way_keeps_the_old_file_and_leaves_nothing_else(
 
     monkeypatch.setattr(os, "write", write_some)
     with pytest.raises(StorageError, match="Input/output error"):
-        disk.write("a.jpg", b"new and longer")
+        disk.write("images/a.jpg", b"new and longer")
 
-    assert os.listdir(disk.address) == ["a.jpg"]  # noqa: PTH208  (names, not paths)
-    assert disk.read("a.jpg") == b"old"
+    assert _files(disk) == {"images/a.jpg"}
+    assert disk.read("images/a.jpg") == b"old"
 
 
 def test_short_writes_of_the_operating_system_are_completed(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: really_write(handle, data[:3]))
@@ -339,61 +571,62 @@ def test_short_writes_of_the_operating_system_are_completed(
     assert disk.read("a.jpg") == b"0123456789"
 
 
-def test_the_mode_of_a_file_follows_the_umask(disk: Folder) -> None:
+def test_the_mode_of_a_file_follows_the_umask(disk: Storage) -> None:
     before = os.umask(0o002)
     try:
         for name in ("first.jpg", "second.jpg"):  # the first write creates the folder
-            disk.write(name, b"data")
+            disk.write(f"images/{name}", b"data")
     finally:
         os.umask(before)
-    for file in Path(disk.address).iterdir():
+    for file in Path(disk.address("images")).iterdir():
         assert file.stat().st_mode & 0o777 == 0o664
 
 
 def test_a_folder_that_another_process_creates_at_the_same_time_is_used(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_once(path: str, *_: int) -> int:
+    def fail_once(source: str, target: str) -> None:
         monkeypatch.undo()
-        (disk / "sub").write("theirs.jpg", b"data")
-        raise FileNotFoundError(2, "No such file or directory", path)
+        disk.write("images/theirs.jpg", b"data")
+        raise FileNotFoundError(2, "No such file or directory", source, None, target)
 
-    monkeypatch.setattr(os, "open", fail_once)
-    (disk / "sub").write("ours.jpg", b"data")
-    assert set((disk / "sub").sizes()) == {"ours.jpg", "theirs.jpg"}
+    monkeypatch.setattr(os, "replace", fail_once)
+    disk.write("images/ours.jpg", b"data")
+    assert disk.names("images") == ["ours.jpg", "theirs.jpg"]
 
 
 def test_the_error_of_a_write_whose_temporary_file_was_removed_names_the_file(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
 
     def remove_temporary_first(handle: int, data: bytes) -> int:
         monkeypatch.undo()
-        disk.remove_temporaries()
+        assert len(disk.remove_old_temporaries(dt.timedelta(seconds=-1))) == 1
         return really_write(handle, data)
 
     monkeypatch.setattr(os, "write", remove_temporary_first)
     with pytest.raises(StorageError, match="No such file") as caught:
-        disk.write("a.jpg", b"data")
+        disk.write("images/a.jpg", b"data")
     cause = caught.value.__cause__
     assert isinstance(cause, FileNotFoundError)
-    assert cause.filename2 == f"{disk.address}/a.jpg"
-    assert disk.sizes() == {}
+    assert cause.filename2 == disk.address("images/a.jpg")
+    assert _files(disk) == set()
 
 
-def test_no_file_descriptor_is_leaked(disk: Folder) -> None:
-    disk.write("a.jpg", b"data")
+def test_no_file_descriptor_is_leaked(disk: Storage) -> None:
+    disk.write("images/a.jpg", b"data")
     before = psutil.Process().num_fds()
     for _ in range(20):
-        disk.write("a.jpg", b"data")
-        disk.read("a.jpg")
-        disk.sizes()
+        disk.write("images/a.jpg", b"data")
+        disk.read("images/a.jpg")
+        disk.sizes(["images/a.jpg"])
+        disk.find("images")
     assert psutil.Process().num_fds() < before + 10
 
 
 def test_two_threads_that_write_the_same_file_leave_the_last_version_whole(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     really_write = os.write
 
@@ -401,29 +634,36 @@ def test_two_threads_that_write_the_same_file_leave_the_last_version_whole(
         """Write a part; before the remainder, another thread writes the whole file."""
         monkeypatch.setattr(os, "write", really_write)
         written = really_write(handle, data[:2])
-        other = threading.Thread(target=disk.write, args=("a.jpg", b"theirs"))
+        other = threading.Thread(target=disk.write, args=("images/a.jpg", b"theirs"))
         other.start()
         other.join()
-        assert disk.read("a.jpg") == b"theirs"
+        assert disk.read("images/a.jpg") == b"theirs"
         return written
 
     monkeypatch.setattr(os, "write", write_beside)
-    disk.write("a.jpg", b"ours, and longer")
-    assert disk.read("a.jpg") == b"ours, and longer"
-    assert disk.sizes() == {"a.jpg": 16}
+    disk.write("images/a.jpg", b"ours, and longer")
+    assert disk.read("images/a.jpg") == b"ours, and longer"
+    assert _files(disk) == {"images/a.jpg"}
 
 
 FORKED = """
 import os, sys
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 
-folder = Folder(sys.argv[1])
+root, ours, theirs = sys.argv[1:4]
+storage = Storage(root)
+if len(sys.argv) > 4:  # containers have the same process ids
+    os.getpid = lambda: int(sys.argv[4])
 begun, begin = os.pipe()
 really_write = os.write
 child = os.fork()
 if not child:
     os.read(begun, 1)
-    folder.write("a.jpg", b"theirs")
+    if len(sys.argv) > 4:
+        code = f"import os; os.getpid = lambda: {sys.argv[4]}; import imgassets.storage as storage"
+        code += f"; storage.Storage({root!r}).write({theirs!r}, b'theirs')"
+        os.execv(sys.executable, [sys.executable, "-c", code])
+    storage.write(theirs, b"theirs")
     os._exit(0)
 
 def write_beside(handle, data):
@@ -434,104 +674,97 @@ def write_beside(handle, data):
     return written
 
 os.write = write_beside
-folder.write("a.jpg", b"ours, and longer")
+storage.write(ours, b"ours, and longer")
 """
 
 
-def test_two_processes_that_write_the_same_file_leave_the_last_version_whole(disk: Folder) -> None:
-    subprocess.run([sys.executable, "-c", FORKED, disk.address], check=True, timeout=60)
-    assert disk.read("a.jpg") == b"ours, and longer"
-    assert disk.sizes() == {"a.jpg": 16}
-
-
-def test_a_temporary_file_left_by_a_killed_process_with_the_same_pid_is_overwritten(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_that_write_the_same_file_leave_the_last_version_whole(
+    disk: Storage,
 ) -> None:
-    really_write = os.write
-    temporaries: list[Path] = []
+    arguments = [disk.root, "images/a.jpg", "images/a.jpg"]
+    subprocess.run([sys.executable, "-c", FORKED, *arguments], check=True, timeout=60)
+    assert disk.read("images/a.jpg") == b"ours, and longer"
+    assert _files(disk) == {"images/a.jpg"}
 
-    def record_temporaries(handle: int, data: bytes) -> int:
-        temporaries.extend(Path(disk.address).glob(".*"))
-        return really_write(handle, data)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", record_temporaries)
-        disk.write("a.jpg", b"data")
-    (left,) = temporaries
-    left.write_bytes(b"longer than what is written next")
-    disk.write("a.jpg", b"new")
-    assert disk.read("a.jpg") == b"new"
-    assert disk.sizes() == {"a.jpg": 3}
+def test_writers_in_containers_with_equal_process_ids_do_not_mix_their_files(
+    disk: Storage,
+) -> None:
+    arguments = [disk.root, "images/a.jpg", "images/b.jpg", "1"]
+    subprocess.run([sys.executable, "-c", FORKED, *arguments], check=True, timeout=60)
+    assert disk.read("images/a.jpg") == b"ours, and longer"
+    assert disk.read("images/b.jpg") == b"theirs"
+    assert _files(disk) == {"images/a.jpg", "images/b.jpg"}
 
 
 def test_an_interrupted_write_leaves_no_temporary_file(
-    disk: Folder, monkeypatch: pytest.MonkeyPatch
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk.write("a.jpg", b"old")
+    disk.write("images/a.jpg", b"old")
 
     def interrupt(*_: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        disk.write("a.jpg", b"new")
+        disk.write("images/a.jpg", b"new")
     monkeypatch.undo()
-    assert disk.sizes() == {"a.jpg": 3}
+    assert _files(disk) == {"images/a.jpg"}
 
 
 FULL_DISK = """
 import resource, sys
 from imgassets.errors import StorageError
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-folder = Folder(sys.argv[1])
-folder.write("small.jpg", bytes(100_000))
+storage = Storage(sys.argv[1])
+storage.write("images/small.jpg", bytes(100_000))
 try:
-    folder.write("large.jpg", bytes(100_001))
+    storage.write("images/large.jpg", bytes(100_001))
 except StorageError as error:
     print(error)
 """
 
 
-def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_file(disk: Folder) -> None:
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_partial_file(disk: Storage) -> None:
     # RLIMIT_FSIZE fails a write like a full disk: after some of its bytes.
     output = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, disk.address],
+        [sys.executable, "-c", FULL_DISK, disk.root],
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     ).stdout
     assert output == (
-        f"cannot write {disk.address}/large.jpg: [Errno 27] File too large; free space or repair "
-        "the storage, then run the partition again; finished work is kept\n"
+        f"cannot write {disk.root}/images/large.jpg: [Errno 27] File too large; free space or "
+        "repair the storage, then run the partition again; finished work is kept\n"
     )
-    assert disk.sizes() == {"small.jpg": 100_000}
+    assert _files(disk) == {"images/small.jpg"}
+    assert disk.sizes(["images/small.jpg"]) == {"images/small.jpg": 100_000}
 
 
 WRITER = """
 import itertools, sys
-from imgassets.storage import Folder
-folder = Folder(sys.argv[1])
+from imgassets.storage import Storage
+storage = Storage(sys.argv[1])
 images = [bytes([number]) * (5_000_000 + number) for number in range(5)]
 for number in itertools.count():
-    folder.write(f"{number % 3}.jpg", images[number % 5])
+    folder = ("images/raw/zara/3f", "manifests/raw_images")[number % 2]
+    storage.write(f"{folder}/{number % 3}.jpg", images[number % 5])
 """
 
 
-def test_killed_writers_leave_whole_files_and_removable_temporaries(
-    disk: Folder,
-) -> None:
+def test_killed_writers_leave_whole_files_and_removable_temporaries(disk: Storage) -> None:
     random = Random(1)
     temporaries = rounds = 0
     # Repeat until kills have interrupted writes; otherwise the test proves nothing.
     while temporaries < 3:
         rounds += 1
         assert rounds < 50
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, disk.address])
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, disk.root])
         try:
             deadline = time.monotonic() + 60
-            while "0.jpg" not in disk.sizes():
+            while not disk.sizes([f"{RAW}/0.jpg"]):
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             time.sleep(random.uniform(0, 0.05))
@@ -539,43 +772,124 @@ def test_killed_writers_leave_whole_files_and_removable_temporaries(
             writer.kill()
             writer.wait()
 
-        temporaries += sum(name.startswith(".") for name in disk.sizes())
-        disk.remove_temporaries()
-        assert "0.jpg" in disk.sizes()
-        for name in disk.sizes():
-            data = disk.read(name)
+        left = _files(disk)
+        stored = {path for path in left if path.startswith(("images/", "manifests/"))}
+        assert f"{RAW}/0.jpg" in stored
+        assert all(Path(path).stem in "012" for path in stored)
+        for path in stored:
+            data = disk.read(path)
             assert data == data[:1] * (5_000_000 + data[0])
-            disk.remove(name)
+            disk.remove(path)
+        assert all(path.startswith(f"{TEMPORARY}/") for path in left - stored)
+        temporaries += len(left - stored)
+        removed = disk.remove_old_temporaries(dt.timedelta(seconds=-1))
+        assert set(removed) == left - stored
+        assert _files(disk) == set()
 
 
-def test_remove_temporaries_keeps_all_other_files(disk: Folder) -> None:
-    for name in (".a.jpg.123-456.tmp", "a.jpg", ".hidden", "a.tmp"):
-        _write_externally(disk, name, b"")
-    _write_externally(disk / "below", ".b.jpg.1-1.tmp", b"")
-    disk.remove_temporaries()
-    assert set(disk.sizes()) == {"a.jpg", ".hidden", "a.tmp"}
-    assert set((disk / "below").sizes()) == {".b.jpg.1-1.tmp"}
+def test_only_temporary_files_older_than_the_limit_are_removed(disk: Storage) -> None:
+    now = time.time()
+    ages_h = {f"{TEMPORARY}/old": 25, f"{TEMPORARY}/young": 23, f"{TEMPORARY}/new": 0}
+    old_others = {
+        "journal/raw_images/retailer=zara/date=2026-01-31/00000001-a.jsonl": 1000,
+        f"{RAW}/a.jpg": 1000,
+        "manifests/raw_images/zara.2026-01-31.parquet": 1000,
+    }
+    for path, age_h in {**ages_h, **old_others}.items():
+        _write_externally(disk, path, b"x")
+        os.utime(disk.address(path), (now - age_h * 3600,) * 2)
+    assert disk.remove_old_temporaries() == [f"{TEMPORARY}/old"]
+    assert _files(disk) == {f"{TEMPORARY}/young", f"{TEMPORARY}/new", *old_others}
+    assert disk.remove_old_temporaries() == []
+    assert disk.remove_old_temporaries(dt.timedelta(hours=22)) == [f"{TEMPORARY}/young"]
+    assert _files(disk) == {f"{TEMPORARY}/new", *old_others}
 
 
-def test_a_listing_is_complete_while_other_threads_write_to_the_folder(disk: Folder) -> None:
-    for number in range(200):
-        disk.write(f"kept-{number}.jpg", b"x")
+def test_a_listing_is_complete_while_other_threads_write_to_the_folder(disk: Storage) -> None:
+    kept = {f"images/{number % 7}/kept-{number}.jpg" for number in range(200)}
+    for path in kept:
+        disk.write(path, b"x")
     stop = threading.Event()
 
-    def write() -> None:
+    def write(number: int) -> None:
         while not stop.is_set():
-            disk.write("busy.jpg", b"x")
+            disk.write(f"images/busy-{number}/busy.jpg", b"x")
+            disk.remove_folder(f"images/busy-{number}")
 
-    writers = [threading.Thread(target=write) for _ in range(3)]
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
     for writer in writers:
         writer.start()
     try:
         for _ in range(200):
-            assert sum(name.startswith("kept-") for name in disk.sizes()) == 200
+            assert (
+                kept
+                <= disk.find("images").keys()
+                <= kept | {f"images/busy-{number}/busy.jpg" for number in range(3)}
+            )
+            assert len(disk.sizes(kept)) == 200
     finally:
         stop.set()
         for writer in writers:
             writer.join()
+
+
+REMOVER = """
+import sys
+from imgassets.storage import Storage
+storage = Storage(sys.argv[1])
+print("ready", flush=True)
+while True:
+    storage.remove_empty_folders("journal/raw_images/retailer=zara/date=2026-01-31")
+"""
+
+
+def test_a_folder_that_is_removed_while_others_write_into_it_loses_nothing(
+    disk: Storage,
+) -> None:
+    folder = "journal/raw_images/retailer=zara/date=2026-01-31"
+
+    def write(writer: int) -> list[str]:
+        kept = []
+        for number in range(600):
+            path = f"{folder}/{writer}/{number}.jsonl"
+            disk.write(path, b"x")
+            assert disk.read(path) == b"x"
+            if number < 500:
+                disk.remove(path)
+            else:
+                kept.append(path)
+        return kept
+
+    command = [sys.executable, "-c", REMOVER, disk.root]
+    removers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for remover in removers:
+            assert remover.stdout is not None
+            assert remover.stdout.readline() == b"ready\n"
+        with ThreadPoolExecutor(2) as pool:
+            kept = [path for paths in pool.map(write, range(2)) for path in paths]
+        assert all(remover.poll() is None for remover in removers)
+    finally:
+        for remover in removers:
+            remover.kill()
+            remover.communicate()
+    assert disk.find("journal").keys() == set(kept)
+    assert len(kept) == 200
+
+
+def test_a_folder_into_which_another_process_writes_meanwhile_stays(
+    disk: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.write("journal/x/a.jsonl", b"x")
+    remove = Storage.remove
+
+    def write_beside(storage: Storage, path: str) -> None:
+        remove(storage, path)
+        storage.write("journal/x/theirs.jsonl", b"new")
+
+    monkeypatch.setattr(Storage, "remove", write_beside)
+    disk.remove_folder("journal/x")
+    assert _sizes(disk, "journal") == {"journal/x/theirs.jsonl": 3}
 
 
 @pytest.mark.parametrize(
@@ -593,4 +907,5 @@ def test_a_listing_is_complete_while_other_threads_write_to_the_folder(disk: Fol
     ],
 )
 def test_the_data_root_is_a_folder_or_an_object_store(data_root: str, address: str) -> None:
-    assert open_storage(Settings(data_root=data_root)).root == Folder(address)
+    assert open_storage(Settings(data_root=data_root)) == Storage(address)
+    assert storage_at(data_root) == Storage(address)

@@ -21,7 +21,7 @@ from imgassets.checks.history import (
 from imgassets.errors import CheckError, StorageError
 from imgassets.manifests import ProcessedRow, RawRow, from_table
 from imgassets.settings import RetailerSettings
-from imgassets.storage import IMAGES, Folder, Storage, read_removed, read_table
+from imgassets.storage import PartitionFiles, processed_raw_sha256
 
 RAW, PROCESSED = "raw_images", "processed_images"
 
@@ -33,21 +33,14 @@ class CheckContext:
     and `StorageError` if the storage cannot be read.
 
     Attributes:
-        storage: Storage that holds all partitions.
-        date: Date of the partition, `YYYY-MM-DD`.
-        retailer: Slug of the retailer.
+        partition: The files of the partition.
+        storage: The storage that holds all partitions.
         options: Settings, with those of the retailer applied.
     """
 
-    def __init__(
-        self, storage: Storage, date: str, retailer: str, options: RetailerSettings
-    ) -> None:
-        self.storage, self.date, self.retailer = storage, date, retailer
+    def __init__(self, partition: PartitionFiles, options: RetailerSettings) -> None:
+        self.partition, self.storage = partition, partition.storage
         self.options = options
-
-    def folder(self, asset: str) -> Folder:
-        """The folder with the manifest and the images of an asset."""
-        return self.storage.partition(asset, self.date, self.retailer)
 
     @cached_property
     def url_keys(self) -> list[str]:
@@ -79,21 +72,21 @@ class CheckContext:
     def earlier_raw(self) -> list[Metrics]:
         """The metrics of the retailer's earlier partitions of `raw_images`."""
         options = self.options.checks.drift
-        return earlier_raw_metrics(self.storage, self.date, self.retailer, options)
+        return earlier_raw_metrics(self.partition, options)
 
     @cached_property
     def earlier_processed(self) -> list[Metrics]:
         """The metrics of the retailer's earlier partitions of `processed_images`."""
         options = self.options.checks.drift
         today = self._processed_table
-        return earlier_processed_metrics(self.storage, self.date, self.retailer, options, today)
+        return earlier_processed_metrics(self.partition, options, today)
 
     def rows(self, asset: str) -> Sequence[RawRow] | Sequence[ProcessedRow]:
         """The rows of `raw_images` or `processed_images`."""
         return self.raw_rows if asset == RAW else self.processed_rows
 
     def file_sizes(self, asset: str) -> dict[str, int]:
-        """Size in bytes of each image file of an asset, by file name."""
+        """Size in bytes of each image file that a row of an asset names, by path."""
         return self._raw_sizes if asset == RAW else self._processed_sizes
 
     @cached_property
@@ -117,10 +110,20 @@ class CheckContext:
                         found[sha256] += boxes
         return dict(found)
 
-    @cached_property
-    def removed_files(self) -> set[str]:
-        """Names of raw image files that were deleted on purpose, because of the settings."""
-        return read_removed(self.folder(RAW))
+    def missing_files(self, asset: str) -> set[str]:
+        """Paths of the files that rows of an asset name and that do not exist.
+
+        Raw files that `process.keep_raw: false` removed after processing are not missing.
+        """
+        sizes = self.file_sizes(asset)
+        missing = [
+            row for row in self.rows(asset) if row.path is not None and row.path not in sizes
+        ]
+        processed: set[str] = set()
+        if asset == RAW and not self.options.process.keep_raw:
+            wanted = {row.sha256 for row in missing if row.sha256 is not None}
+            processed = processed_raw_sha256(self.storage, self.partition.retailer, wanted)
+        return {str(row.path) for row in missing if row.sha256 not in processed}
 
     @cached_property
     def _raw_table(self) -> pa.Table:
@@ -132,17 +135,18 @@ class CheckContext:
 
     @cached_property
     def _raw_sizes(self) -> dict[str, int]:
-        return (self.folder(RAW) / IMAGES).sizes()
+        return self._sizes(self.raw_rows)
 
     @cached_property
     def _processed_sizes(self) -> dict[str, int]:
-        return (self.folder(PROCESSED) / IMAGES).sizes()
+        return self._sizes(self.processed_rows)
+
+    def _sizes(self, rows: Sequence[RawRow] | Sequence[ProcessedRow]) -> dict[str, int]:
+        return self.storage.sizes(row.path for row in rows if row.path is not None)
 
     def _table(self, asset: str) -> pa.Table:
         try:
-            return read_table(self.folder(asset))
+            return self.partition.read_manifest(asset)
         except FileNotFoundError:
-            raise CheckError(
-                f"{asset} of {self.date}|{self.retailer} was never materialized; "
-                "materialize it first"
-            ) from None
+            name = f"{asset} of {self.partition.date}|{self.partition.retailer}"
+            raise CheckError(f"{name} was never materialized; materialize it first") from None

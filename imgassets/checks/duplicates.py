@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from imgassets.checks.context import RAW, CheckContext
+from imgassets.checks.context import CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome, RawRow
 
@@ -43,7 +43,6 @@ def duplicate_images(context: CheckContext) -> CheckOutcome:
             "(checks.max_products); if it is a placeholder or a size chart, exclude its URL in the "
             "source"
         )
-    folder = context.folder(RAW)
     return CheckOutcome(
         summary=f"{copies} of {images} images are copies of another image",
         violations=violations,
@@ -53,9 +52,7 @@ def duplicate_images(context: CheckContext) -> CheckOutcome:
             "share of copies": share,
             "products with the most frequent image": most_products,
         },
-        findings=[
-            Finding(group[0].key, _group_detail(group), folder, group[0].path) for group in repeated
-        ],
+        findings=[Finding(group[0].key, _group_detail(group), group[0].path) for group in repeated],
     )
 
 

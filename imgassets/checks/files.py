@@ -1,6 +1,6 @@
 """Check that files have the size and the checksum that their rows record.
 
-The size of every file is compared, because one listing returns all sizes. The checksum is compared
+The size of every file is compared, because no file is read for it. The checksum is compared
 for a sample, because each file has to be read; the sample is the same at each check of a partition.
 A sample of 100 finds, with 95 % probability, at least one wrong file if 3 % of the files are wrong.
 A sample without a wrong file does not prove that there is none.
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from imgassets.checks.context import PROCESSED, RAW, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import ProcessedRow, RawRow
-from imgassets.storage import Folder, image_name
+from imgassets.storage import Storage
 
 # Reading is I/O-bound (disk or object store), so more threads than cores.
 _THREADS = 16
@@ -32,47 +32,48 @@ def raw_files_match_rows(context: CheckContext) -> CheckOutcome:
 
 
 def processed_files_match_rows(context: CheckContext) -> CheckOutcome:
-    """Check the processed image files; the size only where the manifest records it."""
+    """Check the processed image files."""
     return _match(context, PROCESSED)
 
 
 def _match(context: CheckContext, asset: str) -> CheckOutcome:
-    folder, sizes = context.folder(asset), context.file_sizes(asset)
-    # Missing files are reported by `rows`.
-    with_file = [
-        row for row in context.rows(asset) if row.path is not None and image_name(row.path) in sizes
-    ]
+    sizes = context.file_sizes(asset)
+    # One row per file, because many rows can share one. Missing files are reported by `rows`.
+    files: dict[tuple[str | None, int | None, str | None], RawRow | ProcessedRow] = {}
+    for row in context.rows(asset):
+        if row.path in sizes:
+            files.setdefault((row.path, row.bytes, row.sha256), row)
     findings: list[Finding] = []
     same_size: list[RawRow | ProcessedRow] = []
-    for row in with_file:
-        size = sizes[image_name(str(row.path))]
+    for row in files.values():
+        size = sizes[str(row.path)]
         if row.sha256 is None:
-            findings.append(Finding(row.key, _NO_CHECKSUM, folder, row.path))
-        elif row.bytes is not None and size != row.bytes:
-            findings.append(Finding(row.key, _SIZE.format(size, row.bytes), folder, row.path))
+            findings.append(Finding(row.key, _NO_CHECKSUM, row.path))
+        elif size != row.bytes:
+            findings.append(Finding(row.key, _SIZE.format(size, row.bytes), row.path))
         else:
             same_size.append(row)
     wrong_size = len(findings)
-    seed = f"{context.date}|{context.retailer}"
+    seed = f"{context.partition.date}|{context.partition.retailer}"
     sampled = sample(same_size, context.options.checks.files_sample, seed)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="files") as pool:
-        checksums = list(pool.map(lambda row: _checksum(folder, str(row.path)), sampled))
+        checksums = list(pool.map(lambda row: _checksum(context.storage, str(row.path)), sampled))
     findings += [
-        Finding(row.key, _CONTENT, folder, row.path)
+        Finding(row.key, _CONTENT, row.path)
         for row, sha256 in zip(sampled, checksums, strict=True)
         if sha256 not in (row.sha256, None)
     ]
     return CheckOutcome(
-        summary=f"{len(with_file)} files have the size in their rows; "
+        summary=f"{len(files)} files have the size in their rows; "
         f"{len(sampled)} of them were read and match their checksums",
         violations=[
-            f"{len(findings)} of {len(with_file)} files do not match their rows "
+            f"{len(findings)} of {len(files)} files do not match their rows "
             f"({len(sampled)} were read); delete them and materialize the partition again"
         ]
         if findings
         else [],
         metrics={
-            "files": len(with_file),
+            "files": len(files),
             "files read": len(sampled),
             "files of another size": wrong_size,
             "files with other content": len(findings) - wrong_size,
@@ -102,9 +103,9 @@ def sample(
     return heapq.nsmallest(size, rows, key=rank)
 
 
-def _checksum(folder: Folder, path: str) -> str | None:
+def _checksum(storage: Storage, path: str) -> str | None:
     try:
-        return folder.sha256(path)
+        return storage.sha256(path)
     except FileNotFoundError:
         # Another run removed the file after the listing.
         return None

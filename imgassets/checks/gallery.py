@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from imgassets.checks.outcome import Finding
 from imgassets.markdown import escape_cell, inline_image
+from imgassets.storage import Storage
 from imgassets.thumbnails import FaceBox, encode_webp, load_scaled, pixelate_faces
 
 # A thumbnail of 112 pixels takes about 1 kB.
@@ -25,7 +26,9 @@ FindFaces: TypeAlias = Callable[[bytes], Sequence[FaceBox] | None]
 """Returns the face boxes in an image file; None if they are unknown."""
 
 
-def gallery(findings: Sequence[Finding], max_bytes: int, find_faces: FindFaces | None) -> str:
+def gallery(
+    findings: Sequence[Finding], storage: Storage, max_bytes: int, find_faces: FindFaces | None
+) -> str:
     """Render a table with the columns image, key and detail.
 
     The first `MAX_THUMBNAILS` findings with a file have a thumbnail if it fits into `max_bytes`,
@@ -34,6 +37,7 @@ def gallery(findings: Sequence[Finding], max_bytes: int, find_faces: FindFaces |
 
     Args:
         findings: The findings, worst first.
+        storage: The storage of their files.
         max_bytes: Maximum number of bytes of all thumbnails, base64 included; 0 for no thumbnail.
         find_faces: Finds the faces to pixelate; an image whose faces are unknown is not shown. None
             shows all faces.
@@ -44,7 +48,7 @@ def gallery(findings: Sequence[Finding], max_bytes: int, find_faces: FindFaces |
         cell = ""
         if finding.path is not None:
             tried += 1
-            cell = _cell(finding, max_bytes if tried <= MAX_THUMBNAILS else 0, find_faces)
+            cell = _cell(finding, storage, max_bytes if tried <= MAX_THUMBNAILS else 0, find_faces)
             max_bytes -= len(cell) if cell.startswith(_INLINE_IMAGE) else 0
         key, detail = (escape_cell(text, _MAX_CELL) for text in (finding.key, finding.detail))
         lines.append(f"| {cell} | {key} | {detail} |")
@@ -71,15 +75,15 @@ def thumbnail(data: bytes, faces: Sequence[FaceBox]) -> bytes:
     return encode_webp(image, _QUALITY)
 
 
-def _cell(finding: Finding, max_bytes: int, find_faces: FindFaces | None) -> str:
+def _cell(finding: Finding, storage: Storage, max_bytes: int, find_faces: FindFaces | None) -> str:
     """An inline image of at most `max_bytes`; otherwise the location of the file."""
-    if finding.folder is None or finding.path is None:
+    if finding.path is None:
         return ""
-    location = escape_cell(f"{finding.folder.address}/{finding.path}", _MAX_CELL)
+    location = escape_cell(storage.address(finding.path), _MAX_CELL)
     if max_bytes <= 0:
         return location
     try:
-        data = finding.folder.read(finding.path)
+        data = storage.read(finding.path)
         faces = find_faces(data) if find_faces else []
         if faces is None:
             return f"not shown, because its faces are unknown: {location}"

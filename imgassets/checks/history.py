@@ -15,13 +15,13 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from imgassets.checks.drift import Metric, compare
+from imgassets.errors import BrokenFileError
 from imgassets.manifests import Outcome
 from imgassets.settings import DriftSettings
-from imgassets.storage import MANIFEST, Storage
+from imgassets.storage import PartitionFiles, list_manifests
 
 # Names of the metrics in the UI.
 SUCCESS_RATE, FACE_SHARE = "success rate", "share with a face"
@@ -49,8 +49,9 @@ class DriftReport:
 
 
 def raw_metrics(table: pa.Table) -> Metrics:
-    """Compute the success rate of a manifest of `raw_images`, over all URLs."""
-    ok = pc.equal(table["outcome"].cast(pa.string()), str(Outcome.OK))
+    """Compute the success rate of a manifest of `raw_images`, over all URLs not taken down."""
+    table = table.filter(pc.not_equal(table["outcome"], str(Outcome.REMOVED)))
+    ok = pc.equal(table["outcome"], str(Outcome.OK))
     return {SUCCESS_RATE: _metric(table, ok.cast(pa.float64()))}
 
 
@@ -64,27 +65,21 @@ def processed_metrics(table: pa.Table) -> Metrics:
     }
 
 
-def earlier_raw_metrics(
-    storage: Storage, date: str, retailer: str, options: DriftSettings
-) -> list[Metrics]:
+def earlier_raw_metrics(partition: PartitionFiles, options: DriftSettings) -> list[Metrics]:
     """Compute the metrics of the retailer's earlier `raw_images` partitions, latest first."""
-    found = _read_earlier_manifests(
-        storage, "raw_images", date, retailer, columns=_RAW_COLUMNS, options=options
-    )
+    found = _read_earlier_manifests(partition, "raw_images", _RAW_COLUMNS, options)
     return [raw_metrics(table) for table in islice(found, options.partitions)]
 
 
 def earlier_processed_metrics(
-    storage: Storage, date: str, retailer: str, options: DriftSettings, today: pa.Table
+    partition: PartitionFiles, options: DriftSettings, today: pa.Table
 ) -> list[Metrics]:
     """Compute the metrics of the retailer's earlier `processed_images` partitions, latest first.
 
     Partitions made with other settings than `today`, the manifest to compare, are left out.
     """
     settings_hash = _settings_hash(today)
-    found = _read_earlier_manifests(
-        storage, "processed_images", date, retailer, columns=_PROCESSED_COLUMNS, options=options
-    )
+    found = _read_earlier_manifests(partition, "processed_images", _PROCESSED_COLUMNS, options)
     same_settings = (table for table in found if settings_hash in (None, _settings_hash(table)))
     return [processed_metrics(table) for table in islice(same_settings, options.partitions)]
 
@@ -125,32 +120,24 @@ def detect_drift(
 
 
 def _read_earlier_manifests(
-    storage: Storage,
-    asset: str,
-    date: str,
-    retailer: str,
-    *,
-    columns: list[str],
-    options: DriftSettings,
+    partition: PartitionFiles, asset: str, columns: list[str], options: DriftSettings
 ) -> Iterator[pa.Table]:
     """Yield some columns of the manifests of earlier days, latest first."""
-    day = dt.date.fromisoformat(date)
-    for back in range(1, options.days + 1):
-        earlier = (day - dt.timedelta(days=back)).isoformat()
-        try:
-            data = storage.partition(asset, earlier, retailer).read(MANIFEST)
-        except FileNotFoundError:
+    day = dt.date.fromisoformat(partition.date)
+    first = (day - dt.timedelta(days=options.days)).isoformat()
+    for earlier in reversed(list_manifests(partition.storage, asset, partition.retailer)):
+        if not first <= earlier.date < partition.date:
             continue
-        table = _columns(data, columns)
+        table = _read_columns(earlier, asset, columns)
         if table is not None and table.num_rows >= options.min_images:
             yield table
 
 
-def _columns(data: bytes, columns: list[str]) -> pa.Table | None:
+def _read_columns(partition: PartitionFiles, asset: str, columns: list[str]) -> pa.Table | None:
     """Read some columns of a manifest; None if it is broken or lacks one of them."""
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
-    except (pa.ArrowException, OSError):
+        table = partition.read_manifest(asset, columns)
+    except (FileNotFoundError, BrokenFileError):
         # The checks of that partition report it.
         return None
     return table if set(columns) <= set(table.column_names) else None

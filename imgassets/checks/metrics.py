@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgassets.checks.context import PROCESSED, CheckContext
+from imgassets.checks.context import CheckContext
 from imgassets.checks.history import (
     FACE_SHARE,
     SUCCESS_RATE,
@@ -23,7 +23,6 @@ from imgassets.checks.history import (
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
 from imgassets.settings import Bounds
-from imgassets.storage import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,8 @@ class _BoundedMetric:
 
 
 def download_success_rate(context: CheckContext) -> CheckOutcome:
-    """Check the share of URLs that returned an image."""
-    rows = context.raw_rows
+    """Check the share of URLs that returned an image, of those that were not taken down."""
+    rows = [row for row in context.raw_rows if row.outcome is not Outcome.REMOVED]
     min_rate = context.options.checks.min_success_rate
     ok_count = sum(row.outcome is Outcome.OK for row in rows)
     rate = context.raw_metrics[SUCCESS_RATE].mean if rows else 1.0
@@ -77,7 +76,7 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
             SUCCESS_RATE: rate,
             "minimum success rate": min_rate,
             **drift.medians,
-            **count_outcomes(rows),
+            **count_outcomes(context.raw_rows),
         },
         findings=[
             Finding(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))
@@ -109,10 +108,9 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
     outside = [metric for metric in bounded if metric.excess]
     drift = _processed_drift(context, TRIM_RATIO_MEAN, UNTRIMMED_SHARE)
     differences = [*(metric.excess for metric in outside), *drift.differences.values()]
-    folder = context.folder(PROCESSED)
     paths = {row.key: row.path for row in context.processed_rows}
     smallest_first = [
-        Finding(key, f"{ratio:.1%} of the area kept", folder, paths[key])
+        Finding(key, f"{ratio:.1%} of the area kept", paths[key])
         for key, ratio in sorted(ratios.items(), key=lambda item: item[1])
     ]
     return CheckOutcome(
@@ -156,7 +154,6 @@ def face_removal(context: CheckContext) -> CheckOutcome:
         )
     if rows and bounded.excess:
         violations.append(bounded.violation)
-    folder = context.folder(PROCESSED)
     without = [row for row in rows if not row.face_count]
     return CheckOutcome(
         summary=f"{len(with_face)} of {len(rows)} images had a face; "
@@ -170,12 +167,12 @@ def face_removal(context: CheckContext) -> CheckOutcome:
             FACE_SHARE: share,
             **drift.medians,
         },
-        findings=[_with_face(row, folder) for row in left if removing]
+        findings=[_with_face(row) for row in left if removing]
         or _by_direction(
             [bounded.excess, *drift.differences.values()],
             # If too few faces were found, images without one may show a missed face.
-            [Finding(row.key, "no face found", folder, row.path) for row in _saved_first(without)],
-            [_with_face(row, folder) for row in _saved_first(with_face)],
+            [Finding(row.key, "no face found", row.path) for row in _saved_first(without)],
+            [_with_face(row) for row in _saved_first(with_face)],
         ),
     )
 
@@ -217,9 +214,9 @@ def _by_direction(
     return list({finding.key: finding for finding in turns}.values())
 
 
-def _with_face(row: ProcessedRow, folder: Folder) -> Finding:
+def _with_face(row: ProcessedRow) -> Finding:
     score = "" if row.face_score is None else f", score {row.face_score:.2f}"
-    return Finding(row.key, f"{row.face_count} faces found{score}", folder, row.path)
+    return Finding(row.key, f"{row.face_count} faces found{score}", row.path)
 
 
 def _saved_first(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from imgassets.storage import Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +13,13 @@ class Finding:
     Attributes:
         key: Key of the image's row.
         detail: Why the image is reported.
-        folder: Folder that `path` is relative to.
-        path: Path of the image file; None if there is no file to show.
+        path: Path of the image file in the storage; None if there is no file to show.
         faces: Boxes (x, y, width, height, in pixels of the image) of faces that the check itself
             detected.
     """
 
     key: str
     detail: str
-    folder: Folder | None = None
     path: str | None = None
     faces: Sequence[Sequence[int]] = ()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from imgassets.checks.context import PROCESSED, CheckContext
+from imgassets.checks.context import CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 
 
@@ -37,7 +37,6 @@ def residual_faces(
             f"{len(unreadable)} images cannot be read; "
             "delete these files and materialize processed_images again"
         )
-    folder = context.folder(PROCESSED)
     paths = {row.key: row.path for row in context.processed_rows}
     return CheckOutcome(
         summary=summary,
@@ -50,9 +49,9 @@ def residual_faces(
         },
         findings=[
             *(
-                Finding(key, "still shows a face", folder, paths[key], faces)
+                Finding(key, "still shows a face", paths[key], faces)
                 for key, faces in with_face.items()
             ),
-            *(Finding(key, "cannot be read", folder, paths[key]) for key in unreadable),
+            *(Finding(key, "cannot be read", paths[key]) for key in unreadable),
         ],
     )

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from imgassets.checks.context import PROCESSED, RAW, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome
-from imgassets.storage import image_name
 
 
 def every_url_has_a_raw_row(context: CheckContext) -> CheckOutcome:
@@ -25,8 +24,8 @@ def every_url_has_a_processed_row(context: CheckContext) -> CheckOutcome:
 
 
 def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
-    keys, rows, sizes = context.url_keys, context.rows(asset), context.file_sizes(asset)
-    removed_files = context.removed_files if asset == RAW else set()
+    keys, rows = context.url_keys, context.rows(asset)
+    missing = context.missing_files(asset)
     found = Counter(row.key for row in rows)
     findings = [
         *_findings("has no row", (key for key in keys if key not in found)),
@@ -34,13 +33,7 @@ def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
         *_findings("has a row, but is not in url_list", found.keys() - set(keys)),
         *_findings(
             "its row names a file that does not exist",
-            (
-                row.key
-                for row in rows
-                if row.path is not None
-                and (name := image_name(row.path)) not in sizes
-                and name not in removed_files
-            ),
+            (row.key for row in rows if row.path in missing),
         ),
         *_findings(
             "its outcome is ok, but its row names no file",
@@ -48,7 +41,6 @@ def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
         ),
     ]
     paths = {row.key: row.path for row in rows}
-    folder = context.folder(asset)
     return CheckOutcome(
         summary=f"all {len(keys)} URLs are accounted for",
         violations=[
@@ -58,7 +50,7 @@ def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
         if findings
         else [],
         metrics={"urls": len(keys), "rows": len(rows), "problems": len(findings)},
-        findings=[Finding(f.key, f.detail, folder, paths.get(f.key)) for f in findings],
+        findings=[Finding(f.key, f.detail, paths.get(f.key)) for f in findings],
     )
 
 

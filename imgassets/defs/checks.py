@@ -89,8 +89,8 @@ _PROCESSED: Sequence[_Check] = (
     ),
     _Check(
         "residual_faces",
-        "A second face detection, on a sample of the processed images, finds hardly any face "
-        "(`checks.max_residual_faces`).",
+        "A second face detection, on a sample of the images that this partition processed, finds "
+        "hardly any face (`checks.max_residual_faces`).",
         blocking=True,
     ),
 )
@@ -176,7 +176,7 @@ def run_checks(
     partition = partition_of(context)
     common = settings.load()
     check_context = CheckContext(
-        open_storage(common), *partition, options=common.for_retailer(partition.retailer)
+        open_storage(common).partition(*partition), common.for_retailer(partition.retailer)
     )
     selected = {key.name: key for key in context.selected_asset_check_keys}
     outcomes: dict[str, CheckOutcome] = {}
@@ -240,7 +240,9 @@ def _gallery(
     review = check_context.options.review
     max_bytes = GALLERY_BYTES[key.asset_key.path[-1]] // max(1, galleries) if review.inline else 0
     find_faces = _face_finder(check_context) if review.hide_faces else None
-    return dg.MetadataValue.md(gallery(outcome.findings, max_bytes, find_faces))
+    return dg.MetadataValue.md(
+        gallery(outcome.findings, check_context.storage, max_bytes, find_faces)
+    )
 
 
 def _face_finder(check_context: "CheckContext") -> "FindFaces":
@@ -277,16 +279,15 @@ def _face_finder(check_context: "CheckContext") -> "FindFaces":
 
 def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     """Detect faces a second time, on a sample of the processed images, and check the result."""
-    from imgassets.checks.context import PROCESSED
     from imgassets.checks.residual_faces import residual_faces
     from imgassets.imaging.models import ensure_model
     from imgassets.imaging.residual import detect_residual_faces
 
     rows, options = check_context.processed_rows, check_context.options
-    folder = check_context.folder(PROCESSED)
+    storage = check_context.storage
     try:
         model = ensure_model(options.faces, models_folder())
-        found = detect_residual_faces(rows, folder, options, model, threads=available_cores())
+        found = detect_residual_faces(rows, storage, options, model, threads=available_cores())
     except ModelError as error:
         raise CheckError(str(error)) from error
     return residual_faces(check_context, found.checked, found.with_face, found.unreadable)

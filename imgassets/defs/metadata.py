@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgassets.defs.partitions import Partition
-    from imgassets.manifests import ProcessedRow, UrlRow
-    from imgassets.storage import Folder, Storage
+    from imgassets.manifests import UrlRow
+    from imgassets.storage import Storage
 
 MAX_TABLE_ROWS = 20
 _MAX_CELL = 200  # characters
@@ -55,11 +55,9 @@ def read_manifest(storage: Storage, asset: str, partition: Partition) -> pa.Tabl
     Raises:
         dagster.Failure: the partition was never materialized, or its manifest cannot be read.
     """
-    from imgassets.storage import read_table
-
     try:
         with as_dagster_failure(StorageError):
-            return read_table(storage.partition(asset, *partition))
+            return storage.partition(*partition).read_manifest(asset)
     except FileNotFoundError:
         raise dg.Failure(
             f"{asset} of {partition.key} was never materialized; materialize it first",
@@ -68,28 +66,26 @@ def read_manifest(storage: Storage, asset: str, partition: Partition) -> pa.Tabl
 
 
 def manifest_metadata(
-    folder: Folder, rows: int, kind: type[UrlRow] | type[ProcessedRow]
+    address: str, rows: int, kind: type[UrlRow]
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Location, number of rows and columns of a manifest, under the keys that Dagster reserves.
 
     Args:
-        folder: the folder that contains the manifest.
+        address: the path or address of the manifest.
         rows: the number of rows in the manifest.
         kind: the class of its rows.
 
     Returns:
         Metadata by key: `manifest`, `dagster/row_count` and `dagster/column_schema`.
     """
-    from imgassets.storage import MANIFEST
-
     return {
-        "manifest": location_metadata(f"{folder.address}/{MANIFEST}"),
+        "manifest": location_metadata(address),
         "dagster/row_count": dg.MetadataValue.int(rows),
         "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(kind)),
     }
 
 
-def column_schema(kind: type[UrlRow] | type[ProcessedRow]) -> dg.TableSchema:
+def column_schema(kind: type[UrlRow]) -> dg.TableSchema:
     """The columns of a manifest with types and descriptions, for the asset's page in the UI.
 
     It is metadata of each materialization, not of the asset's definition: there, every run would
@@ -171,8 +167,7 @@ def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
 
 
 def _type_name(arrow: str) -> str:
-    """The type that a reader sees; dictionary encoding only concerns the file."""
-    return "string" if arrow.startswith("dictionary<") else arrow.replace("item: ", "")
+    return arrow.replace("item: ", "")
 
 
 def _line(cells: Sequence[object]) -> str:

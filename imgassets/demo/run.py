@@ -89,8 +89,9 @@ def run_demo() -> bool:
         console.print(f"{len(partitions) - len(todo)} partitions were already materialized.")
     data = load_settings().data_root
     console.print(
-        f"\nProcessed images: {data}/processed_images/date=.../retailer=.../images/\n"
-        "Contact sheets: contact_sheet.jpg in the folder of each partition; review/ at full size\n"
+        f"\nProcessed images: {data}/images/processed/\n"
+        f"Manifests: {data}/manifests/\n"
+        f"Contact sheets: {data}/review/\n"
         "Dagster UI: [bold]make ui[/]\n"
         "To use Dagster's command line on the demo, run first:\n"
         f"  export {DAGSTER_HOME_VARIABLE}='{os.environ[DAGSTER_HOME_VARIABLE]}' "
@@ -264,9 +265,9 @@ def _checks(partition: Partition, instance: dg.DagsterInstance) -> tuple[str, bo
 
 
 def _manifest(asset: str, partition: Partition) -> pa.Table:
-    from imgassets.storage import open_storage, read_table
+    from imgassets.storage import open_storage
 
-    return read_table(open_storage(load_settings()).partition(asset, *partition))
+    return open_storage(load_settings()).partition(*partition).read_manifest(asset)
 
 
 def _progress(console: Console) -> Progress:

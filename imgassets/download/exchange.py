@@ -11,7 +11,7 @@ import email.utils
 import hashlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -21,7 +21,6 @@ from imgassets.download.addresses import is_local_name
 from imgassets.download.client import Client, Limits, Request, Response, blocked_address_error
 from imgassets.download.request_headers import request_headers
 from imgassets.download.schedule import HostFeedback, Task
-from imgassets.download.urls import origin, resolve
 from imgassets.errors import (
     BodyTooLargeError,
     ContentEncodingError,
@@ -32,7 +31,8 @@ from imgassets.errors import (
 )
 from imgassets.manifests import FORMAT_EXTENSIONS, URL_FIELDS, Outcome, RawRow, UrlRow
 from imgassets.settings import DownloadSettings
-from imgassets.storage import IMAGES, Folder
+from imgassets.storage import Storage, raw_path
+from imgassets.urls import origin, resolve
 
 # RFC 9110 and RFC 6585: request timeout, too early, too many requests; and all server errors.
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
@@ -91,10 +91,26 @@ class _RobotsError(DownloadError):
 class Exchange:
     """Requests URLs and stores images. Thread-safe."""
 
-    def __init__(self, client: Client, settings: DownloadSettings, folder: Folder) -> None:
+    def __init__(
+        self,
+        client: Client,
+        settings: DownloadSettings,
+        storage: Storage,
+        *,
+        removed_sha256: Collection[str],
+    ) -> None:
+        """Create an exchange.
+
+        Args:
+            client: Sends the requests.
+            settings: Settings of the retailer.
+            storage: Where images are stored.
+            removed_sha256: SHA-256 of images that were taken down, and must not be stored.
+        """
         self._client = client
         self._settings = settings
-        self._images = folder / IMAGES
+        self._storage = storage
+        self._removed_sha256 = removed_sha256
         self._request_headers = request_headers(settings)
         self._limits = Limits(
             connect_s=settings.connect_timeout_s,
@@ -104,6 +120,8 @@ class Exchange:
         )
         self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES)
         self._rules: dict[str, robots.Rules] = {}
+        # Shops serve one placeholder at many URLs.
+        self._written: set[str] = set()
 
     def send_next(self, task: Task) -> NextAction:
         """Send the next request of a task and handle its response.
@@ -273,8 +291,11 @@ class Exchange:
     def _save_image(
         self, task: Task, response: Response, body: bytes, info: inspection.ImageInfo
     ) -> list[RawRow]:
-        extension = FORMAT_EXTENSIONS[info.format]
         sha256 = hashlib.sha256(body).hexdigest()
+        if sha256 in self._removed_sha256:
+            task.previous_rows = ()
+            return _result_rows(task, _Result(Outcome.REMOVED, None, response))
+        path = raw_path(task.rows[0].retailer, sha256, FORMAT_EXTENSIONS[info.format])
         rows = _result_rows(
             task,
             _Result(Outcome.OK, None, response),
@@ -283,12 +304,12 @@ class Exchange:
             format=info.format,
             width=info.width,
             height=info.height,
-            extension=extension,
+            path=path,
         )
-        if task.previous_rows and task.previous_rows[0].sha256 == sha256:
-            return rows
-        for row in rows:
-            self._images.write(f"{row.key}.{extension}", body)
+        is_stored = bool(task.previous_rows) and task.previous_rows[0].sha256 == sha256
+        if not is_stored and path not in self._written:
+            self._storage.write(path, body)
+            self._written.add(path)
         return rows
 
     def _backoff(self, attempts: int) -> float:
@@ -364,14 +385,22 @@ def _conditional_headers(task: Task) -> Mapping[str, str]:
 
 def _not_modified_rows(task: Task, response: Response) -> list[RawRow]:
     now = dt.datetime.now(dt.UTC)
-    values = {"http_status": response.status, "attempts": task.attempts, "fetched_at": now}
+    values = {"http_status": response.status, "fetched_at": now, **_effort(task)}
     return [replace(row, error=None, **values) for row in task.previous_rows]  # type: ignore[arg-type]
 
 
 def _failed_refresh_rows(task: Task, result: _Result) -> list[RawRow]:
     """Return the stored rows with the error: a failed refresh does not remove the image."""
     error = f"could not be refreshed ({result.outcome}): {result.error}"
-    return [replace(row, error=error) for row in task.previous_rows]
+    return [replace(row, error=error, **_effort(task)) for row in task.previous_rows]  # type: ignore[arg-type]
+
+
+def _effort(task: Task) -> dict[str, int | None]:
+    return {"attempts": task.attempts, "elapsed_ms": _elapsed_ms(task)}
+
+
+def _elapsed_ms(task: Task) -> int | None:
+    return None if task.started is None else round((time.monotonic() - task.started) * 1000)
 
 
 def _retry_after_s(value: str) -> float:
@@ -391,26 +420,21 @@ def _retry_after_s(value: str) -> float:
     return max((date - dt.datetime.now(dt.UTC)).total_seconds(), 0)
 
 
-def _result_rows(
-    task: Task, result: _Result, extension: str | None = None, **image_columns: object
-) -> list[RawRow]:
+def _result_rows(task: Task, result: _Result, **image_columns: object) -> list[RawRow]:
     if task.previous_rows and result.outcome is not Outcome.OK:
         return _failed_refresh_rows(task, result)
     now = dt.datetime.now(dt.UTC)
     headers = result.response.headers if result.response else {}
-    elapsed_s = time.monotonic() - task.started if task.started is not None else None
     return [
         raw_row(
             row,
             result.outcome,
             http_status=result.response.status if result.response else None,
             error=result.error,
-            attempts=task.attempts,
-            path=f"{IMAGES}/{row.key}.{extension}" if extension else None,
+            **_effort(task),
             etag=headers.get("etag"),
             last_modified=headers.get("last-modified"),
             fetched_at=now,
-            elapsed_ms=round(elapsed_s * 1000) if elapsed_s is not None else None,
             **image_columns,
         )
         for row in task.rows

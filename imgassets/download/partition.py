@@ -1,134 +1,156 @@
 """Plan and run the download of a partition, and write its manifest.
 
-The order of writes belongs here. It makes a partition safe against `kill -9` at any time: images
-are written first, then a journal part that names them, then the manifest, and only then the journal
-is removed. Which URLs need a download is in `state`; the threads are in `pool`.
-
-`folder` always means the partition's folder of the asset `raw_images`: `manifest.parquet`, the
-images in `images/<key>.<extension>`, the journal in `_journal/`.
+The order of writes belongs here. It makes a partition safe against `kill -9` at any time: an image
+is written first, then a line of the journal that names it, then the manifest, and only then the
+journal is removed. Which URLs need a download is in `state`, images of other partitions are found
+in `known_images`; the threads are in `pool`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from imgassets.download import journal
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
+from imgassets.download.known_images import find_known_images
 from imgassets.download.pool import Pool
 from imgassets.download.report import ReportBuilder, ShardReport
-from imgassets.download.reuse import find_obsolete_files, reuse_stored_images
 from imgassets.download.schedule import HostLimits, Schedule, Task
-from imgassets.download.state import (
-    latest_rows,
-    read_manifest_and_journal,
-    read_manifest_rows,
-    read_state,
-)
-from imgassets.download.urls import normalise, origin
+from imgassets.download.state import ASSET, latest_rows, read_state
 from imgassets.errors import InvalidUrlError, SettingsError
-from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
+from imgassets.journal import Journal, JournalWriter
+from imgassets.manifests import URL_FIELDS, Outcome, RawRow, Row, UrlRow, from_table, to_table
 from imgassets.progress import Progress
-from imgassets.settings import DownloadSettings
-from imgassets.storage import IMAGES, Folder, write_table
+from imgassets.settings import DownloadSettings, RetailerSettings, section_hash
+from imgassets.storage import PartitionFiles, read_table, write_table
+from imgassets.takedown import is_redacted, read_takedowns
+from imgassets.urls import normalise, origin
 
 _POLL_S = 0.2
+# Files beside the journal, one per shard: the URLs to request; rows whose images may have changed.
+_URLS, _PREVIOUS = ".urls.parquet", ".previous.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A slice of a partition's URLs; see `shard_rows`.
+    """A part of a partition's URLs that need a request.
+
+    Its rows are stored beside the journal, so that any machine can download it.
 
     Attributes:
         name: Name of the shard in the log and in the journal.
-        start: Index of the first row, with the rows grouped by URL.
-        stop: Index after the last row.
+        journal_start: Number of the first journal file that may have rows of this shard.
     """
 
     name: str
-    start: int
-    stop: int
+    journal_start: int
 
 
 def plan(
     url_rows: Sequence[UrlRow],
-    folder: Folder,
-    shard_size: int,
+    partition: PartitionFiles,
+    settings: RetailerSettings,
     *,
-    refresh: bool = False,
-    retry: Collection[Outcome] | None = None,
-) -> list[Shard]:
-    """Split a partition into shards.
-
-    Also removes the temporary files of killed writers, so that no shard of the partition may be
-    running, and takes over images that are stored under another key.
-
-    Args:
-        url_rows: All rows of the partition.
-        folder: The partition's folder.
-        shard_size: Number of rows per shard; more if the last URL has more rows.
-        refresh: See `download_shard`.
-        retry: See `download_shard`.
-
-    Returns:
-        The shards that have URLs to download.
-
-    Raises:
-        StorageError: The storage cannot be read, or the manifest or the journal is broken.
-    """
-    for subfolder in (folder, folder / IMAGES, folder / journal.JOURNAL):
-        subfolder.remove_temporaries()
-    reuse_stored_images(url_rows, folder)
-    state = read_state(folder, url_rows)
-    ordered = _group_by_url(url_rows)
-    shards: list[Shard] = []
-    number = start = 0
-    while start < len(ordered):
-        stop = min(start + shard_size, len(ordered))
-        # Keep the rows of a URL in one shard, so that it is fetched once.
-        while stop < len(ordered) and ordered[stop].url == ordered[stop - 1].url:
-            stop += 1
-        if any(
-            state.needs_download(row, refresh=refresh, retry=retry) for row in ordered[start:stop]
-        ):
-            shards.append(Shard(f"shard_{number:04d}", start, stop))
-        start = stop
-        number += 1
-    return shards
-
-
-def shard_rows(url_rows: Sequence[UrlRow], shard: Shard) -> list[UrlRow]:
-    """Return the rows of one shard.
-
-    Args:
-        url_rows: All rows of the partition, the same as for `plan`.
-        shard: The shard.
-    """
-    return _group_by_url(url_rows)[shard.start : shard.stop]
-
-
-def download_shard(
-    url_rows: Sequence[UrlRow],
-    folder: Folder,
-    settings: DownloadSettings,
-    *,
-    shard: str,
     log: Callable[[str], None],
     refresh: bool = False,
     retry: Collection[Outcome] | None = None,
-) -> ShardReport:
-    """Download the images of one shard that are not stored yet.
+) -> list[Shard]:
+    """Take over the images that are known, and split the other URLs of a partition into shards.
+
+    No shard of the partition may be running.
 
     Args:
-        url_rows: Rows of the shard.
-        folder: The partition's folder.
+        url_rows: All rows of the partition.
+        partition: The partition.
         settings: Settings of the retailer.
-        shard: Name of the shard for the log and the journal; matches `[A-Za-z0-9_-]+`.
-        log: Receives progress lines; called by several threads.
+        log: Receives a line about images that are taken over.
         refresh: Whether to ask if stored images have changed. If the request fails, the image keeps
             its file and its row, whose `error` says why.
         retry: Outcomes of failed downloads to try again; None for all.
+
+    Returns:
+        The shards that have URLs to request.
+
+    Raises:
+        StorageError: The storage cannot be read or written, or the manifest is broken.
+    """
+    storage, journal = partition.storage, Journal(partition, ASSET)
+    storage.remove_old_temporaries()
+    for name in storage.names(journal.folder):
+        if name.endswith((_URLS, _PREVIOUS)):  # of a run that was killed
+            storage.remove(f"{journal.folder}/{name}")
+    listed = [row for row in _redact(url_rows, partition) if not is_redacted(row.url)]
+    state = read_state(partition, listed, keep_raw=settings.process.keep_raw)
+    pending = [row for row in listed if state.needs_download(row, refresh=refresh, retry=retry)]
+    taken_over, previous = _take_over(pending, partition, settings, refresh=refresh)
+    if taken_over:
+        log(f"{len(taken_over)} images were downloaded before, and are not requested again")
+    by_url = _group_by_url(row for row in pending if row.key not in taken_over)
+    shards: list[Shard] = []
+    start = journal.next_number()
+    for rows in _split(by_url.values(), settings.download.shard_size):
+        shard = Shard(f"shard_{len(shards):04d}", start)
+        write_table(storage, f"{journal.folder}/{shard.name}{_URLS}", to_table(rows, UrlRow))
+        if known := [previous[row.key] for row in rows if row.key in previous]:
+            path = f"{journal.folder}/{shard.name}{_PREVIOUS}"
+            write_table(storage, path, to_table(known, RawRow))
+        shards.append(shard)
+    return shards
+
+
+def _take_over(
+    pending: Sequence[UrlRow],
+    partition: PartitionFiles,
+    settings: RetailerSettings,
+    *,
+    refresh: bool,
+) -> tuple[set[str], dict[str, RawRow]]:
+    """Write rows whose images are stored to the journal.
+
+    Returns:
+        Their keys; and by key the rows whose images are stored, but may have changed.
+    """
+    options = settings.download
+    by_url = _group_by_url(pending)
+    known_images = find_known_images(
+        partition, by_url.keys(), options.reuse_days, keep_raw=settings.process.keep_raw
+    )
+    fresh_after = dt.datetime.now(dt.UTC) - dt.timedelta(days=options.revalidate_after_days)
+    taken_over: set[str] = set()
+    previous: dict[str, RawRow] = {}
+    with Journal(partition, ASSET).writer("known") as writer:
+        for known in known_images:
+            is_own = known.date == partition.date
+            fresh = is_own or (known.fetched_at is not None and known.fetched_at >= fresh_after)
+            rows = [
+                _with_url_values(known, row, attempts=0, elapsed_ms=None, error=None)
+                for row in by_url[known.url]
+            ]
+            if refresh or not fresh:
+                previous.update((row.key, row) for row in rows)
+            else:
+                writer.add(rows)
+                writer.flush_if_due()
+                taken_over.update(row.key for row in rows)
+    return taken_over, previous
+
+
+def download_shard(
+    shard: Shard,
+    partition: PartitionFiles,
+    settings: DownloadSettings,
+    *,
+    log: Callable[[str], None],
+) -> ShardReport:
+    """Request the URLs of one shard that have no row in the journal yet.
+
+    Args:
+        shard: A shard that `plan` returned.
+        partition: The partition.
+        settings: Settings of the retailer.
+        log: Receives progress lines; called by several threads.
 
     Returns:
         Totals of this run.
@@ -138,58 +160,54 @@ def download_shard(
         SettingsError: pycurl is missing, or the settings name an environment variable that is not
             set.
     """
-    state = read_state(folder, url_rows)
-    pending_rows = [
-        row for row in url_rows if state.needs_download(row, refresh=refresh, retry=retry)
-    ]
-    previous_rows: dict[str, RawRow] = {}
-    if refresh:
-        journal.mark_refresh(folder)
-        previous_rows = read_manifest_rows(
-            folder, [row for row in pending_rows if state.is_stored(row)]
-        )
+    storage, journal = partition.storage, Journal(partition, ASSET)
+    finished = {values["key"] for values in journal.rows(shard.name, shard.journal_start)}
+    url_rows = _read_planned(journal, shard, _URLS, UrlRow)
+    pending = [row for row in url_rows if row.key not in finished]
+    previous = {row.key: row for row in _read_planned(journal, shard, _PREVIOUS, RawRow)}
     client = _build_client(settings)
-    report_builder = ReportBuilder(previous_rows)
-    progress = Progress(shard, len(url_rows), log, already_done=len(url_rows) - len(pending_rows))
-    writer = journal.JournalWriter(folder, shard)
-    tasks, invalid = _build_tasks(pending_rows, previous_rows)
-    writer.add(invalid)
-    progress.add(invalid, report_builder.add(invalid))
-    schedule = Schedule(tasks, _host_limits(settings))
-    exchange = Exchange(client, settings, folder)
-    threads = min(settings.threads, len(tasks))
-    with Pool(schedule, exchange, client, threads=threads, log=log) as pool:
-        _record_rows(pool, writer, progress, report_builder)
+    report_builder = ReportBuilder(previous)
+    progress = Progress(shard.name, len(url_rows), log, already_done=len(url_rows) - len(pending))
+    with journal.writer(shard.name) as writer:
+        tasks, invalid = _build_tasks(pending, previous)
+        writer.add(invalid)
+        progress.add(invalid, report_builder.add(invalid))
+        schedule = Schedule(tasks, _host_limits(settings))
+        removed = read_takedowns(storage).image_sha256
+        exchange = Exchange(client, settings, storage, removed_sha256=removed)
+        threads = min(settings.threads, len(tasks))
+        with Pool(schedule, exchange, client, writer.add, threads=threads, log=log) as pool:
+            _count_rows(pool, writer, progress, report_builder)
     progress.log()
     return report_builder.report()
 
 
-def _record_rows(
-    pool: Pool, writer: journal.JournalWriter, progress: Progress, report_builder: ReportBuilder
+def _count_rows(
+    pool: Pool, writer: JournalWriter, progress: Progress, report_builder: ReportBuilder
 ) -> None:
-    """Run the pool to its end, and record the rows that it finishes."""
+    """Run the pool to its end, and count the rows that it finishes."""
     try:
         pool.start()
         while (rows := pool.wait(_POLL_S)) is not None:
-            writer.add(rows)
             progress.add(rows, report_builder.add(rows))
             writer.flush_if_due()
             progress.log_if_due()
     finally:
         # Also reached when Dagster interrupts this thread.
         pool.stop()
-        writer.add(pool.drain())
-        writer.flush()
 
 
-def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
-    """Write the manifest, then remove the journal and the files that are not needed any more.
+def collect(
+    url_rows: Sequence[UrlRow], partition: PartitionFiles, settings: RetailerSettings
+) -> list[RawRow]:
+    """Write the manifest, then remove the journal.
 
-    Images whose URL has left the catalogue stay.
+    No image is removed: `imgassets gc` removes those that no manifest references.
 
     Args:
         url_rows: All rows of the partition.
-        folder: The partition's folder.
+        partition: The partition.
+        settings: Settings of the retailer, whose hash the manifest records.
 
     Returns:
         The rows of the manifest, one per row of `url_rows`, in the same order.
@@ -197,29 +215,61 @@ def collect(url_rows: Sequence[UrlRow], folder: Folder) -> list[RawRow]:
     Raises:
         StorageError: The manifest cannot be written; the journal is kept.
     """
-    previous = read_manifest_and_journal(folder)
-    latest = latest_rows(previous, url_rows)
-    previous = previous.select(["key", "url", "path"])
-    rows = [latest.get(row.key) or _not_fetched(row) for row in url_rows]
-    write_table(folder, to_table(rows, RawRow))
-    journal.remove(folder)
-    images = folder / IMAGES
-    for name in find_obsolete_files(images.sizes(), rows, previous):
-        images.remove(name)
+    listed = _redact(url_rows, partition)
+    latest = latest_rows(partition, listed)
+    rows = [_final_row(row, latest) for row in listed]
+    hash_ = section_hash(settings.download)
+    partition.write_manifest(ASSET, to_table(rows, RawRow, hash_))
+    Journal(partition, ASSET).remove()
     return rows
 
 
-def _not_fetched(row: UrlRow) -> RawRow:
+def _final_row(row: UrlRow, latest: Mapping[str, RawRow]) -> RawRow:
+    if is_redacted(row.url):
+        return raw_row(row, Outcome.REMOVED)
     message = "the run ended before this URL was requested; materialize the partition again"
-    return raw_row(row, Outcome.NOT_FETCHED, error=message)
+    return latest.get(row.key) or raw_row(row, Outcome.NOT_FETCHED, error=message)
 
 
-def _group_by_url(url_rows: Iterable[UrlRow]) -> list[UrlRow]:
-    """Return the rows in their order, except that rows of one URL follow each other."""
+def _redact(url_rows: Iterable[UrlRow], partition: PartitionFiles) -> list[UrlRow]:
+    """Return the rows, with the URLs replaced that were taken down since they were listed."""
+    takedowns = read_takedowns(partition.storage)
+    return [takedowns.redact(row) for row in url_rows]
+
+
+def _with_url_values(row: RawRow, url_row: UrlRow, **values: object) -> RawRow:
+    """Return a row with the catalogue data of another row."""
+    url_values = {name: getattr(url_row, name) for name in URL_FIELDS}
+    return replace(row, **url_values, **values)  # type: ignore[arg-type]
+
+
+def _read_planned(journal: Journal, shard: Shard, suffix: str, row_class: type[Row]) -> list[Row]:
+    """Return rows that `plan` wrote for a shard; none if there are none, or the plan is done."""
+    try:
+        path = f"{journal.folder}/{shard.name}{suffix}"
+        return from_table(read_table(journal.partition.storage, path), row_class)
+    except FileNotFoundError:
+        return []
+
+
+def _group_by_url(url_rows: Iterable[UrlRow]) -> dict[str, list[UrlRow]]:
+    """Return the rows in their order, by URL."""
     by_url: dict[str, list[UrlRow]] = {}
     for row in url_rows:
         by_url.setdefault(row.url, []).append(row)
-    return [row for group in by_url.values() for row in group]
+    return by_url
+
+
+def _split(groups: Iterable[list[UrlRow]], size: int) -> Iterator[list[UrlRow]]:
+    """Yield shards of at least `size` rows; the rows of a URL stay together, to be fetched once."""
+    rows: list[UrlRow] = []
+    for group in groups:
+        rows += group
+        if len(rows) >= size:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
 
 
 def _build_tasks(

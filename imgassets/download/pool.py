@@ -16,9 +16,9 @@ from queue import Empty, SimpleQueue
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, NextAction, failed_rows
 from imgassets.download.schedule import Schedule, Task
-from imgassets.download.urls import origin
 from imgassets.errors import FetchAbortedError, StorageError
 from imgassets.manifests import Outcome, RawRow
+from imgassets.urls import origin
 
 _STOP_TIMEOUT_S = 1.0
 """Seconds to wait for the threads after a stop; only one blocked in a system call needs more."""
@@ -32,13 +32,25 @@ class Pool:
         schedule: Schedule,
         exchange: Exchange,
         client: Client,
+        record: Callable[[list[RawRow]], None],
         *,
         threads: int,
         log: Callable[[str], None],
     ) -> None:
+        """Create the threads.
+
+        Args:
+            schedule: Hands out the tasks.
+            exchange: Requests a URL and stores its image.
+            client: The client of the exchange, to abort requests.
+            record: Records finished rows; called by the threads as soon as the image is stored.
+            threads: Number of threads.
+            log: Receives messages; called by the threads.
+        """
         self._schedule = schedule
         self._exchange = exchange
         self._client = client
+        self._record = record
         self._log = log
         self._results: SimpleQueue[list[RawRow]] = SimpleQueue()
         self._fatal: Exception | None = None
@@ -138,5 +150,6 @@ class Pool:
                 task, origin(action.url), action.url, action.wait_s, action.feedback
             )
         else:
+            self._record(action.rows)
             self._results.put(action.rows)
             self._schedule.finish(task, action.feedback)

@@ -1,41 +1,43 @@
 """Determine which images of a partition are stored, and which URLs need a download.
 
-Reading the manifest and the journal of a partition belongs here; writing them is in `partition` and
-`journal`. A row is done if its outcome is `ok` and its file is in the folder with the right size or
-was removed on purpose. That needs one listing of the folder instead of one request per file.
+Reading the manifest and the journal of a partition belongs here; writing them is in `partition`.
+Images of other partitions are in `known_images`. A row is done if its outcome is `ok` and its file
+is stored with the right size, or was removed because of `process.keep_raw: false`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imgassets.download import journal
-from imgassets.manifests import OUTCOMES, RAW_IMAGES, URL_FIELDS, Outcome, RawRow, UrlRow
-from imgassets.storage import IMAGES, Folder, image_name, read_removed, read_table
+from imgassets.journal import Journal
+from imgassets.manifests import RAW_IMAGES, URL_FIELDS, Outcome, RawRow, UrlRow, row_values
+from imgassets.storage import PartitionFiles, processed_raw_sha256
 
+ASSET = "raw_images"
 _BATCH = 5_000
 _url_values = attrgetter(*URL_FIELDS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PartitionState:
     """What earlier runs have done in a partition.
 
     Attributes:
         done: URL by key, for the images that are stored.
         failed: Outcome by key, for the URLs whose last download failed.
-        done_in_journal: Keys done by a run that has not written its manifest; a refresh does not
-            request them again.
+        requested: Keys of `done` that were requested by a run that has not written its manifest; a
+            refresh does not request them again.
     """
 
-    done: dict[str, str]
-    failed: dict[str, str]
-    done_in_journal: frozenset[str]
+    done: Mapping[str, str]
+    failed: Mapping[str, Outcome]
+    requested: Collection[str]
 
     def is_stored(self, row: UrlRow) -> bool:
         """Return whether the image of the row is stored."""
@@ -44,95 +46,158 @@ class PartitionState:
     def needs_download(
         self, row: UrlRow, *, refresh: bool, retry: Collection[Outcome] | None
     ) -> bool:
-        """Return whether the URL of the row needs a request; see `partition.download_shard`."""
+        """Return whether the URL of the row needs a request; see `partition.plan`."""
         if self.is_stored(row):
-            return refresh and row.key not in self.done_in_journal
-        return retry is None or self.failed.get(row.key) in (None, Outcome.NOT_FETCHED, *retry)
+            return refresh and row.key not in self.requested
+        outcome = self.failed.get(row.key)
+        if outcome is Outcome.REMOVED:  # the URL served an image that was taken down
+            return False
+        return retry is None or outcome in (None, Outcome.NOT_FETCHED, *retry)
 
 
-def read_manifest_and_journal(folder: Folder) -> pa.Table:
-    """Return the rows of the manifest, then those of the journal; the last row of a key counts.
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The columns of a row that decide whether it is done."""
 
-    Raises:
-        StorageError: The manifest or a part of the journal is broken.
-    """
-    return pa.concat_tables([_read_manifest(folder), journal.read(folder)])
+    url: str
+    outcome: Outcome
+    path: str | None
+    bytes: int | None
+    sha256: str | None
+    requested: bool
 
 
-def read_state(folder: Folder, url_rows: Collection[UrlRow]) -> PartitionState:
+def read_state(
+    partition: PartitionFiles, url_rows: Iterable[UrlRow], *, keep_raw: bool
+) -> PartitionState:
     """Return what earlier runs have done for these rows.
 
+    Args:
+        partition: The partition.
+        url_rows: The rows.
+        keep_raw: Whether served files are kept after processing. If not, a file that is missing,
+            but was processed, counts as stored.
+
     Raises:
-        StorageError: The manifest or a part of the journal is broken.
+        StorageError: The manifest is broken, or the storage cannot be read.
     """
-    keys = [row.key for row in url_rows]
-    columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
-    tables = [
-        _filter_keys(table, keys).to_pydict()
-        for table in (_read_manifest(folder, columns), journal.read(folder, columns))
-    ]
-    # Skip the listing for a shard without rows: it visits every file of the partition.
-    sizes = (folder / IMAGES).sizes() if any(table["key"] for table in tables) else {}
-    removed_names = read_removed(folder)
-    # After a killed refresh, a file may be newer than its row in the manifest.
-    refresh_unfinished = journal.is_refresh_unfinished(folder)
-    done: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    done_in_journal: set[str] = set()
-    for table, is_journal in zip(tables, (False, True), strict=True):
-        for key, url, outcome, path, size, sha256 in zip(*table.values(), strict=True):
-            done.pop(key, None)
-            failed.pop(key, None)
-            done_in_journal.discard(key)
-            if outcome != Outcome.OK:
-                failed[key] = outcome
-                continue
-            name = image_name(path)
-            # If the file exists, ignore the record of its removal.
-            stored = name in removed_names if name not in sizes else sizes[name] == size
-            size_is_enough = is_journal or not refresh_unfinished or name not in sizes
-            if stored and (size_is_enough or folder.sha256(path) == sha256):
-                done[key] = url
-                if is_journal:
-                    done_in_journal.add(key)
-    return PartitionState(done, failed, frozenset(done_in_journal))
+    results = _read_results(partition, {row.key for row in url_rows})
+    failed = {key: r.outcome for key, r in results.items() if r.outcome is not Outcome.OK}
+    ok = {key: r for key, r in results.items() if r.outcome is Outcome.OK}
+    files = {(r.path, r.bytes, r.sha256) for r in ok.values()}
+    stored = stored_paths(partition, files, keep_raw=keep_raw)
+    done = {key: r for key, r in ok.items() if r.path in stored}
+    return PartitionState(
+        done={key: r.url for key, r in done.items()},
+        failed=failed,
+        requested={key for key, r in done.items() if r.requested},
+    )
 
 
-def read_manifest_rows(folder: Folder, url_rows: Sequence[UrlRow]) -> dict[str, RawRow]:
-    """Return the rows of the manifest for these URLs, by key."""
-    keys = [row.key for row in url_rows]
-    return latest_rows(_filter_keys(_read_manifest(folder), keys), url_rows)
-
-
-def latest_rows(table: pa.Table, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
-    """Return the last row of each URL in a table, with the present catalogue data of `url_rows`.
+def stored_paths(
+    partition: PartitionFiles,
+    files: Collection[tuple[str | None, int | None, str | None]],
+    *,
+    keep_raw: bool,
+) -> set[str]:
+    """Return the paths of the served files that need no download.
 
     Args:
-        table: Rows of `raw_images`, oldest first.
-        url_rows: The URLs; a row of the table counts if its key and its URL are the same.
+        partition: A partition of the retailer.
+        files: Path, size in bytes and SHA-256 of served files, as in their rows.
+        keep_raw: See `read_state`.
+
+    Raises:
+        StorageError: The storage cannot be read.
+    """
+    storage = partition.storage
+    sizes = storage.sizes(path for path, _, _ in files if path is not None)
+    stored = {path for path, size, _ in files if path is not None and sizes.get(path) == size}
+    if not keep_raw:
+        missing = {sha256: path for path, _, sha256 in files if path not in sizes and sha256}
+        processed = processed_raw_sha256(storage, partition.retailer, missing.keys())
+        stored |= {path for sha256 in processed if (path := missing[sha256]) is not None}
+    return stored
+
+
+def latest_rows(partition: PartitionFiles, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
+    """Return the last row of each URL in the manifest and in the journal.
+
+    Args:
+        partition: The partition.
+        url_rows: The URLs, with their present catalogue data; a stored row counts if its key and
+            its URL are the same.
 
     Returns:
         Rows by key.
+
+    Raises:
+        StorageError: The manifest is broken, or the storage cannot be read.
     """
     wanted = {row.key: row for row in url_rows}
     rows: dict[str, RawRow] = {}
-    # Batches and shared strings save memory: a partition may have 200,000 rows.
-    for batch in table.to_batches(max_chunksize=_BATCH):
-        for values in batch.to_pylist():
-            row = wanted.get(values["key"])
-            if row is not None and row.url == values["url"]:
-                values.update(zip(URL_FIELDS, _url_values(row), strict=True))
-                values["outcome"] = OUTCOMES[values["outcome"]]
-                rows[row.key] = RawRow(**values)
+    for values in _read_values(partition):
+        row = wanted.get(values["key"])
+        if row is not None and row.url == values["url"]:
+            # Strings shared with `url_rows` save memory: a partition may have 200,000 rows.
+            values.update(zip(URL_FIELDS, _url_values(row), strict=True))
+            rows[row.key] = RawRow(**values)
     return rows
 
 
-def _filter_keys(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
+def rows_with_urls(partition: PartitionFiles, urls: Collection[str]) -> Iterator[RawRow]:
+    """Yield the rows of the manifest and of the journal that have one of these URLs.
+
+    Raises:
+        StorageError: The manifest is broken, or the storage cannot be read.
+    """
+    for values in _read_values(partition, urls):
+        yield RawRow(**values)
 
 
-def _read_manifest(folder: Folder, columns: Sequence[str] = RAW_IMAGES.names) -> pa.Table:
+def in_batches(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a manifest as keyword arguments of their class, with little memory."""
+    for start in range(0, table.num_rows, _BATCH):
+        yield from row_values(table.slice(start, _BATCH))
+
+
+def _read_results(partition: PartitionFiles, keys: Collection[str]) -> dict[str, _Result]:
+    """Return the last result of each key in the manifest and in the journal."""
+    results: dict[str, _Result] = {}
+    columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
+    for values in in_batches(_read_manifest(partition, columns)):
+        key = values.pop("key")
+        if key in keys:
+            results[key] = _Result(**values, requested=False)
+    for values in Journal(partition, ASSET).rows():
+        if values["key"] in keys:
+            results[values["key"]] = _Result(
+                values["url"],
+                values["outcome"],
+                values.get("path"),
+                values.get("bytes"),
+                values.get("sha256"),
+                # Rows that were taken over from another partition have no attempt.
+                requested=bool(values["attempts"]),
+            )
+    return results
+
+
+def _read_values(
+    partition: PartitionFiles, urls: Collection[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the manifest, then those of the journal; the last row of a key counts."""
+    table = _read_manifest(partition, RAW_IMAGES.names)
+    if urls is not None:
+        table = table.filter(pc.is_in(table["url"], value_set=pa.array(urls, pa.string())))
+    yield from in_batches(table)
+    for values in Journal(partition, ASSET).rows():
+        if urls is None or values["url"] in urls:
+            yield values
+
+
+def _read_manifest(partition: PartitionFiles, columns: list[str]) -> pa.Table:
     try:
-        return read_table(folder, columns=columns)
+        return partition.read_manifest(ASSET, columns)
     except FileNotFoundError:
-        return RAW_IMAGES.empty_table().select(columns)
+        return pa.table({name: pa.array([], RAW_IMAGES.field(name).type) for name in columns})

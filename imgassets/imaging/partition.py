@@ -1,40 +1,59 @@
 """Process all images of a partition, and continue runs that were interrupted.
 
-This module keeps the manifest, the journal and the progress. The worker processes are in
-`worker_pool` and `worker`, the steps for one image in `pipeline`.
+An image is processed once for its bytes and settings, however many rows, products and days list it.
+This module finds the images that are processed already, and keeps the manifest, the journal and the
+progress. The worker processes are in `worker_pool` and `worker`, the steps for one image in
+`pipeline`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from imgassets.cores import available_cores
+from imgassets.errors import BrokenFileError
 from imgassets.imaging.worker_pool import process_all
-from imgassets.imaging.worker_protocol import WorkerSetup, row_without_image, settings_hash
-from imgassets.manifests import Outcome, ProcessedRow, RawRow, from_table, to_table
+from imgassets.imaging.worker_protocol import (
+    WorkerSetup,
+    processed_row,
+    row_without_image,
+    settings_hash,
+)
+from imgassets.journal import Journal, JournalWriter
+from imgassets.manifests import (
+    PROCESSED_IMAGES,
+    URL_FIELDS,
+    Outcome,
+    ProcessedRow,
+    RawRow,
+    from_table,
+    to_table,
+)
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
-from imgassets.storage import IMAGES, Folder, image_name, mark_removed, read_table, write_table
+from imgassets.storage import PartitionFiles, Storage, list_manifests
 
-JOURNAL = "_journal"
+ASSET = "processed_images"
 _RETRIED_OUTCOMES = (
     Outcome.FAILED,
     Outcome.CRASHED,
     Outcome.TIMEOUT,
     Outcome.RAW_MISSING,
     Outcome.NO_RAW,
+    Outcome.REMOVED,
 )
 _MIN_IMAGES_PER_PROCESS = 40  # they take as long as starting a process
-_FLUSH_INTERVAL_S = 5.0  # a killed run loses at most this much work
 
 
 def process_partition(
     raw_rows: Sequence[RawRow],
-    raw_folder: Folder,
-    folder: Folder,
+    partition: PartitionFiles,
     settings: RetailerSettings,
     model: Path,
     *,
@@ -43,14 +62,15 @@ def process_partition(
 ) -> list[ProcessedRow]:
     """Process the images of a partition, and write its manifest of `processed_images`.
 
-    Images that an earlier run processed from the same raw bytes with the same settings are kept,
-    even if that run was killed before it wrote its manifest.
+    Images that a run of this partition or of another one of the retailer processed from the same
+    raw bytes with the same settings are kept, even if that run was killed before it wrote its
+    manifest.
 
     Args:
         raw_rows: Rows of the manifest of `raw_images`.
-        raw_folder: Folder that the paths in these rows are relative to.
-        folder: Folder that the manifest and the images (`images/<key>.<extension>`) are written to.
-        settings: Settings of the retailer.
+        partition: The partition.
+        settings: Settings of the retailer; `download.reuse_days` limits the other partitions, but
+            not for images whose raw files are gone.
         model: File of the face detector.
         processes: Number of worker processes. None: the number of cores, but not more than the
             number of images justifies.
@@ -66,144 +86,152 @@ def process_partition(
         WorkerError: No worker process can be started.
     """
     hash_ = settings_hash(settings)
-    folder.remove_temporaries()
-    (folder / IMAGES).remove_temporaries()
-    journal = _Journal(folder)
-    earlier = {row.key: row for row in _read_manifest(folder)}
-    earlier.update((row.key, row) for row in journal.rows())
-    stored = (folder / IMAGES).sizes()
-
-    rows, tasks = _split_tasks(raw_rows, earlier, stored, hash_)
-    if kept := sum(row.outcome != Outcome.NO_RAW for row in rows.values()):
-        log(f"{kept} images kept from an earlier run")
-
+    known = _KnownImages(partition, hash_, settings.download.reuse_days)
+    # By SHA-256: one image per distinct content.
+    images = {raw.sha256: raw for raw in raw_rows if raw.outcome is Outcome.OK}
+    results = known.find({str(sha256) for sha256 in images})
+    if results:
+        log(f"{len(results)} images were processed before, and are kept")
+    tasks = [raw for sha256, raw in images.items() if sha256 not in results]
     if tasks:
-        setup = WorkerSetup(raw_folder, folder, settings, hash_, model)
+        setup = WorkerSetup(partition.storage, settings, hash_, model)
         processes = processes or min(available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS))
-        progress = Progress("processed_images", len(raw_rows), log, already_done=len(rows))
-        rows |= _process_tasks(
-            tasks,
-            setup,
-            processes,
-            journal=journal,
-            progress=progress,
-            log=log,
-            row_to_keep=lambda row: _earlier_if_raw_missing(row, earlier.get(row.key), stored),
-        )
-
-    ordered = [rows[raw.key] for raw in raw_rows]
-    write_table(folder, to_table(ordered, ProcessedRow))
-    journal.remove()
-    _remove_unreferenced(folder, ordered)
+        progress = Progress(ASSET, len(images), log, already_done=len(results))
+        with Journal(partition, ASSET).writer("images") as writer:
+            for row in _process_tasks(tasks, setup, processes, writer, progress, log=log):
+                results[str(row.raw_sha256)] = row
+    missing = {sha256 for sha256, row in results.items() if row.outcome is Outcome.RAW_MISSING}
+    # Their raw files were removed by `keep_raw: false`, or by a run that processed them meanwhile.
+    results |= known.find(missing, raw_missing=True)
+    ordered = [_row(raw, results, hash_) for raw in raw_rows]
+    partition.write_manifest(ASSET, to_table(ordered, ProcessedRow, hash_))
+    Journal(partition, ASSET).remove()
     return ordered
-
-
-def _split_tasks(
-    raw_rows: Sequence[RawRow],
-    earlier: Mapping[str, ProcessedRow],
-    stored: Mapping[str, int],
-    hash_: str,
-) -> tuple[dict[str, ProcessedRow], list[RawRow]]:
-    """Separate images with a known result from images to process.
-
-    Args:
-        raw_rows: Rows of the manifest of `raw_images`.
-        earlier: Rows of earlier runs by key.
-        stored: Sizes of the stored images by name, in bytes.
-        hash_: Hash of the settings.
-
-    Returns:
-        The known rows by key, and the raw rows of the images to process.
-    """
-    rows: dict[str, ProcessedRow] = {}
-    tasks: list[RawRow] = []
-    for raw in raw_rows:
-        earlier_row = earlier.get(raw.key)
-        if raw.outcome != Outcome.OK:
-            rows[raw.key] = row_without_image(
-                raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}"
-            )
-        elif earlier_row is not None and _is_current(earlier_row, raw, hash_, stored):
-            rows[raw.key] = replace(earlier_row, url=raw.url, product_id=raw.product_id)
-        else:
-            tasks.append(raw)
-    return rows, tasks
 
 
 def _process_tasks(
     tasks: Sequence[RawRow],
     setup: WorkerSetup,
     processes: int,
-    *,
-    journal: _Journal,
+    writer: JournalWriter,
     progress: Progress,
+    *,
     log: Callable[[str], None],
-    row_to_keep: Callable[[ProcessedRow], ProcessedRow],
-) -> dict[str, ProcessedRow]:
-    """Process images, and record their rows in the journal and in the progress.
-
-    Args:
-        tasks: Rows of the images to process.
-        setup: Folders, settings and model.
-        processes: Number of worker processes.
-        journal: Receives the rows that are kept.
-        progress: Receives the new rows.
-        log: Function that logs a line.
-        row_to_keep: Function that returns the row to keep for a new row: itself or an earlier one.
-
-    Returns:
-        The rows that are kept, by key.
-    """
-    rows: dict[str, ProcessedRow] = {}
+) -> Iterator[ProcessedRow]:
+    """Process images, record their rows in the journal and in the progress, and yield them."""
     try:
-        for row in process_all(tasks, setup, processes, log=log, idle=journal.flush_if_due):
-            rows[row.key] = row_to_keep(row)
-            journal.add(rows[row.key])
+        for row in process_all(tasks, setup, processes, log=log, idle=writer.flush_if_due):
+            writer.add([row])
             progress.add([row], row.bytes or 0)
             progress.log_if_due()
+            yield row
     finally:
-        journal.flush()
         progress.log()
-    return rows
 
 
-def _is_current(earlier: ProcessedRow, raw: RawRow, hash_: str, stored: Mapping[str, int]) -> bool:
-    """Whether an earlier row still applies: same raw bytes and settings, and its file is there."""
-    return (
-        earlier.raw_sha256 == raw.sha256
-        and earlier.settings_hash == hash_
-        and earlier.outcome not in _RETRIED_OUTCOMES
-        and (earlier.path is None or image_name(earlier.path) in stored)
-    )
+def _row(raw: RawRow, results: Mapping[str, ProcessedRow], hash_: str) -> ProcessedRow:
+    """Build the row of the manifest for a raw row."""
+    if raw.outcome is Outcome.REMOVED:
+        return processed_row(raw, hash_, Outcome.REMOVED)
+    if raw.outcome is not Outcome.OK:
+        return row_without_image(raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}")
+    row = results[str(raw.sha256)]
+    url_values = {name: getattr(raw, name) for name in URL_FIELDS}
+    return replace(row, **url_values, raw_path=raw.path)
 
 
-def _earlier_if_raw_missing(
-    row: ProcessedRow, earlier: ProcessedRow | None, stored: Mapping[str, int]
-) -> ProcessedRow:
-    """Keep an image despite changed settings if its raw file was removed (`keep_raw: false`)."""
-    if (
-        row.outcome == Outcome.RAW_MISSING
-        and earlier is not None
-        and earlier.path is not None
-        and earlier.raw_sha256 == row.raw_sha256
-        and image_name(earlier.path) in stored
-    ):
-        return earlier
-    return row
+class _KnownImages:
+    """Rows of images that are processed already, in the partition and the retailer's others."""
+
+    def __init__(self, partition: PartitionFiles, hash_: str, days: int) -> None:
+        self._partition, self._hash, self._days = partition, hash_, days
+
+    def find(
+        self, wanted: Collection[str], *, raw_missing: bool = False
+    ) -> dict[str, ProcessedRow]:
+        """Find rows whose files are stored.
+
+        Args:
+            wanted: SHA-256 of raw files.
+            raw_missing: Whether the raw files are gone, so that an image of any partition counts,
+                also one that was made with other settings.
+
+        Returns:
+            Rows by SHA-256 of the raw file; `reused_from` is the day of the partition that
+            processed the image, or None if that is this one.
+        """
+        found: dict[str, ProcessedRow] = {}
+        left = set(wanted)
+        for rows in self._sources(left, any_date=raw_missing):
+            if not left:
+                break
+            candidates = {
+                str(row.raw_sha256): row
+                for row in rows
+                if row.raw_sha256 in left and self._is_known(row, any_settings=raw_missing)
+            }
+            sizes = self._partition.storage.sizes(
+                row.path for row in candidates.values() if row.path is not None
+            )
+            for sha256, row in candidates.items():
+                if row.path is None or sizes.get(row.path) == row.bytes:
+                    found[sha256] = row
+                    left.discard(sha256)
+        return found
+
+    def _is_known(self, row: ProcessedRow, *, any_settings: bool) -> bool:
+        if any_settings:
+            return row.outcome is Outcome.OK
+        return row.settings_hash == self._hash and row.outcome not in _RETRIED_OUTCOMES
+
+    def _sources(
+        self, wanted: Collection[str], *, any_date: bool
+    ) -> Iterator[Iterator[ProcessedRow]]:
+        """Yield the rows of the journal, of the manifest, and of other partitions, latest first.
+
+        Args:
+            wanted: SHA-256 of raw files; may shrink meanwhile.
+            any_date: Whether the other partitions may be any number of days away.
+        """
+        own = self._partition
+        yield (ProcessedRow(**values) for values in Journal(own, ASSET).rows())
+        yield self._manifest_rows(own, wanted)
+        day = dt.date.fromisoformat(own.date)
+        for other in reversed(list_manifests(own.storage, ASSET, own.retailer)):
+            days = abs((dt.date.fromisoformat(other.date) - day).days)
+            if days and (any_date or days <= self._days):
+                yield self._manifest_rows(other, wanted)
+
+    def _manifest_rows(
+        self, partition: PartitionFiles, wanted: Collection[str]
+    ) -> Iterator[ProcessedRow]:
+        """Rows of a manifest with these raw files; none if it does not exist.
+
+        A broken manifest of another partition counts as missing: its own checks report it.
+        """
+        is_own = partition == self._partition
+        try:
+            table = partition.read_manifest(ASSET, PROCESSED_IMAGES.names)
+        except FileNotFoundError:
+            return
+        except BrokenFileError:
+            if is_own:
+                raise
+            return
+        is_wanted = pc.is_in(table["raw_sha256"], value_set=pa.array(wanted, pa.string()))
+        for row in from_table(table.filter(is_wanted), ProcessedRow):
+            origin = row.reused_from or partition.date
+            yield replace(row, reused_from=None if origin == self._partition.date else origin)
 
 
-def remove_raw_images(
-    rows: Sequence[ProcessedRow], raw_rows: Sequence[RawRow], raw_folder: Folder
-) -> int:
+def remove_raw_images(rows: Sequence[ProcessedRow], storage: Storage) -> int:
     """Remove the raw files whose images are processed, for `process.keep_raw: false`.
 
-    Call it last, because contact sheets show raw images. The rows of `raw_images` keep their paths;
-    the names of the removed files are stored in a list beside them.
+    Call it last, because contact sheets show raw images. The rows of `raw_images` keep their paths.
 
     Args:
         rows: Rows of the manifest of `processed_images`, which must be written already.
-        raw_rows: Rows of the manifest of `raw_images`.
-        raw_folder: Folder that the paths of `raw_rows` are relative to.
+        storage: The storage.
 
     Returns:
         The number of removed files.
@@ -211,62 +239,12 @@ def remove_raw_images(
     Raises:
         StorageError: The storage cannot be read or written.
     """
-    processed = {row.key for row in rows if row.outcome == Outcome.OK and row.path is not None}
-    images = raw_folder / IMAGES
-    names = {
-        image_name(raw.path) for raw in raw_rows if raw.key in processed and raw.path is not None
+    processed = {
+        row.raw_path
+        for row in rows
+        if row.outcome is Outcome.OK and row.path is not None and row.raw_path is not None
     }
-    names &= images.sizes().keys()
-    mark_removed(raw_folder, names)
-    for name in names:
-        images.remove(name)
-    return len(names)
-
-
-def _read_manifest(folder: Folder) -> list[ProcessedRow]:
-    try:
-        return from_table(read_table(folder), ProcessedRow)
-    except FileNotFoundError:
-        return []
-
-
-def _remove_unreferenced(folder: Folder, rows: Sequence[ProcessedRow]) -> None:
-    """Remove images without a row: of an earlier format, or of URLs that are no longer listed."""
-    referenced = {image_name(str(row.path)) for row in rows}
-    for name in (folder / IMAGES).sizes().keys() - referenced:
-        (folder / IMAGES).remove(name)
-
-
-class _Journal:
-    """Finished rows of a running partition, stored so that a killed run loses only seconds."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder / JOURNAL
-        self._folder.remove_temporaries()
-        self._parts = sorted(self._folder.sizes())
-        self._pending: list[ProcessedRow] = []
-        self._flushed_at = time.monotonic()
-
-    def rows(self) -> Iterator[ProcessedRow]:
-        for name in self._parts:
-            yield from from_table(read_table(self._folder, name), ProcessedRow)
-
-    def add(self, row: ProcessedRow) -> None:
-        self._pending.append(row)
-
-    def flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed_at >= _FLUSH_INTERVAL_S:
-            self.flush()
-
-    def flush(self) -> None:
-        self._flushed_at = time.monotonic()
-        if self._pending:
-            name = f"{len(self._parts):06d}.parquet"
-            write_table(self._folder, to_table(self._pending, ProcessedRow), name)
-            self._parts.append(name)
-            self._pending = []
-
-    def remove(self) -> None:
-        # Oldest part first: an interruption must not leave an old row without the newer one.
-        for name in sorted(self._folder.sizes()):
-            self._folder.remove(name)
+    stored = storage.sizes(processed)
+    for path in stored:
+        storage.remove(path)
+    return len(stored)

@@ -21,7 +21,7 @@ from imgassets.imaging.faces import Face, FaceDetector, load_detector
 from imgassets.imaging.image import Pixels
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import DecodeSettings, RetailerSettings
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 
 # Detector input sizes (longer side, px). Processed images are smaller than the served ones, so the
 # first size shows all detail; the second finds a face of 4 % of the height (27 px; YuNet finds 23
@@ -100,7 +100,7 @@ def _turn(face: Face, pixels: Pixels) -> Face:
 
 def detect_residual_faces(
     rows: Sequence[ProcessedRow],
-    folder: Folder,
+    storage: Storage,
     settings: RetailerSettings,
     model: Path,
     *,
@@ -109,12 +109,13 @@ def detect_residual_faces(
     """Detect faces again in a sample of a partition's processed images.
 
     The sample starts with images in which a face was found and removed, because they are the ones
-    that can still show one; the rest is spread evenly over the other images. If the settings do
-    not remove faces, no image is checked.
+    that can still show one; the rest is spread evenly over the other images. Images that another
+    partition processed are not checked again. If the settings do not remove faces, no image is
+    checked.
 
     Args:
         rows: The manifest of `processed_images`.
-        folder: The folder that the manifest's paths are relative to.
+        storage: The storage.
         settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
         model: The detector's model file.
         threads: Number of images checked at the same time.
@@ -138,7 +139,7 @@ def detect_residual_faces(
 
     def find_boxes(row: ProcessedRow) -> list[list[int]] | None:
         try:
-            pixels = decode(folder.read(str(row.path)), DecodeSettings()).pixels
+            pixels = decode(storage.read(str(row.path)), DecodeSettings()).pixels
         except (FileNotFoundError, UnreadableImageError):
             return None
         faces = find_residual_faces(pixels, detector_for, settings.checks.residual_min_score)
@@ -158,10 +159,17 @@ def choose_sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]
     """Choose the rows to check: those that had a face first, evenly spread if there are too many.
 
     Args:
-        rows: The manifest of `processed_images`; rows without an image are left out.
+        rows: The manifest of `processed_images`; rows without an image, and images that another
+            partition processed, are left out.
         size: The largest number of rows to return.
     """
-    processed = [row for row in rows if row.outcome == Outcome.OK and row.path is not None]
+    # By path: several rows may have one image.
+    by_path = {
+        row.path: row
+        for row in rows
+        if row.outcome == Outcome.OK and row.path is not None and row.reused_from is None
+    }
+    processed = list(by_path.values())
     had_face = [row for row in processed if row.face_count]
     others = [row for row in processed if not row.face_count]
     first = _spread(had_face, size)

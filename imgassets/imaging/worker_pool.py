@@ -129,7 +129,7 @@ def process_all(
 
     Args:
         tasks: Rows of the images to process.
-        setup: Folders, settings and model for all images.
+        setup: Storage, settings and model for all images.
         processes: Number of workers.
         log: Function that logs a line.
         idle: Function that is called several times per second.

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from imgassets.imaging.models import model_sha256
 from imgassets.imaging.steps import source_hash
-from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.manifests import URL_FIELDS, Outcome, ProcessedRow, RawRow
 from imgassets.settings import STEPS, RetailerSettings
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 
 # Increase it when a step gives another result for equal input and settings: all images are then
 # processed again.
@@ -29,18 +29,36 @@ class WorkerSetup:
     """Setup of a worker, sent once before the images.
 
     Attributes:
-        raw_folder: Folder that the paths of raw rows are relative to.
-        folder: Folder that processed images are written to.
+        storage: Storage of the raw images, to which processed images are written.
         settings: Settings of the retailer.
         settings_hash: Hash of these settings, from `settings_hash`.
         model: File of the face detector.
     """
 
-    raw_folder: Folder
-    folder: Folder
+    storage: Storage
     settings: RetailerSettings
     settings_hash: str
     model: Path
+
+
+def processed_row(raw: RawRow, hash_: str, outcome: Outcome, **columns: object) -> ProcessedRow:
+    """Build the row of an image.
+
+    Args:
+        raw: Row of `raw_images`.
+        hash_: Hash of the settings.
+        outcome: What happened to the image.
+        **columns: Further columns of `ProcessedRow`.
+    """
+    url_values = {name: getattr(raw, name) for name in URL_FIELDS}
+    return ProcessedRow(
+        **url_values,
+        raw_path=raw.path,
+        raw_sha256=raw.sha256,
+        outcome=outcome,
+        settings_hash=hash_,
+        **columns,  # type: ignore[arg-type]
+    )
 
 
 def row_without_image(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> ProcessedRow:
@@ -55,15 +73,7 @@ def row_without_image(raw: RawRow, hash_: str, outcome: Outcome, error: str) -> 
     Returns:
         The row, without a path.
     """
-    return ProcessedRow(
-        key=raw.key,
-        url=raw.url,
-        product_id=raw.product_id,
-        raw_sha256=raw.sha256,
-        outcome=outcome,
-        error=error,
-        settings_hash=hash_,
-    )
+    return processed_row(raw, hash_, outcome, error=error)
 
 
 def settings_hash(settings: RetailerSettings) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageFont
 
-from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.markdown import inline_image
 from imgassets.review.drawing import TEXT_COLOUR, Layout, draw_sheet, load_pair
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 from imgassets.thumbnails import encode_webp
 
 # Most catalogue images have the aspect ratio 2:3.
@@ -29,9 +29,7 @@ _USUAL_TRIM_RATIO = (0.25, 0.97)
 
 def contact_sheet(
     rows: Sequence[ProcessedRow],
-    raw_rows: Sequence[RawRow],
-    raw_folder: Folder,
-    folder: Folder,
+    storage: Storage,
     *,
     hide_faces: bool,
     limit: int = 12,
@@ -43,19 +41,15 @@ def contact_sheet(
 
     Args:
         rows: The manifest of `processed_images`.
-        raw_rows: The manifest of `raw_images`, which has the paths of the raw images.
-        raw_folder: Folder that the paths of `raw_rows` are relative to.
-        folder: Folder that the paths of `rows` are relative to.
+        storage: The storage of the images.
         hide_faces: Whether detected faces are pixelated.
         limit: Maximum number of rows on the sheet.
 
     Returns:
         A JPEG about 660 pixels wide.
     """
-    paths = {raw.key: raw.path for raw in raw_rows}
     pairs = [
-        load_pair(row, paths.get(row.key), raw_folder, folder, _LAYOUT, hide_faces=hide_faces)
-        for row in select_rows(rows, limit)
+        load_pair(row, storage, _LAYOUT, hide_faces=hide_faces) for row in select_rows(rows, limit)
     ]
     image, draw = draw_sheet(pairs, _LAYOUT)
     if not pairs:

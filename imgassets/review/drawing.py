@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 from imgassets.thumbnails import Scale, load_scaled, pixelate_faces
 
 BACKGROUND, TEXT_COLOUR = (236, 238, 241), (30, 34, 40)
@@ -53,27 +53,17 @@ class Pair:
     after: Image.Image | None
 
 
-def load_pair(
-    row: ProcessedRow,
-    path: str | None,
-    raw_folder: Folder,
-    folder: Folder,
-    layout: Layout,
-    *,
-    hide_faces: bool,
-) -> Pair:
+def load_pair(row: ProcessedRow, storage: Storage, layout: Layout, *, hide_faces: bool) -> Pair:
     """Read both images of a row, hide the detected faces, and draw the boxes on the raw one.
 
     Args:
         row: Row of `processed_images`.
-        path: Path of the raw image in `raw_folder`; None if there is none.
-        raw_folder: Folder of the raw images.
-        folder: Folder of the processed images.
+        storage: Storage of both images.
         layout: Layout with the cell size.
         hide_faces: Whether detected faces are pixelated.
     """
-    before = None if path is None else _load(raw_folder, path, layout.cell)
-    after = None if row.path is None else _load(folder, row.path, layout.cell)
+    before = None if row.raw_path is None else _load(storage, row.raw_path, layout.cell)
+    after = None if row.path is None else _load(storage, row.path, layout.cell)
     if hide_faces:
         for loaded, boxes in ((before, row.face_boxes or []), (after, row.kept_face_boxes)):
             if loaded is not None:
@@ -113,9 +103,9 @@ def draw_sheet(
     return image, draw
 
 
-def _load(folder: Folder, path: str, cell: tuple[int, int]) -> tuple[Image.Image, Scale] | None:
+def _load(storage: Storage, path: str, cell: tuple[int, int]) -> tuple[Image.Image, Scale] | None:
     try:
-        return load_scaled(folder.read(path), cell)
+        return load_scaled(storage.read(path), cell)
     except FileNotFoundError:
         return None
 

@@ -1,4 +1,4 @@
-"""Write contact sheets and plots as files beside a partition's manifest.
+"""Write contact sheets and plots of a partition as files.
 
 This module lays out the full-size pages and removes the files of earlier runs. Selecting images is
 in `contact_sheet`, drawing pairs in `drawing`, histograms in `plots`.
@@ -13,22 +13,22 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 from PIL import ImageFont
 
 from imgassets.cores import available_cores
-from imgassets.manifests import ProcessedRow, RawRow
+from imgassets.manifests import ProcessedRow
 from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
 from imgassets.settings import ReviewSettings
-from imgassets.storage import CONTACT_SHEET, Folder
+from imgassets.storage import PartitionFiles
 
-REVIEW = "review"
-"""Folder of the full-size files, beside the manifest."""
-INDEX = "index.json"
-"""File in that folder that lists the image keys of each page."""
+CONTACT_SHEET = "contact_sheet.jpg"
 HISTOGRAMS = "histograms.png"
+INDEX = "index.json"
+"""File that lists the image keys of each page."""
 IMAGES_PER_PAGE = 40
 
 # A 2:3 image of the default size, 448 pixels high, is shown without scaling. A full page has
@@ -46,7 +46,7 @@ class Page:
     """A full-size contact sheet.
 
     Attributes:
-        name: Name of the file in the folder `review`.
+        name: Name of the file in the partition's review folder.
         keys: Keys of the images on it, in reading order.
     """
 
@@ -55,28 +55,20 @@ class Page:
 
 
 def write_review(
-    rows: Sequence[ProcessedRow],
-    raw_rows: Sequence[RawRow],
-    raw_folder: Folder,
-    folder: Folder,
-    *,
-    title: str,
-    options: ReviewSettings,
+    rows: Sequence[ProcessedRow], partition: PartitionFiles, options: ReviewSettings
 ) -> list[Page]:
     """Write the small contact sheet, the full-size pages and the full-size histograms.
 
-    A page shows raw images beside the processed ones at a legible size, by review priority. If the
-    partition has more images than the pages hold, they show a selection (`select_rows`) and say so.
-    One page at a time is in memory (about 40 MB). Files of an earlier run that are no longer needed
-    are removed. If nothing has changed, no file is written again, so that pages keep showing raw
-    images that were removed since.
+    A page shows raw images beside the processed ones at a legible size, by review priority. Images
+    that another partition processed are on its pages; the small contact sheet shows all. If there
+    are more images than the pages hold, they show a selection (`select_rows`) and say so. One page
+    at a time is in memory (about 40 MB). Files of an earlier run that are no longer needed are
+    removed. If nothing has changed, no file is written again, so that pages keep showing raw images
+    that were removed since.
 
     Args:
         rows: The manifest of `processed_images`.
-        raw_rows: The manifest of `raw_images`.
-        raw_folder: Folder that the paths of `raw_rows` are relative to.
-        folder: Folder of the manifest of `processed_images`.
-        title: Title of every page.
+        partition: The partition; its date and retailer are the title of every page.
         options: Maximum number of pages, with `IMAGES_PER_PAGE` images each, and whether detected
             faces are hidden.
 
@@ -86,60 +78,46 @@ def write_review(
     Raises:
         StorageError: A file cannot be read or written.
     """
-    review = folder / REVIEW
+    storage, review = partition.storage, partition.review
+    title = f"{partition.date}|{partition.retailer}"
     content_hash = _content_hash(rows, title, options)
-    if (unchanged := _read_unchanged_pages(review, content_hash)) is not None:
+    if (unchanged := _read_unchanged_pages(partition, content_hash)) is not None:
         return unchanged
     # The index is written last: after a crash in between, the next run draws everything again.
-    review.remove(INDEX)
+    storage.remove(f"{review}/{INDEX}")
     pages: list[Page] = []
     if showable_rows(rows):
-        sheet = contact_sheet(rows, raw_rows, raw_folder, folder, hide_faces=options.hide_faces)
-        folder.write(CONTACT_SHEET, sheet)
-        review.write(HISTOGRAMS, histograms(rows, scale=_PLOT_SCALE))
-        pages = _write_pages(rows, raw_rows, raw_folder, folder, title=title, options=options)
+        sheet = contact_sheet(rows, storage, hide_faces=options.hide_faces)
+        storage.write(f"{review}/{CONTACT_SHEET}", sheet)
+        storage.write(f"{review}/{HISTOGRAMS}", histograms(rows, scale=_PLOT_SCALE))
+        pages = _write_pages(rows, partition, title, options)
     else:
-        folder.remove(CONTACT_SHEET)
-        review.remove(HISTOGRAMS)
+        storage.remove(f"{review}/{CONTACT_SHEET}")
+        storage.remove(f"{review}/{HISTOGRAMS}")
     names = {page.name for page in pages}
-    for name in review.sizes():
+    for name in storage.names(review):
         if _PAGE.fullmatch(name) and name not in names:
-            review.remove(name)
+            storage.remove(f"{review}/{name}")
     index = {"state": content_hash, "pages": {page.name: page.keys for page in pages}}
-    review.write(INDEX, json.dumps(index, indent=1).encode())
+    storage.write(f"{review}/{INDEX}", json.dumps(index, indent=1).encode())
     return pages
 
 
 def _write_pages(
-    rows: Sequence[ProcessedRow],
-    raw_rows: Sequence[RawRow],
-    raw_folder: Folder,
-    folder: Folder,
-    *,
-    title: str,
-    options: ReviewSettings,
+    rows: Sequence[ProcessedRow], partition: PartitionFiles, title: str, options: ReviewSettings
 ) -> list[Page]:
-    total = len(showable_rows(rows))
-    selected = select_rows(rows, options.max_pages * IMAGES_PER_PAGE)
-    paths = {raw.key: raw.path for raw in raw_rows}
+    new = [row for row in rows if row.reused_from is None]
+    total = len(showable_rows(new))
+    selected = select_rows(new, options.max_pages * IMAGES_PER_PAGE)
+    draw_pair = partial(
+        load_pair, storage=partition.storage, layout=_LAYOUT, hide_faces=options.hide_faces
+    )
     starts = range(0, len(selected), IMAGES_PER_PAGE)
     pages: list[Page] = []
     with ThreadPoolExecutor(available_cores()) as pool:
         for number, start in enumerate(starts, 1):
             page_rows = selected[start : start + IMAGES_PER_PAGE]
-            pairs = list(
-                pool.map(
-                    lambda row: load_pair(
-                        row,
-                        paths.get(row.key),
-                        raw_folder,
-                        folder,
-                        _LAYOUT,
-                        hide_faces=options.hide_faces,
-                    ),
-                    page_rows,
-                )
-            )
+            pairs = list(pool.map(draw_pair, page_rows))
             image, draw = draw_sheet(pairs, _reduce_cell_height(_LAYOUT, pairs), _HEADER_HEIGHT)
             header = (
                 f"{title}   page {number} of {len(starts)}: images {start + 1} to "
@@ -151,7 +129,7 @@ def _write_pages(
             file = io.BytesIO()
             image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
             name = f"page_{number:03}.jpg"
-            (folder / REVIEW).write(name, file.getvalue())
+            partition.storage.write(f"{partition.review}/{name}", file.getvalue())
             pages.append(Page(name, [row.key for row in page_rows]))
     return pages
 
@@ -182,10 +160,10 @@ def _content_hash(rows: Sequence[ProcessedRow], title: str, options: ReviewSetti
     return digest.hexdigest()
 
 
-def _read_unchanged_pages(review: Folder, content_hash: str) -> list[Page] | None:
+def _read_unchanged_pages(partition: PartitionFiles, content_hash: str) -> list[Page] | None:
     """The pages of an earlier run with the same content; None if there was none."""
     try:
-        index = json.loads(review.read(INDEX))
+        index = json.loads(partition.storage.read(f"{partition.review}/{INDEX}"))
     except (FileNotFoundError, ValueError):
         return None
     if index["state"] != content_hash:

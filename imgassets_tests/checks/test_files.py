@@ -3,10 +3,8 @@ from __future__ import annotations
 import pytest
 
 from imgassets.checks.files import processed_files_match_rows, raw_files_match_rows, sample
-from imgassets.manifests import ProcessedRow, to_table
-from imgassets.storage import write_table
 from imgassets_tests.partition_fixture import PartitionFixture
-from imgassets_tests.rows import processed_row, raw_row
+from imgassets_tests.rows import processed_file, processed_row, raw_file, raw_row
 
 ALL = {"files_sample": None}
 
@@ -25,26 +23,24 @@ def test_files_that_match_their_rows_pass(partition: PartitionFixture) -> None:
 
 
 def test_changed_bytes_of_the_same_size_fail(partition: PartitionFixture) -> None:
-    partition.raw([raw_row(0), raw_row(1)])
-    partition.processed([processed_row(0), processed_row(1)])
-    partition.write("raw_images", "image-1.jpeg", b"4our")
-    partition.write("processed_images", "image-0.jpg", b"fuor")
+    partition.raw([raw_row(0), raw_row(1)], {"image-1": raw_file("image-x")})
+    partition.processed(
+        [processed_row(0), processed_row(1)], {"image-0": processed_file("image-x")}
+    )
 
     context = partition.check_context()
     raw, processed = raw_files_match_rows(context), processed_files_match_rows(context)
 
     assert raw.description.startswith("1 of 2 files do not match their rows (2 were read); delete")
     assert [finding.key for finding in raw.findings] == ["image-1"]
-    assert raw.findings[0].path == "images/image-1.jpeg"
+    assert raw.findings[0].path == raw_row(1).path
     assert [finding.key for finding in processed.findings] == ["image-0"]
     assert processed.metrics["files with other content"] == 1
 
 
 def test_a_file_of_another_size_fails_without_being_read(partition: PartitionFixture) -> None:
-    partition.raw([raw_row(0), raw_row(1)])
-    partition.processed([processed_row(0), processed_row(1)])
-    partition.write("raw_images", "image-0.jpeg", b"fou")
-    partition.write("processed_images", "image-0.jpg", b"")
+    partition.raw([raw_row(0), raw_row(1)], {"image-0": b"raw"})
+    partition.processed([processed_row(0), processed_row(1)], {"image-0": b""})
 
     context = partition.check_context(checks={"files_sample": 0})
     raw, processed = raw_files_match_rows(context), processed_files_match_rows(context)
@@ -52,11 +48,11 @@ def test_a_file_of_another_size_fails_without_being_read(partition: PartitionFix
     (finding,) = raw.findings
     assert (finding.key, finding.detail) == (
         "image-0",
-        "its file has 3 bytes; its row says 4",
+        "its file has 3 bytes; its row says 11",
     )
     assert raw.metrics["files read"] == 0
     assert [finding.detail for finding in processed.findings] == [
-        "its file has 0 bytes; its row says 4"
+        "its file has 0 bytes; its row says 17"
     ]
 
 
@@ -66,23 +62,32 @@ def test_a_row_without_a_checksum_fails(partition: PartitionFixture) -> None:
     assert "no checksum" in finding.detail
 
 
-def test_a_processed_manifest_without_sizes_is_compared_by_checksum(
+def test_a_file_that_rows_share_is_checked_once(partition: PartitionFixture) -> None:
+    shared = {"sha256": raw_row(0).sha256}
+    rows = [raw_row(0), raw_row(1, **shared), raw_row(2, **shared), raw_row(3)]
+    partition.raw(rows, {row.key: raw_file("image-0") for row in rows[:3]})
+    good = raw_files_match_rows(partition.check_context())
+    assert good.passed
+    assert (good.metrics["files"], good.metrics["files read"]) == (2, 2)
+
+    partition.raw(rows, {row.key: raw_file("image-x") for row in rows[:3]})
+    bad = raw_files_match_rows(partition.check_context())
+    assert bad.description.startswith("1 of 2 files do not match their rows (2 were read)")
+    assert [(finding.key, finding.path) for finding in bad.findings] == [("image-0", rows[0].path)]
+
+
+def test_rows_that_record_one_file_differently_are_all_compared_with_it(
     partition: PartitionFixture,
 ) -> None:
-    rows = [processed_row(0), processed_row(1)]
-    partition.processed(rows)
-    old = to_table(rows, ProcessedRow).drop_columns(["bytes"])
-    write_table(partition.folder("processed_images"), old)
-    assert processed_files_match_rows(partition.check_context()).passed
-
-    partition.write("processed_images", "image-1.jpg", b"longer than it was")
-    result = processed_files_match_rows(partition.check_context())
-    assert [finding.key for finding in result.findings] == ["image-1"]
+    rows = [raw_row(0), raw_row(1, path=raw_row(0).path), raw_row(2, path=raw_row(0).path, bytes=1)]
+    partition.raw(rows, {row.key: raw_file("image-0") for row in rows})
+    findings = raw_files_match_rows(partition.check_context()).findings
+    assert {finding.key for finding in findings} == {"image-1", "image-2"}
 
 
 def test_the_sample_size_is_a_setting(partition: PartitionFixture) -> None:
     rows = [raw_row(number) for number in range(30)]
-    partition.raw(rows, {row.key: b"4our" for row in rows})
+    partition.raw(rows, {row.key: raw_file(row.key).upper() for row in rows})
     some = raw_files_match_rows(partition.check_context(checks={"files_sample": 7}))
     every = raw_files_match_rows(partition.check_context(checks=ALL))
     assert (some.metrics["files read"], len(some.findings)) == (7, 7)

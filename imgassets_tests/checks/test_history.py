@@ -13,7 +13,7 @@ from imgassets.checks.context import CheckContext
 from imgassets.checks.metrics import download_success_rate, face_removal, trim_ratios
 from imgassets.defs.partitions import Partition
 from imgassets.manifests import Outcome, ProcessedRow
-from imgassets.storage import MANIFEST, Storage, write_table
+from imgassets.storage import Storage
 from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.rows import PARTITION, processed_row, raw_row
 
@@ -249,10 +249,12 @@ def test_broken_and_foreign_manifests_of_other_days_are_skipped(
     storage: Storage, retailer: Retailer
 ) -> None:
     _normal_days(retailer, range(3, 8))
-    PartitionFixture(storage, _day(1)).folder("processed_images").write(MANIFEST, b"broken")
-    write_table(
-        PartitionFixture(storage, _day(2)).folder("processed_images"), pa.table({"key": ["a"] * 40})
-    )
+    broken, foreign = (storage.partition(*_day(back)) for back in (1, 2))
+    storage.write(broken.manifest("processed_images"), b"broken")
+    foreign.write_manifest("processed_images", pa.table({"key": ["a"] * 40}))
+    # Files that are no manifests, as other programs leave them.
+    for name in (f"zara.{_day(1).date}.parquet.tmp", "zara.parquet", "zara.2026-01-xx.parquet"):
+        storage.write(f"manifests/processed_images/{name}", b"no manifest")
     retailer.processed(0, trim_ratio=0.25)
     (message,) = trim_ratios(retailer.check_context()).drift
     assert "the previous 5 partitions" in message

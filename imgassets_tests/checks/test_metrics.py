@@ -25,6 +25,21 @@ def test_a_success_rate_below_its_bound_fails(
     assert result.metrics["http_error"] == 10 - good
 
 
+def test_images_that_were_taken_down_are_not_failures(partition: PartitionFixture) -> None:
+    removed = [raw_row(n, outcome=Outcome.REMOVED, path=None) for n in range(1, 10)]
+    partition.raw([raw_row(0), *removed])
+    result = download_success_rate(partition.check_context())
+    assert result.passed
+    assert result.description == "1 of 1 URLs returned an image; expected at least 90.0%"
+    assert (result.metrics["success rate"], result.metrics["removed"]) == (1.0, 9)
+    assert not result.findings
+
+
+def test_a_retailer_that_was_taken_down_passes(partition: PartitionFixture) -> None:
+    partition.raw([raw_row(n, outcome=Outcome.REMOVED, path=None) for n in range(30)])
+    assert download_success_rate(partition.check_context()).passed
+
+
 def test_failed_downloads_are_listed_with_the_most_frequent_outcome_first(
     partition: PartitionFixture,
 ) -> None:
@@ -101,7 +116,7 @@ def test_each_bound_of_the_trim_ratios_fails_if_it_is_violated(
     keeps_too_much = "max" in bounds
     first = result.findings[0]
     assert first.key == ("image-7" if keeps_too_much else "image-0")
-    assert first.path == f"images/{first.key}.jpg"
+    assert first.path == processed_row(7 if keeps_too_much else 0).path
 
 
 def test_findings_alternate_if_trims_keep_both_too_little_and_too_much(

@@ -30,10 +30,7 @@ def test_too_many_images_that_still_show_a_face_fail(
     (finding,) = result.findings
     assert (finding.key, finding.detail) == ("image-2", "still shows a face")
     assert finding.faces == [[1, 2, 3, 4]]
-    assert (finding.folder, finding.path) == (
-        partition.folder("processed_images"),
-        "images/image-2.jpg",
-    )
+    assert finding.path == processed_row(2).path
 
 
 def test_an_image_that_cannot_be_read_fails_with_the_remedy(partition: PartitionFixture) -> None:

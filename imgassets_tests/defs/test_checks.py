@@ -7,7 +7,6 @@ in `imgassets_tests.checks`.
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -31,10 +30,10 @@ from imgassets.imaging.models import ensure_model
 from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.markdown import GALLERY_BYTES
 from imgassets.settings import FaceSettings, SeveritySettings
-from imgassets.storage import IMAGES, Storage, read_table
+from imgassets.storage import Storage
 from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.project import project_defs, project_scope
-from imgassets_tests.rows import PARTITION, processed_row, raw_row, url_row
+from imgassets_tests.rows import PARTITION, processed_row, raw_row, saved, url_row
 
 KEYS = {key.name: key for check in build_checks(project_scope()) for key in check.check_keys}
 JOBS = [
@@ -113,11 +112,6 @@ def _image_file(shade: int) -> bytes:
     return file.getvalue()
 
 
-def _saved(data: bytes) -> dict[str, Any]:
-    """The size and checksum columns of a file with these bytes."""
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
 def _failure(result: dg.ExecuteInProcessResult) -> str:
     """The error message of a step that failed because a check could not run."""
     (event,) = result.get_step_failure_events()
@@ -158,11 +152,11 @@ def test_all_checks_of_a_good_partition_pass_and_only_the_guards_are_blocking(
     partition: Partition,
 ) -> None:
     images = {f"image-{n}": _image_file(n) for n in range(30)}
-    saved = {key: _saved(data) for key, data in images.items()}
+    columns = {key: saved(data) for key, data in images.items()}
     partition.urls([url_row(n) for n in range(30)])
-    partition.raw([raw_row(n, **saved[f"image-{n}"]) for n in range(30)], images)
+    partition.raw([raw_row(n, **columns[f"image-{n}"]) for n in range(30)], images)
     partition.processed(
-        [processed_row(n, trim_ratio=0.5 + n / 100, **saved[f"image-{n}"]) for n in range(30)],
+        [processed_row(n, trim_ratio=0.5 + n / 100, **columns[f"image-{n}"]) for n in range(30)],
         images,
     )
 
@@ -194,13 +188,13 @@ FAILING: dict[str, dict[str, Any]] = {
 
 def _write(partition: Partition, failing: dict[str, Any]) -> None:
     images = {f"image-{n}": _image_file(0 if failing.get("same") else 40 * n) for n in range(2)}
-    saved = {key: _saved(data) for key, data in images.items()}
+    columns = {key: saved(data) for key, data in images.items()}
     partition.urls([url_row(n) for n in range(failing.get("urls", 2))])
-    raw = [raw_row(n, **saved[f"image-{n}"]) for n in range(2 - failing.get("lost", 0))]
+    raw = [raw_row(n, **columns[f"image-{n}"]) for n in range(2 - failing.get("lost", 0))]
     lost = [raw_row(1, outcome=Outcome.TIMEOUT, path=None)] * failing.get("lost", 0)
     partition.raw([*raw, *lost], images | failing.get("raw_files", {}))
     partition.processed(
-        [processed_row(n, **saved[f"image-{n}"]) for n in range(2)],
+        [processed_row(n, **columns[f"image-{n}"]) for n in range(2)],
         images | failing.get("made_files", {}),
     )
 
@@ -340,10 +334,13 @@ def test_a_bug_in_a_check_loses_no_result_of_the_others(
 def test_a_face_found_by_the_second_detection_fails_and_is_shown(partition: Partition) -> None:
     photos = project_root() / "imgassets" / "demo" / "photos"
     had_face = {"face_count": 2, "face_score": 0.9, "face_removed": True}
-    partition.processed([processed_row(0, **had_face), processed_row(1)])
-    folder = partition.folder("processed_images") / IMAGES
-    folder.write("image-0.jpg", (photos / "cutout_c.jpg").read_bytes())
-    folder.write("image-1.jpg", (photos / "cutout_no_head.jpg").read_bytes())
+    partition.processed(
+        [processed_row(0, **had_face), processed_row(1)],
+        {
+            "image-0": (photos / "cutout_c.jpg").read_bytes(),
+            "image-1": (photos / "cutout_no_head.jpg").read_bytes(),
+        },
+    )
 
     check = partition.check("residual_faces")
 
@@ -375,7 +372,8 @@ def test_nothing_is_processed_if_the_raw_rows_check_fails(
     assert checks["every_url_has_a_raw_row"] is False
     assert "every_url_has_a_processed_row" not in checks
     assert result.asset_materializations_for_node("processed_images") == []
-    assert partition.folder("processed_images").sizes() == {}
+    assert partition.storage.find("manifests/processed_images") == {}
+    assert partition.storage.find("images") == {}
 
 
 def test_a_failed_warning_does_not_stop_the_run(
@@ -393,7 +391,7 @@ def test_a_failed_warning_does_not_stop_the_run(
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert result.success
     assert checks == {name: name != "download_success_rate" for name in KEYS}
-    (row,) = from_table(read_table(partition.folder("processed_images")), ProcessedRow)
+    (row,) = from_table(partition.files.read_manifest("processed_images"), ProcessedRow)
     assert row.outcome is Outcome.NO_RAW
 
 
@@ -424,7 +422,7 @@ def _faces_shown(check: dg.AssetCheckEvaluation) -> list[int]:
 def test_faces_in_raw_images_are_pixelated_also_before_the_images_are_processed(
     partition: Partition, hide_faces: bool, faces: int, processed: bool
 ) -> None:
-    rows = [raw_row(n, **_saved(PORTRAIT)) for n in range(2)]
+    rows = [raw_row(n, **saved(PORTRAIT)) for n in range(2)]
     partition.urls([url_row(n) for n in range(2)])
     partition.raw(rows, {row.key: PORTRAIT for row in rows})
     if processed:
@@ -444,7 +442,7 @@ def test_faces_in_raw_images_are_pixelated_also_before_the_images_are_processed(
 def test_the_faces_of_the_manifest_are_pixelated_also_if_the_detector_finds_none(
     partition: Partition,
 ) -> None:
-    rows = [raw_row(n, **_saved(PORTRAIT)) for n in range(2)]
+    rows = [raw_row(n, **saved(PORTRAIT)) for n in range(2)]
     partition.raw(rows, {row.key: PORTRAIT for row in rows})
     known = {"face_count": 1, "face_boxes": [[340, 93, 300, 329]], "raw_sha256": rows[0].sha256}
     partition.processed([processed_row(n, **known) for n in range(2)])
@@ -466,7 +464,7 @@ def test_a_face_that_was_kept_or_found_by_the_second_detection_is_pixelated(
 ) -> None:
     width, height = Image.open(io.BytesIO(PORTRAIT)).size
     kept = {
-        **_saved(PORTRAIT),
+        **saved(PORTRAIT),
         "face_count": 1,
         "face_boxes": [[340, 93, 300, 329]],
         "face_removed": False,
@@ -477,7 +475,7 @@ def test_a_face_that_was_kept_or_found_by_the_second_detection_is_pixelated(
     partition.processed([processed_row(0, **kept)], {"image-0": PORTRAIT})
     assert _faces_shown(partition.check("face_removal")) == [0]
 
-    missed = {**_saved(PORTRAIT), "face_count": 0}
+    missed = {**saved(PORTRAIT), "face_count": 0}
     partition.processed([processed_row(0, **missed)], {"image-0": PORTRAIT})
     assert _faces_shown(partition.check("residual_faces")) == [0]
     # The check of the trim does not know that face, and shows it.
@@ -489,10 +487,11 @@ def test_without_a_detector_a_raw_image_is_not_shown_but_its_file_is_named(
     partition: Partition, tmp_path: Path
 ) -> None:
     _write(partition, {"same": True})
-    (partition.folder("processed_images")).remove("manifest.parquet")
+    partition.storage.remove(partition.files.manifest("processed_images"))
     nowhere = {"model_source": str(tmp_path / "none.onnx")}
     shown = _gallery(partition.check("duplicate_images", faces=nowhere))
-    file = f"{partition.folder('raw_images').address}/images/image-0.jpeg"
+    row = raw_row(0, **saved(_image_file(0)))
+    file = partition.storage.address(str(row.path))
     assert f"| not shown, because its faces are unknown: {file} | image-0 |" in shown
     # Without face detection, there is no detected face to hide.
     shown = _gallery(partition.check("duplicate_images", faces={"action": "none"}))
@@ -509,9 +508,9 @@ def test_the_galleries_of_all_failed_checks_of_an_asset_share_its_bytes(
         Image.fromarray(pixels).resize((600, 900)).save(file, "JPEG")
         images[f"image-{number}"] = file.getvalue()
     partition.urls([url_row(n) for n in range(30)])
-    wrong = {"bytes": 1}
-    partition.raw([raw_row(n, **wrong) for n in range(30)], images)
-    rows = [processed_row(n, **wrong, face_count=1, face_removed=False) for n in range(30)]
+    # Each image has two rows, and another size than they say.
+    partition.raw([raw_row(n, bytes=1, sha256=f"{n // 2:064}") for n in range(30)], images)
+    rows = [processed_row(n, bytes=1, face_count=1, face_removed=False) for n in range(30)]
     partition.processed([*rows, rows[0]], images)
     checks = {"trim_ratio_mean": {"min": 0.9}}
 

@@ -58,8 +58,7 @@ def run(
 
 
 def rows(folder: Path, name: str) -> int:
-    path = folder / f"data-{name}/raw_images/date={DAY}/retailer={name}/manifest.parquet"
-    return len(pd.read_parquet(path, engine="pyarrow", partitioning=None))
+    return len(pd.read_parquet(folder / f"data-{name}/manifests/raw_images/{name}.{DAY}.parquet"))
 
 
 class Theirs(dg.ConfigurableResource[Any]):

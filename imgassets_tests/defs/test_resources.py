@@ -16,7 +16,7 @@ from imgassets.defs.partitions import Partition, partition_of
 from imgassets.defs.resources import MongoDBResource, SettingsResource
 from imgassets.manifests import ProcessedRow, RawRow, to_table
 from imgassets.settings import Settings
-from imgassets.storage import Folder, Storage, write_table
+from imgassets.storage import Storage
 from imgassets_tests.project import project_defs, project_scope
 from imgassets_tests.rows import PARTITION, processed_row, raw_row
 
@@ -107,7 +107,7 @@ def test_overrides_of_the_launchpad_reach_assets(
     assert partition == PARTITION
     assert options.download.threads == 8
     assert options.trim == load_settings().trim
-    assert given == Storage(Folder(f"{tmp_path}/elsewhere"))
+    assert given == Storage(f"{tmp_path}/elsewhere")
     assert given != storage
 
 
@@ -129,7 +129,7 @@ def test_without_overrides_assets_have_the_settings_of_the_code_location(
 def test_an_invalid_override_fails_the_run_and_is_named(
     storage: Storage, instance: dg.DagsterInstance, overrides: dict[str, Any], message: str
 ) -> None:
-    assert storage.root.sizes() == {}
+    assert not Path(storage.root).exists()
     result = _run("seeing", instance, overrides=overrides)
     assert not result.success
     assert message in _failure(result)
@@ -137,7 +137,7 @@ def test_an_invalid_override_fails_the_run_and_is_named(
 
 
 def test_an_invalid_override_is_a_failure_that_is_not_retried(storage: Storage) -> None:
-    assert storage.root.sizes() == {}
+    assert not Path(storage.root).exists()
     with pytest.raises(dg.Failure) as failure:
         SettingsResource(overrides={"data_root": ""}).load()
     assert failure.value.allow_retries is False
@@ -148,8 +148,8 @@ def test_an_asset_of_a_user_receives_a_manifest_as_a_data_frame(
 ) -> None:
     for partition, ratio in ((PARTITION, 0.25), (NEXT_DAY, 0.75)):
         rows = [processed_row(0, trim_ratio=ratio, face_box=[1, 2, 3, 4])]
-        folder = storage.partition("processed_images", *partition)
-        write_table(folder, to_table(rows, ProcessedRow))
+        files = storage.partition(*partition)
+        files.write_manifest("processed_images", to_table(rows, ProcessedRow))
 
     assert _run("mine", instance).success
     assert _run("mine", instance, partition=NEXT_DAY).success
@@ -162,11 +162,11 @@ def test_an_asset_of_a_user_receives_a_manifest_as_a_data_frame(
 def test_an_asset_of_a_user_receives_the_manifest_of_a_graph_asset(
     storage: Storage, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    elsewhere = Storage(Folder(f"{tmp_path}/elsewhere"))
+    elsewhere = Storage(f"{tmp_path}/elsewhere")
     assert elsewhere != storage
     rows = [raw_row(0), raw_row(1)]
-    write_table(elsewhere.partition("raw_images", *PARTITION), to_table(rows, RawRow))
-    overrides = {"data_root": elsewhere.root.address}
+    elsewhere.partition(*PARTITION).write_manifest("raw_images", to_table(rows, RawRow))
+    overrides = {"data_root": elsewhere.root}
     assert _run("mine_of_raw", instance, overrides=overrides).success
     assert _seen[0]["key"].tolist() == ["image-0", "image-1"]
 
@@ -174,7 +174,7 @@ def test_an_asset_of_a_user_receives_the_manifest_of_a_graph_asset(
 def test_a_missing_input_of_a_users_asset_is_a_failure_that_names_it(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
-    assert storage.root.sizes() == {}
+    assert not Path(storage.root).exists()
     message = _failure(_run("mine", instance))
     assert "processed_images of 2026-01-31|zara was never materialized" in message
 
@@ -182,9 +182,9 @@ def test_a_missing_input_of_a_users_asset_is_a_failure_that_names_it(
 def test_a_broken_input_of_a_users_asset_is_a_failure_that_names_it(
     storage: Storage, instance: dg.DagsterInstance
 ) -> None:
-    storage.partition("processed_images", *PARTITION).write("manifest.parquet", b"broken")
+    storage.write(storage.partition(*PARTITION).manifest("processed_images"), b"broken")
     message = _failure(_run("mine", instance))
-    assert "retailer=zara/manifest.parquet is broken" in message
+    assert "processed_images/zara.2026-01-31.parquet is broken" in message
     assert "materialize its partition again" in message
 
 
@@ -193,7 +193,7 @@ def test_the_io_manager_rejects_a_returned_value(
 ) -> None:
     message = _failure(_run("returning", instance))
     assert "returning returned a DataFrame; write the manifest with imgassets.storage" in message
-    assert not Path(storage.root.address).exists()
+    assert not Path(storage.root).exists()
 
 
 @pytest.mark.parametrize("asset", ["seeing", "url_list", "raw_images", "processed_images", "mine"])
@@ -207,14 +207,14 @@ def test_a_run_of_several_partitions_is_rejected(
     message = _failure(_run(asset, instance, tags=tags))
     assert "this run has 2 partitions, but a run handles exactly one: launch a backfill" in message
     assert _seen == []
-    assert not Path(storage.root.address).exists()
+    assert not Path(storage.root).exists()
 
 
 @pytest.mark.parametrize("asset", ["raw_images", "processed_images"])
 def test_a_missing_input_is_a_failure_that_names_what_to_materialize(
     storage: Storage, instance: dg.DagsterInstance, asset: str
 ) -> None:
-    assert storage.root.sizes() == {}
+    assert not Path(storage.root).exists()
     message = _failure(_run(asset, instance))
     assert message.endswith("of 2026-01-31|zara was never materialized; materialize it first")
 

@@ -8,20 +8,20 @@ from contextlib import contextmanager
 import pytest
 
 from imgassets.errors import StorageError
-from imgassets.storage import Folder
+from imgassets.storage import FileInfo, Storage
 
 
 @contextmanager
 def failing_writes(should_fail: Callable[[str], bool]) -> Iterator[None]:
-    """Fail to write any file for whose address `should_fail` is true; expect a `StorageError`."""
-    write = Folder.write
+    """Fail to write any file for whose path `should_fail` is true; expect a `StorageError`."""
+    write = Storage.write
 
-    def write_or_fail(folder: Folder, name: str, data: bytes) -> None:
-        _fail_if(should_fail(f"{folder.address}/{name}"))
-        write(folder, name, data)
+    def write_or_fail(storage: Storage, path: str, data: bytes) -> None:
+        _fail_if(should_fail(path))
+        write(storage, path, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Folder, "write", write_or_fail)
+        patch.setattr(Storage, "write", write_or_fail)
         with pytest.raises(StorageError, match="the disk is gone"):
             yield
 
@@ -35,31 +35,26 @@ def failing_removals(after: int, *, newest_first: bool) -> Iterator[None]:
         newest_first: Whether folders list their files in descending order of name instead of
             ascending.
     """
-    remove, sizes = Folder.remove, Folder.sizes
+    remove, find = Storage.remove, Storage.find
     failures = iter([False] * after)
 
-    def remove_or_fail(folder: Folder, name: str) -> None:
+    def remove_or_fail(storage: Storage, path: str) -> None:
         _fail_if(next(failures, True))
-        remove(folder, name)
+        remove(storage, path)
 
-    def sorted_sizes(folder: Folder) -> dict[str, int]:
-        return dict(sorted(sizes(folder).items(), reverse=newest_first))
+    def sorted_files(storage: Storage, folder: str) -> dict[str, FileInfo]:
+        return dict(sorted(find(storage, folder).items(), reverse=newest_first))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Folder, "remove", remove_or_fail)
-        patch.setattr(Folder, "sizes", sorted_sizes)
+        patch.setattr(Storage, "remove", remove_or_fail)
+        patch.setattr(Storage, "find", sorted_files)
         with pytest.raises(StorageError, match="the disk is gone"):
             yield
 
 
-def is_manifest(address: str) -> bool:
+def is_manifest(path: str) -> bool:
     """Return whether the file is a manifest."""
-    return address.endswith("/manifest.parquet")
-
-
-def is_table(address: str) -> bool:
-    """Return whether the file is a manifest or a part of a journal, and not an image."""
-    return address.endswith(".parquet")
+    return path.startswith("manifests/")
 
 
 def _fail_if(condition: bool) -> None:

@@ -1,6 +1,6 @@
 """Download one partition in a separate process.
 
-Arguments: FOLDER URLS_FILE CLIENT [FLUSH_S]. Prints the peak memory of the process in MB, and the
+Arguments: DATA_ROOT DATE URLS_FILE CLIENT. Prints the peak memory of the process in MB, and the
 number of rows per outcome.
 """
 
@@ -9,17 +9,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from imgassets.download import journal
 from imgassets.manifests import count_outcomes
-from imgassets.storage import Folder
-from imgassets_tests.download.conftest import Partition, url_rows
+from imgassets.storage import Storage
+from imgassets_tests.download.conftest import Partition
 
 
-def main(folder: str, urls_file: str, client: str, flush_s: str = "2") -> None:
-    journal.FLUSH_S = float(flush_s)
-    partition = Partition(Folder(folder))
+def main(data_root: str, date: str, urls_file: str, client: str) -> None:
+    partition = Partition(Storage(data_root), date)
     partition.with_settings(client=client, robots=True, user_agent="imgassets")
-    rows = partition.run_rows(url_rows(*Path(urls_file).read_text().splitlines()))
+    rows = partition.run(*Path(urls_file).read_text().splitlines())
     print(_peak_mb(), count_outcomes(rows))  # noqa: T201
 
 

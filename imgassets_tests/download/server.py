@@ -225,3 +225,27 @@ def chunked(body: bytes) -> Answer:
         handler.wfile.write(b"0\r\n\r\n")
 
     return respond
+
+
+def with_etag(body: bytes, etag: str) -> Answer:
+    """Answer 304 to a request with this ETag, otherwise with the body."""
+
+    def found(handler: Handler) -> None:
+        if handler.headers["If-None-Match"] == etag:
+            handler.head(304, {"ETag": etag})
+        else:
+            handler.reply(body, headers={"ETag": etag})
+
+    return found
+
+
+def with_date(body: bytes, date: str) -> Answer:
+    """Answer 304 to a request with this Last-Modified, otherwise with the body."""
+
+    def found(handler: Handler) -> None:
+        if handler.headers["If-Modified-Since"] == date:
+            handler.head(304)
+        else:
+            handler.reply(body, headers={"Last-Modified": date})
+
+    return found

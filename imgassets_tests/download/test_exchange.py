@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.message import Message
 from itertools import pairwise
@@ -21,14 +21,14 @@ from imgassets.download import exchange as exchange_module
 from imgassets.download.client import Limits, Request, Response
 from imgassets.download.exchange import Exchange, NextAction, failed_rows, raw_row
 from imgassets.download.schedule import HostFeedback, Task
-from imgassets.download.urls import origin
 from imgassets.errors import FetchAbortedError, FetchError, StorageError
 from imgassets.manifests import Outcome, RawRow
 from imgassets.settings import DownloadSettings
-from imgassets.storage import Folder
-from imgassets_tests.download.conftest import Partition, url_row
+from imgassets.storage import Storage
+from imgassets.urls import origin
+from imgassets_tests.download.conftest import Partition, path_of, stored, url_row
 from imgassets_tests.download.images import image_bytes
-from imgassets_tests.download.server import Handler, Server, answer, redirect, running, slow
+from imgassets_tests.download.server import Handler, Server, redirect, running, slow
 
 JPEG = image_bytes()
 SHA256 = hashlib.sha256(JPEG).hexdigest()
@@ -78,12 +78,20 @@ class ScriptedClient:
 class ScriptedExchange:
     """An exchange whose client returns these responses."""
 
-    def __init__(self, folder: Folder, answers: tuple[Answer, ...], **settings: object) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        storage: Storage,
+        answers: tuple[Answer, ...],
+        removed_sha256: Collection[str] = (),
+        **settings: object,
+    ) -> None:
+        self.storage = storage
         self.client = ScriptedClient(list(answers))
         settings = {"robots": False, "backoff_s": 0, "retries": 3} | settings
         self.settings = DownloadSettings.model_validate(settings)
-        self._exchange = Exchange(self.client, self.settings, folder)
+        self._exchange = Exchange(
+            self.client, self.settings, storage, removed_sha256=removed_sha256
+        )
 
     def send_next(self, task: Task) -> NextAction:
         """Run one step; point the task at its further request, as the pool does."""
@@ -113,8 +121,7 @@ class ScriptedExchange:
 
     @property
     def files(self) -> dict[str, bytes]:
-        images = self.folder / "images"
-        return {name: images.read(name) for name in sorted(images.sizes())}
+        return {path: self.storage.read(path) for path in self.storage.find("images")}
 
 
 StartExchange = Callable[..., ScriptedExchange]
@@ -122,8 +129,8 @@ StartExchange = Callable[..., ScriptedExchange]
 
 @pytest.fixture
 def start(tmp_path: Path) -> StartExchange:
-    folder = Folder(str(tmp_path / "raw_images"))
-    return lambda *answers, **settings: ScriptedExchange(folder, answers, **settings)
+    storage = Storage(str(tmp_path / "data"))
+    return lambda *answers, **settings: ScriptedExchange(storage, answers, **settings)
 
 
 def a_task(url: str = A, keys: tuple[str, ...] = ("p-0",)) -> Task:
@@ -140,12 +147,12 @@ def only(step: NextAction) -> RawRow:
 # Rows and files of downloaded images.
 
 
-def test_an_image_is_saved_for_each_row_of_its_url(start: StartExchange) -> None:
+def test_an_image_is_saved_once_for_all_rows_of_its_url(start: StartExchange) -> None:
     run = start(image_response(etag='"1"', last_modified="Fri, 02 Jan 2026 00:00:00 GMT"))
     before = dt.datetime.now(dt.UTC)
     (step,) = run.steps(a_task(keys=("p-0", "p-1")))
     assert step.rows is not None
-    assert run.files == {"p-0.jpg": JPEG, "p-1.jpg": JPEG}
+    assert run.files == stored(JPEG)
     for position, row in enumerate(step.rows):
         assert row.fetched_at is not None
         assert before <= row.fetched_at <= dt.datetime.now(dt.UTC)
@@ -163,7 +170,7 @@ def test_an_image_is_saved_for_each_row_of_its_url(start: StartExchange) -> None
             http_status=200,
             error=None,
             attempts=1,
-            path=f"images/p-{position}.jpg",
+            path=path_of(JPEG),
             bytes=len(JPEG),
             sha256=SHA256,
             format="jpeg",
@@ -185,8 +192,10 @@ def test_the_file_extension_follows_from_the_format(
     data = image_bytes(format_)
     run = start(response(200, data))
     row = run.row()
-    assert (row.path, row.format) == (f"images/p-0.{extension}", format_.lower())
-    assert run.files == {f"p-0.{extension}": data}
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = f"images/raw/zara/{sha256[:2]}/{sha256}.{extension}"
+    assert (row.path, row.format) == (path, format_.lower())
+    assert run.files == {path: data}
 
 
 @pytest.mark.parametrize("status", [200, 203, 206, 299])
@@ -196,8 +205,8 @@ def test_every_status_from_200_to_299_is_a_success(start: StartExchange, status:
 
 
 def test_an_image_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "raw_images").write_bytes(b"a file where a folder should be")
-    run = ScriptedExchange(Folder(str(tmp_path / "raw_images")), (image_response(),))
+    (tmp_path / "data").write_bytes(b"a file where a folder should be")
+    run = ScriptedExchange(Storage(str(tmp_path / "data")), (image_response(),))
     with pytest.raises(StorageError):
         run.send_next(a_task())
 
@@ -265,7 +274,7 @@ def test_an_image_at_the_limits_is_saved(
 ) -> None:
     run = start(answer, **settings)
     assert run.row().outcome is Outcome.OK
-    assert run.files == {"p-0.jpg": JPEG}
+    assert run.files == stored(JPEG)
 
 
 def test_size_and_checksum_are_those_of_the_decompressed_body(start: StartExchange) -> None:
@@ -276,7 +285,7 @@ def test_size_and_checksum_are_those_of_the_decompressed_body(start: StartExchan
     row = run.row()
     assert (row.outcome, row.bytes) == (Outcome.OK, len(padded))
     assert row.sha256 == hashlib.sha256(padded).hexdigest()
-    assert run.files == {"p-0.jpg": padded}
+    assert run.files == stored(padded)
 
 
 def test_an_x_robots_tag_applies_to_the_crawler_that_it_names(start: StartExchange) -> None:
@@ -643,7 +652,7 @@ def a_refresh(
             http_status=200,
             error="could not be refreshed (timeout): late",
             attempts=3,
-            path=f"images/{row.key}.jpg",
+            path=f"images/raw/zara/{sha256[:2]}/{sha256}.jpg",
             bytes=len(OLD),
             sha256=sha256,
             etag=etag,
@@ -700,8 +709,14 @@ def test_an_image_that_did_not_change_keeps_its_row(start: StartExchange) -> Non
         assert (row.http_status, row.attempts, row.error) == (304, 2, None)
         assert row.fetched_at is not None
         assert row.fetched_at >= started
+        assert row.elapsed_ms != previous.elapsed_ms
         assert previous == replace(
-            row, http_status=200, attempts=3, error=previous.error, fetched_at=previous.fetched_at
+            row,
+            http_status=200,
+            attempts=3,
+            error=previous.error,
+            fetched_at=previous.fetched_at,
+            elapsed_ms=77,
         )
     assert run.files == {}
 
@@ -714,8 +729,8 @@ def test_an_image_with_identical_bytes_is_not_written_again(start: StartExchange
         (Outcome.OK, None, 200, 1)
     ] * 2
     assert [(row.path, row.sha256, row.etag) for row in rows] == [
-        ("images/p-0.jpg", SHA256, '"v2"'), ("images/p-1.jpg", SHA256, '"v2"'),
-    ]  # fmt: skip
+        (path_of(JPEG), SHA256, '"v2"')
+    ] * 2
     assert run.files == {}
 
 
@@ -732,7 +747,7 @@ def test_an_image_that_changed_is_written_for_all_its_rows(start: StartExchange)
     rows = run.send_next(a_refresh(sha256=hashlib.sha256(OLD).hexdigest())).rows
     assert rows is not None
     assert [(row.sha256, row.bytes, row.etag) for row in rows] == [(SHA256, len(JPEG), '"v2"')] * 2
-    assert run.files == {"p-0.jpg": JPEG, "p-1.jpg": JPEG}
+    assert run.files == stored(JPEG)
 
 
 @pytest.mark.parametrize(
@@ -749,7 +764,11 @@ def test_a_failed_refresh_keeps_the_image_and_records_the_error(
 ) -> None:
     task = a_refresh()
     run = start(answer)
-    assert run.send_next(task).rows == [replace(row, error=error) for row in task.previous_rows]
+    rows = run.send_next(task).rows
+    assert rows is not None
+    assert [replace(row, elapsed_ms=77) for row in rows] == [
+        replace(row, error=error, attempts=1) for row in task.previous_rows
+    ]
     assert run.files == {}
 
 
@@ -757,7 +776,27 @@ def test_a_refresh_on_a_host_that_is_down_keeps_the_image(start: StartExchange) 
     task = a_refresh()
     task.host_down = "it kept failing"
     error = "could not be refreshed (host_down): it kept failing"
-    assert start().send_next(task).rows == [replace(row, error=error) for row in task.previous_rows]
+    assert start().send_next(task).rows == [
+        replace(row, error=error, attempts=0, elapsed_ms=None) for row in task.previous_rows
+    ]
+
+
+# Images that were taken down.
+
+
+def test_an_image_that_was_taken_down_is_not_stored(start: StartExchange) -> None:
+    run = start(image_response(), removed_sha256={SHA256})
+    row = run.row()
+    assert (row.outcome, row.path, row.sha256, row.bytes) == (Outcome.REMOVED, None, None, None)
+    assert run.files == {}
+
+
+def test_an_image_that_changed_to_one_that_was_taken_down_is_not_kept(start: StartExchange) -> None:
+    run = start(image_response(), removed_sha256={SHA256})
+    rows = run.send_next(a_refresh(sha256=hashlib.sha256(OLD).hexdigest())).rows
+    assert rows is not None
+    assert [(row.outcome, row.path) for row in rows] == [(Outcome.REMOVED, None)] * 2
+    assert run.files == {}
 
 
 # robots.txt.
@@ -1137,14 +1176,14 @@ def test_no_image_is_requested_before_the_robots_txt_of_its_host_is_read(
     hits_before: dict[str, int] = {}
 
     def rules(handler: Handler) -> None:
-        # Leave the other threads time to send requests.
-        slow(0.2, answer(b"User-agent: *\nDisallow: /private\n"))(handler)
         hits_before[str(handler.headers["Host"])] = server.hits[image(handler)]
+        handler.reply(b"User-agent: *\nDisallow: /private\n")
 
     def image(handler: Handler) -> str:
         return "/b.jpg" if str(handler.headers["Host"]).startswith("localhost") else "/a.jpg"
 
-    server.add("/robots.txt", rules)
+    # Slow, to leave the other threads time to send requests.
+    server.add("/robots.txt", slow(0.2, rules))
     server.add("/b.jpg", JPEG)
     server.add("/a.jpg", redirect(server.url("/b.jpg", host="localhost")))
     rows = partition.run(*(server.url(f"/a.jpg?{n}") for n in range(12)))

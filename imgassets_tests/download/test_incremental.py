@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
-from imgassets.download.partition import collect, plan
 from imgassets.manifests import Outcome, RawRow
-from imgassets.storage import mark_removed
-from imgassets_tests.download.conftest import Partition, url_row, url_rows
-from imgassets_tests.download.failing_storage import failing_writes, is_manifest, is_table
+from imgassets_tests.download.conftest import Partition, path_of, stored, url_row, url_rows
+from imgassets_tests.download.failing_storage import failing_writes, is_manifest
 from imgassets_tests.download.images import image_bytes
-from imgassets_tests.download.server import Answer, Handler, Server, answer, hang
+from imgassets_tests.download.server import (
+    Answer,
+    Server,
+    answer,
+    hang,
+    in_turn,
+    slow,
+    with_date,
+    with_etag,
+)
 
 JPEG = image_bytes()
 OTHER = image_bytes(seed=1)
 PNG = image_bytes("PNG")
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def with_etag(body: bytes, etag: str) -> Answer:
-    def found(handler: Handler) -> None:
-        if handler.headers["If-None-Match"] == etag:
-            handler.head(304, {"ETag": etag})
-        else:
-            handler.reply(body, headers={"ETag": etag})
-
-    return found
-
-
-def with_date(body: bytes, date: str) -> Answer:
-    def found(handler: Handler) -> None:
-        if handler.headers["If-Modified-Since"] == date:
-            handler.head(304)
-        else:
-            handler.reply(body, headers={"Last-Modified": date})
-
-    return found
-
-
 def refresh(partition: Partition, *urls: str) -> list[RawRow]:
-    rows = url_rows(*urls)
-    partition.download(rows, refresh=True)
-    return collect(rows, partition.folder)
+    return partition.run(*urls, refresh=True)
 
 
 @pytest.mark.parametrize("found", [with_etag(JPEG, '"1"'), with_date(JPEG, "Fri, 02 Jan 2026")])
@@ -62,30 +42,33 @@ def test_a_refresh_of_an_unchanged_image_transfers_no_body(
     assert (again.etag, again.last_modified) == (first.etag, first.last_modified)
     (report,) = partition.reports
     assert (report.unchanged, report.changed, report.bytes) == (1, 0, 0)
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
-def test_a_refresh_replaces_changed_content(partition: Partition, server: Server) -> None:
+def test_a_refresh_stores_changed_content_as_a_new_file(
+    partition: Partition, server: Server
+) -> None:
     url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
     (first,) = partition.run(url)
     server.add("/a.jpg", with_etag(OTHER, '"2"'))
     (again,) = refresh(partition, url)
     assert (again.outcome, again.http_status, again.etag) == (Outcome.OK, 200, '"2"')
     assert again.sha256 != first.sha256
-    assert partition.files == {"p-0.jpg": OTHER}
+    assert again.path == path_of(OTHER)
+    assert partition.files == stored(JPEG, OTHER)
     (report,) = partition.reports
     assert (report.unchanged, report.changed, report.bytes) == (0, 1, len(OTHER))
 
 
-def test_a_refresh_that_changes_the_format_removes_the_old_file(
+def test_a_refresh_that_changes_the_format_names_the_new_file(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", JPEG)
     partition.run(url)
     server.add("/a.jpg", PNG)
     (again,) = refresh(partition, url)
-    assert again.path == "images/p-0.png"
-    assert partition.files == {"p-0.png": PNG}
+    assert again.path == path_of(PNG)
+    assert partition.files == stored(JPEG, PNG)
 
 
 def test_a_refresh_of_a_server_without_etags_compares_the_content(
@@ -93,7 +76,7 @@ def test_a_refresh_of_a_server_without_etags_compares_the_content(
 ) -> None:
     url = server.add("/a.jpg", JPEG)
     partition.run(url)
-    path = Path(partition.folder.address, "images", "p-0.jpg")
+    path = Path(partition.storage.address(path_of(JPEG)))
     written = path.stat().st_mtime_ns
     refresh(partition, url)
     assert partition.reports[0].unchanged == 1
@@ -110,7 +93,7 @@ def test_a_failed_refresh_keeps_the_image(
     (again,) = refresh(partition.with_settings(retries=0), url)
     assert (again.outcome, again.sha256, again.path) == (Outcome.OK, first.sha256, first.path)
     assert "could not be refreshed" in str(again.error)
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
     assert partition.reports[0].not_refreshed == 1
     server.add("/a.jpg", JPEG)
     (again,) = refresh(partition, url)
@@ -152,57 +135,24 @@ def test_an_interrupted_refresh_resumes_where_it_stopped(
     assert [server.hits[f"/{n}.jpg"] for n in range(4)] == [2, 2, 2, 2]
 
 
-def test_after_a_killed_refresh_every_row_has_the_checksum_of_its_file(
-    partition: Partition, server: Server
-) -> None:
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
-    partition.run(*urls)
-    newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]  # of the same size
-    server.add("/1.jpg", newer)
-    # The file is replaced, but its row is not written.
-    with failing_writes(is_table):
-        partition.download(url_rows(*urls), refresh=True)
-    assert partition.files["p-1.jpg"] == newer
-
-    server.hits.clear()
-    rows = partition.run(*urls)
-    assert server.hits == {"/1.jpg": 1}
-    assert [row.sha256 for row in rows] == [sha256(body) for body in (JPEG, newer, JPEG)]
-    assert partition.files == {"p-0.jpg": JPEG, "p-1.jpg": newer, "p-2.jpg": JPEG}
-
-
-def test_after_a_killed_refresh_the_next_refresh_requests_the_whole_image(
-    partition: Partition, server: Server
-) -> None:
-    url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
-    partition.run(url)
-    newer = JPEG[:-3] + bytes([JPEG[-3] ^ 1]) + JPEG[-2:]
-    server.add("/a.jpg", with_etag(newer, '"2"'))
-    with failing_writes(is_table):
-        partition.download(url_rows(url), refresh=True)
-    # The server has the old image again, which is no longer on the disk.
-    server.add("/a.jpg", with_etag(JPEG, '"1"'))
-    (row,) = refresh(partition, url)
-    assert (row.http_status, row.etag, row.sha256) == (200, '"1"', sha256(JPEG))
-    assert partition.files == {"p-0.jpg": JPEG}
-
-
-def test_a_file_of_the_old_format_is_kept_until_a_manifest_names_the_new_one(
+def test_a_killed_refresh_leaves_the_manifest_and_its_files_as_they_were(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", JPEG)
-    (before,) = partition.run(url)
+    partition.run(url)
+    before = partition.manifest
     server.add("/a.jpg", PNG)
     partition.download(url_rows(url), refresh=True)
     with failing_writes(is_manifest):
-        collect(url_rows(url), partition.folder)
-    assert partition.file(before) == JPEG
-    (after,) = collect(url_rows(url), partition.folder)
-    assert partition.files == {"p-0.png": PNG}
-    assert after.path == "images/p-0.png"
+        partition.collect(url_rows(url))
+    assert partition.manifest == before
+    assert partition.file(before[0]) == JPEG
+    (after,) = partition.collect(url_rows(url))
+    assert after.path == path_of(PNG)
+    assert partition.file(after) == PNG
 
 
-def test_different_rows_of_one_url_are_refreshed_with_one_unconditional_request(
+def test_rows_of_one_url_with_different_images_are_refreshed_with_one_request(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
@@ -210,15 +160,13 @@ def test_different_rows_of_one_url_are_refreshed_with_one_unconditional_request(
     partition.run_rows(rows)
     server.add("/a.jpg", with_etag(OTHER, '"2"'))
     partition.download(rows[:1], refresh=True)  # the run is stopped before the row of b
-    assert partition.files == {"a.jpg": OTHER, "b.jpg": JPEG}
-    collect(rows, partition.folder)
+    partition.collect(rows)
+    assert [row.path for row in partition.manifest] == [path_of(OTHER), path_of(JPEG)]
     server.requests.clear()
-    partition.download(rows, refresh=True)
-    done = collect(rows, partition.folder)
+    done = partition.run_rows(rows, refresh=True)
     (request,) = server.requests["/a.jpg"]
-    assert request["If-None-Match"] is None
-    assert [row.sha256 for row in done] == [sha256(OTHER)] * 2
-    assert partition.files == {"a.jpg": OTHER, "b.jpg": OTHER}
+    assert request["If-None-Match"] == '"2"'  # the newer one
+    assert [row.path for row in done] == [path_of(OTHER)] * 2
 
 
 @pytest.mark.parametrize("retry", [[], [Outcome.TIMEOUT]])
@@ -227,34 +175,12 @@ def test_urls_that_were_never_requested_are_fetched_with_any_retry_option(
 ) -> None:
     urls = [server.url("/0.jpg"), server.add("/1.jpg", JPEG)]
     partition.download(url_rows(urls[0]))
-    before = collect(url_rows(*urls), partition.folder)
+    before = partition.collect(url_rows(*urls))
     assert [str(row.outcome) for row in before] == ["http_error", "not_fetched"]
     partition.download(url_rows(*urls), retry=retry)
-    after = collect(url_rows(*urls), partition.folder)
+    after = partition.collect(url_rows(*urls))
     assert [str(row.outcome) for row in after] == ["http_error", "ok"]
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
-
-
-def test_images_removed_on_purpose_are_never_fetched_again(
-    partition: Partition, server: Server
-) -> None:
-    urls = [server.add(f"/{n}.jpg", with_etag(JPEG, '"1"')) for n in range(3)]
-    images = partition.folder / "images"
-    for n in range(3):  # each run downloads one more image, which is removed
-        partition.run(*urls[: n + 1])
-        mark_removed(partition.folder, images.sizes())
-        for name in images.sizes():
-            images.remove(name)
-    server.requests.clear()
-    before = partition.run(*urls)
-    assert not server.requests
-    assert [str(row.outcome) for row in before] == ["ok"] * 3
-
-    # A refresh requests them, and gets a body only for the one that has changed.
-    server.add("/2.jpg", with_etag(OTHER, '"2"'))
-    rows = refresh(partition, *urls)
-    assert [row.http_status for row in rows] == [304, 304, 200]
-    assert partition.files == {"p-2.jpg": OTHER}
 
 
 def test_one_url_of_several_products_is_refreshed_once(
@@ -264,22 +190,18 @@ def test_one_url_of_several_products_is_refreshed_once(
     rows = [url_row("a", url), url_row("b", url)]
     partition.run_rows(rows)
     partition.download(rows, refresh=True)
-    assert [row.http_status for row in collect(rows, partition.folder)] == [304, 304]
+    assert [row.http_status for row in partition.collect(rows)] == [304, 304]
 
 
-def test_a_refresh_downloads_the_image_for_a_new_product_with_a_known_url(
+def test_a_refresh_needs_no_body_for_a_new_product_with_a_known_url(
     partition: Partition, server: Server
 ) -> None:
     url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
     rows = [url_row("a", url), url_row("b", url)]
     partition.run_rows(rows[:1])
-    # The file that could be copied was removed on purpose, so that the body is needed.
-    mark_removed(partition.folder, ["a.jpg"])
-    (partition.folder / "images").remove("a.jpg")
-    partition.download(rows, refresh=True)
-    done = collect(rows, partition.folder)
-    assert [(row.outcome, row.http_status) for row in done] == [(Outcome.OK, 200)] * 2
-    assert partition.files["b.jpg"] == JPEG
+    done = partition.run_rows(rows, refresh=True)
+    assert [(row.outcome, row.http_status) for row in done] == [(Outcome.OK, 304)] * 2
+    assert {row.path for row in done} == {path_of(JPEG)}
     assert server.hits == {"/a.jpg": 2}
 
 
@@ -296,18 +218,16 @@ def test_only_the_outcomes_in_retry_are_tried_again(partition: Partition, server
     server.add("/new.jpg", JPEG)
     rows = url_rows(*urls)
     partition.download(rows, retry={Outcome.NOT_AN_IMAGE})
-    done = collect(rows, partition.folder)
+    done = partition.collect(rows)
     assert [str(row.outcome) for row in done] == ["http_error", "ok", "ok", "ok"]
     assert [server.hits[f"/{name}.jpg"] for name in ("0", "1", "2", "new")] == [1, 2, 1, 1]
-    assert plan(rows, partition.folder, 10, retry=[]) == []
-    assert len(plan(rows, partition.folder, 10)) == 1
+    assert partition.plan(rows, retry=[]) == []
+    assert len(partition.plan(rows)) == 1
 
 
 def test_a_report_counts_outcomes_bytes_and_retries_and_lists_the_slowest_hosts(
     partition: Partition, server: Server
 ) -> None:
-    from imgassets_tests.download.server import in_turn, slow
-
     partition.run(
         server.add("/a.jpg", slow(0.1, answer(JPEG))),
         server.url("/missing.jpg", host="localhost"),

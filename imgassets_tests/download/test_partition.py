@@ -17,19 +17,20 @@ from typing import Any
 import pycurl  # type: ignore[import-untyped]
 import pytest
 
-from imgassets.download import inspection, journal
+from imgassets.download import inspection
 from imgassets.download.curl_loop import CurlLoop, CurlTransfer
-from imgassets.download.partition import (
-    Shard,
-    collect,
-    download_shard,
-    plan,
-    shard_rows,
-)
+from imgassets.download.partition import Shard
 from imgassets.errors import SettingsError, StorageError
 from imgassets.manifests import Outcome, RawRow, from_table, to_table
-from imgassets.storage import Folder, mark_removed, read_table
-from imgassets_tests.download.conftest import Partition, journal_rows, url_row, url_rows
+from imgassets.storage import Storage, read_table
+from imgassets_tests.download.conftest import (
+    Partition,
+    journal_rows,
+    path_of,
+    stored,
+    url_row,
+    url_rows,
+)
 from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server, answer, hang, slow
@@ -58,8 +59,8 @@ def test_every_url_has_one_row_in_the_order_of_the_catalogue(
         "not_an_image",
         "ok",
     ]
-    assert from_table(read_table(partition.folder), RawRow) == [*map(_with_milliseconds, rows)]
-    assert partition.files == {"p-0.jpg": JPEG, "p-4.png": PNG}
+    assert partition.manifest == [*map(_with_milliseconds, rows)]
+    assert partition.files == stored(JPEG, PNG)
     assert sum(sum(report.outcomes.values()) for report in partition.reports) == 5
 
 
@@ -72,9 +73,9 @@ def test_the_journal_is_removed_after_the_manifest_is_written(
 ) -> None:
     rows = url_rows(server.add("/0.jpg", JPEG))
     partition.download(rows, refresh=True)
-    assert (partition.folder / "_journal").sizes()
-    collect(rows, partition.folder)
-    assert (partition.folder / "_journal").sizes() == {}
+    assert partition.journal
+    partition.collect(rows)
+    assert partition.journal == []
 
 
 def test_a_manifest_that_cannot_be_written_loses_no_row_and_no_file(
@@ -86,39 +87,33 @@ def test_a_manifest_that_cannot_be_written_loses_no_row_and_no_file(
     rows = [url_row(key, url) for key, url in zip(("a", "c", "d"), urls, strict=True)]
     partition.download(rows)
     with failing_writes(is_manifest):
-        collect(rows, partition.folder)
-    assert partition.files == {"a.jpg": JPEG, "b.jpg": JPEG, "c.jpg": JPEG}
+        partition.collect(rows)
+    assert partition.files == stored(JPEG)
 
     server.hits.clear()
     partition.download(rows, retry=[])
-    done = collect(rows, partition.folder)
+    done = partition.collect(rows)
     assert [str(row.outcome) for row in done] == ["ok", "ok", "http_error"]
     assert not server.hits
-    assert partition.files == {"a.jpg": JPEG, "c.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
-@pytest.mark.parametrize("removed", [False, True])
 @pytest.mark.parametrize("newest_first", [False, True])
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_run_killed_while_it_removes_its_journal_loses_nothing(
-    partition: Partition, server: Server, after: int, newest_first: bool, removed: bool
+    partition: Partition, server: Server, after: int, newest_first: bool
 ) -> None:
     rows = url_rows(server.url("/0.jpg"), server.add("/1.jpg", JPEG))
     partition.download(rows)  # the first URL fails; the run is killed before the manifest
     server.add("/0.jpg", JPEG)
     partition.download(rows)
     with failing_removals(after, newest_first=newest_first):
-        collect(rows, partition.folder)
-    images = partition.folder / "images"
-    if removed:
-        mark_removed(partition.folder, images.sizes())
-        for name in images.sizes():
-            images.remove(name)
+        partition.collect(rows)
     server.hits.clear()
     assert [row.outcome for row in partition.run_rows(rows)] == [Outcome.OK] * 2
     assert not server.hits
-    assert partition.files == ({} if removed else {"p-0.jpg": JPEG, "p-1.jpg": JPEG})
-    assert (partition.folder / "_journal").sizes() == {}
+    assert partition.files == stored(JPEG)
+    assert partition.journal == []
 
 
 def test_a_second_run_fetches_nothing_and_keeps_the_rows(
@@ -127,7 +122,7 @@ def test_a_second_run_fetches_nothing_and_keeps_the_rows(
     urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
     first = partition.run(*urls)
     requests = server.hits.total()
-    assert plan(url_rows(*urls), partition.folder, 10) == []
+    assert partition.plan(url_rows(*urls)) == []
     second = partition.run(*urls)
     assert server.hits.total() == requests
     assert second == [_with_milliseconds(row) for row in first]
@@ -142,24 +137,28 @@ def test_a_second_run_retries_failed_urls(partition: Partition, server: Server) 
 
 
 def test_a_missing_or_truncated_file_is_fetched_again(partition: Partition, server: Server) -> None:
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(3)]
+    images = [image_bytes(seed=n) for n in range(3)]
+    urls = [server.add(f"/{n}.jpg", data) for n, data in enumerate(images)]
     partition.run(*urls)
-    images = Path(partition.folder.address, "images")
-    (images / "p-0.jpg").unlink()
-    (images / "p-1.jpg").write_bytes(JPEG[:10])
+    partition.storage.remove(path_of(images[0]))
+    partition.storage.write(path_of(images[1]), images[1][:10])
     partition.run(*urls)
-    assert set(partition.files.values()) == {JPEG}
+    assert partition.files == stored(*images)
     assert [server.hits[f"/{n}.jpg"] for n in range(3)] == [2, 2, 1]
 
 
 def test_a_new_url_is_fetched_and_a_url_that_left_loses_its_row_but_not_its_image(
     partition: Partition, server: Server
 ) -> None:
-    old, kept, new = (server.add(f"/{name}.jpg", JPEG) for name in ("old", "kept", "new"))
+    images = [image_bytes(seed=n) for n in range(3)]
+    old, kept, new = (
+        server.add(f"/{name}.jpg", data)
+        for name, data in zip(("old", "kept", "new"), images, strict=True)
+    )
     partition.run_rows([url_row("a", old), url_row("b", kept)])
     rows = partition.run_rows([url_row("b", kept), url_row("c", new)])
     assert [row.key for row in rows] == ["b", "c"]
-    assert sorted(partition.files) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert partition.files == stored(*images)
     assert server.hits["/kept.jpg"] == 1
 
 
@@ -169,19 +168,30 @@ def test_one_url_of_several_products_is_fetched_once(partition: Partition, serve
     partition.with_settings(shard_size=1)
     done = partition.run_rows(rows)
     assert [row.key for row in done] == ["a", "b", "c", "d"]
-    assert partition.files == {"a.jpg": JPEG, "b.png": PNG, "c.jpg": JPEG, "d.jpg": JPEG}
+    assert partition.files == stored(JPEG, PNG)
     assert server.hits["/0.jpg"] == 1
 
 
-def test_only_shards_with_work_are_planned(partition: Partition, server: Server) -> None:
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(10)]
+def test_only_urls_that_need_a_request_are_planned(partition: Partition, server: Server) -> None:
+    images = [image_bytes(seed=n) for n in range(10)]
+    urls = [server.add(f"/{n}.jpg", data) for n, data in enumerate(images)]
     rows = url_rows(*urls)
-    shards = plan(rows, partition.folder, 3)
+    partition.with_settings(shard_size=3)
+    shards = partition.plan(rows)
     assert [s.name for s in shards] == [f"shard_000{n}" for n in range(4)]
-    assert [row for s in shards for row in shard_rows(rows, s)] == rows
-    partition.with_settings(shard_size=3).run_rows(rows)
-    Path(partition.folder.address, "images", "p-4.jpg").unlink()
-    assert [s.name for s in plan(rows, partition.folder, 3)] == ["shard_0001"]
+    assert [url for shard in shards for url in planned_urls(partition, shard)] == urls
+    partition.run_rows(rows)
+    for number in (4, 8):
+        partition.storage.remove(path_of(images[number]))
+    (shard,) = partition.plan(rows)
+    assert planned_urls(partition, shard) == [urls[4], urls[8]]
+
+
+def planned_urls(partition: Partition, shard: Shard) -> list[str]:
+    """Return the URLs that a shard will request."""
+    path = f"{partition.partition_files.journal('raw_images')}/{shard.name}.urls.parquet"
+    urls: list[str] = read_table(partition.storage, path)["url"].to_pylist()
+    return urls
 
 
 @pytest.mark.parametrize(
@@ -200,23 +210,24 @@ def test_only_shards_with_work_are_planned(partition: Partition, server: Server)
 def test_shards_have_shard_size_rows_unless_one_url_has_more(
     tmp_path: Path, urls: str, size: int, shards: list[str]
 ) -> None:
-    rows = url_rows(*urls)
-    planned = plan(rows, Folder(str(tmp_path)), size)
-    assert ["".join(row.url for row in shard_rows(rows, shard)) for shard in planned] == shards
+    partition = Partition(Storage(str(tmp_path))).with_settings(shard_size=size)
+    planned = partition.plan(url_rows(*urls))
+    assert ["".join(planned_urls(partition, shard)) for shard in planned] == shards
     assert [shard.name for shard in planned] == [f"shard_{n:04d}" for n in range(len(shards))]
 
 
-@pytest.mark.parametrize("subfolder", ["", "images", "_journal"])
-def test_planning_removes_the_temporary_files_of_a_killed_writer(
-    partition: Partition, server: Server, subfolder: str
+@pytest.mark.parametrize(("age_s", "kept"), [(90_000, False), (80_000, True)])
+def test_planning_removes_temporary_files_that_no_writer_can_be_using(
+    partition: Partition, server: Server, age_s: float, kept: bool
 ) -> None:
     url = server.add("/0.jpg", JPEG)
     partition.download(url_rows(url))
-    temporary = Path(partition.folder.address, subfolder, ".p-1.jpg.123-4.tmp")
+    temporary = Path(partition.storage.root, "journal", "temporary", "123-4")
     temporary.write_bytes(JPEG[:100])
-    plan(url_rows(url), partition.folder, 10)
-    assert not temporary.exists()
-    assert partition.files == {"p-0.jpg": JPEG}
+    os.utime(temporary, (time.time() - age_s,) * 2)
+    partition.plan(url_rows(url))
+    assert temporary.exists() is kept
+    assert partition.files == stored(JPEG)
 
 
 def test_urls_done_before_an_interruption_are_not_fetched_again(
@@ -229,7 +240,7 @@ def test_urls_done_before_an_interruption_are_not_fetched_again(
 
 
 def test_a_url_that_was_never_requested_has_the_outcome_not_fetched(partition: Partition) -> None:
-    (row,) = collect(url_rows("http://127.0.0.1:9/x.jpg"), partition.folder)
+    (row,) = partition.collect(url_rows("http://127.0.0.1:9/x.jpg"))
     assert (row.outcome, row.attempts) == (Outcome.NOT_FETCHED, 0)
     assert row.error == (
         "the run ended before this URL was requested; materialize the partition again"
@@ -247,7 +258,7 @@ def test_an_invalid_url_gets_a_row_without_a_request(partition: Partition, serve
     assert report.outcomes == {"invalid_url": 1, "ok": 1}
     # It is also in the journal, so that a resumed run does not try it again.
     partition.download(url_rows("ftp://shop/b.jpg"))
-    assert plan(url_rows("ftp://shop/b.jpg"), partition.folder, 10, retry=[]) == []
+    assert partition.plan(url_rows("ftp://shop/b.jpg"), retry=[]) == []
 
 
 def test_different_spellings_of_one_url_are_fetched_once(
@@ -257,7 +268,7 @@ def test_different_spellings_of_one_url_are_fetched_once(
     rows = partition.run(url, url.replace("%20", " "), url + "#top", url.replace("http", "HTTP"))
     assert [row.outcome for row in rows] == [Outcome.OK] * 4
     assert server.hits == {"/a%20b.jpg": 1}
-    assert len(partition.files) == 4
+    assert partition.files == stored(JPEG)
 
 
 def test_a_report_counts_only_the_downloads_of_its_own_run(
@@ -268,17 +279,7 @@ def test_a_report_counts_only_the_downloads_of_its_own_run(
     partition.run(*urls)
     (report,) = partition.reports
     assert (report.outcomes, report.bytes) == ({"ok": 1}, len(JPEG))
-    assert partition.log[-1].startswith("shard_0000: 3 of 3 done, 0 failed; ")
-
-
-def test_many_parts_of_a_journal_are_merged(partition: Partition, server: Server) -> None:
-    (row,) = partition.run(server.add("/0.jpg", JPEG))
-    writer = journal.JournalWriter(partition.folder, "shard_0000")
-    for _ in range(100):
-        writer.add([row])
-        writer.flush()
-    assert len(journal.part_names(partition.folder)) < 65
-    assert journal.read(partition.folder).num_rows == 100
+    assert partition.log[-1].startswith("shard_0000: 1 of 1 done, 0 failed; ")
 
 
 def test_the_last_row_of_a_key_counts(partition: Partition, server: Server) -> None:
@@ -286,8 +287,8 @@ def test_the_last_row_of_a_key_counts(partition: Partition, server: Server) -> N
     partition.download(rows)
     server.add("/0.jpg", JPEG)
     partition.download(rows)
-    assert len(journal.part_names(partition.folder)) == 2
-    (row,) = collect(rows, partition.folder)
+    assert sum(name.endswith(".jsonl") for name in partition.journal) == 2
+    (row,) = partition.collect(rows)
     assert row.outcome is Outcome.OK
 
 
@@ -333,7 +334,7 @@ def test_an_image_saved_just_before_an_interrupt_is_kept(
 ) -> None:
     partition.with_settings(read_timeout_s=240, total_timeout_s=240)
     urls = [server.add("/0.jpg", JPEG), server.add("/hangs.jpg", hang)]
-    file = Path(partition.folder.address, "images", "p-0.jpg")
+    file = Path(partition.storage.address(path_of(JPEG)))
 
     def interrupt_when_saved() -> None:
         wait_for(file.exists)
@@ -352,17 +353,17 @@ def test_an_image_saved_just_before_an_interrupt_is_kept(
 def test_an_image_written_while_the_run_stops_is_kept(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Folder.write
+    write = Storage.write
 
-    def write_slowly(folder: Folder, name: str, data: bytes) -> None:
-        if name == "p-1.jpg":
+    def write_slowly(storage: Storage, path: str, data: bytes) -> None:
+        if data == PNG:
             interrupt()
             time.sleep(0.5)  # more than twice the poll interval of the run
-        write(folder, name, data)
+        write(storage, path, data)
 
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(2)]
+    urls = [server.add(f"/{n}.jpg", data) for n, data in enumerate((JPEG, PNG))]
     partition.with_settings(threads=1)  # the first image is done when the second is written
-    monkeypatch.setattr(Folder, "write", write_slowly)
+    monkeypatch.setattr(Storage, "write", write_slowly)
     with pytest.raises(KeyboardInterrupt):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
@@ -370,15 +371,13 @@ def test_an_image_written_while_the_run_stops_is_kept(
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 1}
 
 
-def test_rows_are_written_to_the_journal_during_the_run(
-    partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
+def test_a_row_is_in_the_journal_before_the_thread_requests_another_url(
+    partition: Partition, server: Server
 ) -> None:
-    monkeypatch.setattr(journal, "FLUSH_S", 0.01)
     kept: list[dict[str, RawRow]] = []
 
     def read_journal(handler: Handler) -> None:
-        wait_for(lambda: journal.part_names(partition.folder))
-        kept.append(journal_rows(partition.folder))
+        kept.append(journal_rows(partition.partition_files))
         handler.reply(JPEG)
 
     partition.with_settings(threads=1, read_timeout_s=30, total_timeout_s=30)
@@ -389,30 +388,30 @@ def test_rows_are_written_to_the_journal_during_the_run(
 
 
 def test_unusable_storage_is_one_clear_error(partition: Partition, server: Server) -> None:
-    images = Path(partition.folder.address, "images")
+    images = Path(partition.storage.root, "images")
     images.parent.mkdir(parents=True)
     images.write_bytes(b"a file where the folder should be")
-    with pytest.raises(StorageError, match=r"cannot list .*images.*repair"):
+    with pytest.raises(StorageError, match=r"cannot write .*images.*repair"):
         partition.run(server.add("/0.jpg", JPEG))
 
 
 def test_finished_rows_are_kept_when_the_disk_fills_up(
     partition: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(20)]
-    write = Folder.write
+    urls = [server.add(f"/{n}.jpg", image_bytes(seed=n)) for n in range(20)]
+    write = Storage.write
     written = itertools.count()
 
-    def write_until_full(folder: Folder, name: str, data: bytes) -> None:
-        if name.endswith(".jpg") and next(written) >= 10:
+    def write_until_full(storage: Storage, path: str, data: bytes) -> None:
+        if path.endswith(".jpg") and next(written) >= 10:
             raise StorageError("cannot write: no space left on device")
-        write(folder, name, data)
+        write(storage, path, data)
 
-    monkeypatch.setattr(Folder, "write", write_until_full)
+    monkeypatch.setattr(Storage, "write", write_until_full)
     with pytest.raises(StorageError, match="no space left"):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
-    kept = {row.url for row in journal_rows(partition.folder).values()}
+    kept = {row.url for row in journal_rows(partition.partition_files).values()}
     assert len(kept) == 10
     server.hits.clear()
     assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
@@ -481,7 +480,7 @@ def test_a_bug_in_the_curl_loop_ends_all_requests_and_is_in_every_row(
 
     monkeypatch.setattr(CurlLoop, "_finish_done", buggy)
     monkeypatch.setattr(CurlTransfer, "finish", watched)
-    partition = Partition(Folder(str(tmp_path))).with_settings(client="curl", threads=1)
+    partition = Partition(Storage(str(tmp_path))).with_settings(client="curl", threads=1)
     rows = partition.run(*[server.add(f"/{n}.jpg", JPEG) for n in range(4)])
     assert [str(row.outcome) for row in rows] == ["ok", "ok", "failed", "failed"]
     assert "the event loop of libcurl failed: KeyError: 'oops'" in str(rows[-1].error)
@@ -558,36 +557,40 @@ def test_concurrent_shards_keep_each_others_rows(partition: Partition, server: S
 
     partition.with_settings(read_timeout_s=30, total_timeout_s=30)
     rows = url_rows(*(server.add(f"/{n}.jpg", found) for n in range(2)))
-    shards = plan(rows, partition.folder, 1)
-
-    def download(shard: Shard) -> None:
-        download_shard(
-            shard_rows(rows, shard),
-            partition.folder,
-            partition.settings,
-            shard=shard.name,
-            log=partition.log.append,
-        )
-
+    shards = partition.with_settings(shard_size=1).plan(rows)
     with ThreadPoolExecutor() as pool:
-        assert [*pool.map(download, shards)] == [None, None]
-    assert plan(rows, partition.folder, 1) == []
-    assert [row.outcome for row in collect(rows, partition.folder)] == [Outcome.OK] * 2
+        reports = pool.map(partition.download_shard, shards)
+        assert [report.outcomes for report in reports] == [{"ok": 1}, {"ok": 1}]
+    assert partition.plan(rows) == []
+    assert [row.outcome for row in partition.collect(rows)] == [Outcome.OK] * 2
 
 
-def test_by_default_a_shard_retries_all_failures_and_refreshes_nothing(
+def test_a_shard_that_is_executed_again_requests_only_what_it_has_not_finished(
     partition: Partition, server: Server
 ) -> None:
-    urls = [server.add("/0.jpg", JPEG), server.url("/1.jpg")]
-    partition.run(*urls)
-    download_shard(
-        url_rows(*urls),
-        partition.folder,
-        partition.settings,
-        shard="shard_0000",
-        log=partition.log.append,
-    )
-    assert server.hits == {"/0.jpg": 1, "/1.jpg": 2}
+    # As "Re-execute from failure" does: the plan is not made again.
+    partition.with_settings(threads=1, retries=0)
+    urls = [server.add("/0.jpg", JPEG), server.url("/1.jpg"), server.add("/2.jpg", PNG)]
+    (shard,) = partition.plan(url_rows(*urls))
+    with failing_writes(lambda path: path == path_of(PNG)):
+        partition.download_shard(shard)
+    report = partition.download_shard(shard)
+    assert report.outcomes == {"ok": 1}
+    assert server.hits == {"/0.jpg": 1, "/1.jpg": 1, "/2.jpg": 2}
+    rows = partition.collect(url_rows(*urls))
+    assert [str(row.outcome) for row in rows] == ["ok", "http_error", "ok"]
+
+
+def test_a_shard_of_a_partition_that_is_complete_requests_nothing(
+    partition: Partition, server: Server
+) -> None:
+    rows = url_rows(server.add("/0.jpg", JPEG))
+    (shard,) = partition.plan(rows)
+    partition.download_shard(shard)
+    partition.collect(rows)
+    assert partition.download_shard(shard).outcomes == {}
+    assert server.hits == {"/0.jpg": 1}
+    assert [row.outcome for row in partition.collect(rows)] == [Outcome.OK]
 
 
 def test_a_host_that_keeps_failing_gets_cooldowns_and_is_down_after_three(
@@ -666,18 +669,19 @@ def test_a_wait_before_a_retry_does_not_hold_up_other_urls(
 def test_a_partition_on_an_object_store_is_downloaded_resumed_and_collected(
     partition: Partition, server: Server, s3: str
 ) -> None:
-    partition.folder = Folder(f"s3://{s3}/raw_images/date=2026-01-02/retailer=zara")
-    urls = [server.add(f"/{n}.jpg", JPEG) for n in range(4)]
+    partition.storage = Storage(f"s3://{s3}/data")
+    images = [image_bytes(seed=n) for n in range(3)]
+    urls = [server.add(f"/{n}.jpg", data) for n, data in enumerate([*images, PNG])]
     server.answers["/3.jpg"] = answer(b"", 503)
     rows = partition.run(*urls)
     assert [str(row.outcome) for row in rows] == ["ok"] * 3 + ["http_error"]
-    assert partition.files == {f"p-{n}.jpg": JPEG for n in range(3)}
+    assert partition.files == stored(*images)
 
     server.add("/3.jpg", PNG)
-    (partition.folder / "images").remove("p-0.jpg")
+    partition.storage.remove(path_of(images[0]))
     rows = partition.run(*urls)
     assert [str(row.outcome) for row in rows] == ["ok"] * 4
-    assert partition.files == {**{f"p-{n}.jpg": JPEG for n in range(3)}, "p-3.png": PNG}
+    assert partition.files == stored(*images, PNG)
     assert [server.hits[f"/{n}.jpg"] for n in range(3)] == [2, 1, 1]
-    assert (partition.folder / "_journal").sizes() == {}
-    assert from_table(read_table(partition.folder), RawRow) == [*map(_with_milliseconds, rows)]
+    assert partition.journal == []
+    assert partition.manifest == [*map(_with_milliseconds, rows)]

@@ -14,7 +14,7 @@ import pytest
 
 from imgassets.download import schedule as schedule_module
 from imgassets.download.schedule import HostFeedback, HostLimits, Schedule, Task
-from imgassets.download.urls import origin
+from imgassets.urls import origin
 from imgassets_tests.download.conftest import url_row
 
 A, B = "http://a.example", "http://b.example"

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from imgassets.manifests import Outcome, RawRow
-from imgassets_tests.download.conftest import Partition
+from imgassets_tests.download.conftest import Partition, path_of, stored
 from imgassets_tests.download.images import image_bytes, png_of
 from imgassets_tests.download.server import (
     Answer,
@@ -47,9 +47,9 @@ def test_an_image_is_saved_unchanged(partition: Partition, server: Server) -> No
     row = download_one(
         partition, server, answer(JPEG, headers={"ETag": '"1"', "Last-Modified": "then"})
     )
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
     assert row.outcome is Outcome.OK
-    assert row.path == "images/p-0.jpg"
+    assert row.path == path_of(JPEG)
     assert row.sha256 == hashlib.sha256(JPEG).hexdigest()
     assert (row.bytes, row.format, row.width, row.height) == (len(JPEG), "jpeg", 60, 90)
     assert (row.http_status, row.attempts, row.error) == (200, 1, None)
@@ -84,7 +84,7 @@ def test_a_redirect_is_followed(partition: Partition, server: Server) -> None:
     server.add("/b.jpg", JPEG)
     row = download_one(partition, server, redirect("/b.jpg", 301))
     assert (row.outcome, row.attempts) == (Outcome.OK, 1)
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
 def test_a_redirect_to_another_host_is_followed(partition: Partition, server: Server) -> None:
@@ -147,7 +147,7 @@ def test_slow_headers_end_at_the_total_timeout(partition: Partition, server: Ser
 def test_a_connection_that_breaks_halfway_is_retried(partition: Partition, server: Server) -> None:
     row = download_one(partition, server, in_turn(reset_halfway(JPEG), answer(JPEG)))
     assert (row.outcome, row.attempts) == (Outcome.OK, 2)
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
 def test_a_connection_that_always_breaks_halfway_is_a_connection_error(
@@ -206,7 +206,7 @@ def test_a_gzipped_image_is_saved_decompressed(partition: Partition, server: Ser
         partition, server, answer(gzip.compress(JPEG), headers={"Content-Encoding": "gzip"})
     )
     assert (row.outcome, row.bytes) == (Outcome.OK, len(JPEG))
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
 def test_an_uncompressed_image_declared_as_gzip_is_saved(
@@ -214,7 +214,7 @@ def test_an_uncompressed_image_declared_as_gzip_is_saved(
 ) -> None:
     row = download_one(partition, server, answer(JPEG, headers={"Content-Encoding": "gzip"}))
     assert row.outcome is Outcome.OK
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
 def test_a_gzip_bomb_is_too_large(partition: Partition, server: Server) -> None:
@@ -240,8 +240,8 @@ def test_html_declared_as_jpeg_is_not_an_image(partition: Partition, server: Ser
 def test_a_png_named_jpg_is_saved_as_png(partition: Partition, server: Server) -> None:
     png = image_bytes("PNG")
     row = download_one(partition, server, answer(png, headers={"Content-Type": "image/jpeg"}))
-    assert (row.outcome, row.format, row.path) == (Outcome.OK, "png", "images/p-0.png")
-    assert partition.files == {"p-0.png": png}
+    assert (row.outcome, row.format, row.path) == (Outcome.OK, "png", path_of(png))
+    assert partition.files == stored(png)
 
 
 def test_truncated_jpeg_is_recorded_as_corrupt_and_not_saved(
@@ -302,7 +302,7 @@ def test_a_body_without_a_length_is_saved(
     partition: Partition, server: Server, response: Answer
 ) -> None:
     assert download_one(partition, server, response).outcome is Outcome.OK
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
 @pytest.mark.parametrize(

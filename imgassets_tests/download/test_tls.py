@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from imgassets.manifests import Outcome
-from imgassets_tests.download.conftest import Partition
+from imgassets_tests.download.conftest import Partition, stored
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, drip
 
@@ -69,7 +69,7 @@ def test_an_image_is_downloaded_over_tls(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     (row,) = partition.run(https(server.add("/a.jpg", JPEG)))
     assert row.outcome is Outcome.OK, row.error
-    assert partition.files == {"p-0.jpg": JPEG}
+    assert partition.files == stored(JPEG)
 
 
 @pytest.mark.usefixtures("certificate")

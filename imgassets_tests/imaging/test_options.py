@@ -17,7 +17,7 @@ from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.imaging.residual import detect_residual_faces
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import EncodeSettings, RetailerSettings, merge_options
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 
 EXACT = {"encode": {"format": "png"}, "trim": {"method": "none"}, "resize": {"max_side": None}}
 """Options with which the pixels stay as they are unless another option changes them."""
@@ -270,22 +270,26 @@ def test_optimisation_gives_the_same_image_in_fewer_bytes(
 
 
 @pytest.fixture
-def faces_left(photos: dict[str, bytes], tmp_path: Path) -> tuple[list[ProcessedRow], Folder]:
+def faces_left(photos: dict[str, bytes], tmp_path: Path) -> tuple[list[ProcessedRow], Storage]:
     """Two processed images that still show faces."""
-    folder, rows = Folder(str(tmp_path)), []
+    storage, rows = Storage(str(tmp_path)), []
     for name in ("cutout_c", "portrait_a"):
-        (folder / "images").write(f"{name}.jpg", photos[name])
+        storage.write(f"images/{name}.jpg", photos[name])
         row = ProcessedRow(
             key=name,
             url="http://shop/x",
+            retailer="zara",
+            date="2026-01-02",
             product_id="1",
+            position=0,
+            document_id="1",
             outcome=Outcome.OK,
             path=f"images/{name}.jpg",
             sha256=name,
             face_count=1,
         )
         rows.append(row)
-    return rows, folder
+    return rows, storage
 
 
 @pytest.mark.parametrize(
@@ -298,22 +302,22 @@ def faces_left(photos: dict[str, bytes], tmp_path: Path) -> tuple[list[Processed
     ],
 )
 def test_the_residual_check_uses_the_sample_size_and_the_score_of_the_settings(
-    faces_left: tuple[list[ProcessedRow], Folder],
+    faces_left: tuple[list[ProcessedRow], Storage],
     model: Path,
     options: dict[str, object],
     looked_at: int,
     found: int,
 ) -> None:
-    rows, folder = faces_left
+    rows, storage = faces_left
     settings = RetailerSettings.model_validate({"checks": options})
-    residual = detect_residual_faces(rows, folder, settings, model, threads=1)
+    residual = detect_residual_faces(rows, storage, settings, model, threads=1)
     assert (residual.checked, len(residual.with_face)) == (looked_at, found)
 
 
 @pytest.mark.parametrize("sections", [{"faces": {"action": "none"}}, {"process": {"steps": []}}])
 def test_there_is_no_residual_check_if_faces_may_stay(
-    faces_left: tuple[list[ProcessedRow], Folder], model: Path, sections: dict[str, object]
+    faces_left: tuple[list[ProcessedRow], Storage], model: Path, sections: dict[str, object]
 ) -> None:
-    rows, folder = faces_left
+    rows, storage = faces_left
     settings = RetailerSettings.model_validate(sections)
-    assert detect_residual_faces(rows, folder, settings, model, threads=1).checked == 0
+    assert detect_residual_faces(rows, storage, settings, model, threads=1).checked == 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from imgassets.imaging.image import Pixels
 from imgassets.imaging.residual import choose_sample, detect_residual_faces, find_residual_faces
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import FaceSettings, RetailerSettings
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 
 
 def _pixels(data: bytes) -> Pixels:
@@ -28,15 +29,22 @@ def detectors(model: Path) -> Detectors:
     return lambda side: load_detector(model, FaceSettings(first_side=None, detect_side=side))
 
 
-def _row(key: str, face_count: int | None, path: str | None = None) -> ProcessedRow:
+def _row(
+    key: str, face_count: int | None, path: str | None = None, reused_from: str | None = None
+) -> ProcessedRow:
     return ProcessedRow(
         key=key,
         url="http://shop/x",
+        retailer="zara",
+        date="2026-01-02",
         product_id="1",
+        position=0,
+        document_id="1",
         outcome=Outcome.OK if path else Outcome.CORRUPT,
         path=path,
         face_count=face_count,
         sha256=hashlib.sha256(key.encode()).hexdigest(),
+        reused_from=reused_from,
     )
 
 
@@ -91,13 +99,13 @@ def test_the_smallest_face_is_found_in_a_thumbnail_without_the_larger_scale(
 def test_the_result_has_the_share_and_the_boxes_of_images_with_a_face(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:
-    folder = Folder(str(tmp_path))
+    storage = Storage(str(tmp_path))
     rows = []
     for name in ("portrait_a", "cutout_no_head"):
-        (folder / "images").write(f"{name}.jpg", photos[name])
+        storage.write(f"images/{name}.jpg", photos[name])
         rows.append(_row(name, 1, f"images/{name}.jpg"))
     rows.append(_row("no-image", None))
-    found = detect_residual_faces(rows, folder, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=2)
     assert (found.checked, [*found.with_face]) == (2, ["portrait_a"])
     ((x, y, width, height),) = found.with_face["portrait_a"]
     assert x < 490 < x + width  # `demo.people` has the position of this face
@@ -107,13 +115,29 @@ def test_the_result_has_the_share_and_the_boxes_of_images_with_a_face(
 def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:
-    folder = Folder(str(tmp_path))
-    (folder / "images").write("whole.jpg", photos["portrait_a"])
-    (folder / "images").write("cut.jpg", photos["portrait_a"][:2000])
+    storage = Storage(str(tmp_path))
+    storage.write("images/whole.jpg", photos["portrait_a"])
+    storage.write("images/cut.jpg", photos["portrait_a"][:2000])
     rows = [_row(name, 1, f"images/{name}.jpg") for name in ("gone", "cut", "whole")]
-    found = detect_residual_faces(rows, folder, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=2)
     assert found.unreadable == ["gone", "cut"]
     assert (found.checked, [*found.with_face]) == (1, ["whole"])
+
+
+def test_images_that_another_day_processed_are_not_checked_again(
+    photos: dict[str, bytes], model: Path, tmp_path: Path
+) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("images/a.jpg", photos["portrait_a"])
+    rows = [
+        _row("reused", 1, "images/a.jpg", "2026-01-01"),
+        _row("reused-and-gone", 1, "images/gone.jpg", "2026-01-01"),
+        _row("own", 1, "images/a.jpg"),
+    ]
+    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=2)
+    assert (found.checked, [*found.with_face], found.unreadable) == (1, ["own"], [])
+    found = detect_residual_faces(rows[:2], storage, RetailerSettings(), model, threads=2)
+    assert (found.checked, found.with_face, found.unreadable) == (0, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -134,11 +158,11 @@ def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
     sections: dict[str, object],
     checked: int,
 ) -> None:
-    folder = Folder(str(tmp_path))
-    (folder / "images").write("a.jpg", photos["portrait_a"])
+    storage = Storage(str(tmp_path))
+    storage.write("images/a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate(sections)
     found = detect_residual_faces(
-        [_row("a", 1, "images/a.jpg")], folder, settings, model, threads=1
+        [_row("a", 1, "images/a.jpg")], storage, settings, model, threads=1
     )
     assert (found.checked, len(found.with_face)) == (checked, checked)
     assert ([*found.with_face], found.unreadable) == (["a"] * checked, [])
@@ -147,11 +171,11 @@ def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
 def test_a_face_below_the_score_of_the_settings_does_not_count(
     photos: dict[str, bytes], model: Path, tmp_path: Path
 ) -> None:
-    folder = Folder(str(tmp_path))
-    (folder / "images").write("a.jpg", photos["portrait_a"])
+    storage = Storage(str(tmp_path))
+    storage.write("images/a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
     rows = [_row("a", 1, "images/a.jpg")]
-    found = detect_residual_faces(rows, folder, settings, model, threads=1)
+    found = detect_residual_faces(rows, storage, settings, model, threads=1)
     assert (found.checked, found.with_face) == (1, {})
 
 
@@ -222,3 +246,6 @@ def test_a_sample_starts_with_images_that_had_a_face_and_is_evenly_spread() -> N
         row for row in rows if not row.face_count
     ]
     assert choose_sample(rows, 0) == []
+    reused = [replace(row, reused_from="2026-01-01") for row in rows]
+    assert choose_sample([*reused, *rows], 1000) == choose_sample(rows, 1000)
+    assert choose_sample(reused, 1000) == []

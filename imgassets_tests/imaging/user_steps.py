@@ -78,6 +78,15 @@ def sleep_briefly(image: Image) -> Image:
     return image
 
 
+def record_and_wait(image: Image) -> Image:
+    """Append the number in the first pixel to a file, and take as long as a real step."""
+    blue, green, _ = (int(value) for value in image.pixels[0, 0])
+    with open(os.environ["IMGASSETS_TEST_RECORD"], "a") as file:  # noqa: PTH123
+        file.write(f"{green * 256 + blue}\n")
+    time.sleep(0.02)
+    return image
+
+
 def return_floats(image: Image) -> Image:
     return replace(image, pixels=image.pixels.astype(np.float32))
 

@@ -135,7 +135,7 @@ class Deployment:
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "data_root": str(self.folder / "data"),
+            "data_root": str(self.data),
             "source": {"database": self.products.database.name, "collection": self.products.name},
             "sensor": {"enabled": True, "interval_s": 1, "settle_s": 2},
             "download": {
@@ -265,21 +265,20 @@ class Deployment:
         ]
         return {evaluation.check_name: evaluation.passed for evaluation in evaluations}
 
-    def partition_folder(self, asset: str, partition: Partition) -> Path:
-        """Return the folder of an asset's partition."""
-        return (
-            self.folder
-            / "data"
-            / asset
-            / f"date={partition.date}"
-            / f"retailer={partition.retailer}"
-        )
+    @property
+    def data(self) -> Path:
+        """The data root, to which the paths in manifests are relative."""
+        return self.folder / "data"
+
+    def manifest_file(self, asset: str, partition: Partition) -> Path:
+        """Return the path of the manifest of an asset's partition."""
+        name = f"{partition.retailer}.{partition.date}.parquet"
+        return self.data / "manifests" / asset / name
 
     def rows(self, asset: str, partition: Partition) -> list[dict[str, Any]]:
         """Return the rows of the manifest of an asset's partition."""
-        rows: list[dict[str, Any]] = pq.read_table(
-            self.partition_folder(asset, partition) / "manifest.parquet"
-        ).to_pylist()
+        table = pq.read_table(self.manifest_file(asset, partition))
+        rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
     def outcomes(self, asset: str, partition: Partition) -> dict[str, str]:

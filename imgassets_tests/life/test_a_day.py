@@ -63,7 +63,7 @@ def assert_every_url_has_its_row(
             assert (row["outcome"] == "ok") == (row["path"] is not None)
             if row["path"] is None:
                 continue
-            file = deployment.partition_folder(asset, partition) / row["path"]
+            file = deployment.data / row["path"]
             image = cv2.imread(str(file))
             assert image is not None
             assert image.shape == (row["height"], row["width"], 3)

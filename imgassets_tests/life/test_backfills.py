@@ -66,9 +66,8 @@ def test_a_backfill_runs_each_partition_and_the_failed_one_is_re_executed_alone(
     assert not any(deployment.runs(partition) for partition in past.PARTITIONS)
     for shop in past_shops.values():
         shop.gate.clear()
-    obstacle = deployment.partition_folder("url_list", BROKEN)
-    obstacle.parent.mkdir(parents=True)
-    obstacle.write_text("a file where a folder should be")
+    obstacle = deployment.manifest_file("url_list", BROKEN)
+    obstacle.mkdir(parents=True)  # a folder where a file should be
 
     backfill = launch(deployment, *past.PARTITIONS)
     # Different retailers run at the same time: no first day ends before both have begun.
@@ -99,7 +98,7 @@ def test_a_backfill_runs_each_partition_and_the_failed_one_is_re_executed_alone(
         assert all(ended <= started for (_, ended), (started, _) in pairwise(times))
 
     # The cause is repaired, and only the failed partition is re-executed.
-    obstacle.unlink()
+    obstacle.rmdir()
     failed = runs[BROKEN][0].dagster_run.run_id
     assert "run" in deployment.graphql(
         REEXECUTE, run={"parentRunId": failed, "strategy": "FROM_FAILURE"}

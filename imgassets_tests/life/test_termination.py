@@ -32,18 +32,18 @@ def test_a_terminated_run_ends_at_once_and_keeps_its_downloads(
     quick, slow = shop.sell("quick-1", "quick-2"), shop.sell("slow-1", "slow-2", gated=True)
     partition = Partition(DAY.isoformat(), shop.name)
     deployment.products.insert_one(shop.document(DAY, [*quick, *slow]))
-    images = deployment.partition_folder("raw_images", partition) / "images"
+    images = deployment.data / "images" / "raw" / shop.name
 
     # The sensor launches the first run.
     wait_for(
         "the quick images, while the server holds back the slow ones",
-        lambda: shop.hits["/slow-1.jpg"] and len([*images.glob("*.jpg")]) == 2,
+        lambda: shop.hits["/slow-1.jpg"] and len([*images.rglob("*.jpg")]) == 2,
     )
     (run,) = deployment.runs(partition)
     assert "run" in deployment.graphql(TERMINATE, id=run.dagster_run.run_id)
     assert deployment.wait_for_run(partition).dagster_run.status is dg.DagsterRunStatus.CANCELED
     # It did not wait for the images that the server still holds back.
-    assert len([*images.glob("*.jpg")]) == 2
+    assert len([*images.rglob("*.jpg")]) == 2
 
     shop.gate.set()
     launch(deployment, partition)

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import base64
 import io
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.markdown import CONTACT_SHEET_BYTES
 from imgassets.review.contact_sheet import (
     contact_sheet,
@@ -16,26 +16,14 @@ from imgassets.review.contact_sheet import (
     review_priority,
     select_rows,
 )
-from imgassets.storage import Folder
+from imgassets.storage import Storage
+from imgassets_tests.rows import processed_row
 
 
-def _row(key: str, **columns: object) -> ProcessedRow:
-    values = {"outcome": Outcome.OK, "face_count": 1, "face_score": 0.95, "trim_ratio": 0.6}
-    return ProcessedRow(key=key, url="http://shop/x", product_id="1", **(values | columns))  # type: ignore[arg-type]
-
-
-def _raw(key: str) -> RawRow:
-    return RawRow(
-        key=key,
-        url="http://shop/x",
-        retailer="zara",
-        date="2026-01-02",
-        product_id="1",
-        position=0,
-        document_id="1",
-        outcome=Outcome.OK,
-        path=f"images/{key}.jpg",
-    )
+def _row(key: str, **columns: Any) -> ProcessedRow:
+    values = {"face_count": 1, "face_score": 0.95, "trim_ratio": 0.6}
+    paths = {"raw_path": f"raw/{key}.jpg", "path": f"processed/{key}.jpg"}
+    return processed_row(key=key, **{**values, **paths, **columns})
 
 
 def _jpeg(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:
@@ -93,22 +81,18 @@ def test_close_ups_low_face_scores_and_extreme_trims_raise_the_review_priority(
 
 
 def test_a_sheet_shows_the_raw_image_with_boxes_and_the_processed_image(
-    tmp_path: Path,
+    storage: Storage,
 ) -> None:
-    raw, processed = Folder(str(tmp_path / "raw")), Folder(str(tmp_path / "processed"))
-    (raw / "images").write("a.jpg", _jpeg((1000, 1500), (255, 255, 255)))
-    (processed / "images").write("a.jpg", _jpeg((300, 448), (20, 20, 200)))
+    storage.write("raw/a.jpg", _jpeg((1000, 1500), (255, 255, 255)))
+    storage.write("processed/a.jpg", _jpeg((300, 448), (20, 20, 200)))
     row = _row(
         "a",
-        path="images/a.jpg",
         face_box=[400, 100, 200, 260],
         face_boxes=[[400, 100, 200, 260]],
         face_cut=380,
         kept_box=[200, 380, 600, 1120],
     )
-    sheet = Image.open(
-        io.BytesIO(contact_sheet([row], [_raw("a")], raw, processed, hide_faces=True))
-    )
+    sheet = Image.open(io.BytesIO(contact_sheet([row], storage, hide_faces=True)))
     assert 600 <= sheet.width <= 700
     assert _near(sheet, (230, 40, 40)) > 50  # the face
     assert _near(sheet, (255, 140, 0)) > 100  # the cut
@@ -117,16 +101,16 @@ def test_a_sheet_shows_the_raw_image_with_boxes_and_the_processed_image(
 
 
 def test_a_full_sheet_is_small_enough_for_an_event_log(
-    tmp_path: Path, photos: dict[str, bytes]
+    storage: Storage, photos: dict[str, bytes]
 ) -> None:
-    raw = Folder(str(tmp_path))
-    rows, raw_rows = [], []
+    for name, data in photos.items():
+        storage.write(f"{name}.jpg", data)
+    names = list(photos)
+    rows = []
     for number in range(30):
-        name, data = list(photos.items())[number % len(photos)]
-        (raw / "images").write(f"{number}-{name}.jpg", data)
-        rows.append(_row(f"{number}-{name}", path=f"images/{number}-{name}.jpg"))
-        raw_rows.append(_raw(f"{number}-{name}"))
-    sheet = contact_sheet(rows, raw_rows, raw, raw, hide_faces=True)
+        path = f"{names[number % len(names)]}.jpg"
+        rows.append(_row(f"{number}-{path}", path=path, raw_path=path))
+    sheet = contact_sheet(rows, storage, hide_faces=True)
     assert 10_000 < len(sheet) < 130_000
     text = inline_contact_sheet(sheet, CONTACT_SHEET_BYTES)
     assert len(text) <= CONTACT_SHEET_BYTES
@@ -148,17 +132,14 @@ def test_a_sheet_that_compresses_badly_is_cut_to_fit_the_event_log() -> None:
     assert inline_contact_sheet(file.getvalue(), 100) == "too large to be shown here"
 
 
-def test_a_sheet_of_one_line_is_shown_whole(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
-    sheet = contact_sheet([_row("a")], [_raw("a")], folder, folder, hide_faces=True)
+def test_a_sheet_of_one_line_is_shown_whole(storage: Storage) -> None:
+    sheet = contact_sheet([_row("a")], storage, hide_faces=True)
     assert _decode(inline_contact_sheet(sheet, CONTACT_SHEET_BYTES)).size == (660, 190)
 
 
-def test_missing_images_leave_an_empty_frame(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
-    sheet = contact_sheet(
-        [_row("a", path="images/a.jpg")], [_raw("a")], folder, folder, hide_faces=True
-    )
+@pytest.mark.parametrize("columns", [{}, {"path": None, "raw_path": None}])
+def test_missing_images_leave_an_empty_frame(storage: Storage, columns: dict[str, None]) -> None:
+    sheet = contact_sheet([_row("a", **columns)], storage, hide_faces=True)
     pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
     dark = pixels < 140
     for left in (4, 112):
@@ -168,9 +149,14 @@ def test_missing_images_leave_an_empty_frame(tmp_path: Path) -> None:
         assert not dark[10:150, left + 10 : left + 94].any()
 
 
-def test_the_sheet_of_a_partition_without_images_says_so(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
-    sheet = Image.open(io.BytesIO(contact_sheet([], [], folder, folder, hide_faces=True)))
+def test_images_of_other_days_are_on_the_sheet(storage: Storage) -> None:
+    storage.write("processed/a.jpg", _jpeg((300, 448), (20, 20, 200)))
+    data = contact_sheet([_row("a", reused_from="2026-01-01")], storage, hide_faces=True)
+    assert _near(Image.open(io.BytesIO(data)), (20, 20, 200)) > 10_000
+
+
+def test_the_sheet_of_a_partition_without_images_says_so(storage: Storage) -> None:
+    sheet = Image.open(io.BytesIO(contact_sheet([], storage, hide_faces=True)))
     dark = np.argwhere(np.asarray(sheet.convert("L")) < 140)
     assert len(dark) > 100  # a line of text at the top left
     assert dark.min() >= 4

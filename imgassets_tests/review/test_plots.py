@@ -5,21 +5,15 @@ import io
 import numpy as np
 from PIL import Image
 
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import ProcessedRow
 from imgassets.review.plots import histograms
+from imgassets_tests.rows import processed_row
 
 BAR = (70, 120, 190)
 
 
 def _row(ratio: float | None, *scores: float) -> ProcessedRow:
-    return ProcessedRow(
-        key="a",
-        url="http://shop/a",
-        product_id="1",
-        outcome=Outcome.OK,
-        trim_ratio=ratio,
-        face_scores=list(scores) or None,
-    )
+    return processed_row(trim_ratio=ratio, face_scores=list(scores) or None)
 
 
 def _bars(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

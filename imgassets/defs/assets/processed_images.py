@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from imgassets.manifests import ProcessedRow, RawRow
     from imgassets.review.pages import Page
     from imgassets.settings import RetailerSettings
-    from imgassets.storage import Folder
+    from imgassets.storage import PartitionFiles
 
 
 def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
@@ -43,8 +43,8 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
     def processed_images(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         """Images ready for training: face cut off, background trimmed, resized; one row per URL.
 
-        A partition that is materialized again processes only the images whose served bytes or
-        settings have changed.
+        Only images whose served bytes or settings have changed are processed, compared with earlier
+        runs of the partition and with the retailer's other days.
         """
         from imgassets.imaging.partition import remove_raw_images
         from imgassets.manifests import RawRow, fingerprint, from_table
@@ -54,22 +54,14 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         partition = partition_of(context)
         common = scope.settings_resource(context).load()
         options, storage = common.for_retailer(partition.retailer), open_storage(common)
-        raw_folder = storage.partition("raw_images", *partition)
-        folder = storage.partition("processed_images", *partition)
+        files = storage.partition(*partition)
         raw_rows = from_table(read_manifest(storage, "raw_images", partition), RawRow)
-        rows = _process(raw_rows, raw_folder, folder, options, log=logger_of(context))
+        rows = _process(raw_rows, files, options, log=logger_of(context))
         with as_dagster_failure(StorageError):
-            pages = write_review(
-                rows,
-                raw_rows,
-                raw_folder,
-                folder,
-                title=partition.key,
-                options=options.review,
-            )
-            metadata = _metadata(rows, pages, folder, inline=options.review.inline)
+            pages = write_review(rows, files, options.review)
+            metadata = _metadata(rows, pages, files, inline=options.review.inline)
             if not options.process.keep_raw:
-                metadata["raw images removed"] = remove_raw_images(rows, raw_rows, raw_folder)
+                metadata["raw images removed"] = remove_raw_images(rows, storage)
         # As metadata of the result, Dagster would store the images twice: also in the event of the
         # step's output.
         context.add_asset_metadata(metadata)
@@ -81,8 +73,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
 
 def _process(
     raw_rows: Sequence["RawRow"],
-    raw_folder: "Folder",
-    folder: "Folder",
+    files: "PartitionFiles",
     options: "RetailerSettings",
     *,
     log: Callable[[str], None],
@@ -91,8 +82,7 @@ def _process(
 
     Args:
         raw_rows: the rows of `raw_images`.
-        raw_folder: the folder of `raw_images`.
-        folder: the folder of `processed_images`.
+        files: the files of the partition.
         options: the settings of the retailer.
         log: called with log messages.
 
@@ -104,18 +94,18 @@ def _process(
 
     with as_dagster_failure(StorageError, ModelError, StepError, WorkerError):
         model = ensure_model(options.faces, models_folder())
-        return process_partition(raw_rows, raw_folder, folder, options, model, log=log)
+        return process_partition(raw_rows, files, options, model, log=log)
 
 
 def _metadata(
-    rows: list["ProcessedRow"], pages: Sequence["Page"], folder: "Folder", *, inline: bool
+    rows: list["ProcessedRow"], pages: Sequence["Page"], files: "PartitionFiles", *, inline: bool
 ) -> dict[str, Any]:
     """Images, metrics, outcomes and file locations; the UI keeps this order.
 
     Args:
         rows: the rows of the manifest.
         pages: the full-size contact sheets.
-        folder: the folder of the manifest.
+        files: the files of the partition.
         inline: whether the UI shows images (`review.inline`).
 
     Raises:
@@ -126,7 +116,7 @@ def _metadata(
     done = [row for row in rows if row.outcome is Outcome.OK]
     not_processed = [row for row in rows if row.outcome not in (Outcome.OK, Outcome.NO_RAW)]
     return {
-        **(_inline_images(rows, folder) if done and inline else {}),
+        **(_inline_images(rows, files) if done and inline else {}),
         **_metrics(done),
         **count_metadata(count_outcomes(rows), "outcome"),
         "not processed": markdown_table(
@@ -135,42 +125,49 @@ def _metadata(
                 for row in not_processed
             ]
         ),
-        **manifest_metadata(folder, len(rows), ProcessedRow),
-        **(_file_locations(folder, pages) if done else {}),
+        "reused from other days": sum(row.reused_from is not None for row in rows),
+        **manifest_metadata(
+            files.storage.address(files.manifest("processed_images")), len(rows), ProcessedRow
+        ),
+        **(_file_locations(files, pages) if done else {}),
     }
 
 
 def _inline_images(
-    rows: list["ProcessedRow"], folder: "Folder"
+    rows: list["ProcessedRow"], files: "PartitionFiles"
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The contact sheet and the histograms, which the UI shows inline."""
     from imgassets.markdown import CONTACT_SHEET_BYTES, inline_image
     from imgassets.review.contact_sheet import inline_contact_sheet
+    from imgassets.review.pages import CONTACT_SHEET
     from imgassets.review.plots import histograms
-    from imgassets.storage import CONTACT_SHEET
 
-    sheet = inline_contact_sheet(folder.read(CONTACT_SHEET), CONTACT_SHEET_BYTES)
+    data = files.storage.read(f"{files.review}/{CONTACT_SHEET}")
+    sheet = inline_contact_sheet(data, CONTACT_SHEET_BYTES)
     return {
         "contact sheet": dg.MetadataValue.md(sheet),
         "histograms": dg.MetadataValue.md(inline_image(histograms(rows), "png")),
     }
 
 
-def _file_locations(folder: "Folder", pages: Sequence["Page"]) -> dict[str, dg.MetadataValue[Any]]:
+def _file_locations(
+    files: "PartitionFiles", pages: Sequence["Page"]
+) -> dict[str, dg.MetadataValue[Any]]:
     """The locations of the processed images, the contact sheets and the full-size plots."""
-    from imgassets.review.pages import HISTOGRAMS, REVIEW
-    from imgassets.storage import CONTACT_SHEET, IMAGES
+    from imgassets.review.pages import CONTACT_SHEET, HISTOGRAMS
+    from imgassets.storage import PROCESSED_FILES
 
-    review = folder / REVIEW
+    address = files.storage.address
+    review = address(files.review)
     rows: list[dict[str, str | int | float | None]] = [
-        {"file": f"{review.address}/{page.name}", "images": len(page.keys), "first": page.keys[0]}
+        {"file": f"{review}/{page.name}", "images": len(page.keys), "first": page.keys[0]}
         for page in pages
     ]
     return {
-        "processed image files": location_metadata((folder / IMAGES).address),
-        "contact sheet file": location_metadata(f"{folder.address}/{CONTACT_SHEET}"),
-        "histograms file": location_metadata(f"{review.address}/{HISTOGRAMS}"),
-        "review folder": location_metadata(review.address),
+        "processed image files": location_metadata(address(f"{PROCESSED_FILES}/{files.retailer}")),
+        "contact sheet file": location_metadata(f"{review}/{CONTACT_SHEET}"),
+        "histograms file": location_metadata(f"{review}/{HISTOGRAMS}"),
+        "review folder": location_metadata(review),
         "full-size contact sheets": markdown_table(rows),
     }
 

@@ -32,7 +32,8 @@ from imgassets.errors import SettingsError, StorageError
 
 if TYPE_CHECKING:
     from imgassets.manifests import Outcome, RawRow, UrlRow
-    from imgassets.storage import Folder
+    from imgassets.settings import RetailerSettings
+    from imgassets.storage import PartitionFiles
 
 
 FAILED = "failed"
@@ -76,7 +77,8 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     def raw_images(url_list: Any) -> Any:
         """The images exactly as served, and one row per URL with the outcome of its download.
 
-        Materializing a partition again downloads only what is missing.
+        Only what is missing is downloaded: neither an image of an earlier run of the partition, nor
+        one that another day of the retailer has downloaded.
         """
         shards = plan_shards(url_list)
         return collect_manifest(shards.map(download_shard).collect())
@@ -94,18 +96,16 @@ def _plan_op(scope: Scope) -> dg.OpDefinition:
     def plan_shards(
         context: dg.AssetExecutionContext, config: DownloadConfig
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        """Split the URLs into shards; shards whose images are all stored are left out."""
+        """Take over images that are stored, and split the other URLs into shards."""
         from imgassets.download.partition import plan
 
-        settings = scope.settings_resource(context)
-        urls, folder = _inputs(context, settings)
-        options = settings.load().for_retailer(partition_of(context).retailer)
-        size, refresh, retry = options.download.shard_size, config.refresh, _outcomes(config.retry)
+        urls, files, options = _inputs(context, scope.settings_resource(context))
+        retry = _outcomes(config.retry)
+        log = logger_of(context)
         with as_dagster_failure(StorageError):
-            shards = plan(urls, folder, size, refresh=refresh, retry=retry)
+            shards = plan(urls, files, options, log=log, refresh=config.refresh, retry=retry)
         for shard in shards:
-            planned = {"shard": asdict(shard), "refresh": refresh, "retry": retry}
-            yield dg.DynamicOutput(planned, mapping_key=shard.name)
+            yield dg.DynamicOutput(asdict(shard), mapping_key=shard.name)
 
     return plan_shards
 
@@ -119,23 +119,12 @@ def _download_op(scope: Scope) -> dg.OpDefinition:
         context: dg.AssetExecutionContext, planned: dict[str, Any]
     ) -> dict[str, Any]:
         """Download the images of one shard with a pool of threads."""
-        from imgassets.download.partition import Shard, shard_rows
+        from imgassets.download.partition import Shard
         from imgassets.download.partition import download_shard as download
 
-        settings = scope.settings_resource(context)
-        urls, folder = _inputs(context, settings)
-        options = settings.load().for_retailer(partition_of(context).retailer)
-        shard = Shard(**planned["shard"])
+        files, options = _partition(context, scope.settings_resource(context))
         with as_dagster_failure(StorageError, SettingsError):
-            report = download(
-                shard_rows(urls, shard),
-                folder,
-                options.download,
-                shard=shard.name,
-                log=logger_of(context),
-                refresh=planned["refresh"],
-                retry=planned["retry"],
-            )
+            report = download(Shard(**planned), files, options.download, log=logger_of(context))
         return asdict(report)
 
     return download_shard
@@ -154,16 +143,16 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
         from imgassets.download.partition import collect
         from imgassets.manifests import fingerprint
 
-        urls, folder = _inputs(context, scope.settings_resource(context))
+        urls, files, options = _inputs(context, scope.settings_resource(context))
         with as_dagster_failure(StorageError):
-            rows = collect(urls, folder)
+            rows = collect(urls, files, options)
         version = fingerprint(rows, "key", "outcome", "sha256")
         with warnings.catch_warnings():
             # In Dagster 1.13 an op of a graph has no other way to set a data version.
             warnings.simplefilter("ignore", dg.BetaWarning)
             return dg.Output(
                 None,
-                metadata=_manifest_metadata(rows, reports, folder),
+                metadata=_manifest_metadata(rows, reports, files),
                 data_version=dg.DataVersion(version),
             )
 
@@ -171,25 +160,28 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
 
 
 def _manifest_metadata(
-    rows: Sequence["RawRow"], reports: list[dict[str, Any]], folder: "Folder"
+    rows: Sequence["RawRow"], reports: list[dict[str, Any]], files: "PartitionFiles"
 ) -> dict[str, Any]:
     """Outcomes and failures of the partition, and numbers of this run.
 
     Args:
         rows: the rows of the manifest.
         reports: the reports of the shards that this run downloaded.
-        folder: the folder of the manifest.
+        files: the files of the partition.
     """
     from imgassets.manifests import Outcome, RawRow, count_outcomes
-    from imgassets.storage import IMAGES
+    from imgassets.storage import RAW_FILES
 
     outcomes = count_outcomes(rows)
-    failed = [row for row in rows if row.outcome is not Outcome.OK]
+    wanted = [row for row in rows if row.outcome is not Outcome.REMOVED]
+    failed = [row for row in wanted if row.outcome is not Outcome.OK]
+    storage = files.storage
     return {
         "outcomes": bar_chart(outcomes),
-        "success rate": round_for_display(1 - len(failed) / len(rows)) if rows else 1.0,
+        "success rate": round_for_display(1 - len(failed) / len(wanted)) if wanted else 1.0,
         **count_metadata(outcomes, "outcome"),
         "bytes": sum(row.bytes or 0 for row in rows),
+        "reused from other days": sum(row.reused_from is not None for row in rows),
         **_metrics(reports),
         "slowest hosts": markdown_table(
             [host for report in reports for host in report["slowest_hosts"]]
@@ -206,8 +198,8 @@ def _manifest_metadata(
                 for row in failed
             ]
         ),
-        **manifest_metadata(folder, len(rows), RawRow),
-        "raw image files": location_metadata((folder / IMAGES).address),
+        **manifest_metadata(storage.address(files.manifest("raw_images")), len(rows), RawRow),
+        "raw image files": location_metadata(storage.address(f"{RAW_FILES}/{files.retailer}")),
     }
 
 
@@ -246,10 +238,21 @@ def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
 
 def _inputs(
     context: dg.AssetExecutionContext, settings: SettingsResource
-) -> tuple[list["UrlRow"], "Folder"]:
-    """The rows of the partition's `url_list`, and the folder of its `raw_images`."""
+) -> tuple[list["UrlRow"], "PartitionFiles", "RetailerSettings"]:
+    """The rows of the partition's `url_list`, its files, and the settings of its retailer."""
     from imgassets.manifests import UrlRow, from_table
 
-    partition, storage = partition_of(context), settings.storage()
-    urls = from_table(read_manifest(storage, "url_list", partition), UrlRow)
-    return urls, storage.partition("raw_images", *partition)
+    files, options = _partition(context, settings)
+    table = read_manifest(files.storage, "url_list", partition_of(context))
+    return from_table(table, UrlRow), files, options
+
+
+def _partition(
+    context: dg.AssetExecutionContext, settings: SettingsResource
+) -> tuple["PartitionFiles", "RetailerSettings"]:
+    """The files of the run's partition, and the settings of its retailer."""
+    from imgassets.storage import open_storage
+
+    partition, options = partition_of(context), settings.load()
+    files = open_storage(options).partition(*partition)
+    return files, options.for_retailer(partition.retailer)

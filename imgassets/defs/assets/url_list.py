@@ -16,7 +16,6 @@ from imgassets.errors import SourceError, StorageError
 
 if TYPE_CHECKING:
     from imgassets.sources.listing import Listing
-    from imgassets.storage import Folder
 
 
 def build_url_list(scope: Scope) -> dg.AssetsDefinition:
@@ -39,14 +38,19 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         a row and URLs that are listed twice are counted and shown with examples.
         """
         from imgassets.manifests import UrlRow, fingerprint, to_table
-        from imgassets.storage import open_storage, write_table
+        from imgassets.settings import section_hash
+        from imgassets.storage import open_storage
+        from imgassets.takedown import read_takedowns
 
         partition = partition_of(context)
         options = scope.settings_resource(context).load()
-        folder = open_storage(options).partition("url_list", *partition)
+        storage = open_storage(options)
+        files = storage.partition(*partition)
         with as_dagster_failure(SourceError, StorageError):
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
-            write_table(folder, to_table(listing.rows, UrlRow))
+            takedowns = read_takedowns(storage)
+            rows = [takedowns.redact(row) for row in listing.rows]
+            files.write_manifest("url_list", to_table(rows, UrlRow, section_hash(options.source)))
 
         if listing.note is not None:
             context.log.warning(listing.note)
@@ -55,17 +59,17 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
                 f"The source has no document of {partition.retailer} dated {partition.date} "
                 "(UTC), so the partition is empty."
             )
-        context.log.info(f"{len(listing.rows)} URLs in {listing.documents} documents")
+        context.log.info(f"{len(rows)} URLs in {listing.documents} documents")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(fingerprint(listing.rows, "key", "url")),
-            metadata=_metadata(listing, folder),
+            data_version=dg.DataVersion(fingerprint(rows, "key", "url")),
+            metadata=_metadata(listing, storage.address(files.manifest("url_list"))),
         )
 
     return url_list
 
 
-def _metadata(listing: "Listing", folder: "Folder") -> dict[str, Any]:
-    """Counts of documents, URLs and anomalies, and the manifest in `folder`."""
+def _metadata(listing: "Listing", manifest: str) -> dict[str, Any]:
+    """Counts of documents, URLs and anomalies, and the location of the manifest."""
     from imgassets.manifests import UrlRow
 
     report = listing.report
@@ -80,5 +84,5 @@ def _metadata(listing: "Listing", folder: "Folder") -> dict[str, Any]:
                 for anomaly, document, detail in report.examples
             ]
         ),
-        **manifest_metadata(folder, len(listing.rows), UrlRow),
+        **manifest_metadata(manifest, len(listing.rows), UrlRow),
     }

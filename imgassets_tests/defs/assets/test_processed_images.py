@@ -1,20 +1,31 @@
 """Tests of the asset `processed_images`, run by Dagster with images from a real HTTP server."""
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from imgassets.defs.partitions import Partition
 from imgassets.demo.server import CatalogueServer
 from imgassets.folders import project_root
-from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, UrlRow, from_table, to_table
+from imgassets.manifests import (
+    PROCESSED_IMAGES,
+    Outcome,
+    ProcessedRow,
+    UrlRow,
+    from_table,
+    to_table,
+)
 from imgassets.markdown import CONTACT_SHEET_BYTES, HISTOGRAMS_BYTES
-from imgassets.storage import Storage, read_table, write_table
+from imgassets.storage import Storage
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
 
+NEXT_DAY = Partition("2026-02-01", PARTITION.retailer)
 PHOTOS = project_root() / "imgassets" / "demo" / "photos"
 NAMES = ("portrait_a.jpg", "cutout_c.jpg", "cutout_no_head.jpg")
 
@@ -37,21 +48,27 @@ def materialize(
     storage: Storage,
     shop: CatalogueServer,
     names: Sequence[str] = NAMES,
+    partition: Partition = PARTITION,
     **options: Any,
 ) -> tuple[dg.ExecuteInProcessResult, list[ProcessedRow]]:
-    urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(names)]
-    write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
+    urls = [
+        url_row(number, url=f"{shop.url}/{name}", date=partition.date)
+        for number, name in enumerate(names)
+    ]
+    files = storage.partition(*partition)
+    files.write_manifest("url_list", to_table(urls, UrlRow))
     job = dg.define_asset_job("job", selection=["raw_images", "processed_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
     overrides = {"download": {"allow_private_addresses": True, "robots": False}, **options}
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
-        partition_key=PARTITION.key,
+        partition_key=partition.key,
         raise_on_error=False,
         run_config={"resources": {"imgassets_settings": {"config": {"overrides": overrides}}}},
     )
-    folder = storage.partition("processed_images", *PARTITION)
-    return result, from_table(read_table(folder), ProcessedRow) if result.success else []
+    if not result.success:
+        return result, []
+    return result, from_table(files.read_manifest("processed_images"), ProcessedRow)
 
 
 def test_a_run_shows_metrics_images_and_file_locations(
@@ -77,7 +94,6 @@ def test_a_run_shows_metrics_images_and_file_locations(
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
     assert len(str(metadata["contact sheet"])) <= CONTACT_SHEET_BYTES
     assert len(str(metadata["histograms"])) <= HISTOGRAMS_BYTES
-    folder = storage.partition("processed_images", *PARTITION)
     assert [column.name for column in metadata["dagster/column_schema"].columns] == (
         PROCESSED_IMAGES.names
     )
@@ -88,11 +104,12 @@ def test_a_run_shows_metrics_images_and_file_locations(
     for name in ("manifest", "processed image files", "contact sheet file", "histograms file"):
         assert isinstance(event.metadata[name], dg.PathMetadataValue)
         assert Path(metadata[name]).exists()
-    page = f"{folder.address}/review/page_001.jpg"
+    review = f"{storage.root}/{storage.partition(*PARTITION).review}"
+    page = f"{review}/page_001.jpg"
     assert page in str(metadata["full-size contact sheets"])
-    assert metadata["review folder"] == f"{folder.address}/review"
+    assert metadata["review folder"] == review
     assert Path(page).is_file()
-    assert Path(f"{folder.address}/review/histograms.png").is_file()
+    assert Path(f"{review}/histograms.png").is_file()
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert len(checks) == 9
     assert all(checks.values())
@@ -104,7 +121,7 @@ def test_without_review_inline_the_event_has_no_image_and_names_the_files(
     # Two products have the same image, and no image may have a face: two checks fail.
     failing = {"max_duplicates": 0, "face_share": {"max": 0}}
     names = ("portrait_a.jpg", "portrait_a.jpg")
-    result, _ = materialize(
+    result, rows = materialize(
         instance, storage, shop, names, review={"inline": False}, checks=failing
     )
     (event,) = result.asset_materializations_for_node("processed_images")
@@ -116,12 +133,9 @@ def test_without_review_inline_the_event_has_no_image_and_names_the_files(
         for check in result.get_asset_check_evaluations()
         if not check.passed
     }
-    raw, processed = (
-        storage.partition(asset, *PARTITION).address for asset in ("raw_images", "processed_images")
-    )
     assert set(failed) >= {"duplicate_images", "face_removal"}
-    assert f"| {raw}/images/image-0.jpg | image-0 |" in failed["duplicate_images"]
-    assert f"| {processed}/images/image-0.jpg | image-0 |" in failed["face_removal"]
+    assert f"| {storage.address(str(rows[0].raw_path))} | image-0 |" in failed["duplicate_images"]
+    assert f"| {storage.address(str(rows[0].path))} | image-0 |" in failed["face_removal"]
     events = instance.all_logs(result.run_id)
     assert [event for event in events if "data:image" in dg.serialize_value(event)] == []
 
@@ -132,8 +146,8 @@ def test_review_max_pages_limits_the_full_size_pages(
 ) -> None:
     result, _ = materialize(instance, storage, shop, review={"max_pages": pages})
     assert result.success
-    review = storage.partition("processed_images", *PARTITION) / "review"
-    assert [name for name in review.sizes() if name.startswith("page_")] == [
+    review = storage.partition(*PARTITION).review
+    assert [name for name in storage.names(review) if name.startswith("page_")] == [
         f"page_{number:03}.jpg" for number in range(1, pages + 1)
     ]
 
@@ -143,8 +157,7 @@ def test_without_keep_raw_served_files_are_removed_and_not_downloaded_again(
 ) -> None:
     result, before = materialize(instance, storage, shop, process={"keep_raw": False})
     assert result.success
-    raw = storage.partition("raw_images", *PARTITION)
-    assert (raw / "images").sizes() == {}
+    assert storage.find("images/raw") == {}
     (event,) = result.asset_materializations_for_node("processed_images")
     assert event.metadata["raw images removed"].value == len(NAMES)
     assert all(check.passed for check in result.get_asset_check_evaluations())
@@ -164,7 +177,63 @@ def test_without_keep_raw_served_files_are_removed_and_not_downloaded_again(
         assert more.success
         assert [*shop.requests] == asked
         assert rows[:3] == before
-        assert (raw / "images").sizes() == {}
+        assert storage.find("images/raw") == {}
+
+
+@pytest.mark.parametrize("keep_raw", [True, False])
+def test_a_second_day_with_the_same_images_requests_and_processes_none(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, keep_raw: bool
+) -> None:
+    process = {"keep_raw": keep_raw}
+    _, before = materialize(instance, storage, shop, process=process)
+    images = storage.find("images")
+    shop.requests.clear()
+
+    result, rows = materialize(instance, storage, shop, partition=NEXT_DAY, process=process)
+
+    assert result.success
+    assert not shop.requests
+    assert storage.find("images") == images  # with the same times: no file was written again
+    assert rows == [replace(row, date=NEXT_DAY.date, reused_from=PARTITION.date) for row in before]
+    (event,) = result.asset_materializations_for_node("processed_images")
+    assert event.metadata["reused from other days"].value == event.metadata["images"].value == 3
+    # The sheet shows all images; the pages are those of the day that processed them.
+    assert str(event.metadata["contact sheet"].value).startswith("![](data:image/webp;base64,")
+    assert event.metadata["full-size contact sheets"].value == "none"
+    assert storage.names(storage.partition(*NEXT_DAY).review) == [
+        "contact_sheet.jpg",
+        "histograms.png",
+        "index.json",
+    ]
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert len(checks) == 9
+    assert all(check.passed for check in checks.values())
+    assert checks["residual_faces"].metadata["images checked"].value == 0
+
+
+def test_a_second_day_processes_only_its_new_images(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    materialize(instance, storage, shop)
+    names = (*NAMES, "cutout_a.jpg")
+    result, rows = materialize(instance, storage, shop, names, partition=NEXT_DAY)
+    assert [row.reused_from for row in rows] == [PARTITION.date] * 3 + [None]
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["residual_faces"].metadata["images checked"].value == 1
+    index = storage.read(f"{storage.partition(*NEXT_DAY).review}/index.json")
+    assert json.loads(index)["pages"] == {"page_001.jpg": ["image-3"]}
+
+
+def test_rows_that_share_an_image_share_its_files(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    names = ("cutout_a.jpg", "cutout_a.jpg", "cutout_a.jpg?size=1")
+    result, rows = materialize(instance, storage, shop, names, checks={"max_duplicates": 1})
+    assert {(row.outcome, row.raw_path, row.path) for row in rows} == {
+        (Outcome.OK, rows[0].raw_path, rows[0].path)
+    }
+    assert set(storage.find("images")) == {rows[0].raw_path, rows[0].path}
+    assert all(check.passed for check in result.get_asset_check_evaluations())
 
 
 def test_failed_processing_is_listed_but_failed_downloads_are_not(
@@ -190,8 +259,7 @@ def test_failed_processing_is_listed_but_failed_downloads_are_not(
     assert lines[2].startswith("| too_many_pixels | image-0 | ")
     # The served file is kept if its image was not processed.
     assert metadata["raw images removed"] == 1
-    raw = storage.partition("raw_images", *PARTITION)
-    assert [*(raw / "images").sizes()] == ["image-0.jpg"]
+    assert [*storage.find("images/raw")] == [rows[0].raw_path]
 
 
 def test_without_any_processed_image_nothing_is_shown_inline(

@@ -1,5 +1,6 @@
 """Tests of the asset `raw_images`, run by Dagster: its config and its metadata."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ import dagster as dg
 import pytest
 from PIL import Image
 
+from imgassets.defs.partitions import Partition
 from imgassets.demo.server import CatalogueServer
-from imgassets.manifests import RAW_IMAGES, RawRow, UrlRow, from_table, to_table
+from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, UrlRow, from_table, to_table
 from imgassets.settings import merge_options
-from imgassets.storage import Storage, read_table, write_table
+from imgassets.storage import Storage
+from imgassets.takedown import redacted_url, url_sha256
 from imgassets_tests.project import project_defs
 from imgassets_tests.rows import PARTITION, url_row
+from imgassets_tests.takedowns import take_down
 
 
 @pytest.fixture
@@ -34,9 +38,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def list_urls(storage: Storage, shop: CatalogueServer, *names: str) -> None:
-    urls = [url_row(number, url=f"{shop.url}/{name}") for number, name in enumerate(names)]
-    write_table(storage.partition("url_list", *PARTITION), to_table(urls, UrlRow))
+def list_urls(
+    storage: Storage, shop: CatalogueServer, *names: str, partition: Partition = PARTITION
+) -> None:
+    urls = [
+        url_row(number, url=f"{shop.url}/{name}", date=partition.date)
+        for number, name in enumerate(names)
+    ]
+    storage.partition(*partition).write_manifest("url_list", to_table(urls, UrlRow))
 
 
 def materialize(
@@ -54,6 +63,8 @@ def run(
     instance: dg.DagsterInstance,
     storage: Storage,
     options: dict[str, Any] | None = None,
+    *,
+    partition: Partition = PARTITION,
     **config: Any,
 ) -> tuple[dg.ExecuteInProcessResult, list[RawRow]]:
     job = dg.define_asset_job("job", selection=["raw_images"])
@@ -62,15 +73,15 @@ def run(
     overrides = merge_options({"download": download}, options or {})
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
-        partition_key=PARTITION.key,
+        partition_key=partition.key,
         raise_on_error=False,
         run_config={
             "resources": {"imgassets_settings": {"config": {"overrides": overrides}}},
             "ops": {"raw_images": {"config": config}},
         },
     )
-    folder = storage.partition("raw_images", *PARTITION)
-    rows = from_table(read_table(folder), RawRow) if result.success else []
+    files = storage.partition(*partition)
+    rows = from_table(files.read_manifest("raw_images"), RawRow) if result.success else []
     return result, rows
 
 
@@ -128,9 +139,10 @@ def test_a_run_shows_outcomes_failures_and_hosts(
     assert lines[0] == "| outcome | status | attempts | url | error |"
     assert len(lines) == 4
     assert f"| not_an_image | 200 | 1 | {shop.url}/page.jpg | " in lines[2]
-    folder = storage.partition("raw_images", *PARTITION).address
-    assert metadata["manifest"] == f"{folder}/manifest.parquet"
-    assert metadata["raw image files"] == f"{folder}/images"
+    manifest = f"{storage.root}/manifests/raw_images/{PARTITION.retailer}.{PARTITION.date}.parquet"
+    assert metadata["manifest"] == manifest
+    assert metadata["raw image files"] == f"{storage.root}/images/raw/{PARTITION.retailer}"
+    assert metadata["reused from other days"] == 0
 
 
 def test_a_second_run_shows_totals_and_its_own_downloads_separately(
@@ -211,7 +223,7 @@ def test_without_a_url_list_the_failure_names_what_to_materialize(
 def test_a_broken_url_list_is_a_failure_that_names_it(
     instance: dg.DagsterInstance, storage: Storage
 ) -> None:
-    storage.partition("url_list", *PARTITION).write("manifest.parquet", b"no parquet")
+    storage.write(storage.partition(*PARTITION).manifest("url_list"), b"no parquet")
     result, _ = run(instance, storage)
     data = failure(result).step_failure_data.user_failure_data
     assert data is not None
@@ -248,6 +260,86 @@ def test_a_second_run_requests_only_the_urls_that_its_config_selects(
     ]
     if config.get("refresh"):
         assert shown(result)["this run/unchanged"] == 3
+
+
+def test_a_url_that_was_taken_down_is_removed_without_a_request(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    # Taken down after `url_list` was materialized, so that the URL is still in it.
+    list_urls(storage, shop, "0.jpg", "1.jpg")
+    sha256 = url_sha256(f"{shop.url}/0.jpg")
+    take_down(storage, url_sha256=[sha256])
+
+    for retry in (["failed"], ["removed"]):
+        result, (gone, kept) = run(instance, storage, retry=retry)
+        assert (gone.outcome, gone.url) == (Outcome.REMOVED, f"removed:{sha256}")
+        assert (gone.path, gone.sha256, gone.attempts, gone.fetched_at) == (None, None, 0, None)
+        assert (kept.outcome, kept.url) == (Outcome.OK, f"{shop.url}/1.jpg")
+        assert shop.requests == {"/1.jpg": 1}
+        assert [*storage.find("images")] == [kept.path]
+        assert shown(result)["outcome/removed"] == 1
+        checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+        assert checks["every_url_has_a_raw_row"]
+
+
+def test_a_url_that_was_redacted_in_the_url_list_is_removed_without_a_request(
+    instance: dg.DagsterInstance, storage: Storage
+) -> None:
+    url = redacted_url("http://shop/1.jpg")
+    storage.partition(*PARTITION).write_manifest("url_list", to_table([url_row(url=url)], UrlRow))
+    result, (row,) = run(instance, storage)
+    assert result.success
+    assert (row.outcome, row.url, row.attempts) == (Outcome.REMOVED, url, 0)
+
+
+def test_an_image_that_was_taken_down_is_not_stored_again_from_another_url(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, tmp_path: Path
+) -> None:
+    image = (tmp_path / "shop" / "0.jpg").read_bytes()
+    take_down(storage, image_sha256=[hashlib.sha256(image).hexdigest()])
+    list_urls(storage, shop, "0.jpg", "1.jpg")
+    _, (gone, kept) = run(instance, storage)
+    assert (gone.outcome, gone.path, gone.sha256) == (Outcome.REMOVED, None, None)
+    assert [*storage.find("images")] == [kept.path]
+
+
+def test_a_second_day_with_the_same_urls_takes_over_their_images_without_a_request(
+    instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
+) -> None:
+    names = ("0.jpg", "1.jpg", "page.jpg")
+    list_urls(storage, shop, *names)
+    _, before = run(instance, storage)
+    shop.requests.clear()
+    next_day = Partition("2026-02-01", PARTITION.retailer)
+    list_urls(storage, shop, *names, partition=next_day)
+
+    result, rows = run(instance, storage, partition=next_day)
+
+    assert shop.requests == {"/page.jpg": 1}  # the one that failed
+    assert [row.path for row in rows] == [row.path for row in before]
+    assert [row.reused_from for row in rows] == [PARTITION.date, PARTITION.date, None]
+    assert [row.attempts for row in rows] == [0, 0, 1]
+    assert {row.date for row in rows} == {next_day.date}
+    assert shown(result)["reused from other days"] == 2
+    assert shown(result)["this run/images"] == 0
+
+
+@pytest.mark.parametrize(
+    "download", [{"reuse_days": 0}, {"revalidate_after_days": 0}], ids=["reuse", "revalidate"]
+)
+def test_the_settings_can_request_the_images_of_other_days_again(
+    instance: dg.DagsterInstance,
+    storage: Storage,
+    shop: CatalogueServer,
+    download: dict[str, Any],
+) -> None:
+    list_urls(storage, shop, "0.jpg")
+    _, (before,) = run(instance, storage)
+    next_day = Partition("2026-02-01", PARTITION.retailer)
+    list_urls(storage, shop, "0.jpg", partition=next_day)
+    _, (row,) = run(instance, storage, {"download": download}, partition=next_day)
+    assert shop.requests == {"/0.jpg": 2}
+    assert (row.outcome, row.path) == (Outcome.OK, before.path)
 
 
 def test_an_unknown_outcome_in_retry_is_a_failure_that_lists_the_allowed_ones(

@@ -17,8 +17,13 @@ MAX_LENGTH = 16_000
 """Maximum characters of a URL: above the line limits of Apache (8190) and nginx (8192 bytes)."""
 
 
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
 def normalise(url: str) -> str:
     """Return a URL in ASCII: host in IDNA, path and query percent-encoded, no fragment.
+
+    The port is left out if it is the default of the scheme.
 
     Raises:
         InvalidUrlError: The URL is not http or https, has no host or a bad port, contains
@@ -36,7 +41,7 @@ def normalise(url: str) -> str:
     if parts.username is not None or parts.password is not None:
         raise InvalidUrlError("the URL contains credentials; set them in download.auth instead")
     host = _ascii_host(parts.hostname)
-    netloc = host if port is None else f"{host}:{port}"
+    netloc = host if port in (None, _DEFAULT_PORTS[parts.scheme]) else f"{host}:{port}"
     try:
         quoted = requote_uri(urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")))
     except (ValueError, UnicodeError) as error:  # lone surrogates

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imgassets.download.urls import MAX_LENGTH, normalise, origin, resolve
 from imgassets.errors import InvalidUrlError
 from imgassets.manifests import Outcome
-from imgassets.storage import Folder
-from imgassets_tests.download.conftest import Partition
+from imgassets.storage import Storage
+from imgassets.urls import MAX_LENGTH, normalise, origin, resolve
+from imgassets_tests.download.conftest import Partition, path_of
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Server, answer, running
 
@@ -31,11 +31,12 @@ JPEG = image_bytes()
         ("https://mañana.example/x", "https://xn--maana-pta.example/x"),
         ("  https://h.example/%20a%zz ", "https://h.example/%2520a%25zz"),
         ("http://h.example:8080/x?a=1&b=[2]", "http://h.example:8080/x?a=1&b=[2]"),
-        ("http://[::1]:80/x", "http://[::1]:80/x"),
+        ("http://[::1]:80/x", "http://[::1]/x"),
         ("https://[2606:4700::ABCD]/x", "https://[2606:4700::abcd]/x"),
         ("HTTPS://H.Example/A?B=C", "https://h.example/A?B=C"),
         ("https://h.example?w=9", "https://h.example/?w=9"),
-        ("https://h.example:443/x", "https://h.example:443/x"),
+        ("https://h.example:443/x", "https://h.example/x"),
+        ("https://h.example:80/x", "https://h.example:80/x"),
         ("https://h.example:/x", "https://h.example/x"),
         ("https://h.example:0/x", "https://h.example:0/x"),
         ("https://MAÑANA.example:8443/x", "https://xn--maana-pta.example:8443/x"),
@@ -190,22 +191,19 @@ PATHS = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(paths=PATHS)
 @example(paths=["../../etc/passwd", "..", "%2e%2e/%2e%2e/x", "a?b=../../c", "x" * 4000, "\ud800"])
-def test_any_path_gives_one_row_and_at_most_one_file_with_its_key(
+def test_any_path_gives_one_row_and_at_most_one_file_named_by_its_content(
     image_server: Server, client: str, paths: list[str]
 ) -> None:
     with TemporaryDirectory() as folder:
-        partition = Partition(Folder(f"{folder}/raw_images")).with_settings(client=client)
+        partition = Partition(Storage(folder)).with_settings(client=client)
         # Parquet cannot store lone surrogates, and no source of rows yields them.
         urls = [image_server.url("/" + path.encode(errors="replace").decode()) for path in paths]
         rows = partition.run(*urls)
         assert [row.key for row in rows] == [f"p-{n}" for n in range(len(urls))]
         assert {row.outcome for row in rows} <= {Outcome.OK, Outcome.INVALID_URL}
-        saved = [f"{row.key}.jpg" for row in rows if row.outcome is Outcome.OK]
-        assert sorted(partition.files) == sorted(saved)
+        saved = {path_of(JPEG) for row in rows if row.outcome is Outcome.OK}
+        assert {row.path for row in rows} - {None} == saved
         stored = {
             str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()
         }
-        assert stored == {
-            "raw_images/manifest.parquet",
-            *(f"raw_images/images/{name}" for name in saved),
-        }
+        assert stored == {"manifests/raw_images/zara.2026-01-02.parquet", *saved}
