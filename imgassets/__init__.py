@@ -4,6 +4,10 @@
 
     defs = build_defs(Settings(data_root="s3://my-bucket/images"), key_prefix="fashion")
 
+or read what they wrote:
+
+    images = read_manifest("processed_images", data_root="s3://my-bucket/images", outcome="ok")
+
 Public names are imported on first use, so `import imgassets` alone imports neither Dagster nor
 OpenCV.
 """
@@ -17,17 +21,26 @@ if TYPE_CHECKING:
     from imgassets.defs.build import build_defs
     from imgassets.defs.component import CatalogueComponent
     from imgassets.errors import ImgassetsError
+    from imgassets.reader import read_manifest
     from imgassets.settings import Settings
 
     __version__: str
 
-__all__ = ["CatalogueComponent", "ImgassetsError", "Settings", "__version__", "build_defs"]
+__all__ = [
+    "CatalogueComponent",
+    "ImgassetsError",
+    "Settings",
+    "__version__",
+    "build_defs",
+    "read_manifest",
+]
 
 _MODULES = {
     "CatalogueComponent": "imgassets.defs.component",
     "ImgassetsError": "imgassets.errors",
     "Settings": "imgassets.settings",
     "build_defs": "imgassets.defs.build",
+    "read_manifest": "imgassets.reader",
 }
 
 
