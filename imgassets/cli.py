@@ -1,14 +1,20 @@
-"""The command `imgassets`: set-up, checks and the demo; runs are launched with `dagster`.
+"""The command `imgassets`: set-up, checks, removal of images, and the demo.
+
+Runs are launched with `dagster`.
 
 Errors that a user can cause end with one message and exit code 1, without a traceback.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import getpass
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from dotenv import load_dotenv
@@ -24,10 +30,16 @@ from imgassets.errors import (
     SettingsError,
     SourceError,
     StorageError,
+    TakedownError,
 )
 from imgassets.folders import home
 from imgassets.project import write_project
 from imgassets.sources.factory import mongodb_address, open_source
+
+if TYPE_CHECKING:
+    from imgassets.forget import Forgotten
+    from imgassets.garbage import RetailerGarbage
+    from imgassets.storage import PartitionFiles, Storage
 
 
 def main() -> None:
@@ -123,6 +135,179 @@ def doctor() -> None:
 
 
 @cli.command()
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option(
+    "--grace-hours",
+    type=click.FloatRange(min=0),
+    default=24,
+    show_default=True,
+    help="Keep files that were written less than this time ago; 0 only if nothing runs.",
+)
+def gc(*, dry_run: bool, grace_hours: float) -> None:
+    """Remove image files that no manifest references.
+
+    Works beside running partitions. Also removes contact sheets of partitions without a manifest,
+    and temporary files of killed runs. A retailer with a broken manifest is skipped; the exit code
+    is 1 then.
+    """
+    with errors_as_click_exceptions():
+        from imgassets.garbage import remove_garbage
+        from imgassets.storage import open_storage
+
+        grace = dt.timedelta(hours=grace_hours)
+        garbage = remove_garbage(open_storage(load_settings()), grace, dry_run=dry_run)
+    verb = "would remove" if dry_run else "removed"
+    for found in garbage.retailers:
+        click.echo(_garbage_line(found, verb), err=found.error is not None)
+    files = sum(found.files for found in garbage.retailers)
+    size = sum(found.bytes for found in garbage.retailers)
+    click.echo(
+        f"{verb} {_files_text(files, size)}, and temporary files of killed runs: "
+        f"{_files_text(garbage.temporaries, garbage.temporary_bytes)}"
+    )
+    if any(found.error for found in garbage.retailers):
+        sys.exit(1)
+
+
+def _garbage_line(found: RetailerGarbage, verb: str) -> str:
+    if found.error is not None:
+        return f"Error: {found.retailer}: skipped, nothing removed: {found.error}"
+    recent = f", {found.recent:,} of them not referenced, but recent" if found.recent else ""
+    return (
+        f"{found.retailer}: {verb} {_files_text(found.files, found.bytes)}; "
+        f"kept {found.kept:,}{recent}"
+    )
+
+
+def _files_text(number: int, size: int) -> str:
+    return f"{number:,} {'file' if number == 1 else 'files'} ({size:,} bytes)"
+
+
+@cli.command()
+@click.option("--retailer", help="Slug of the retailer; alone, everything of it is taken down.")
+@click.option("--product", help="Id of a product, as in the manifests.")
+@click.option("--url", help="URL of an image.")
+@click.option("--sha256", help="SHA-256 of a served file, as in raw_images.")
+@click.option(
+    "--everywhere",
+    is_flag=True,
+    help="Also take down other URLs, of any retailer, that have the same images.",
+)
+@click.option("--reason", required=True, help="Why, for the record of the take-down.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+def forget(
+    *,
+    retailer: str | None,
+    product: str | None,
+    url: str | None,
+    sha256: str | None,
+    everywhere: bool,
+    reason: str,
+    dry_run: bool,
+) -> None:
+    """Take images down for good: files, URLs, contact sheets and journals.
+
+    Select with --product, --url or --sha256, or with --retailer, which also narrows the others. The
+    images are never requested again, even if the source still lists them. If it is interrupted, run
+    it again.
+    """
+    if not reason.strip():
+        raise click.UsageError("--reason must not be empty")
+    with errors_as_click_exceptions():
+        from imgassets.forget import Selection
+        from imgassets.forget import forget as take_down
+        from imgassets.storage import open_storage
+
+        selection = Selection(
+            retailer=retailer,
+            product_id=product,
+            url=url,
+            sha256=None if sha256 is None else sha256.lower(),
+            everywhere=everywhere,
+        )
+        storage = open_storage(load_settings())
+        done = take_down(
+            storage, selection, reason=reason.strip(), removed_by=_user(), dry_run=dry_run
+        )
+    for line in _forget_lines(storage, done, dry_run=dry_run):
+        click.echo(line)
+    if done.partitions:
+        _print_runs(done.partitions)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user may have no name
+        return f"user {os.getuid()}"
+
+
+def _forget_lines(storage: Storage, done: Forgotten, *, dry_run: bool) -> Iterator[str]:
+    for path in done.resumed:
+        verb = "would first complete" if dry_run else "completed"
+        yield f"{verb} an interrupted take-down: {storage.address(path)}"
+    if not done.is_new:
+        yield "nothing to remove: it is not stored, or was taken down before"
+    else:
+        verb = "would remove" if dry_run else "removed"
+        record = done.record
+        if not record.files and not any(done.rows.values()):
+            yield "nothing of it is stored; future runs will not request it"
+        yield f"{verb} {_files_text(record.files, record.bytes)}"
+        rows = ", ".join(f"{number:,} in {name}" for name, number in done.rows.items())
+        yield f"{verb} the URLs of rows: {rows}"
+    if done.kept_files:
+        yield (
+            f"kept {_files_text(done.kept_files, done.kept_bytes)} that other rows share; "
+            "--everywhere takes them down, too"
+        )
+    if done.is_new and done.partitions:
+        yield (
+            f"{'would remove' if dry_run else 'removed'} the contact sheets and plots of "
+            f"{len(done.partitions):,} partitions; materialize processed_images to draw them again"
+        )
+    if done.active:
+        names = ", ".join(f"{each.date}|{each.retailer}" for each in done.active)
+        yield (
+            f"runs are working or were killed in: {names}; a run that is working may store an "
+            "image again that it had requested before: run imgassets gc --grace-hours 0 when "
+            "nothing runs"
+        )
+    if done.path is not None:
+        yield f"record: {storage.address(done.path)}"
+
+
+def _print_runs(partitions: Sequence[PartitionFiles]) -> None:
+    """Print which runs of the partitions are in Dagster's event log."""
+    from imgassets.defs.instance import DAGSTER_HOME_VARIABLE, open_instance
+
+    if not os.environ.get(DAGSTER_HOME_VARIABLE, "").strip():
+        click.echo(
+            "DAGSTER_HOME is not set, so Dagster's runs were not looked up: those of the "
+            f"{len(partitions):,} partitions may still have thumbnails and URLs in the event log"
+        )
+        return
+    from imgassets.defs.event_log import runs_of_partitions
+
+    keys = [f"{each.date}|{each.retailer}" for each in partitions]
+    try:
+        with open_instance() as instance:
+            runs = runs_of_partitions(instance, keys)
+    except Exception as error:  # noqa: BLE001  (databases raise many types; the rest is done)
+        click.echo(f"Dagster's runs could not be looked up: {error}", err=True)
+        return
+    if not runs:
+        click.echo("no run in Dagster's event log has thumbnails or URLs of these partitions")
+        return
+    click.echo(
+        "These runs of Dagster may still have thumbnails and URLs in the event log. Detected faces "
+        "are pixelated in them, undetected ones are not. To delete them:"
+    )
+    for run in runs:
+        click.echo(f"  dagster run delete {run}")
+
+
+@cli.command()
 @click.option("--ui", is_flag=True, help="Start the Dagster UI with the results of the demo.")
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
 def demo(*, ui: bool, port: int) -> None:
@@ -191,6 +376,7 @@ def errors_as_click_exceptions() -> Iterator[None]:
         StorageError,
         ModelError,
         EmbeddedMongoError,
+        TakedownError,
     ) as error:
         raise click.ClickException(str(error)) from None
 
