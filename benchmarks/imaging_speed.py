@@ -34,7 +34,7 @@ from imgassets.imaging.partition import process_partition
 from imgassets.imaging.pipeline import process_image
 from imgassets.manifests import Outcome, RawRow
 from imgassets.settings import RetailerSettings
-from imgassets.storage import Folder
+from imgassets.storage import Storage
 
 SERVED = BENCH / "served"
 # Single-threaded measurements use only the first images; one third of them have a face, as of all.
@@ -151,16 +151,16 @@ def _process_partition(images: Sequence[Path], processes: int) -> None:
             position=0,
             document_id="1",
             outcome=Outcome.OK,
-            path=f"people/{path.name}",
+            path=f"served/people/{path.name}",
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
         for path in images
     ]
     settings = RetailerSettings()
+    (OUT / "served").symlink_to(SERVED.resolve())
     process_partition(
         rows,
-        Folder(str(SERVED)),
-        Folder(str(OUT)),
+        Storage(str(OUT)).partition("2026-01-01", "shop"),
         settings,
         ensure_model(settings.faces, models_folder()),
         processes=processes,
@@ -169,10 +169,9 @@ def _process_partition(images: Sequence[Path], processes: int) -> None:
 
 
 def _imgassets(urls: Path, count: int) -> Result:
-    raw, processed = OUT / "raw", OUT / "processed"
     module = [sys.executable, "-m", "benchmarks.imgassets_run"]
-    command = [*module, str(urls), str(raw), "curl", str(processed)]
-    return programs.run(command, count, processed)
+    command = [*module, str(urls), str(OUT), "curl", "--process"]
+    return programs.run(command, count, target=OUT / "images" / "processed")
 
 
 def _img2dataset(urls: Path, count: int, python: str) -> Result:

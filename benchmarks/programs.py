@@ -66,12 +66,15 @@ class Result:
         return self.cpu_s * 1000 / self.images
 
 
-def run(arguments: Sequence[str], images: int, target: Path = OUT) -> Result:
+def run(
+    arguments: Sequence[str], images: int, *, files: int | None = None, target: Path = OUT
+) -> Result:
     """Run a program with an empty folder `OUT`.
 
     Args:
         arguments: the program and its arguments.
-        images: number of `.jpg` files that it must write.
+        images: number of images that it handles.
+        files: number of `.jpg` files that it must write; None: one per image.
         target: the folder in which it writes them.
 
     Raises:
@@ -87,8 +90,11 @@ def run(arguments: Sequence[str], images: int, target: Path = OUT) -> Result:
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     found = sum(name.endswith(".jpg") for _, _, names in os.walk(target) for name in names)
-    if process.returncode or found != images:
-        raise RuntimeError(f"{found} of {images} images written; see {LOG}: {' '.join(arguments)}")
+    expected = images if files is None else files
+    if process.returncode or found != expected:
+        raise RuntimeError(
+            f"{found} of {expected} images written; see {LOG}: {' '.join(arguments)}"
+        )
     return Result(images, seconds, usage.ru_utime + usage.ru_stime, peak[0])
 
 
