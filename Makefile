@@ -3,6 +3,8 @@
 PYTHON ?= python3
 # Another environment beside .venv: make test PYTHON=python3.13 VENV=.imgassets/venv-3.13
 VENV ?= .venv
+# ENGINES= installs none, for tests that do not need them.
+ENGINES ?= $(VENV)/engines
 BIN := $(VENV)/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
@@ -16,7 +18,7 @@ demo: $(VENV)/installed  ## send a sample catalogue through the assets
 ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
-test: $(VENV)/installed $(VENV)/res10 $(VENV)/engines  ## run all tests, or those that TESTS names
+test: $(VENV)/installed $(VENV)/res10 $(ENGINES)  ## run all tests, or those that TESTS names
 	$(BIN)/python -m pytest $(TESTS)
 
 screenshots: $(VENV)/installed  ## take the screenshots in docs/ again (needs chromium)
