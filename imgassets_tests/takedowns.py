@@ -9,9 +9,12 @@ from imgassets.storage import Storage
 from imgassets.takedown import TakedownRecord, write_record
 
 
-def take_down(storage: Storage, **values: Any) -> None:
-    """Write the record of a complete take-down that removed no file; `values` say of what."""
+def takedown_record(**values: Any) -> TakedownRecord:
+    """The record of a complete take-down that removed no file; `values` say of what."""
     nothing: dict[str, Any] = {
+        "removed_at": dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC),
+        "removed_by": "ann",
+        "reason": "request 12",
         "retailer": None,
         "product_id": None,
         "whole_retailer": False,
@@ -19,16 +22,16 @@ def take_down(storage: Storage, **values: Any) -> None:
         "url_sha256": [],
         "image_sha256": [],
         "shared_sha256": [],
+        "rows": 0,
+        "files": 0,
+        "bytes": 0,
+        "paths": [],
+        "complete": True,
     }
-    record = TakedownRecord(
-        removed_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-        removed_by="anna",
-        reason="the photographer asked for it",
-        rows=0,
-        files=0,
-        bytes=0,
-        paths=[],
-        complete=True,
-        **nothing | values,
-    )
-    write_record(storage, f"removed/{len(storage.names('removed'))}.parquet", record)
+    return TakedownRecord(**nothing | values)
+
+
+def take_down(storage: Storage, **values: Any) -> None:
+    """Write a `takedown_record`."""
+    path = f"removed/{len(storage.names('removed'))}.parquet"
+    write_record(storage, path, takedown_record(**values))

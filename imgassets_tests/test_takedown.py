@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,31 +23,10 @@ from imgassets.takedown import (
     write_record,
 )
 from imgassets_tests.removal_fixture import Listed, raw_rows, url_rows
+from imgassets_tests.takedowns import takedown_record
 
 COAT = "https://shop.example/coat.jpg?a=1&b=%C3%BC"
 SHOE = "https://shop.example/shoe.jpg"
-NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
-
-
-def record(**values: Any) -> TakedownRecord:
-    nothing: dict[str, Any] = {
-        "removed_at": NOON,
-        "removed_by": "ann",
-        "reason": "request 12",
-        "retailer": None,
-        "product_id": None,
-        "whole_retailer": False,
-        "everywhere": False,
-        "url_sha256": [],
-        "image_sha256": [],
-        "shared_sha256": [],
-        "rows": 0,
-        "files": 0,
-        "bytes": 0,
-        "paths": [],
-        "complete": True,
-    }
-    return TakedownRecord(**nothing | values)
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -65,7 +43,7 @@ def row(url: str, product_id: str = "p1", retailer: str = "zara") -> UrlRow:
 
 
 def test_a_written_record_is_read_back(root: Storage) -> None:
-    full = record(
+    full = takedown_record(
         retailer="zara",
         product_id="p1",
         everywhere=True,
@@ -79,10 +57,10 @@ def test_a_written_record_is_read_back(root: Storage) -> None:
         complete=False,
     )
     write_record(root, "removed/b.parquet", full)
-    write_record(root, "removed/a.parquet", record(retailer="mango", whole_retailer=True))
+    write_record(root, "removed/a.parquet", takedown_record(retailer="mango", whole_retailer=True))
     write_record(root, "removed/b.parquet", replace(full, complete=True))
     assert list(read_records(root).items()) == [
-        ("removed/a.parquet", record(retailer="mango", whole_retailer=True)),
+        ("removed/a.parquet", takedown_record(retailer="mango", whole_retailer=True)),
         ("removed/b.parquet", replace(full, complete=True)),
     ]
     assert read_table(root, "removed/a.parquet").num_rows == 1
@@ -114,13 +92,13 @@ def test_a_broken_record_is_an_error_because_it_may_cover_anything(storage: Stor
     ],
 )
 def test_a_url_is_covered_in_every_spelling(spelling: str) -> None:
-    takedowns = Takedowns([record(url_sha256=[url_sha256(COAT)])])
+    takedowns = Takedowns([takedown_record(url_sha256=[url_sha256(COAT)])])
     assert takedowns.redact(row(spelling)).url == f"removed:{url_sha256(COAT)}"
 
 
 def test_a_url_that_is_not_valid_can_be_taken_down() -> None:
     bad = "not a \ud800 URL"
-    takedowns = Takedowns([record(url_sha256=[url_sha256(bad)])])
+    takedowns = Takedowns([takedown_record(url_sha256=[url_sha256(bad)])])
     assert is_redacted(takedowns.redact(row(bad)).url)
     assert takedowns.redact(row(SHOE)).url == SHOE
 
@@ -129,7 +107,7 @@ def test_a_redacted_url_has_the_hash_of_its_url_and_stays_as_it_is() -> None:
     once = redacted_url(COAT)
     assert once == "removed:" + url_sha256(COAT)
     assert redacted_url(once) == once
-    takedowns = Takedowns([record(url_sha256=[url_sha256(COAT)])])
+    takedowns = Takedowns([takedown_record(url_sha256=[url_sha256(COAT)])])
     assert takedowns.redact(row(once)).url == once
     assert takedowns.covers("zara", "p1", once)
 
@@ -137,27 +115,27 @@ def test_a_redacted_url_has_the_hash_of_its_url_and_stays_as_it_is() -> None:
 def test_redaction_keeps_the_other_columns_and_the_class_of_the_row() -> None:
     partition = Storage("unused").partition("2026-01-02", "zara")
     (raw,) = raw_rows([Listed("p1", COAT, b"x")], partition)
-    found = Takedowns([record(product_id="p1")]).redact(raw)
+    found = Takedowns([takedown_record(product_id="p1")]).redact(raw)
     assert isinstance(found, RawRow)
     assert found == replace(raw, url=redacted_url(COAT))
 
 
 SCOPES = [
-    (record(url_sha256=[url_sha256(COAT)]), {("zara", "p1", COAT), ("mango", "p2", COAT)}),
-    (record(retailer="zara", url_sha256=[url_sha256(COAT)]), {("zara", "p1", COAT)}),
+    (takedown_record(url_sha256=[url_sha256(COAT)]), {("zara", "p1", COAT), ("mango", "p2", COAT)}),
+    (takedown_record(retailer="zara", url_sha256=[url_sha256(COAT)]), {("zara", "p1", COAT)}),
     (
-        record(retailer="zara", everywhere=True, url_sha256=[url_sha256(COAT)]),
+        takedown_record(retailer="zara", everywhere=True, url_sha256=[url_sha256(COAT)]),
         {("zara", "p1", COAT), ("mango", "p2", COAT)},
     ),
-    (record(product_id="p2"), {("zara", "p2", SHOE), ("mango", "p2", COAT)}),
-    (record(retailer="zara", product_id="p2"), {("zara", "p2", SHOE)}),
-    (record(retailer="zara", product_id="p2", everywhere=True), {("zara", "p2", SHOE)}),
+    (takedown_record(product_id="p2"), {("zara", "p2", SHOE), ("mango", "p2", COAT)}),
+    (takedown_record(retailer="zara", product_id="p2"), {("zara", "p2", SHOE)}),
+    (takedown_record(retailer="zara", product_id="p2", everywhere=True), {("zara", "p2", SHOE)}),
     (
-        record(retailer="zara", whole_retailer=True),
+        takedown_record(retailer="zara", whole_retailer=True),
         {("zara", "p1", COAT), ("zara", "p2", SHOE)},
     ),
-    (record(retailer="zara", image_sha256=["a" * 64]), set()),
-    (record(retailer="zara"), set()),
+    (takedown_record(retailer="zara", image_sha256=["a" * 64]), set()),
+    (takedown_record(retailer="zara"), set()),
 ]
 
 
@@ -195,7 +173,10 @@ def test_a_record_covers_its_urls_products_and_retailers_only(
 
 def test_images_of_all_records_must_not_be_stored() -> None:
     takedowns = Takedowns(
-        [record(image_sha256=["a" * 64]), record(retailer="zara", image_sha256=["b" * 64])]
+        [
+            takedown_record(image_sha256=["a" * 64]),
+            takedown_record(retailer="zara", image_sha256=["b" * 64]),
+        ]
     )
     assert takedowns.image_sha256 == {"a" * 64, "b" * 64}
 
@@ -214,12 +195,12 @@ def test_images_of_all_records_must_not_be_stored() -> None:
     ],
 )
 def test_urls_in_texts_are_replaced_whatever_punctuation_follows(text: str, expected: str) -> None:
-    takedowns = Takedowns([record(url_sha256=[url_sha256(COAT)])])
+    takedowns = Takedowns([takedown_record(url_sha256=[url_sha256(COAT)])])
     assert takedowns.redact_text("zara", text) == expected.replace("{}", redacted_url(COAT))
 
 
 def test_a_text_of_another_retailer_keeps_its_url() -> None:
-    takedowns = Takedowns([record(retailer="zara", url_sha256=[url_sha256(COAT)])])
+    takedowns = Takedowns([takedown_record(retailer="zara", url_sha256=[url_sha256(COAT)])])
     assert takedowns.redact_text("mango", COAT) == COAT
     assert takedowns.redact_text("zara", COAT) == redacted_url(COAT)
 
@@ -257,4 +238,4 @@ def test_a_text_of_another_retailer_keeps_its_url() -> None:
 def test_a_record_is_included_if_it_takes_nothing_new_down(
     existing: dict[str, Any], new: dict[str, Any], expected: bool
 ) -> None:
-    assert Takedowns([record(**existing)]).includes(record(**new)) is expected
+    assert Takedowns([takedown_record(**existing)]).includes(takedown_record(**new)) is expected
