@@ -541,7 +541,9 @@ def write_table(storage: Storage, path: str, table: pa.Table) -> None:
         StorageError: The storage is full, not reachable or not writable.
     """
     buffer = pa.BufferOutputStream()
-    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(
+        buffer, table.schema, compression="zstd", write_page_checksum=True
+    ) as writer:
         # `datasets` cannot read a row group without rows.
         if table.num_rows:
             writer.write_table(table)
@@ -563,8 +565,10 @@ def read_table(storage: Storage, path: str, columns: Sequence[str] | None = None
     """
     data = storage.read(path)
     try:
-        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        return file.read(columns=columns)
+    # PyArrow decodes the names of columns without handling errors.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenFileError(
             f"{storage.address(path)} is broken: {error}; "
             "delete it, then materialize its partition again"

@@ -443,7 +443,24 @@ def test_a_damaged_table_is_a_storage_error_or_harmless(
     rest = whole[offset + data.draw(st.integers(1, 8)) :]
     storage.write("a.parquet", whole[:offset] + damage + rest)
     with suppress(StorageError):
-        assert isinstance(read_table(storage, "a.parquet"), pa.Table)
+        read_table(storage, "a.parquet").validate(full=True)
+
+
+def test_a_damaged_column_name_is_a_storage_error(storage: Storage) -> None:
+    write_table(storage, "a.parquet", pa.table({"outcome": ["ok"]}))
+    whole = storage.read("a.parquet")
+    storage.write("a.parquet", whole.replace(b"outcome", b"\x80utcome"))
+    with pytest.raises(BrokenFileError, match="is broken: 'utf-8' codec can't decode"):
+        read_table(storage, "a.parquet")
+
+
+def test_a_damaged_value_is_a_storage_error(storage: Storage) -> None:
+    write_table(storage, "a.parquet", pa.table({"outcome": ["removed by hand"]}))
+    whole = storage.read("a.parquet")
+    place = whole.index(b"removed by hand")
+    storage.write("a.parquet", whole[:place] + b"R" + whole[place + 1 :])
+    with pytest.raises(BrokenFileError, match=r"a\.parquet is broken: "):
+        read_table(storage, "a.parquet")
 
 
 def test_writing_to_a_missing_bucket_is_a_storage_error(s3: str) -> None:
