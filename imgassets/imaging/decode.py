@@ -92,7 +92,7 @@ def _decode_pixels(
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         orientation = _orientation(image)
         size = _upright_size(image.size, orientation)
-        pixels = _decode_jpeg(data, image.size, shrink(*size))
+        pixels = _decode_jpeg(image, data, shrink(*size))
         if profile is not None:
             grey = image.mode == "L"
             decoded = PILImage.fromarray(pixels[:, :, 0] if grey else pixels[:, :, ::-1])
@@ -105,11 +105,19 @@ def _decode_pixels(
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
-def _decode_jpeg(data: bytes, size: tuple[int, int], factor: int) -> Pixels:
-    width, height = (-(-side // factor) for side in size)
+def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> Pixels:
+    width, height = (-(-side // factor) for side in image.size)
     # libjpeg-turbo chooses the smallest size that is at least this one, which is exactly `factor`
     # because it rounds sides up too.
-    decoded = simplejpeg.decode_jpeg(data, "BGR", min_width=width, min_height=height, strict=True)
+    try:
+        decoded = simplejpeg.decode_jpeg(
+            data, "BGR", min_width=width, min_height=height, strict=True
+        )
+    except ValueError as error:
+        # Its interface knows the six usual sampling factors only; the decoder itself knows all.
+        if "subsampling level" not in str(error):
+            raise
+        decoded = np.asarray(image.convert("RGB"))[:, :, ::-1]
     return np.asarray(decoded, dtype=np.uint8)
 
 

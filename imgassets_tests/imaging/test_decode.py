@@ -5,6 +5,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,6 +30,7 @@ from imgassets_tests.imaging.icc import (
 )
 
 SETTINGS = DecodeSettings()
+FILES = Path(__file__).with_name("files")
 
 
 @contextmanager
@@ -145,6 +147,20 @@ def _as_ycck(image: PILImage.Image) -> bytes:
     data = bytearray(_file(stored, "JPEG", quality=95, subsampling=0))
     data[data.index(b"Adobe") + 11] = 2
     return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["samp_2x4", "samp_3x1"])
+def test_a_jpeg_with_unusual_sampling_factors_is_decoded(name: str) -> None:
+    data = (FILES / f"{name}.jpg").read_bytes()
+    image = decode(data, SETTINGS, lambda _width, _height: 2)
+    assert image.full_size == (240, 320)
+    # The corner of the drawing, its black mark, and one point of each of its four fields.
+    points = [(200, 5), (5, 5), (60, 80), (180, 80), (60, 240), (180, 240)]
+    found = [image.pixels[y * image.height // 320, x * image.width // 240] for x, y in points]
+    expected = [250] * 3, [0] * 3, [39, 30, 200], [60, 160, 30], [189, 61, 40], [249, 192, 190]
+    assert np.abs(np.array(found).astype(int) - np.array(expected)).max() <= 3
+    with _unreadable(Outcome.CORRUPT, "truncated"):
+        decode(data[: len(data) // 2], SETTINGS)
 
 
 def test_a_cmyk_profile_is_converted() -> None:
