@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import threading
 from collections.abc import Callable
@@ -141,7 +142,7 @@ def test_a_large_face_without_a_clear_score_must_be_found_in_the_close_up_pass(
     detector = load_detector(model, FaceSettings())
     monkeypatch.setattr(detector, "_network", Network())
     assert detector.find(_cloth(1)) == []
-    assert shapes[1:] == [(96, 96)]
+    assert shapes[1] == (96, 96)
 
 
 def test_no_face_is_found_in_a_pattern(detector: FaceDetector) -> None:
@@ -177,11 +178,16 @@ def test_no_face_is_found_in_a_plain_image(detector: FaceDetector) -> None:
     assert detector.find(np.full((300, 200, 3), 255, np.uint8)) == []
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (2000, 1)])
-def test_no_face_is_found_in_tiny_images(detector: FaceDetector, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 50), (50, 1), (7, 3), (2000, 1), (1, 2000), (3000, 17), (17, 3000)]
+)
+def test_no_face_is_found_in_tiny_or_narrow_images(
+    model: Path, detector: FaceDetector, size: tuple[int, int]
+) -> None:
     pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
     assert detector.find(pixels) == []
-    # Only 7x3 is at least two pixels wide and high in the edge map.
+    assert load_detector(model, FaceSettings(first_side=None)).find(pixels) == []
+    # The others are less than two pixels wide or high in the edge map.
     assert (foreground_roi(pixels) is None) == (size != (7, 3))
 
 
@@ -202,10 +208,16 @@ def test_res10_finds_the_faces_of_portraits_and_none_without_a_head(
     assert detector.find(_pixels(photos, "cutout_no_head")) == []
 
 
-class Network:
-    """Fake network: records its inputs, and returns the given rows, one list per call."""
+Answer = list[list[float]] | Callable[[Pixels], list[list[float]]]
 
-    def __init__(self, *answers: list[list[float]]) -> None:
+
+class Network:
+    """Fake network: records its inputs, and returns the given rows, one list per call.
+
+    An answer may be a function that computes the rows from the input.
+    """
+
+    def __init__(self, *answers: Answer) -> None:
         self.answers = iter(answers)
         self.images: list[Pixels] = []
         self.scores: list[float] = []
@@ -214,12 +226,19 @@ class Network:
         assert pixels.dtype == np.uint8
         self.images.append(pixels.copy())
         self.scores.append(min_score)
-        return np.array(next(self.answers, []), np.float32).reshape(-1, 15)
+        answer = next(self.answers, [])
+        rows = answer(pixels) if callable(answer) else answer
+        return np.array(rows, np.float32).reshape(-1, 15)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Width and height of each input."""
         return [(image.shape[1], image.shape[0]) for image in self.images]
+
+    @property
+    def close_ups(self) -> list[Pixels]:
+        """The inputs of 96x96 px: the first windows around the candidates."""
+        return [image for image in self.images if image.shape[:2] == (96, 96)]
 
 
 FindWith = Callable[..., tuple[list[Face], Network]]
@@ -229,7 +248,7 @@ FindWith = Callable[..., tuple[list[Face], Network]]
 def find_with(model: Path, monkeypatch: pytest.MonkeyPatch) -> FindWith:
     """Find faces in an image with a network that returns these answers one after the other."""
 
-    def find(pixels: Pixels, *answers: list[list[float]], **settings: Any) -> Any:
+    def find(pixels: Pixels, *answers: Answer, **settings: Any) -> Any:
         sides = {"first_side": 256, "detect_side": 512}
         network = Network(*answers)
         yunet = load_detector(model, FaceSettings(**(sides | settings)))
@@ -265,8 +284,12 @@ def _same(found: list[Face], wanted: list[Face]) -> bool:
 
 
 def _noise(width: int, height: int) -> Pixels:
-    """An image of random pixels, without a plain region."""
-    return np.random.default_rng(9).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    """An image of random pixels below a plain top edge, which needs no look of its own."""
+    pixels = np.random.default_rng(9).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    top = max(2, math.ceil(max(width, height) / 75))
+    if height > 2 * top:
+        pixels[:top] = 128
+    return pixels
 
 
 def _block(width: int, height: int, box: Box, tone: int = 40) -> Pixels:
@@ -431,10 +454,8 @@ def test_the_first_pass_scales_the_height_to_first_side(
     input_size: tuple[int, int],
 ) -> None:
     _, network = find_with(_noise(*size), first_side=sides[0], detect_side=sides[1])
-    if min(input_size) < 16:
-        assert network.sizes == []
-    else:
-        assert network.sizes == [input_size]
+    # The smallest image, without a plain top edge, is searched there as well.
+    assert network.sizes[:1] == ([input_size] if min(input_size) >= 16 else [])
 
 
 def test_the_first_pass_shrinks_the_image_by_an_integer_factor(find_with: FindWith) -> None:
@@ -545,9 +566,11 @@ def test_a_face_is_large_by_its_height_in_the_first_pass_at_any_scale(
 ) -> None:
     pixels = _block(512, 512, Box(200, 200, 40, 40))
     _, network = find_with(pixels, [_row(20, 10, 20, height, 0.9)])
-    assert network.sizes == [(62, 62)] + [(96, 96)] * windows  # at the scale of the image
+    assert network.sizes[0] == (62, 62)  # at the scale of the image
+    assert len(network.close_ups) == windows
     _, network = find_with(_noise(380, 380), [_row(20, 10, 20, height, 0.9)])
-    assert network.sizes == [(256, 256)] + [(96, 96)] * windows  # at two thirds of it
+    assert network.sizes[0] == (256, 256)  # at two thirds of it
+    assert len(network.close_ups) == windows
 
 
 def test_boxes_are_scaled_back_separately_for_each_axis(find_with: FindWith) -> None:
@@ -560,8 +583,7 @@ def test_boxes_are_scaled_back_separately_for_each_axis(find_with: FindWith) -> 
 def _count_windows(find_with: FindWith, *rows: list[float], **settings: float) -> int:
     """Number of close-up windows for an image of 512x512 px; rows are in pixels of half of it."""
     _, network = find_with(_noise(512, 512), list(rows), **settings)
-    assert set(network.sizes[1:]) <= {(96, 96)}
-    return len(network.images) - 1
+    return len(network.close_ups)
 
 
 @pytest.mark.parametrize(
@@ -620,7 +642,7 @@ def test_a_large_face_with_a_clear_score_is_accepted_from_the_first_pass(
 ) -> None:
     row = _row(10, 20, 30, height, score)
     faces, network = find_with(_noise(512, 512), [row], min_score=min_score)
-    assert len(network.images) - 1 == windows
+    assert len(network.close_ups) == windows
     assert _same(faces, [] if windows else [_found(20, 40, 60, 2 * height, score)])
 
 
@@ -645,8 +667,8 @@ def test_a_window_is_scaled_so_that_the_face_is_32_to_40_pixels_high(
 ) -> None:
     pixels = _noise(512, 512)
     # Its centre is at 250, 170 in the image, and at half of that in the first pass.
-    row = _row(125 - 6, 85 - height / 2, 12, height, 0.5)
-    faces, network = find_with(pixels, [row], [_row(10, 20, 30, 40, 0.9)], min_score=0.6)
+    row = _row(125 - 6, 85 - height / 2, 12, height, 0.7)
+    faces, network = find_with(pixels, [row], [_row(33, 28, 30, 40, 0.9)], min_score=0.6)
     assert network.scores == [0.05, 0.6]
     left, top = 250 - side // 2, 170 - side // 2
     if side % 2:
@@ -654,7 +676,7 @@ def test_a_window_is_scaled_so_that_the_face_is_32_to_40_pixels_high(
     part = pixels[top : top + side, left : left + side]
     np.testing.assert_array_equal(network.images[1], shrink(part, 96, 96))
     share = side / 96
-    wanted = _found(left + 10 * share, top + 20 * share, 30 * share, 40 * share, 0.9)
+    wanted = _found(left + 33 * share, top + 28 * share, 30 * share, 40 * share, 0.9)
     assert _same(faces, [wanted])
 
 
@@ -668,7 +690,7 @@ def test_the_window_of_a_large_face_is_cropped_from_the_shrunk_image(
     pixels = _noise(512, 512)
     row = _row(125 - 20, 85 - height / 2, 40, height, 0.7)
     other = _row(175 - 20, 185 - height / 2, 40, height, 0.6)
-    close = _row(10, 20, 30, 40, 0.9)
+    close = _row(33, 28, 30, 40, 0.9)
     faces, network = find_with(pixels, [row, other], [close], [close])
     half = _shrink(pixels, 256, 256)
     for image, x, y in zip(network.images[1:], (125, 175), (85, 185), strict=True):
@@ -679,7 +701,7 @@ def test_the_window_of_a_large_face_is_cropped_from_the_shrunk_image(
     lefts = 250 - side, 350 - side
     tops = 170 - side, min(370, 512 - side) - side
     wanted = [
-        _found(left + 10 * share, top + 20 * share, 30 * share, 40 * share, 0.9)
+        _found(left + 33 * share, top + 28 * share, 30 * share, 40 * share, 0.9)
         for left, top in zip(lefts, tops, strict=True)
     ]
     assert _same(faces, wanted)
@@ -711,7 +733,7 @@ def test_a_window_stays_inside_the_image(
     find_with: FindWith, middle: tuple[float, float], corner: tuple[int, int]
 ) -> None:
     pixels = _noise(512, 512)
-    row = _row(middle[0] / 2 - 6, middle[1] / 2 - 9, 12, 18)
+    row = _row(middle[0] / 2 - 6, middle[1] / 2 - 9, 12, 18, 0.7)
     faces, network = find_with(pixels, [row], [_row(10, 20, 30, 40, 0.9)])
     x, y = corner
     np.testing.assert_array_equal(network.images[1], pixels[y : y + 96, x : x + 96])
@@ -720,8 +742,8 @@ def test_a_window_stays_inside_the_image(
 
 def test_a_window_larger_than_the_image_is_padded_with_black(find_with: FindWith) -> None:
     for width, height, row, corner in (
-        (60, 512, _row(10, 100, 9, 12), (0, 176)),  # in the first pass, at half size
-        (512, 60, _row(200, 20, 18, 24), (173, 0)),  # at full size
+        (60, 512, _row(10, 100, 9, 12, 0.7), (0, 176)),  # in the first pass, at half size
+        (512, 60, _row(200, 20, 18, 24, 0.7), (173, 0)),  # at full size
     ):
         pixels = _noise(width, height)
         faces, network = find_with(pixels, [row], [_row(16, 32, 8, 4, 0.9)])
@@ -791,8 +813,7 @@ def test_the_four_candidates_with_the_highest_scores_get_windows(
     rows = [_row(x - 6, y - 9, 12, 18, score) for score, (x, y) in places.items()]
     _, network = find_with(pixels, rows)
     wanted = [places[score] for score in (0.7, 0.6, 0.5, 0.4)]
-    assert len(network.images) == 5
-    for image, (x, y) in zip(network.images[1:], wanted, strict=True):
+    for image, (x, y) in zip(network.close_ups, wanted, strict=True):
         left, top = min(max(2 * x - 48, 0), 416), min(max(2 * y - 48, 0), 416)
         np.testing.assert_array_equal(image, pixels[top : top + 96, left : left + 96])
 
@@ -800,7 +821,7 @@ def test_the_four_candidates_with_the_highest_scores_get_windows(
 def test_a_large_clear_face_counts_next_to_any_number_of_small_ones(find_with: FindWith) -> None:
     small = [_row(x, y, 12, 18, 0.95) for x in (20, 120, 220) for y in (20, 100)]
     faces, network = find_with(_noise(512, 512), [*small, _row(100, 170, 50, 70, 0.9)])
-    assert len(network.images) == 5
+    assert len(network.close_ups) == 4
     assert _same(faces, [_found(200, 340, 100, 140, 0.9)])
 
 
@@ -811,7 +832,7 @@ def test_a_faint_candidate_that_is_found_is_checked_in_the_mirrored_window(
     find_with: FindWith, score: float, found: bool, inputs: int
 ) -> None:
     close = [_row(30, 20, 30, 40, 0.9)] if found else []
-    _, network = find_with(_noise(512, 512), [_row(100, 100, 12, 18, score)], close)
+    _, network = find_with(_noise(512, 512), [_row(100, 60, 12, 18, score)], close)
     assert len(network.images) - 1 == inputs
     if inputs == 2:
         np.testing.assert_array_equal(network.images[2], network.images[1][:, ::-1])
@@ -855,17 +876,17 @@ def test_a_faint_candidate_in_a_narrow_image_is_checked_in_the_mirrored_window(
 def test_a_faint_candidate_counts_if_it_has_the_same_position_in_the_mirrored_window(
     find_with: FindWith, mirrored: list[list[float]], counts: bool
 ) -> None:
-    first, close = [_row(100, 100, 12, 18, 0.1)], [_row(20, 30, 30, 40, 0.9)]
+    first, close = [_row(100, 60, 12, 18, 0.1)], [_row(20, 30, 30, 40, 0.9)]
     faces, _ = find_with(_noise(512, 512), first, close, mirrored)
-    # The window starts at 212 - 48, 218 - 48.
-    assert _same(faces, [_found(164 + 20, 170 + 30, 30, 40, 0.9)] if counts else [])
+    # The window starts at 212 - 48, 138 - 48.
+    assert _same(faces, [_found(164 + 20, 90 + 30, 30, 40, 0.9)] if counts else [])
 
 
 def test_each_face_of_a_window_is_checked_in_the_mirrored_window(find_with: FindWith) -> None:
-    first = [_row(100, 100, 12, 18, 0.1)]
+    first = [_row(100, 60, 12, 18, 0.1)]
     close = [_row(20, 30, 30, 40, 0.9), _row(60, 60, 20, 30, 0.8)]
     faces, _ = find_with(_noise(512, 512), first, close, [_row(16, 60, 20, 30, 0.8)])
-    assert _same(faces, [_found(164 + 60, 170 + 60, 20, 30, 0.8)])
+    assert _same(faces, [_found(164 + 60, 90 + 60, 20, 30, 0.8)])
 
 
 @pytest.mark.parametrize(
@@ -888,6 +909,206 @@ def test_a_face_that_is_found_twice_counts_once_with_its_higher_score(
     faces, _ = find_with(_noise(512, 512), rows)
     boxes = {0.95: box, 0.875: (200, 200)}
     assert _same(faces, [_found(*boxes[score], 60, 60, score) for score in scores])
+
+
+def _in_the_middle(pixels: Pixels) -> list[list[float]]:
+    """A face in the middle of a window."""
+    return [_row(pixels.shape[1] / 2 - 15, pixels.shape[0] / 2 - 20, 30, 40, 0.9)]
+
+
+def _doubtful_in_the_middle(pixels: Pixels) -> list[list[float]]:
+    return [[*row[:-1], 0.82] for row in _in_the_middle(pixels)]
+
+
+def _in_a_corner(_: Pixels) -> list[list[float]]:
+    """A face in the upper left corner of a window."""
+    return [_row(2, 2, 20, 25, 0.9)]
+
+
+def _nowhere(_: Pixels) -> list[list[float]]:
+    return []
+
+
+def _centre(face: Face) -> tuple[float, float]:
+    return face.x + face.width / 2, face.y + face.height / 2
+
+
+@pytest.mark.parametrize("first", [_nowhere, _in_a_corner])
+@pytest.mark.parametrize("height", [12, 18, 30, 60])
+def test_a_good_candidate_that_a_window_does_not_confirm_is_shown_larger(
+    find_with: FindWith, height: float, first: Callable[[Pixels], list[list[float]]]
+) -> None:
+    pixels = _noise(512, 512)
+    row = _row(125 - 10, 85 - height / 2, 20, height, 0.7)
+    faces, network = find_with(pixels, [row], first, _in_the_middle)
+    _, window, larger = network.sizes
+    assert min(larger) > max(window)
+    (face,) = (face for face in faces if abs(_centre(face)[0] - 250) < 10)
+    assert _centre(face) == pytest.approx((250, 170), abs=2)
+    # In it, the candidate has more pixels: a face of 40 px of the input is smaller than before.
+    _, before = find_with(pixels, [row], _in_the_middle)
+    assert len(before.images) == 2
+    (confirmed,) = find_with(pixels, [row], _in_the_middle)[0]
+    assert face.height < 0.7 * confirmed.height
+
+
+@pytest.mark.parametrize(("score", "looks"), [(0.15, 2), (0.3, 2), (0.45, 3), (0.8, 3)])
+def test_a_candidate_with_a_low_score_is_not_shown_larger(
+    find_with: FindWith, score: float, looks: int
+) -> None:
+    _, network = find_with(_noise(512, 512), [_row(120, 40, 12, 18, score)], _nowhere)
+    assert len(network.images) == looks
+
+
+@pytest.mark.parametrize(
+    ("candidate", "more", "kept", "looks"),
+    [
+        # Low and weak: two more windows have to show it.
+        ((150, 0.3), (_in_the_middle, _in_the_middle), True, 4),
+        ((150, 0.5), (_in_the_middle, _in_the_middle), True, 4),
+        ((150, 0.5), (_in_the_middle, _nowhere), False, 4),
+        ((150, 0.5), (_in_the_middle, _in_a_corner), False, 4),
+        ((150, 0.5), (_nowhere, _in_the_middle), False, 3),
+        ((150, 0.5), (_in_a_corner, _in_the_middle), False, 3),
+        # Low and not weak, or weak and high in the image: the first window is enough.
+        ((150, 0.7), (), True, 2),
+        ((30, 0.3), (), True, 2),
+        ((30, 0.7), (), True, 2),
+    ],
+)
+def test_two_more_windows_confirm_a_weak_face_low_in_the_image(
+    find_with: FindWith,
+    candidate: tuple[float, float],
+    more: tuple[Callable[[Pixels], list[list[float]]], ...],
+    kept: bool,
+    looks: int,
+) -> None:
+    y, score = candidate
+    answers = [_row(120, y, 12, 18, score)], _doubtful_in_the_middle, *more
+    faces, network = find_with(_noise(512, 512), *answers)
+    assert len(network.images) == looks
+    assert [_centre(face) for face in faces] == (
+        [pytest.approx((252, 2 * (y + 9)), abs=2)] if kept else []
+    )
+
+
+def test_a_weak_candidate_with_a_clear_score_in_its_window_needs_no_more(
+    find_with: FindWith,
+) -> None:
+    faces, network = find_with(_noise(512, 512), [_row(120, 150, 12, 18, 0.5)], _in_the_middle)
+    assert len(network.images) == 2
+    assert [_centre(face) for face in faces] == [pytest.approx((252, 318), abs=2)]
+
+
+def test_the_windows_that_confirm_a_face_show_it_at_two_sizes(find_with: FindWith) -> None:
+    pixels = _noise(512, 512)
+    pixels[318 - 18 : 318 + 18, 252 - 18 : 252 + 18] = 255
+    answers = [_row(120, 150, 12, 18, 0.5)], *[_doubtful_in_the_middle] * 3
+    _, network = find_with(pixels, *answers, min_score=0.8)
+    # The smaller of them may be less sure, as the face is small in it.
+    assert 0.3 < network.scores[2] < network.scores[1] == network.scores[3] == 0.8
+    white = [(image == 255).all(axis=2).sum() for image in network.images[1:]]
+    assert white[2] > 1.5 * white[1] > 0
+    for image in network.images[1:]:
+        rows, columns = np.nonzero((image == 255).all(axis=2))
+        assert rows.mean() == pytest.approx(image.shape[0] / 2, abs=4)
+        assert columns.mean() == pytest.approx(image.shape[1] / 2, abs=4)
+
+
+def _whole_input(pixels: Pixels) -> list[list[float]]:
+    """A face that fills the input and begins above it."""
+    height, width = pixels.shape[:2]
+    return [_row(0, -0.2 * height, width, 1.2 * height, 0.9)]
+
+
+def _with_objects(*boxes: Box, width: int = 600, height: int = 800) -> Pixels:
+    """A plain image with dark boxes."""
+    pixels = np.full((height, width, 3), 200, np.uint8)
+    for box in boxes:
+        pixels[box.y : box.bottom, box.x : box.right] = 40
+    return pixels
+
+
+@pytest.mark.parametrize("first_side", [256, None])
+@pytest.mark.parametrize(
+    ("left", "right"), [(250, 330), (60, 100), (520, 600), (0, 50), (100, 500)]
+)
+def test_the_top_edge_is_searched_beside_what_touches_it(
+    find_with: FindWith, left: int, right: int, first_side: int | None
+) -> None:
+    body = Box(20, 300, 560, 400)  # is wider and does not touch it
+    pixels = _with_objects(Box(left, 0, right - left, 60), body)
+    faces, network = find_with(pixels, _nowhere, _whole_input, first_side=first_side)
+    assert len(network.images) == 2
+    (region,) = faces
+    for found, edge in ((region.x, left), (region.x + region.width, right)):
+        assert abs(found - edge) < 120
+    assert region.x <= max(0, left - 20)
+    assert region.x + region.width >= min(600, right + 20)
+    # It ends far above the middle of the image; the band above it is white.
+    assert region.y < -20
+    assert 60 < region.y + region.height < 300
+    assert (network.images[1][0] == 255).all()
+
+
+@pytest.mark.parametrize("first_side", [256, None])
+def test_a_plain_top_edge_is_not_searched(find_with: FindWith, first_side: int | None) -> None:
+    body = Box(200, 100, 200, 500)
+    _, network = find_with(_with_objects(body), first_side=first_side)
+    assert len(network.images) == 1
+    touching = _with_objects(body, Box(300, 0, 40, 100))
+    _, network = find_with(touching, first_side=first_side)
+    assert len(network.images) == 2
+
+
+def test_faces_below_the_top_edge_are_left_to_the_other_looks(find_with: FindWith) -> None:
+    def at(share: float) -> Callable[[Pixels], list[list[float]]]:
+        return lambda image: [_row(10, share * image.shape[0], 30, 30, 0.9)]
+
+    pixels = _with_objects(Box(200, 0, 200, 600))
+    assert find_with(pixels, _nowhere, at(0.6), first_side=None)[0] == []
+    (face,) = find_with(pixels, _nowhere, at(0.05), first_side=None)[0]
+    assert face.y < 0
+
+
+def test_a_face_that_both_looks_find_counts_once(find_with: FindWith) -> None:
+    pixels = np.full((512, 512, 3), 200, np.uint8)
+    pixels[:420, 200:400] = _noise(512, 512)[12:432, :200]
+    (edge,) = find_with(pixels, _nowhere, _whole_input, first_side=None)[0]
+    roi = foreground_roi(pixels)
+    assert roi is not None
+    visible = _row(edge.x - roi.x, 0, edge.width, edge.y + edge.height, 0.8)
+    faces, network = find_with(pixels, [visible], _whole_input, first_side=None)
+    assert network.sizes[0] == (roi.width, roi.height)  # at full size, from the top edge on
+    assert _same(faces, [edge])
+    elsewhere = _row(150 - roi.x, 350, 60, 60, 0.8)
+    faces, _ = find_with(pixels, [elsewhere], _whole_input, first_side=None)
+    assert _same(faces, [edge, _found(150, 350, 60, 60, 0.8)])
+
+
+@pytest.mark.parametrize("first_side", [256, None])
+def test_the_minimum_score_at_the_top_edge_is_lower_in_proportion(
+    find_with: FindWith, first_side: int | None
+) -> None:
+    pixels = _with_objects(Box(200, 0, 200, 600))
+    shares = []
+    for min_score in (0.5, 0.8):
+        _, network = find_with(pixels, first_side=first_side, min_score=min_score)
+        shares.append(network.scores[-1] / min_score)
+    assert shares[0] == pytest.approx(shares[1])
+    assert 0.3 < shares[0] < 1
+
+
+@pytest.mark.parametrize("size", [(3, 800), (800, 3), (30, 800), (2, 2), (12, 9), (800, 30)])
+@pytest.mark.parametrize("first_side", [256, None])
+def test_the_top_edge_of_small_and_narrow_images_may_be_searched(
+    find_with: FindWith, size: tuple[int, int], first_side: int | None
+) -> None:
+    rows, columns = np.indices((size[1], size[0]))
+    stripes = np.where((rows + columns) // 2 % 2, 255, 0).astype(np.uint8)[..., None]
+    faces, network = find_with(np.repeat(stripes, 3, axis=2), first_side=first_side)
+    assert faces == []
+    assert all(min(sides) >= 16 for sides in network.sizes)
 
 
 # Networks of one layer in the two formats of res10: of each channel, the means of seven bands of
