@@ -17,6 +17,9 @@ On a textured background,
 2. if the outline is hardly steeper than the noise, the image is not trimmed;
 3. otherwise the box gets a margin.
 
+The edges of what surrounds a picture (hairlines and bars, see `frame`) and of a floor behind the
+product (see `floor`) are left out.
+
 If the box is suspiciously small, the threshold is relaxed twice. The constants were chosen with
 `benchmarks/quality`, by how much product they cut off and how much background they leave; its
 README names the seeds.
@@ -24,9 +27,19 @@ README names the seeds.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import cv2
 import numpy as np
 
+from imgassets.imaging.floor import find_floor
+from imgassets.imaging.frame import (
+    find_bars,
+    find_hairlines,
+    find_padded,
+    has_black_border,
+    remove,
+)
 from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.outline import (
     EdgeMaps,
@@ -34,16 +47,19 @@ from imgassets.imaging.outline import (
     Plane,
     bounding_box,
     compute_edge_maps,
+    erase,
     faint_edge_masks,
     find_edge_box,
 )
 from imgassets.imaging.resize import shrink_by_area
 
+_Found: TypeAlias = tuple[Box, float | None]
+
 _WORK_SIDE = 448  # maximum side (px) of the image that edges are searched in
 _MIN_SIDE = 16  # minimum side (px): smaller images are not trimmed
 _RELAXATIONS = (1.0, 0.6, 0.36)  # factors of the noise threshold, tried in turn
 _STRICT = 1.5  # factor of the threshold that an outline must exceed on a textured background
-_BORDER = 0.045  # of the longer side: a narrower margin may be product that fades at the border
+_BORDER = 0.03  # of the longer side: a narrower margin may be product that fades at the border
 
 # A row (of pixels at half resolution) beyond the box continues a faint outline if its number of
 # faint pixels exceeds the usual one, the median of the outer half of the margin, by `_MIN_EXCESS`
@@ -71,7 +87,7 @@ _SMALL_MIN_SIDES, _CENTRE_RANGE = (0.03, 0.15), (0.25, 0.75)
 _TOLERANCE = 20  # pixels that boxes at two thresholds may differ by: JPEG blocks are 16 wide
 
 
-def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | None:
+def find_by_background(pixels: Pixels, min_side: float) -> _Found | None:
     """Find the product's box by its edges.
 
     Args:
@@ -80,8 +96,9 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
             only if nothing else is visible: a small product on a plain background.
 
     Returns:
-        The box in pixels, and the gradient (levels/pixel) from which on a pixel counted as an edge.
-        None if no box is reliable; the image should then be left as it is.
+        The box in pixels, and the gradient (levels/pixel) from which on a pixel counted as an edge;
+        that is None if only bars beside a picture are cut off. None instead of both if no box is
+        reliable; the image should then be left as it is.
     """
     height, width = pixels.shape[:2]
     if min(height, width) < _MIN_SIDE:
@@ -89,12 +106,80 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     scale = min(1.0, _WORK_SIDE / max(height, width))
     size = max(2, round(width * scale)), max(2, round(height * scale))
     small = pixels if scale == 1 else shrink_by_area(pixels, size)
-    maps = compute_edge_maps(small)
+    if min(size) < _MIN_SIDE:
+        found = _find_in_picture(small, min_side)
+    else:
+        found = _cut_bars(small, _find_within_hairlines(small, min_side), min_side)
+    return None if found is None else (_scale_box(found[0], size, (width, height)), found[1])
+
+
+def _find_within_hairlines(pixels: Pixels, min_side: float) -> _Found | None:
+    """Find the product's box in an image that may have hairlines along its borders."""
+    size = pixels.shape[1], pixels.shape[0]
+    widths = find_hairlines(pixels)
+    if not any(widths):
+        return _find_in_picture(pixels, min_side)
+    inner = remove(widths, size)
+    found = _find_in_picture(_crop(pixels, inner), min_side)
+    if found is None:
+        return None
+    box = _shift(found[0], inner)
+    # A product that the picture's border cuts off is kept up to the image's.
+    return Box.from_edges(
+        0 if box.x == inner.x else box.x,
+        0 if box.y == inner.y else box.y,
+        size[0] if box.right == inner.right else box.right,
+        size[1] if box.bottom == inner.bottom else box.bottom,
+    ), found[1]
+
+
+def _cut_bars(pixels: Pixels, found: _Found | None, min_side: float) -> _Found | None:
+    """Cut off bars that a box includes, and the margins of a picture between two of them."""
+    size = pixels.shape[1], pixels.shape[0]
+    if found is None:
+        inner = remove(find_bars(pixels), size)
+        return None if inner == Box(0, 0, *size) else (inner, None)
+    box, threshold = found
+    if box.height == size[1] and box.x > 0 and box.right < size[0]:
+        picture = find_padded(pixels)
+        nested = None if picture is None else _find_in_picture(_crop(pixels, picture), min_side)
+        if picture is not None and nested is not None:
+            return _shift(nested[0], picture), nested[1]
+    if has_black_border(pixels, box):
+        inner = remove(find_bars(pixels), size)
+        left, top = max(box.x, inner.x), max(box.y, inner.y)
+        right, bottom = min(box.right, inner.right), min(box.bottom, inner.bottom)
+        if left < right and top < bottom:
+            return Box.from_edges(left, top, right, bottom), threshold
+    return found
+
+
+def _crop(pixels: Pixels, box: Box) -> Pixels:
+    return np.ascontiguousarray(pixels[box.y : box.bottom, box.x : box.right])
+
+
+def _shift(box: Box, outer: Box) -> Box:
+    """Convert a box in a part of an image to one in the image."""
+    return Box(box.x + outer.x, box.y + outer.y, box.width, box.height)
+
+
+def _find_in_picture(pixels: Pixels, min_side: float) -> _Found | None:
+    """Find the product's box in an image of at most the work size, without hairlines or bars."""
+    size = pixels.shape[1], pixels.shape[0]
+    maps = compute_edge_maps(pixels)
+    first = find_edge_box(maps, 1.0)
+    areas = None
+    if first is not None and (first.x == 0 or first.right == maps.size[0]):
+        areas = find_floor(maps, pixels)
+    if areas is not None:
+        maps = erase(maps, areas)
+        first = find_edge_box(maps, 1.0)
     textured = maps.noise_ratio >= _TEXTURED
     smooth = _box_of_smooth_region(maps.gradient) if textured else None
     candidates: list[Box] = []
     for relaxation in _RELAXATIONS:
-        box = bounding_box(find_edge_box(maps, relaxation), smooth)
+        edges = first if relaxation == 1 else find_edge_box(maps, relaxation)
+        box = bounding_box(edges, smooth)
         if box is None:
             continue
         candidates.append(box)
@@ -106,9 +191,8 @@ def find_by_background(pixels: Pixels, min_side: float) -> tuple[Box, float] | N
     if textured and not _nearly_contains(find_edge_box(maps, _STRICT), candidates[-1]):
         return None
     box = _extend_to_faint_edges(candidates[-1], maps, relaxation)
-    box = _undo_uncertain_cuts(box, small[: maps.size[1], : maps.size[0]])
-    box = _scale_box(_snap_to_border(box, size), size, (width, height))
-    return box, maps.threshold * relaxation
+    box = _undo_uncertain_cuts(box, pixels[: maps.size[1], : maps.size[0]])
+    return _snap_to_border(box, size), maps.threshold * relaxation
 
 
 def _extend_to_faint_edges(box: Box, maps: EdgeMaps, relaxation: float) -> Box:

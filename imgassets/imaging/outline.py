@@ -20,7 +20,9 @@ background they leave; its README names the seeds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import cv2
@@ -60,6 +62,9 @@ _LUMA_RINGING, _CHROMA_RINGING = (0.1, 9), (0.35, 17)
 # times the threshold.
 _FINE_MIN_LENGTHS, _COARSE_MIN_LENGTHS = (7, 5), (14, 7)
 _STRONG = 3.0
+
+# A line is weak if it has fewer strong pixels and is at most this long (of the longer side).
+_MIN_STRONG, _WEAK_LENGTH = 4, 0.25
 
 # Distance (pixels) that the response of the Sobel kernel reaches beyond an edge, at full and at
 # half resolution.
@@ -163,6 +168,61 @@ def find_edge_box(maps: EdgeMaps, relaxation: float) -> Box | None:
         _box_of_lines(fine, _FINE_MIN_LENGTHS, (maps.fine,), _FINE_REACH),
         _box_of_lines(coarse, _COARSE_MIN_LENGTHS, maps.coarse, _COARSE_REACH),
     )
+
+
+def strong_lines(maps: EdgeMaps) -> Mask:
+    """Mark the edge lines that are not weak: long, or with strong pixels in any map.
+
+    Args:
+        maps: The gradient maps of the image.
+
+    Returns:
+        The mask, at half resolution.
+    """
+    parts = (maps.fine, *maps.coarse)
+    edges = np.logical_or.reduce([_edge_mask(part, 1.0) for part in parts])
+    strong = np.logical_or.reduce([_strong_mask(part) for part in parts]) & edges
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(edges.view(np.uint8))
+    sides = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
+    kept = (sides > _WEAK_LENGTH * max(edges.shape)) | (
+        (sides >= _FINE_MIN_LENGTHS[0])
+        & (np.bincount(labels[strong], minlength=count) >= _MIN_STRONG)
+    )
+    kept[0] = False
+    return np.asarray(kept[labels], np.bool_)
+
+
+def has_strong_edge(maps: EdgeMaps, rows: slice, columns: slice) -> bool:
+    """Whether an area contains strong pixels of an edge in the map of the luma.
+
+    Args:
+        maps: The gradient maps of the image.
+        rows: The rows of the area, in pixels at half resolution.
+        columns: The columns of the area, in pixels at half resolution.
+    """
+    luma = maps.coarse[0]
+    area = rows, columns
+    part = _GradientMap(luma.gradient[area], luma.threshold, luma.broad[area], luma.ringing[area])
+    return int(np.count_nonzero(_edge_mask(part, _STRONG))) >= _MIN_STRONG
+
+
+def erase(maps: EdgeMaps, areas: Iterable[Box]) -> EdgeMaps:
+    """Remove the edges of areas.
+
+    Args:
+        maps: The gradient maps of the image.
+        areas: The areas to remove the edges of, in pixels at half resolution.
+
+    Returns:
+        Maps in which these areas have no gradient.
+    """
+    fine, luma, chroma = (
+        replace(part, gradient=part.gradient.copy()) for part in (maps.fine, *maps.coarse)
+    )
+    for part in (fine, luma, chroma):
+        for area in areas:
+            part.gradient[area.y : area.bottom, area.x : area.right] = 0
+    return replace(maps, fine=fine, coarse=(luma, chroma))
 
 
 def faint_edge_masks(maps: EdgeMaps, relaxation: float) -> tuple[Mask, ...]:
@@ -269,6 +329,11 @@ def _box_of_lines(
 ) -> Box | None:
     """Find the bounding box of all edge lines that are long enough.
 
+    Beside a person, lines that are weak, short and level are those of a floor, of shadows, or of a
+    gradient's bands: they are left out if the other lines reach the top of the image, and do not
+    touch them. Elsewhere they may be the outline of a pale product around its print, and above or
+    below the other lines that of a pale hem.
+
     Args:
         edges: Edge mask at half resolution.
         min_lengths: Minimum length of a line, and of a line with as many strong pixels.
@@ -280,30 +345,79 @@ def _box_of_lines(
         The box in pixels at full resolution; None if there is no such line.
     """
     height, width = edges.shape
-    left, top, right, bottom = width, height, 0, 0
     # External contours cost a tenth of connected components; nested ones cannot enlarge the box.
     contours, _ = cv2.findContours(edges.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    for contour in contours:
-        x, y, across, down = cv2.boundingRect(contour)
-        if left <= x and top <= y and x + across <= right and y + down <= bottom:
-            continue
-        if max(across, down) < min_lengths[0]:
-            if max(across, down) < min_lengths[1]:
-                continue
-            region = slice(y, y + down), slice(x, x + across)
-            if sum(_count_strong(part, edges, region) for part in maps) < min_lengths[1]:
-                continue
-        left, top = min(left, x), min(top, y)
-        right, bottom = max(right, x + across), max(bottom, y + down)
-    if right == 0:
+    boxes = (cv2.boundingRect(contour) for contour in contours)
+    lines = sorted(
+        (box for box in boxes if max(box[2:]) >= min_lengths[1]), key=lambda box: -max(box[2:])
+    )
+    longest_weak = _WEAK_LENGTH * max(height, width)
+
+    def is_line(box: Sequence[int], *, strong: bool) -> bool:
+        length = max(box[2:])
+        upright = box[3] > box[2]
+        if length >= min_lengths[0] and (not strong or upright or length > longest_weak):
+            return True
+        least = _MIN_STRONG if length >= min_lengths[0] else min_lengths[1]
+        return sum(_count_strong(part, edges, box) for part in maps) >= least
+
+    found = _enclose(lines, lambda box: is_line(box, strong=False))
+    if found is not None and found[1] == 0:
+        without_weak = _enclose(lines, lambda box: is_line(box, strong=True))
+        if without_weak is not None and without_weak[1] == 0 and without_weak != found:
+            weak = (box for box in lines if max(box[2:]) >= min_lengths[0])
+            found = _enclose_near(without_weak, weak)
+    if found is None:
         return None
+    left, top, right, bottom = found
     left, top = (2 * side + reach if side > 0 else 0 for side in (left, top))
     right = 2 * right - reach if right < width else 2 * width
     bottom = 2 * bottom - reach if bottom < height else 2 * height
     return Box(left, top, max(1, right - left), max(1, bottom - top))
 
 
-def _count_strong(part: _GradientMap, edges: Mask, region: tuple[slice, slice]) -> int:
-    """Number of edge pixels in a region whose gradient is strong."""
+def _enclose(
+    boxes: Iterable[Sequence[int]], accept: Callable[[Sequence[int]], bool]
+) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of the accepted boxes (x, y, width, height); None without any."""
+    left, top, right, bottom = sys.maxsize, sys.maxsize, 0, 0
+    for box in boxes:
+        x, y, across, down = box
+        if left <= x and top <= y and x + across <= right and y + down <= bottom:
+            continue
+        if accept(box):
+            left, top = min(left, x), min(top, y)
+            right, bottom = max(right, x + across), max(bottom, y + down)
+    return (left, top, right, bottom) if right else None
+
+
+def _enclose_near(
+    found: tuple[int, int, int, int], boxes: Iterable[Sequence[int]]
+) -> tuple[int, int, int, int]:
+    """Extend a box to those above or below it and to those that touch it, from the nearest on."""
+    left, top, right, bottom = found
+    for x, y, across, down in sorted(boxes, key=lambda box: _distance(found, box)):
+        within_columns = left <= x and x + across <= right
+        if within_columns or _distance((left, top, right, bottom), (x, y, across, down)) == 0:
+            left, top = min(left, x), min(top, y)
+            right, bottom = max(right, x + across), max(bottom, y + down)
+    return left, top, right, bottom
+
+
+def _distance(outer: tuple[int, int, int, int], box: Sequence[int]) -> int:
+    """Distance between a box given by its edges and one given by its corner and its sides."""
+    left, top, right, bottom = outer
+    x, y, across, down = box
+    return max(left - x - across, x - right, top - y - down, y - bottom, 0)
+
+
+def _strong_mask(part: _GradientMap) -> Mask:
+    return part.gradient > min(_MAX_FLOOR, part.threshold * _STRONG)
+
+
+def _count_strong(part: _GradientMap, edges: Mask, box: Sequence[int]) -> int:
+    """Number of edge pixels in the box of a line whose gradient is strong."""
+    x, y, across, down = box
+    region = slice(y, y + down), slice(x, x + across)
     strong = part.gradient[region] > min(_MAX_FLOOR, part.threshold * _STRONG)
     return int(np.count_nonzero(strong & edges[region]))

@@ -204,6 +204,43 @@ def test_a_pale_stripe_beyond_a_dark_one_is_kept() -> None:
     assert _contains(found, Box(90, 110, 120, 194), slack=6)
 
 
+def _cut_by_the_top(*patches: tuple[Box, ArrayLike]) -> Pixels:
+    """A dark garment from the top border down, and more, on white."""
+    return _with(_plain(300, 420), (Box(90, 0, 120, 200), 40), *patches)
+
+
+@pytest.mark.parametrize("level", [249, 251])
+def test_faint_level_marks_beside_a_person_are_cut_off(level: int) -> None:
+    marks = [(Box(x, y, 26, 3), level) for x, y in ((20, 300), (250, 340), (230, 390))]
+    box = find_trim(_cut_by_the_top(*marks), SETTINGS).box
+    assert box == Box(87, 0, 126, 203)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        Box(20, 300, 3, 40),  # upright: the side of a pale garment
+        Box(20, 300, 130, 3),  # long: its hem
+        Box(120, 300, 26, 3),  # below the person
+    ],
+)
+def test_faint_marks_that_may_belong_to_a_person_are_kept(mark: Box) -> None:
+    box = find_trim(_cut_by_the_top((mark, 249)), SETTINGS).box
+    assert box.x <= mark.x
+    assert box.right >= mark.right
+    assert box.bottom >= mark.bottom
+
+
+def test_faint_level_marks_beside_a_product_that_reaches_no_border_are_kept() -> None:
+    pixels = _with(_plain(300, 420), (Box(90, 100, 120, 100), 40), (Box(120, 300, 26, 3), 249))
+    assert find_trim(pixels, SETTINGS).box.bottom >= 303
+
+
+def test_a_pale_garment_below_a_dark_one_is_kept() -> None:
+    pixels = _cut_by_the_top((Box(70, 200, 160, 180), 250), (Box(148, 240, 4, 140), 255))
+    assert _contains(find_trim(pixels, SETTINGS), Box(70, 0, 160, 380))
+
+
 def test_the_box_does_not_grow_into_a_faintly_textured_background() -> None:
     noise = np.random.default_rng(8).normal(0, 1.6, (420, 300)).astype(np.float32)
     pixels = np.asarray(200 + cv2.GaussianBlur(noise, (3, 3), 0), np.float32)
@@ -757,14 +794,14 @@ def test_a_box_nearly_contains_another_if_at_most_20_pixels_are_missing_per_side
 @pytest.mark.parametrize(
     ("size", "box", "expected"),
     [
-        # 0.045 * 200 = 9
-        ((200, 100), Box(9, 9, 181, 81), Box(0, 0, 190, 90)),
-        ((200, 100), Box(10, 10, 181, 81), Box(10, 10, 190, 90)),
-        ((200, 100), Box(10, 9, 180, 81), Box(10, 0, 180, 90)),
-        ((100, 200), Box(9, 10, 81, 180), Box(0, 10, 90, 180)),
-        ((100, 200), Box(10, 9, 81, 181), Box(10, 0, 90, 190)),
-        # 0.045 * 234 = 10.5
-        ((234, 100), Box(11, 12, 100, 50), Box(0, 12, 111, 50)),
+        # 0.03 * 200 = 6
+        ((200, 100), Box(6, 6, 187, 87), Box(0, 0, 193, 93)),
+        ((200, 100), Box(7, 7, 187, 87), Box(7, 7, 193, 93)),
+        ((200, 100), Box(7, 6, 186, 87), Box(7, 0, 186, 93)),
+        ((100, 200), Box(6, 7, 87, 186), Box(0, 7, 93, 186)),
+        ((100, 200), Box(7, 6, 87, 187), Box(7, 0, 93, 193)),
+        # 0.03 * 250 = 7.5
+        ((250, 100), Box(8, 9, 100, 50), Box(0, 9, 108, 50)),
     ],
 )
 def test_sides_close_to_the_border_of_the_image_are_moved_onto_it(
