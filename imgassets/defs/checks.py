@@ -282,11 +282,14 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     from imgassets.checks.residual_faces import residual_faces
     from imgassets.imaging.models import ensure_model
     from imgassets.imaging.residual import detect_residual_faces
+    from imgassets.settings import FaceSettings
 
     rows, options = check_context.processed_rows, check_context.options
     storage = check_context.storage
     try:
-        model = ensure_model(options.faces, models_folder())
+        # The check always runs YuNet: its score and its input size suit no other network.
+        faces = options.faces if options.faces.model == "yunet" else FaceSettings()
+        model = ensure_model(faces, models_folder())
         found = detect_residual_faces(rows, storage, options, model, threads=available_cores())
     except ModelError as error:
         raise CheckError(str(error)) from error

@@ -6,10 +6,9 @@ the result, is in `imgassets.checks.residual_faces`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -17,27 +16,31 @@ import numpy as np
 
 from imgassets.errors import UnreadableImageError
 from imgassets.imaging.decode import decode
-from imgassets.imaging.faces import Face, FaceDetector, load_detector
+from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Pixels
+from imgassets.imaging.resize import shrink_by_area
+from imgassets.imaging.yunet import Network, load_shared_network
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import DecodeSettings, RetailerSettings
 from imgassets.storage import Storage
 
-# Detector input sizes (longer side, px). Processed images are smaller than the served ones, so the
-# first size shows all detail; the second finds a face of 4 % of the height (27 px; YuNet finds 23
-# of 26 of that size). 1280 px would find little more, at ten times the cost.
-_SIDE = 448
-_LARGER_SIDE = 672
+# The look was chosen on real catalogue photographs (benchmarks/quality/residual.py). At 480 px and
+# more it finds slightly smaller faces, for more time and more false detections.
+_SIDE = 384  # px; longer side of the image as the network sees it
+_MAX_ENLARGEMENT = 2.0  # of thumbnails: it shows a face of `_MIN_HEIGHT` at 24 px
+
+# Height of the white band above the image / height of the image. A face of which the upper edge
+# shows only mouth and chin looks like one with covered eyes then, which the network finds.
+_BAND = 0.2
+_WHITE = (255, 255, 255)
 
 # Enlarged, the pattern of a tie looks like faces of 6 to 8 px, with scores up to 0.84 (in the
-# demo's images); faces of real people in them scored 0.91 and more, at 40 px and more.
+# demo's images); faces of real people in them are 40 px and more.
 _MIN_HEIGHT = 12
 
-# In an image with this longer side (px), a face of `_MIN_HEIGHT` is 27 px high in the first pass,
-# the height that the larger size is there for. Smaller images are enlarged by the same factor at
-# most and get no pass at the larger size: it would only find faces below `_MIN_HEIGHT`.
-_LARGER_FROM = 200
-_ROUNDED_TO = 32  # px; the network pads to multiples of it anyway
+# Of the removed face's height: 28 necks in the demo's images look at most 0.65 as high as the face;
+# 87 faces in real photographs that are cut in the middle, at least 0.71.
+_NECK = 0.69
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +60,38 @@ class ResidualFaces:
     unreadable: list[str]
 
 
-def find_residual_faces(
-    pixels: Pixels, detector_for: Callable[[int], FaceDetector], min_score: float
-) -> list[Face]:
-    """Find the faces left in a processed image.
+def find_residual_faces(pixels: Pixels, network: Network, min_score: float) -> list[Face]:
+    """Find the faces left in a processed image, also those that its upper edge cuts.
 
-    The passes are upright, upside down, and upright at a larger scale; thumbnails get no pass at
-    the larger scale.
+    This is one pass of the network over the whole image, with a white band above it. It shares
+    neither scales nor regions nor rules with the detectors of `faces`, whose misses it is to find.
 
     Args:
         pixels: The processed image; height x width x 3, uint8, BGR.
-        detector_for: Returns the detector for an input size (longer side, px).
+        network: The network.
         min_score: The lowest score that counts as a face, from 0 to 1.
 
     Returns:
-        The faces of the first pass that finds any, in pixels of the processed image; without
-        landmarks if it is upside down.
+        The faces, without landmarks, in pixels of the processed image; a face that the upper edge
+        cuts begins above it.
     """
-    longer = max(pixels.shape[:2])
-    side = min(_SIDE, -(-longer * _SIDE // (_LARGER_FROM * _ROUNDED_TO)) * _ROUNDED_TO)
-    upside_down = np.asarray(cv2.rotate(pixels, cv2.ROTATE_180), dtype=np.uint8)
-    passes = [(side, pixels), (side, upside_down)]
-    if longer > _LARGER_FROM:
-        passes.append((_LARGER_SIDE, pixels))
-    for size, image in passes:
-        found = [
-            face
-            for face in detector_for(size).find(image)
-            if face.score >= min_score and face.height >= _MIN_HEIGHT
-        ]
-        if found:
-            return [_turn(face, pixels) for face in found] if image is upside_down else found
-    return []
-
-
-def _turn(face: Face, pixels: Pixels) -> Face:
-    """Convert a face in an upside-down image to pixels of the upright one."""
     height, width = pixels.shape[:2]
-    x, y = width - face.x - face.width, height - face.y - face.height
-    return replace(face, x=x, y=y, landmarks=())
+    scale = min(_SIDE / max(height, width), _MAX_ENLARGEMENT)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale < 1:
+        shown = shrink_by_area(pixels, size)
+    else:
+        shown = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    band = round(size[1] * _BAND)
+    shown = np.asarray(
+        cv2.copyMakeBorder(shown, band, 0, 0, 0, cv2.BORDER_CONSTANT, value=_WHITE), np.uint8
+    )
+    scale_x, scale_y = width / size[0], height / size[1]
+    found = [
+        Face(x * scale_x, (y - band) * scale_y, w * scale_x, h * scale_y, score)
+        for x, y, w, h, *_, score in network.find(shown, min_score).tolist()
+    ]
+    return [face for face in found if face.height >= _MIN_HEIGHT]
 
 
 def detect_residual_faces(
@@ -108,16 +104,14 @@ def detect_residual_faces(
 ) -> ResidualFaces:
     """Detect faces again in a sample of a partition's processed images.
 
-    The sample starts with images in which a face was found and removed, because they are the ones
-    that can still show one; the rest is spread evenly over the other images. Images that another
-    partition processed are not checked again. If the settings do not remove faces, no image is
-    checked.
+    Images that another partition processed are not checked again, and images that keep a printed
+    face are not checked. If the settings do not remove faces, no image is checked.
 
     Args:
         rows: The manifest of `processed_images`.
         storage: The storage.
         settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
-        model: The detector's model file.
+        model: A file of YuNet, whichever detector the settings name.
         threads: Number of images checked at the same time.
 
     Returns:
@@ -128,23 +122,19 @@ def detect_residual_faces(
     """
     if settings.faces.action == "none" or "remove_face" not in settings.process.steps:
         return ResidualFaces(0, {}, [])
-    local = threading.local()
-
-    def detector_for(side: int) -> FaceDetector:
-        detectors: dict[int, FaceDetector] = local.__dict__.setdefault("detectors", {})
-        if side not in detectors:
-            sides = {"detect_side": side, "first_side": None}
-            detectors[side] = load_detector(model, settings.faces.model_copy(update=sides))
-        return detectors[side]
+    network = load_shared_network(model)
 
     def find_boxes(row: ProcessedRow) -> list[list[int]] | None:
         try:
             pixels = decode(storage.read(str(row.path)), DecodeSettings()).pixels
         except (FileNotFoundError, UnreadableImageError):
             return None
-        faces = find_residual_faces(pixels, detector_for, settings.checks.residual_min_score)
+        faces = find_residual_faces(pixels, network, settings.checks.residual_min_score)
+        neck_height = _max_neck_height(row)
         return [
-            [round(side) for side in (face.x, face.y, face.width, face.height)] for face in faces
+            [round(side) for side in (face.x, face.y, face.width, face.height)]
+            for face in faces
+            if face.y >= 0 or face.height > neck_height
         ]
 
     sample = choose_sample(rows, settings.checks.residual_sample)
@@ -155,24 +145,41 @@ def detect_residual_faces(
     return ResidualFaces(len(found) - len(unreadable), with_face, unreadable)
 
 
+def _max_neck_height(row: ProcessedRow) -> float:
+    """The height up to which a face at the upper edge is a neck, in pixels of the processed image.
+
+    Below a cut, throat and collar can look like the mouth and chin of a smaller face.
+    """
+    if row.face_cut is None or not row.face_boxes or not row.kept_box or not row.height:
+        return 0.0
+    removed = max(height for _, _, _, height in row.face_boxes)
+    return _NECK * removed * row.height / row.kept_box[3]
+
+
 def choose_sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
-    """Choose the rows to check: those that had a face first, evenly spread if there are too many.
+    """Choose the rows to check: half of them with a found face, half without, evenly spread.
+
+    A face can be left where one was found, if the cut is too high or there is a second face; most
+    faces are left where none was found. If one half has too few rows, the other gets more.
 
     Args:
-        rows: The manifest of `processed_images`; rows without an image, and images that another
-            partition processed, are left out.
+        rows: The manifest of `processed_images`; rows without an image, images that another
+            partition processed, and images that keep a printed face, are left out.
         size: The largest number of rows to return.
     """
     # By path: several rows may have one image.
     by_path = {
         row.path: row
         for row in rows
-        if row.outcome == Outcome.OK and row.path is not None and row.reused_from is None
+        if row.outcome == Outcome.OK
+        and row.path is not None
+        and row.reused_from is None
+        and row.face_rule != "printed"
     }
     processed = list(by_path.values())
     had_face = [row for row in processed if row.face_count]
     others = [row for row in processed if not row.face_count]
-    first = _spread(had_face, size)
+    first = _spread(had_face, max(size // 2, size - len(others)))
     return first + _spread(others, size - len(first))
 
 
