@@ -174,7 +174,8 @@ class ProcessedRow(UrlRow):
     height: int | None = None
     """Height of the processed image in pixels."""
     face_count: int | None = None
-    """Number of detected faces; null if face detection did not run on the image."""
+    """Number of detected faces, printed ones included; null if face detection did not run on the
+    image."""
     face_box: list[int] | None = None
     """`[x, y, width, height]` of the face with the lowest chin, in pixels of the served image with
     its EXIF orientation applied."""
@@ -191,17 +192,19 @@ class ProcessedRow(UrlRow):
     """Action applied to the faces: `crop`, `blur`, `pixelate`, `fill`, `crop_and_blur`, or `none`;
     null if no face was detected."""
     face_rule: str | None = None
-    """Rule that chose the cut of a crop: `lowest_chin`; `lowest_that_fits` if a cut below the
-    lowest chin would leave too little; `too_close` if every cut would."""
+    """Rule that chose the cut of a crop: `lowest_chin`; `other_person` if a cut below the lowest
+    chin would take too much of somebody else; `lowest_that_fits` if it would leave too little;
+    `too_close` if every cut would. `printed` if all faces are printed on a product: they stay."""
     face_cut: int | None = None
     """Row of the served image above which everything was cut off; null if there was no cut."""
     face_removed: bool | None = None
-    """Whether all detected faces were removed; null if no face was detected."""
+    """Whether the faces of all people were removed; null if no person's face was detected."""
     trim_box: list[int] | None = None
     """`[x, y, width, height]` that the trim kept, in pixels of the image before the trim."""
     trim_threshold: float | None = None
     """Threshold at which the box was found: grey variance (method `variance`), or slope of an edge
-    in grey levels per pixel (`background`); null if nothing was trimmed."""
+    in grey levels per pixel (`background`); null if nothing was trimmed, or only bars at the
+    border."""
     trim_ratio: float | None = None
     """Area that the trim kept / area before the trim, 0 to 1."""
     kept_box: list[int] | None = None

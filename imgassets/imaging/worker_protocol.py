@@ -19,7 +19,7 @@ from imgassets.storage import Storage
 
 # Increase it when a step gives another result for equal input and settings: all images are then
 # processed again.
-VERSION = 5
+VERSION = 6
 
 LENGTH_BYTES = 4  # size of the length before each message of a worker, big-endian
 

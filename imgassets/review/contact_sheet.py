@@ -109,14 +109,15 @@ def showable_rows(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
 
 
 def review_priority(row: ProcessedRow) -> float:
-    """How urgently an image needs a review: 0 for none, 2 for a close-up.
+    """How urgently an image needs a review: 0 for none, 2 for a close-up, 1.5 for a printed face.
 
     A low face score and a trim ratio outside the usual range raise it.
     """
     too_close = 2.0 if row.outcome == Outcome.TOO_CLOSE else 0.0
+    printed = 1.5 if row.face_rule == "printed" else 0.0
     face = 0.0 if row.face_score is None else 1 - row.face_score
     trim = 0.0
     if row.trim_ratio is not None:
         low, high = _USUAL_TRIM_RATIO
         trim = max(0.0, (low - row.trim_ratio) / low, (row.trim_ratio - high) / (1 - high) / 2)
-    return max(too_close, face, trim)
+    return max(too_close, printed, face, trim)

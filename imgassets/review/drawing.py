@@ -156,7 +156,9 @@ def _paste(
 def _caption(row: ProcessedRow, max_key_length: int) -> str:
     parts = [] if row.outcome == Outcome.OK else [str(row.outcome)]
     if row.face_count:
-        parts.append(f"{row.face_count} face{'s' * (row.face_count > 1)} {row.face_score:.2f}")
+        printed = "printed " if row.face_rule == "printed" else ""
+        plural = "s" * (row.face_count > 1)
+        parts.append(f"{row.face_count} {printed}face{plural} {row.face_score:.2f}")
     elif row.face_count == 0:
         parts.append("no face")
     if row.trim_ratio is not None:

@@ -37,7 +37,7 @@ _LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, max_
 _HEADER_HEIGHT, _HEADER_FONT_SIZE = 40, 20  # px
 _QUALITY = 80
 _PLOT_SCALE = 3
-_VERSION = 4  # increment it when the look of the files changes, so that they are drawn again
+_VERSION = 5  # increment it when the look of the files changes, so that they are drawn again
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 

@@ -135,6 +135,7 @@ def test_findings_alternate_if_trims_keep_both_too_little_and_too_much(
 
 WITH_FACE = {"face_count": 2, "face_score": 0.9, "face_removed": True}
 WITH_FACE_LEFT = WITH_FACE | {"face_removed": False}
+PRINTED = WITH_FACE | {"face_count": 1, "face_removed": None, "face_rule": "printed"}
 
 
 def test_a_partition_whose_faces_were_all_removed_passes(partition: PartitionFixture) -> None:
@@ -150,12 +151,8 @@ def test_a_partition_whose_faces_were_all_removed_passes(partition: PartitionFix
     assert result.metrics["share with a face"] == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("removed", [False, None])
-def test_a_face_that_was_not_removed_fails(
-    partition: PartitionFixture, removed: bool | None
-) -> None:
-    left = processed_row(1, **WITH_FACE_LEFT | {"face_removed": removed})
-    partition.processed([processed_row(0, **WITH_FACE), left])
+def test_a_face_that_was_not_removed_fails(partition: PartitionFixture) -> None:
+    partition.processed([processed_row(0, **WITH_FACE), processed_row(1, **WITH_FACE_LEFT)])
 
     result = face_removal(partition.check_context())
 
@@ -166,6 +163,33 @@ def test_a_face_that_was_not_removed_fails(
     assert result.metrics["images that still have one"] == 1
     (finding,) = result.findings
     assert (finding.key, finding.detail) == ("image-1", "2 faces found, score 0.90")
+
+
+def test_printed_faces_may_stay_and_are_counted(partition: PartitionFixture) -> None:
+    partition.processed(
+        [
+            processed_row(0, **PRINTED),
+            processed_row(1, **PRINTED),
+            processed_row(2, **WITH_FACE),
+            processed_row(3),
+        ]
+    )
+    result = face_removal(partition.check_context())
+    assert result.passed
+    assert not result.findings
+    assert result.metrics["images with a face"] == 3
+    assert result.metrics["images that still have one"] == 0
+    assert result.metrics["images that keep a printed one"] == 2
+
+
+def test_a_face_that_was_not_removed_fails_beside_a_printed_one(
+    partition: PartitionFixture,
+) -> None:
+    partition.processed([processed_row(0, **PRINTED), processed_row(1, **WITH_FACE_LEFT)])
+    result = face_removal(partition.check_context())
+    assert [finding.key for finding in result.findings] == ["image-1"]
+    assert result.metrics["images that still have one"] == 1
+    assert result.metrics["images that keep a printed one"] == 1
 
 
 def test_faces_that_the_settings_keep_pass(partition: PartitionFixture) -> None:

@@ -353,6 +353,13 @@ def test_a_face_found_by_the_second_detection_fails_and_is_shown(partition: Part
     assert partition.check("residual_faces", checks={"max_residual_faces": 0.5}).passed
 
 
+def test_the_second_detection_needs_no_file_of_another_detector(partition: Partition) -> None:
+    partition.processed([processed_row(0, bytes=len(PORTRAIT))], {"image-0": PORTRAIT})
+    faces = {"model": "res10", "model_source": "missing.caffemodel"}
+    check = partition.check("residual_faces", faces=faces)
+    assert str(check.description).startswith("1 of 1 images checked again still show a face")
+
+
 def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     return defs.resolve_job_def("from_urls").execute_in_process(
         instance=instance, partition_key=PARTITION.key, raise_on_error=False

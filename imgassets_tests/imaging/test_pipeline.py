@@ -17,6 +17,7 @@ from imgassets.imaging.resize import resize
 from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.manifests import Outcome
 from imgassets.settings import RetailerSettings
+from imgassets_tests.imaging.scenes import PORTRAIT_A, PORTRAIT_B, add_person, add_print, plain
 
 SETTINGS = RetailerSettings()
 USER_STEPS = "imgassets_tests.imaging.user_steps"
@@ -65,7 +66,8 @@ def _pixels(file: bytes | None) -> Pixels:
 def test_no_face_is_found_in_an_image_after_its_face_was_removed(
     photos: dict[str, bytes], detector: FaceDetector, name: str
 ) -> None:
-    file, record = process_image(photos[name], SETTINGS, detector)
+    # Below a smaller margin, a throat can pass for a chin that the top edge cuts.
+    file, record = process_image(photos[name], _with(faces={"margin": 0.14}), detector)
     assert record.outcome == Outcome.OK
     assert record.face_count == 1
     assert record.face_removed is True
@@ -357,17 +359,18 @@ def _remove_face(detector: FaceDetector, **faces: object) -> tuple[bytes | None,
 
 
 LONG, LOW, TINY = (
-    _face(10, 50, 60, 100, 0.81236),  # box to row 150, chin at row 164
-    _face(100, 143, 30, 10, 0.93219),  # box to row 153, chin at row 154.4
-    _face(200, 20, 20, 20, 0.99999),  # box to row 40, chin at row 42.8
+    # Box to row 150, 153 and 40; with a margin of 0.14, chin at row 164, 154.4 and 42.8.
+    _face(10, 50, 60, 100, 0.81236),
+    _face(100, 143, 30, 10, 0.93219),
+    _face(200, 20, 20, 20, 0.99999),
 )
 
 
 @pytest.mark.parametrize(
     ("faces", "found", "order"),
     [
-        ({}, [TINY, LOW, LONG], [LONG, LOW, TINY]),
-        ({}, [LONG, LOW, TINY], [LONG, LOW, TINY]),
+        ({"margin": 0.14}, [TINY, LOW, LONG], [LONG, LOW, TINY]),
+        ({"margin": 0.14}, [LONG, LOW, TINY], [LONG, LOW, TINY]),
         ({"margin": 0}, [TINY, LONG, LOW], [LOW, LONG, TINY]),
         ({"margin_pixels": 9}, [LONG, TINY, LOW], [LOW, LONG, TINY]),
         ({"action": "fill", "margin": 0}, [LONG, TINY, LOW], [LOW, LONG, TINY]),
@@ -406,8 +409,9 @@ TOO_LOW = _face(10, 310, 60, 70)
 @pytest.mark.parametrize(
     ("found", "faces", "wanted"),
     [
-        ([LONG], {}, ("crop", "lowest_chin", 164, True)),
-        ([LONG, TOO_LOW], {}, ("crop_and_blur", "lowest_that_fits", 164, True)),
+        ([LONG], {"margin": 0.14}, ("crop", "lowest_chin", 164, True)),
+        ([LONG, TOO_LOW], {"margin": 0.14}, ("crop_and_blur", "lowest_that_fits", 164, True)),
+        ([LONG, TINY], {"margin": 0}, ("crop_and_blur", "other_person", 40, True)),
         ([LONG], {"action": "blur"}, ("blur", None, None, True)),
         ([LONG], {"action": "pixelate"}, ("pixelate", None, None, True)),
         ([LONG, LOW], {"action": "fill"}, ("fill", None, None, True)),
@@ -430,6 +434,44 @@ def test_the_face_action_is_recorded(
     assert record.face_count == len(found)
     assert record.kept_box == [0, cut, 300, 400 - cut]
     assert _pixels(file).shape == (400 - cut, 300, 3)
+
+
+@pytest.mark.parametrize("action", ["crop", "blur"])
+def test_the_record_of_a_printed_face_has_its_box_and_no_cut(
+    detector: FaceDetector, action: str
+) -> None:
+    pixels = plain()
+    add_print(pixels, PORTRAIT_A)
+    settings = _with(
+        faces={"action": action}, process={"steps": ["remove_face"]}, encode={"format": "png"}
+    )
+    file, record = process_image(_png(pixels), settings, detector)
+    assert (record.outcome, record.error) == (Outcome.OK, None)
+    assert (record.face_count, record.face_rule, record.face_action) == (1, "printed", "none")
+    assert (record.face_removed, record.face_cut) == (None, None)
+    assert record.face_box is not None
+    x, y, width, height = record.face_box
+    assert 300 < x < x + width < 700
+    assert 400 < y < y + height < 900
+    assert record.face_boxes == [record.face_box]
+    assert record.face_score is not None
+    assert record.face_score > 0.8
+    assert record.kept_box == [0, 0, 1000, 1500]
+    np.testing.assert_array_equal(_pixels(file), pixels)
+
+
+def test_the_record_of_a_person_beside_a_printed_face_has_both_faces_and_the_cut(
+    detector: FaceDetector,
+) -> None:
+    pixels = plain(1400, 1200)
+    add_print(pixels[:, :700], PORTRAIT_A)
+    add_person(pixels[:, 700:], PORTRAIT_B, 0.12)
+    settings = _with(faces={"margin": 0}, process={"steps": ["remove_face"]})
+    _, record = process_image(_png(pixels), settings, detector)
+    assert (record.face_count, record.face_rule, record.face_removed) == (2, "lowest_chin", True)
+    assert record.face_boxes is not None
+    person = max(record.face_boxes)
+    assert record.face_cut == pytest.approx(person[1] + person[3], abs=2)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from imgassets.imaging.faces import Face, FaceDetector
 from imgassets.imaging.image import Box, Image, Pixels
 from imgassets.imaging.removal import chin_row, remove_faces
 from imgassets.settings import DecodeSettings, FaceSettings
+from imgassets_tests.imaging.scenes import PORTRAIT_A, PORTRAIT_B, add_person, add_print, plain
 
 
 def _image(height: int = 400, width: int = 300) -> Image:
@@ -41,11 +42,12 @@ def test_a_margin_in_pixels_is_in_pixels_of_the_original_image() -> None:
     assert removal.image.height == 400 - 105
 
 
-def test_the_crop_is_below_the_lowest_chin() -> None:
-    removal = remove_faces(_image(), [_face(50), _face(150), _face(20)], FaceSettings(margin=0))
+def test_the_crop_is_below_the_lowest_chin_if_it_may_be_far_below_the_others() -> None:
+    settings = FaceSettings(margin=0, max_extra_cut=9)
+    removal = remove_faces(_image(), [_face(50), _face(150), _face(20)], settings)
     assert removal.image is not None
     assert removal.image.height == 200
-    assert removal.rule == "lowest_chin"
+    assert (removal.action, removal.rule) == ("crop", "lowest_chin")
 
 
 def test_a_face_too_low_for_a_crop_is_blurred_below_the_lowest_crop_that_fits() -> None:
@@ -131,6 +133,11 @@ def test_the_visible_part_of_a_face_at_the_edge_is_covered() -> None:
     assert removal.image.pixels.shape == image.pixels.shape
 
 
+def _inside(faces: list[Face]) -> list[Face]:
+    """Those that the top edge does not cut: there, a suit upside down may look like a chin."""
+    return [face for face in faces if face.y >= 0]
+
+
 def test_after_a_crop_no_face_is_found_upside_down(
     photos: dict[str, bytes], detector: FaceDetector
 ) -> None:
@@ -141,14 +148,14 @@ def test_after_a_crop_no_face_is_found_upside_down(
         np.asarray(cv2.rotate(pixels, cv2.ROTATE_180), np.uint8)
         for pixels in (image.pixels, removal.image.pixels)
     )
-    assert len(detector.find(before)) == 1
-    assert detector.find(after) == []
+    assert len(_inside(detector.find(before))) == 1
+    assert _inside(detector.find(after)) == []
 
 
 @pytest.mark.parametrize(
     ("face", "settings", "row"),
     [
-        (_face(50), FaceSettings(), 107.0),
+        (_face(50), FaceSettings(margin=0.14), 107.0),
         (_face(50), FaceSettings(margin=0), 100.0),
         (_face(-30, 80), FaceSettings(margin=0.5), 90.0),
         (_face(50), FaceSettings(margin_pixels=30), 110.0),
@@ -309,7 +316,8 @@ def test_blurred_and_pixelated_faces_keep_their_colours() -> None:
 def test_a_face_across_the_crop_row_is_blurred_below_it() -> None:
     image = _image()
     faces = [_face(50), _face(70, 240), _face(310, 60, x=200), _face(20, 20)]
-    removal = remove_faces(image, faces, FaceSettings(margin=0, min_left=0.5))
+    settings = FaceSettings(margin=0, min_left=0.5, max_extra_cut=9)
+    removal = remove_faces(image, faces, settings)
     assert removal.image is not None
     assert (removal.action, removal.rule) == ("crop_and_blur", "lowest_that_fits")
     assert (removal.cropped, removal.removed) == (True, True)
@@ -375,3 +383,190 @@ def test_the_input_is_not_modified(settings: FaceSettings) -> None:
     remove_faces(image, faces, settings)
     np.testing.assert_array_equal(image.pixels, before)
     assert faces == [_face(50), _face(300)]
+
+
+def _scored(y: float, score: float, height: float = 50, x: float = 100) -> Face:
+    """A face with its chin at row `y + height`; `x` tells those of other people apart."""
+    return Face(x, y, 40, height, score)
+
+
+def _crop(*faces: Face, **settings: float) -> tuple[int, str, str | None]:
+    """Crop noise: the row of the cut, the action and the rule; all faces below it are blurred."""
+    image = _image()
+    removal = remove_faces(image, faces, FaceSettings(margin=0, **settings))
+    assert removal.image is not None
+    assert (removal.cropped, removal.removed) == (True, True)
+    cut = removal.image.box_in_original.y
+    rest = image.crop(Box(0, cut, 300, 400 - cut))
+    below = [face for face in faces if face.y + face.height > cut]
+    covers = [
+        _ellipse(
+            face.x + face.width / 2,
+            face.y + face.height / 2,
+            0.65 * face.width,
+            0.65 * face.height,
+        )
+        for face in below
+    ]
+    wanted = np.logical_or.reduce([*covers, np.zeros((400, 300), bool)])
+    np.testing.assert_array_equal(_changed(rest, removal.image), wanted[cut:])
+    assert removal.action == ("crop_and_blur" if below else "crop")
+    return cut, removal.action, removal.rule
+
+
+def test_several_chins_at_nearly_the_same_height_are_cut_at_the_lowest() -> None:
+    near = [_scored(50, 0.9), _scored(56, 0.95, x=30), _scored(60, 0.99, x=200)]
+    assert _crop(*near, max_extra_cut=0.3) == (110, "crop", "lowest_chin")
+    assert _crop(*reversed(near), max_extra_cut=0.3) == (110, "crop", "lowest_chin")
+    assert _crop(near[0], _scored(50, 0.9, x=30), max_extra_cut=0) == (100, "crop", "lowest_chin")
+
+
+def test_the_face_of_another_person_far_below_is_blurred() -> None:
+    faces = [_scored(50, 0.9), _scored(120, 0.95, x=200)]
+    assert _crop(*faces) == (100, "crop_and_blur", "other_person")
+    assert _crop(*reversed(faces)) == (100, "crop_and_blur", "other_person")
+    # Its own height does not matter, and the highest chin of three decides.
+    tall = _scored(-10, 0.95, height=200, x=200)
+    assert _crop(faces[0], tall) == (100, "crop_and_blur", "other_person")
+    three = [*faces, _scored(180, 0.99, x=20)]
+    assert _crop(*three) == (100, "crop_and_blur", "other_person")
+
+
+def test_a_cut_is_shared_by_the_chins_that_are_near_the_highest() -> None:
+    faces = [_scored(50, 0.9), _scored(60, 0.9, x=30), _scored(150, 0.9, x=200)]
+    assert _crop(*faces) == (110, "crop_and_blur", "other_person")
+
+
+def test_how_far_a_cut_may_be_below_a_chin_is_a_share_of_that_face() -> None:
+    for height, cut in ((50, 100), (90, 140)):
+        high, low = _scored(100 - height, 0.9, height=height), _scored(90, 0.9, x=200)
+        assert _crop(high, low, max_extra_cut=0.5)[0] == cut
+    faces = [_scored(50, 0.9), _scored(100, 0.9, x=200)]
+    assert _crop(*faces, max_extra_cut=0.99) == (100, "crop_and_blur", "other_person")
+    assert _crop(*faces, max_extra_cut=1) == (150, "crop", "lowest_chin")
+
+
+def test_a_doubtful_face_above_a_clear_one_does_not_raise_the_cut() -> None:
+    doubtful, clear = _scored(10, 0.76, x=220), _scored(150, 0.95)
+    assert _crop(doubtful, clear) == (200, "crop", "lowest_chin")
+    assert _crop(clear, doubtful) == (200, "crop", "lowest_chin")
+
+
+def test_a_doubtful_face_below_a_clear_one_is_blurred() -> None:
+    clear, doubtful = _scored(50, 0.95), _scored(220, 0.76, x=150)
+    assert _crop(clear, doubtful) == (100, "crop_and_blur", "other_person")
+
+
+def test_if_all_faces_are_doubtful_the_best_one_counts_as_clear() -> None:
+    high, low = _scored(50, 0.70), _scored(220, 0.60, x=150)
+    assert _crop(high, low) == (100, "crop_and_blur", "other_person")
+    high, low = _scored(50, 0.60), _scored(220, 0.70, x=150)
+    assert _crop(high, low) == (270, "crop", "lowest_chin")
+
+
+def test_a_face_that_the_top_edge_cuts_counts_as_clear() -> None:
+    clear = _scored(150, 0.95, x=200)
+    assert _crop(_scored(-30, 0.5), clear) == (20, "crop_and_blur", "other_person")
+    assert _crop(_scored(0, 0.5), clear) == (200, "crop", "lowest_chin")
+
+
+def test_of_two_chins_that_fit_and_one_that_does_not_the_shared_cut_is_chosen() -> None:
+    low = _scored(320, 0.9, x=20)
+    one, near, far = _scored(50, 0.9), _scored(60, 0.9, x=200), _scored(150, 0.9, x=200)
+    limits = {"min_left": 0.3}
+    assert _crop(one, near, low, **limits) == (110, "crop_and_blur", "lowest_that_fits")
+    assert _crop(one, far, low, **limits) == (100, "crop_and_blur", "other_person")
+
+
+def test_a_clear_face_that_is_too_low_does_not_make_the_fitting_ones_doubtful() -> None:
+    low = _scored(320, 0.99, x=20)
+    high, lower = _scored(50, 0.7), _scored(150, 0.6, x=200)
+    assert _crop(high, lower, low, min_left=0.3)[0] == 100
+
+
+def test_several_faces_that_are_all_too_low_are_too_close() -> None:
+    faces = [_scored(250, 0.9), _scored(320, 0.9, x=20)]
+    removal = remove_faces(_image(), faces, FaceSettings(min_left=0.5))
+    assert removal.too_close
+    assert (removal.image, removal.action, removal.removed) == (None, "none", False)
+
+
+def _worn_print() -> Image:
+    """A person's head above a wide body, both with a pattern, on white."""
+    pixels = np.full((400, 300, 3), 255, np.uint8)
+    random = np.random.default_rng(4)
+    pixels[110:, 60:240] = random.integers(20, 120, (290, 180, 3), dtype=np.uint8)
+    pixels[30:120, 125:175] = random.integers(60, 160, (90, 50, 3), dtype=np.uint8)
+    return Image(pixels, (300, 400))
+
+
+_HEAD, _PRINT = Face(130, 50, 40, 50, 0.9), Face(130, 230, 40, 50, 0.95)
+
+
+@pytest.mark.parametrize("action", ["crop", "blur", "pixelate", "fill"])
+@pytest.mark.parametrize("too_close", ["skip", "keep", "blur"])
+def test_an_image_with_printed_faces_only_is_kept(
+    action: Literal["crop", "blur", "pixelate", "fill"],
+    too_close: Literal["skip", "keep", "blur"],
+) -> None:
+    image = _worn_print()
+    before = image.pixels.copy()
+    faces = [_PRINT, Face(150, 300, 20, 25, 0.8)]
+    removal = remove_faces(image, faces, FaceSettings(action=action, too_close=too_close))
+    assert removal.image is image
+    np.testing.assert_array_equal(image.pixels, before)
+    assert (removal.action, removal.rule) == ("none", "printed")
+    assert (removal.cropped, removal.removed) == (False, None)
+    assert not removal.too_close
+
+
+def test_with_the_action_none_a_printed_face_is_a_face_that_is_left() -> None:
+    removal = remove_faces(_worn_print(), [_PRINT], FaceSettings(action="none"))
+    assert (removal.rule, removal.removed) == (None, False)
+
+
+@pytest.mark.parametrize("action", ["blur", "pixelate", "fill"])
+def test_the_face_of_the_wearer_is_covered_and_the_print_is_not(
+    action: Literal["blur", "pixelate", "fill"],
+) -> None:
+    image = _worn_print()
+    removal = remove_faces(image, [_PRINT, _HEAD], FaceSettings(action=action, fill=(1, 2, 3)))
+    changed = _changed(image, removal.image)
+    rows, columns = np.nonzero(changed)
+    assert rows.max() < _PRINT.y - 50
+    assert changed[60:90, 140:160].all()
+    assert columns.min() >= 120
+    assert (removal.action, removal.rule, removal.removed) == (action, None, True)
+
+
+def test_the_cut_is_at_the_chin_of_the_wearer_and_the_print_stays() -> None:
+    image = _worn_print()
+    removal = remove_faces(image, [_PRINT, _HEAD], FaceSettings(margin=0))
+    assert removal.image is not None
+    np.testing.assert_array_equal(removal.image.pixels, image.pixels[100:])
+    assert (removal.action, removal.rule, removal.removed) == ("crop", "lowest_chin", True)
+
+
+def test_a_print_too_low_for_a_cut_does_not_make_a_close_up() -> None:
+    image = _worn_print()
+    removal = remove_faces(image, [_HEAD, _PRINT], FaceSettings(margin=0, min_left=0.6))
+    assert removal.image is not None
+    assert removal.rule == "lowest_chin"
+    assert removal.image.height == 300
+
+
+def test_the_t_shirt_with_a_printed_portrait_is_kept_and_beside_a_person_cut_at_the_chin(
+    detector: FaceDetector,
+) -> None:
+    pixels = plain(1400, 1200)
+    add_print(pixels[:, :700], PORTRAIT_A)
+    shirt = Image(pixels.copy(), (1400, 1200))
+    assert remove_faces(shirt, detector.find(shirt.pixels), FaceSettings()).image is shirt
+    add_person(pixels[:, 700:], PORTRAIT_B, 0.12)
+    both = Image(pixels, (1400, 1200))
+    person, _ = sorted(detector.find(pixels), key=lambda face: -face.x)
+    removal = remove_faces(both, detector.find(pixels), FaceSettings(margin=0))
+    assert removal.image is not None
+    cut = removal.image.box_in_original.y
+    assert cut == pytest.approx(person.y + person.height, abs=1)
+    np.testing.assert_array_equal(removal.image.pixels, pixels[cut:])

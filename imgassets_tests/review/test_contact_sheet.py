@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.markdown import CONTACT_SHEET_BYTES
@@ -68,9 +68,11 @@ def test_rows_of_high_review_priority_come_first_then_others_evenly_spread() -> 
         ({"trim_ratio": 1.0}, {"trim_ratio": 0.1}),
         ({"trim_ratio": None}, {"trim_ratio": 0.0}),
         ({"trim_ratio": 0.0}, {"outcome": Outcome.TOO_CLOSE}),
+        ({"face_score": 0.1, "trim_ratio": 0.0}, {"face_rule": "printed"}),
+        ({"face_rule": "printed"}, {"outcome": Outcome.TOO_CLOSE}),
     ],
 )
-def test_close_ups_low_face_scores_and_extreme_trims_raise_the_review_priority(
+def test_close_ups_printed_faces_low_face_scores_and_extreme_trims_raise_the_review_priority(
     less: dict[str, object], more: dict[str, object]
 ) -> None:
     unsuspicious = {"face_score": 1.0, "trim_ratio": 0.6}
@@ -78,6 +80,32 @@ def test_close_ups_low_face_scores_and_extreme_trims_raise_the_review_priority(
     assert review_priority(_row("a", **unsuspicious | less)) < review_priority(
         _row("a", **unsuspicious | more)
     )
+
+
+@pytest.mark.parametrize(
+    ("columns", "caption"),
+    [
+        ({}, "a\n1 face 0.95, trim 0.60"),
+        ({"face_rule": "printed"}, "a\n1 printed face 0.95, trim 0.60"),
+        ({"face_rule": "printed", "face_count": 2}, "a\n2 printed faces 0.95, trim 0.60"),
+    ],
+)
+def test_the_caption_says_that_a_face_is_printed(
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: dict[str, object],
+    caption: str,
+) -> None:
+    texts: list[str] = []
+
+    def record(
+        _draw: ImageDraw.ImageDraw, _corner: object, text: str, *_: object, **__: object
+    ) -> None:
+        texts.append(text)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "multiline_text", record)
+    contact_sheet([_row("a", **columns)], storage, hide_faces=True)
+    assert texts == [caption]
 
 
 def test_a_sheet_shows_the_raw_image_with_boxes_and_the_processed_image(
