@@ -44,7 +44,12 @@ _PARTITIONS = tuple(
 NEAREST: Mapping[str, Sequence[str]] = {
     "imaging/pipeline": (f"{_IMAGING}/test_pipeline.py", f"{_IMAGING}/test_steps.py"),
     "imaging/removal": (f"{_IMAGING}/test_removal.py", f"{_IMAGING}/test_pipeline.py"),
-    "imaging/faces": (f"{_IMAGING}/test_faces.py", f"{_IMAGING}/test_pipeline.py"),
+    "imaging/faces": (
+        f"{_IMAGING}/test_faces.py",
+        f"{_IMAGING}/test_hard_faces.py",
+        f"{_IMAGING}/test_pipeline.py",
+    ),
+    "imaging/prints": (f"{_IMAGING}/test_prints.py", f"{_IMAGING}/test_removal.py"),
     "imaging/trim": (f"{_IMAGING}/test_trim.py", f"{_IMAGING}/test_pipeline.py"),
     "imaging/background": (f"{_IMAGING}/test_background.py", f"{_IMAGING}/test_trim.py"),
     "imaging/decode": (f"{_IMAGING}/test_decode.py", f"{_IMAGING}/test_pipeline.py"),

