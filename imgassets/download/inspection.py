@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import struct
 import threading
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 
 from imgassets.errors import UnreadableImageError
+from imgassets.imaging import jpeg, png
 from imgassets.manifests import Outcome
 
 
@@ -49,9 +49,9 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
     """
     if not data:
         raise UnreadableImageError(Outcome.EMPTY, "the server sent no bytes")
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(jpeg.SIGNATURE):
         info = _read_jpeg(data)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+    elif data.startswith(png.SIGNATURE):
         info = _read_png(data)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         info = _read_webp(data)
@@ -83,14 +83,6 @@ def _truncated(format_: str) -> UnreadableImageError:
     return _corrupt(f"the {format_} file is truncated")
 
 
-# ITU-T T.81, table B.1: frame headers are C0 to CF except DHT (C4), JPG (C8) and DAC (CC).
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-# Inside a scan, FF is followed by a stuffed zero, a restart marker or a fill byte.
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-
-
 def _read_jpeg(data: bytes) -> ImageInfo:
     """Walk the markers up to the end of the image (ITU-T T.81, annex B).
 
@@ -101,16 +93,16 @@ def _read_jpeg(data: bytes) -> ImageInfo:
     pos = 2
     while True:
         # Skip bytes between segments, as decoders do.
-        match = _NEXT_MARKER.search(data, pos)
+        match = jpeg.NEXT_MARKER.search(data, pos)
         if match is None:
             raise _truncated("JPEG")
         marker = data[match.start() + 1]
         pos = match.end()
-        if marker == _END_OF_IMAGE:
+        if marker == jpeg.END_OF_IMAGE:
             if size is None or not scans:
                 raise _corrupt("the JPEG file contains no image")
             return ImageInfo("jpeg", *size)
-        if marker in _MARKERS_WITHOUT_LENGTH:
+        if marker in jpeg.MARKERS_WITHOUT_LENGTH:
             continue
         if marker < 0xC0:
             raise _corrupt(f"the JPEG file contains an unknown marker FF{marker:02X}")
@@ -121,40 +113,19 @@ def _read_jpeg(data: bytes) -> ImageInfo:
             raise _corrupt(f"the JPEG file contains a segment of {length} bytes")
         if pos + length > len(data):
             raise _truncated("JPEG")
-        if marker in _FRAME_MARKERS and size is None:
+        if marker in jpeg.FRAME_MARKERS and size is None:
             if length < 8:
                 raise _corrupt("the JPEG file's frame header is too short")
             height, width = struct.unpack_from(">HH", data, pos + 3)
             size = (width, height)
-        scans += marker == _START_OF_SCAN
+        scans += marker == jpeg.START_OF_SCAN
         pos += length
 
 
 def _read_png(data: bytes) -> ImageInfo:
-    """Walk the chunks up to IEND and verify their checksums (PNG specification, 5.3)."""
-    view = memoryview(data)
-    pos = 8
-    size: tuple[int, int] | None = None
-    has_pixels = False
-    while pos + 12 <= len(data):
-        length = int.from_bytes(data[pos : pos + 4])
-        end = pos + 12 + length
-        if end > len(data):
-            break
-        kind = data[pos + 4 : pos + 8]
-        if zlib.crc32(view[pos + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise _corrupt("a checksum in the PNG file is wrong")
-        if size is None:
-            if kind != b"IHDR" or length != 13:
-                raise _corrupt("the PNG file does not start with a header")
-            size = struct.unpack_from(">II", data, pos + 8)
-        has_pixels |= kind == b"IDAT"
-        if kind == b"IEND":
-            if not has_pixels:
-                raise _corrupt("the PNG file contains no pixels")
-            return ImageInfo("png", *size)
-        pos = end
-    raise _truncated("PNG")
+    """Walk the chunks up to IEND and verify the checksums of the critical ones."""
+    chunks = png.read(data)
+    return ImageInfo("png", chunks.width, chunks.height)
 
 
 def _read_webp(data: bytes) -> ImageInfo:

@@ -10,7 +10,9 @@ pixels afterwards are not part of this module.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import simplejpeg
@@ -19,6 +21,7 @@ from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
 
 from imgassets.errors import UnreadableImageError
+from imgassets.imaging import jpeg, png
 from imgassets.imaging.colour import to_srgb
 from imgassets.imaging.image import Image, Pixels
 from imgassets.manifests import Outcome
@@ -26,6 +29,9 @@ from imgassets.settings import DecodeSettings
 
 Shrink = Callable[[int, int], int]
 """From the upright width and height (px) to the maximum factor by which decoding may shrink."""
+
+_Decoded: TypeAlias = tuple[Pixels, tuple[int, int]]
+"""The upright pixels, and the upright width and height at full size (px)."""
 
 # The transform that makes an image of each EXIF orientation upright (TIFF 6.0, tag 274).
 _TRANSFORMS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
@@ -37,6 +43,8 @@ _TRANSFORMS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda pixels: pixels.transpose(1, 0, 2)[::-1],
 }
+_PIXELS_PER_BLOCK = 1 << 18
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _SWAPS_SIDES = (5, 6, 7, 8)  # orientations that swap width and height
 
 
@@ -64,8 +72,10 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
             kind that is not supported, or it has more than `settings.max_pixels` pixels.
     """
     try:
-        with PILImage.open(io.BytesIO(data)) as image:
-            pixels, size = _decode_pixels(image, data, settings, shrink)
+        if data.startswith(png.SIGNATURE):
+            pixels, size = _decode_png(data, settings)
+        else:
+            pixels, size = _decode_other(data, settings, shrink)
     except UnreadableImageError:
         raise
     except PILImage.DecompressionBombError as error:
@@ -78,16 +88,25 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
     return Image(np.ascontiguousarray(pixels), size, scale_x=scale_x, scale_y=scale_y)
 
 
-def _decode_pixels(
+def _decode_other(data: bytes, settings: DecodeSettings, shrink: Shrink) -> _Decoded:
+    try:
+        with PILImage.open(io.BytesIO(data)) as image:
+            return _decode_opened(image, data, settings, shrink)
+    except (UnreadableImageError, PILImage.DecompressionBombError):
+        raise
+    except Exception:
+        if not data.startswith(jpeg.SIGNATURE):
+            raise
+    # Only files with a fault pay for the second attempt; damage to the pixels fails again.
+    data = jpeg.without_faulty_metadata(data)
+    with PILImage.open(io.BytesIO(data)) as image:
+        return _decode_opened(image, data, settings, shrink)
+
+
+def _decode_opened(
     image: PILImage.Image, data: bytes, settings: DecodeSettings, shrink: Shrink
-) -> tuple[Pixels, tuple[int, int]]:
-    """Returns the upright pixels, and the upright width and height at full size."""
-    if image.width * image.height > settings.max_pixels:
-        raise UnreadableImageError(
-            Outcome.TOO_MANY_PIXELS,
-            f"{image.width} x {image.height} pixels, more than {settings.max_pixels:,} "
-            "(decode.max_pixels)",
-        )
+) -> _Decoded:
+    _check_pixels(image, settings)
     profile = image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         orientation = _orientation(image)
@@ -105,6 +124,15 @@ def _decode_pixels(
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
+def _check_pixels(image: PILImage.Image, settings: DecodeSettings) -> None:
+    if image.width * image.height > settings.max_pixels:
+        raise UnreadableImageError(
+            Outcome.TOO_MANY_PIXELS,
+            f"{image.width} x {image.height} pixels, more than {settings.max_pixels:,} "
+            "(decode.max_pixels)",
+        )
+
+
 def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> Pixels:
     width, height = (-(-side // factor) for side in image.size)
     # libjpeg-turbo chooses the smallest size that is at least this one, which is exactly `factor`
@@ -114,11 +142,53 @@ def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> Pixels:
             data, "BGR", min_width=width, min_height=height, strict=True
         )
     except ValueError as error:
+        if (left_over := _LEFT_OVER.search(str(error))) is not None:
+            count, marker = int(left_over[1]), int(left_over[2], 16)
+            trimmed = jpeg.without_padding(data, count, marker)
+            if trimmed is not None:
+                return _decode_jpeg(image, trimmed, factor)
         # Its interface knows the six usual sampling factors only; the decoder itself knows all.
         if "subsampling level" not in str(error):
             raise
         decoded = np.asarray(image.convert("RGB"))[:, :, ::-1]
     return np.asarray(decoded, dtype=np.uint8)
+
+
+def _decode_png(data: bytes, settings: DecodeSettings) -> _Decoded:
+    chunks = png.read(data)
+    deep_grey = chunks.colour_type == png.GREY and chunks.depth == 16
+    transparency = chunks.transparency
+    # Pillow ignores the transparent level of 16-bit grey images.
+    file = chunks.without_metadata(None if deep_grey else _as_eight_bit(transparency, chunks))
+    with PILImage.open(io.BytesIO(file)) as image:
+        _check_pixels(image, settings)
+        image.load()
+        # Pillow leaves missing pixels zero, and is silent about them if the compressed data ends
+        # properly. Most images show by their last row that nothing is missing.
+        may_lack_pixels = chunks.interlaced or _is_blank(image, image.height - 1)
+        if may_lack_pixels and not chunks.has_all_pixels():
+            raise UnreadableImageError(Outcome.CORRUPT, "the PNG file lacks some of its pixels")
+        flat = _to_eight_bit(image)
+        if deep_grey and transparency is not None:
+            opaque = np.asarray(image) != int.from_bytes(transparency)
+            flat.putalpha(PILImage.fromarray(opaque.astype(np.uint8) * 255))
+        pixels = _make_upright(_flatten(flat, chunks.profile, settings), _orientation(image))
+    return pixels, (pixels.shape[1], pixels.shape[0])
+
+
+def _as_eight_bit(transparency: bytes | None, chunks: png.Png) -> bytes | None:
+    """Convert the transparent grey level or colour as Pillow converts the pixels, to 8 bits."""
+    if transparency is None or chunks.colour_type == png.PALETTE:
+        return transparency
+    highest = 2**chunks.depth - 1
+    # Higher bits mean nothing (PNG specification, 11.3.1.1).
+    levels = np.frombuffer(transparency, ">u2").astype(int) & highest
+    levels = levels >> 8 if chunks.depth == 16 else levels * (255 // highest)
+    return bytes(levels.astype(">u2"))
+
+
+def _is_blank(image: PILImage.Image, row: int) -> bool:
+    return not np.asarray(image.crop((0, row, image.width, row + 1))).any()
 
 
 def _to_eight_bit(image: PILImage.Image) -> PILImage.Image:
@@ -137,21 +207,30 @@ def _flatten(image: PILImage.Image, profile: bytes | None, settings: DecodeSetti
     """Convert to sRGB, and blend transparent pixels with the background colour."""
     if not image.has_transparency_data:
         return to_srgb(image, profile)
-    rgba = image.convert("RGBA")
-    # A grey profile does not fit the pixels, which are RGB now.
-    fits = image.mode.startswith(("RGB", "P"))
-    pixels = to_srgb(rgba.convert("RGB"), profile if fits else None)
-    alpha = np.asarray(rgba.getchannel("A"))
-    if alpha.min() == 255:
-        return pixels
-    opacity = alpha[:, :, None].astype(np.float32) / 255
-    background = np.array(settings.background[::-1], dtype=np.float32)
-    return np.rint(pixels * opacity + background * (1 - opacity)).astype(np.uint8)
+    # Grey stays grey for the conversion, because a grey profile fits no other pixels.
+    modes = ("LA", "L") if image.mode in ("1", "L", "LA", "La") else ("RGBA", "RGB")
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    background = np.array(settings.background[::-1], np.float32)
+    # In blocks, so that the copies of the image in other modes and types are small.
+    rows = max(_PIXELS_PER_BLOCK // image.width, 1)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        block = image.crop((0, top, image.width, bottom)).convert(modes[0])
+        colours = to_srgb(block.convert(modes[1]), profile)
+        alpha = np.asarray(block.getchannel("A"))
+        if alpha.min() < 255:
+            opacity = alpha[:, :, None].astype(np.float32) / 255
+            colours = np.rint(colours * opacity + background * (1 - opacity)).astype(np.uint8)
+        pixels[top:bottom] = colours
+    return pixels
 
 
 def _orientation(image: PILImage.Image) -> int:
+    exif = PILImage.Exif()
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        # Not `image.getexif()`, which turns to XMP; browsers do not.
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001  (broken EXIF data: the image itself may be fine)
         return 1
 

@@ -421,7 +421,12 @@ def test_bytes_after_the_end_of_the_image_are_ignored(photos: dict[str, bytes]) 
 
 def test_a_png_with_damaged_data_is_unreadable() -> None:
     data = bytearray(_file(_scene(), "PNG"))
-    data[data.index(b"IDAT") + 10] ^= 0xFF
+    start = data.index(b"IDAT")
+    data[start + 10] ^= 0xFF
+    with _unreadable(Outcome.CORRUPT, r"^a checksum in the PNG file is wrong$"):
+        decode(bytes(data), SETTINGS)
+    end = data.index(b"IEND") - 8
+    data[end : end + 4] = _crc(bytes(data[start:end])).to_bytes(4)
     with _unreadable(Outcome.CORRUPT, r"^OSError: broken data stream"):
         decode(bytes(data), SETTINGS)
 
