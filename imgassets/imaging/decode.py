@@ -117,6 +117,8 @@ def _decode_opened(
             decoded = PILImage.fromarray(pixels[:, :, 0] if grey else pixels[:, :, ::-1])
             pixels = to_srgb(decoded, profile)
         return _make_upright(pixels, orientation), size
+    if image.format == "TIFF":
+        image.info.pop("xmp", None)  # Pillow would turn the image as its XMP says
     image.load()
     # Read after loading, because Pillow itself makes TIFFs upright while it loads them.
     orientation = _orientation(image)

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL import ImageChops, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from imgassets.errors import UnreadableImageError
 from imgassets.imaging.decode import decode, full_size
@@ -127,6 +128,38 @@ def test_an_unknown_orientation_is_ignored(format_: str, orientation: int) -> No
     exif = PILImage.Exif()
     exif[0x0112] = orientation
     assert _difference(_file(_scene(), format_, exif=exif), _scene()) < 4
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_in_xmp_is_ignored(format_: str, orientation: int) -> None:
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="{orientation}"></x:xmpmeta>'
+    if format_ == "PNG":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+        data = _file(_scene(), format_, pnginfo=info)
+    elif format_ == "TIFF":
+        data = _file(_scene(), format_, tiffinfo={700: xmp.encode()})
+    else:
+        data = _file(_scene(), format_, xmp=xmp.encode())
+    assert b"tiff:Orientation" in data
+    assert _difference(data, _scene()) < 5
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP"])
+def test_the_exif_orientation_counts_where_xmp_says_something_else(format_: str) -> None:
+    exif = PILImage.Exif()
+    exif[0x0112] = 3
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"></x:xmpmeta>'
+    stored = _scene().transpose(PILImage.Transpose.ROTATE_180)
+    assert _difference(_file(stored, format_, exif=exif, xmp=xmp), _scene()) < 5
+
+
+@pytest.mark.parametrize("name", ["xmp_orient6_noexif.jpg", "xmp_orient6.webp"])
+def test_the_trial_files_with_an_orientation_in_xmp_stay_upright(name: str) -> None:
+    image = decode((FILES / name).read_bytes(), SETTINGS)
+    assert image.full_size == (240, 320)
+    assert image.pixels[5, 5].max() <= 3  # the black mark is at the top left
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCCK"])
