@@ -106,6 +106,8 @@ FORMAT_EXTENSIONS = {
     "bmp": "bmp",
     "tiff": "tif",
     "avif": "avif",
+    "heic": "heic",
+    "jxl": "jxl",
 }
 """File name extension by image format."""
 

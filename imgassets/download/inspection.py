@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from imgassets.errors import UnreadableImageError
-from imgassets.imaging import jpeg, png
+from imgassets.imaging import jpeg, optional_formats, png
 from imgassets.manifests import Outcome
 
 
@@ -57,7 +57,7 @@ def inspect(data: bytes, max_pixels: int) -> ImageInfo:
         info = _read_webp(data)
     elif data.startswith((b"GIF87a", b"GIF89a")):
         info = _read_gif(data)
-    elif (rare := _detect_rare_format(data)) is not None:
+    elif (rare := _detect_rare_format(data, max_pixels)) is not None:
         return _decode(data, rare, max_pixels)
     else:
         raise _not_an_image(data)
@@ -185,13 +185,31 @@ def _skip_sub_blocks(data: bytes, pos: int) -> int:
     return pos + 1
 
 
-def _detect_rare_format(data: bytes) -> str | None:
-    if data.startswith(b"BM") and len(data) >= 26 and data[6:10] == bytes(4):
+# Sizes of the headers of OS/2 and Windows bitmaps (bytes).
+_BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
+
+
+def _detect_rare_format(data: bytes, max_pixels: int) -> str | None:
+    # Some programs write something into the four reserved bytes.
+    if (
+        data.startswith(b"BM")
+        and len(data) >= 26
+        and (data[6:10] == bytes(4) or int.from_bytes(data[14:18], "little") in _BMP_HEADERS)
+    ):
         return "bmp"
     if data.startswith((b"II*\0", b"MM\0*")):
         return "tiff"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
+    if optional_formats.is_avif(data):
         return "avif"
+    if (optional := optional_formats.identify(data)) is not None:
+        if not optional_formats.is_installed(optional):
+            raise UnreadableImageError(
+                Outcome.UNSUPPORTED_FORMAT, optional_formats.missing(optional)
+            )
+        if optional == optional_formats.JPEG_XL:
+            # Its package decodes the pixels before it tells how many there are.
+            _check_pixels(ImageInfo(optional, *optional_formats.jpeg_xl_size(data)), max_pixels)
+        return optional
     return None
 
 
@@ -203,9 +221,10 @@ def _decode(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
     """Decode a file of a rare format, whose structure does not show whether it is complete."""
     from PIL import Image as PILImage
 
+    name = optional_formats.PILLOW_NAMES.get(format_, format_.upper())
     with _decode_lock:
         try:
-            with PILImage.open(BytesIO(data), formats=[format_.upper()]) as image:
+            with PILImage.open(BytesIO(data), formats=[name]) as image:
                 info = ImageInfo(format_, *image.size)
                 _check_pixels(info, max_pixels)
                 image.load()
@@ -214,7 +233,7 @@ def _decode(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
         except UnreadableImageError:
             raise
         except Exception as error:
-            raise _corrupt(f"the {format_.upper()} file is broken: {error}") from error
+            raise _corrupt(f"the {name} file is broken: {error}") from error
     return info
 
 
@@ -224,8 +243,6 @@ _HTML = re.compile(
 )
 _SVG = re.compile(rb"<svg[\s>]", re.I)
 _UNSUPPORTED = (
-    (re.compile(rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.S), "HEIC"),
-    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "JPEG XL"),
     (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
     (re.compile(rb"\0\0\x01\0[\x01-\x20]\0", re.S), "ICO"),
     (re.compile(rb"8BPS"), "PSD"),

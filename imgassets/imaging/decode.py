@@ -19,9 +19,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
+from PIL.ImageFile import ImageFile
 
 from imgassets.errors import UnreadableImageError
-from imgassets.imaging import jpeg, png
+from imgassets.imaging import jpeg, optional_formats, png
 from imgassets.imaging.colour import to_srgb
 from imgassets.imaging.image import Image, Pixels
 from imgassets.manifests import Outcome
@@ -89,8 +90,20 @@ def decode(data: bytes, settings: DecodeSettings, shrink: Shrink = full_size) ->
 
 
 def _decode_other(data: bytes, settings: DecodeSettings, shrink: Shrink) -> _Decoded:
+    formats = None
+    if (optional := optional_formats.identify(data)) is not None:
+        if not optional_formats.is_installed(optional):
+            raise UnreadableImageError(
+                Outcome.UNSUPPORTED_FORMAT, optional_formats.missing(optional)
+            )
+        if optional == optional_formats.JPEG_XL:
+            # Its package decodes the pixels before it tells how many there are.
+            _check_pixels(optional_formats.jpeg_xl_size(data), settings)
+        formats = [optional_formats.PILLOW_NAMES[optional]]
+    elif optional_formats.is_avif(data):
+        formats = ["AVIF"]  # the package for HEIC would decode them, too
     try:
-        with PILImage.open(io.BytesIO(data)) as image:
+        with PILImage.open(io.BytesIO(data), formats=formats) as image:
             return _decode_opened(image, data, settings, shrink)
     except (UnreadableImageError, PILImage.DecompressionBombError):
         raise
@@ -104,9 +117,9 @@ def _decode_other(data: bytes, settings: DecodeSettings, shrink: Shrink) -> _Dec
 
 
 def _decode_opened(
-    image: PILImage.Image, data: bytes, settings: DecodeSettings, shrink: Shrink
+    image: ImageFile, data: bytes, settings: DecodeSettings, shrink: Shrink
 ) -> _Decoded:
-    _check_pixels(image, settings)
+    _check_pixels(image.size, settings)
     profile = image.info.get("icc_profile")
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         orientation = _orientation(image)
@@ -119,19 +132,33 @@ def _decode_opened(
         return _make_upright(pixels, orientation), size
     if image.format == "TIFF":
         image.info.pop("xmp", None)  # Pillow would turn the image as its XMP says
+    frame = image.tile[0].extents if image.format == "GIF" else None
     image.load()
     # Read after loading, because Pillow itself makes TIFFs upright while it loads them.
     orientation = _orientation(image)
-    pixels = _make_upright(_flatten(_to_eight_bit(image), profile, settings), orientation)
+    pixels = _flatten(_to_eight_bit(image), profile, settings)
+    if frame is not None:
+        pixels = _on_background(pixels, frame, settings)
+    pixels = _make_upright(pixels, orientation)
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
-def _check_pixels(image: PILImage.Image, settings: DecodeSettings) -> None:
-    if image.width * image.height > settings.max_pixels:
+def _on_background(
+    pixels: Pixels, frame: tuple[int, int, int, int], settings: DecodeSettings
+) -> Pixels:
+    """Show the configured background, not the one of the file, outside the frame of a GIF."""
+    left, top, right, bottom = frame
+    canvas = np.full_like(pixels, settings.background[::-1])
+    canvas[top:bottom, left:right] = pixels[top:bottom, left:right]
+    return canvas
+
+
+def _check_pixels(size: tuple[int, int], settings: DecodeSettings) -> None:
+    width, height = size
+    if width * height > settings.max_pixels:
         raise UnreadableImageError(
             Outcome.TOO_MANY_PIXELS,
-            f"{image.width} x {image.height} pixels, more than {settings.max_pixels:,} "
-            "(decode.max_pixels)",
+            f"{width} x {height} pixels, more than {settings.max_pixels:,} (decode.max_pixels)",
         )
 
 
@@ -163,7 +190,7 @@ def _decode_png(data: bytes, settings: DecodeSettings) -> _Decoded:
     # Pillow ignores the transparent level of 16-bit grey images.
     file = chunks.without_metadata(None if deep_grey else _as_eight_bit(transparency, chunks))
     with PILImage.open(io.BytesIO(file)) as image:
-        _check_pixels(image, settings)
+        _check_pixels(image.size, settings)
         image.load()
         # Pillow leaves missing pixels zero, and is silent about them if the compressed data ends
         # properly. Most images show by their last row that nothing is missing.
@@ -193,8 +220,14 @@ def _is_blank(image: PILImage.Image, row: int) -> bool:
     return not np.asarray(image.crop((0, row, image.width, row + 1))).any()
 
 
+def _is_invisible(image: PILImage.Image) -> bool:
+    return image.getchannel("A").getextrema() == (0, 0)
+
+
 def _to_eight_bit(image: PILImage.Image) -> PILImage.Image:
     """Convert 16-bit grey levels to their high bytes; Pillow would clip them at 255."""
+    if image.format == "BMP" and image.mode == "RGBA" and _is_invisible(image):
+        return image.convert("RGB")  # as browsers do: the fourth byte has not been filled in
     if image.mode.startswith("I;16") or image.mode == "I":
         deep = np.asarray(image).astype(np.int64)
         return PILImage.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
@@ -228,6 +261,8 @@ def _flatten(image: PILImage.Image, profile: bytes | None, settings: DecodeSetti
 
 
 def _orientation(image: PILImage.Image) -> int:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its own orientation counts, which the decoder has applied
     exif = PILImage.Exif()
     try:
         # Not `image.getexif()`, which turns to XMP; browsers do not.
