@@ -1,6 +1,6 @@
-"""Convert images with an embedded ICC profile to sRGB, with LittleCMS (Pillow's ImageCms).
+"""Convert images of another colour space to sRGB, with LittleCMS (Pillow's ImageCms).
 
-Reading the file is in `decode`.
+Reading the file is in `decode`, spaces that are declared without a profile in `declared_colour`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageCms
 
+from imgassets.imaging.declared_colour import ColourSpace, icc_profile, tone_mapped
 from imgassets.imaging.image import Pixels
 
 _CACHED_TRANSFORMS = 64  # per thread; a shop uses a few profiles
@@ -29,19 +30,24 @@ _PROBE = PILImage.fromarray(_GRID.reshape(27, 27, 3).astype(np.uint8))
 _local = threading.local()
 
 
-def to_srgb(image: PILImage.Image, profile: bytes | None) -> Pixels:
+def to_srgb(image: PILImage.Image, profile: bytes | ColourSpace | None) -> Pixels:
     """Convert an image to sRGB pixels.
 
     Args:
         image: Image without transparency, in any mode that Pillow converts to RGB.
-        profile: The embedded ICC profile, or None. A profile that is broken or made for another
-            mode (a grey profile in an RGB file) is ignored, as browsers do.
+        profile: The embedded ICC profile, the declared colour space, or None. A profile that is
+            broken or made for another mode (a grey profile in an RGB file) is ignored, as browsers
+            do.
 
     Returns:
         Pixels of shape height x width x 3, uint8, BGR.
     """
-    if image.mode not in ("RGB", "CMYK", "L"):
+    if image.mode not in ("RGB", "CMYK", "L") or isinstance(profile, ColourSpace):
         image = image.convert("RGB")
+    if isinstance(profile, ColourSpace):
+        if profile.hdr is not None:
+            image = tone_mapped(image, profile.hdr)
+        profile = icc_profile(profile)
     transform = None if profile is None else _cached_transform(profile, image.mode)
     if transform is not None:
         converted = transform.apply(image)

@@ -22,8 +22,9 @@ from PIL import Image as PILImage
 from PIL.ImageFile import ImageFile
 
 from imgassets.errors import UnreadableImageError
-from imgassets.imaging import jpeg, optional_formats, png
+from imgassets.imaging import declared_colour, jpeg, optional_formats, png
 from imgassets.imaging.colour import to_srgb
+from imgassets.imaging.declared_colour import ColourSpace
 from imgassets.imaging.image import Image, Pixels
 from imgassets.manifests import Outcome
 from imgassets.settings import DecodeSettings
@@ -121,6 +122,8 @@ def _decode_opened(
 ) -> _Decoded:
     _check_pixels(image.size, settings)
     profile = image.info.get("icc_profile")
+    if profile is None and image.format in ("AVIF", "HEIF"):
+        profile = declared_colour.of_container(data)
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         orientation = _orientation(image)
         size = _upright_size(image.size, orientation)
@@ -201,7 +204,9 @@ def _decode_png(data: bytes, settings: DecodeSettings) -> _Decoded:
         if deep_grey and transparency is not None:
             opaque = np.asarray(image) != int.from_bytes(transparency)
             flat.putalpha(PILImage.fromarray(opaque.astype(np.uint8) * 255))
-        pixels = _make_upright(_flatten(flat, chunks.profile, settings), _orientation(image))
+        pixels = _make_upright(
+            _flatten(flat, declared_colour.of_png(chunks), settings), _orientation(image)
+        )
     return pixels, (pixels.shape[1], pixels.shape[0])
 
 
@@ -238,7 +243,9 @@ def _to_eight_bit(image: PILImage.Image) -> PILImage.Image:
     return image
 
 
-def _flatten(image: PILImage.Image, profile: bytes | None, settings: DecodeSettings) -> Pixels:
+def _flatten(
+    image: PILImage.Image, profile: bytes | ColourSpace | None, settings: DecodeSettings
+) -> Pixels:
     """Convert to sRGB, and blend transparent pixels with the background colour."""
     if not image.has_transparency_data:
         return to_srgb(image, profile)
