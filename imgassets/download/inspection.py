@@ -221,6 +221,10 @@ def _decode(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
     """Decode a file of a rare format, whose structure does not show whether it is complete."""
     from PIL import Image as PILImage
 
+    from imgassets.imaging import bmp
+
+    if format_ == "bmp":
+        data = bmp.in_usual_form(data)
     name = optional_formats.PILLOW_NAMES.get(format_, format_.upper())
     with _decode_lock:
         try:

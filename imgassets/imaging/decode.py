@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 from PIL.ImageFile import ImageFile
 
 from imgassets.errors import UnreadableImageError
-from imgassets.imaging import declared_colour, jpeg, optional_formats, png
+from imgassets.imaging import bmp, declared_colour, jpeg, optional_formats, png
 from imgassets.imaging.colour import to_srgb
 from imgassets.imaging.declared_colour import ColourSpace
 from imgassets.imaging.image import Image, Pixels
@@ -103,6 +103,8 @@ def _decode_other(data: bytes, settings: DecodeSettings, shrink: Shrink) -> _Dec
         formats = [optional_formats.PILLOW_NAMES[optional]]
     elif optional_formats.is_avif(data):
         formats = ["AVIF"]  # the package for HEIC would decode them, too
+    elif data.startswith(b"BM"):
+        data = bmp.in_usual_form(data)
     try:
         with PILImage.open(io.BytesIO(data), formats=formats) as image:
             return _decode_opened(image, data, settings, shrink)

@@ -252,7 +252,9 @@ def test_hdr_keeps_hue_and_opacity() -> None:
     assert _rgb(png(levels, 6, 8, chunk(b"cICP", b"\x01\x10\0\1")))[1].tolist() == [255] * 3
 
 
-@pytest.mark.parametrize("name", ["png_cicp_p3.png", "avif_nclx_p3.avif", "png_gama1.0.png"])
+@pytest.mark.parametrize(
+    "name", ["png_cicp_p3.png", "iccp_1.2MB.png", "avif_nclx_p3.avif", "png_gama1.0.png"]
+)
 def test_the_trial_files_with_declared_colours_are_converted(name: str) -> None:
     found = decode((FILES / name).read_bytes(), SETTINGS).pixels
     stored = np.array(((200, 30, 40), (30, 160, 60), (40, 60, 190)), np.float64)

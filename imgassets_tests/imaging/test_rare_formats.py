@@ -131,6 +131,67 @@ def test_the_alpha_of_a_bitmap_counts_only_if_it_is_not_zero_everywhere(alpha: i
     assert np.abs(decode(data, SETTINGS).pixels - expected).max() <= 0.51
 
 
+@pytest.mark.parametrize("compression", [3, 6])
+@pytest.mark.parametrize("header", [40, 56, 108, 124])
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (16, (0x0F00, 0x00F0, 0x000F, 0xF000)),
+        (16, (0xF000, 0x0F00, 0x00F0, 0x000F)),
+        (16, (0x7C00, 0x03E0, 0x001F, 0x8000)),
+        (32, (0x3FF00000, 0x000FFC00, 0x000003FF, 0xC0000000)),
+        (32, (0x000000FF, 0x0000FF00, 0x00FF0000, 0xFF000000)),
+        (32, (0x00F00000, 0x0000FFFF, 0xFE000000, 0x000F0000)),
+        (16, (0xC000, 0x3000, 0x0F00, 0)),
+        (32, (0x000000FF, 0x0000FF00, 0x00FF0000, 0)),
+        (32, (0xFFE00000, 0x001FFC00, 0x000003FF, 0)),
+    ],
+)
+def test_bitmaps_with_any_colour_masks_are_decoded(
+    bits: int, masks: tuple[int, ...], header: int, compression: int
+) -> None:
+    if header == 40 and compression == 3:
+        masks = (*masks[:3], 0)  # this header has no mask of alpha
+    share = np.random.default_rng(9).random((2, 3, 4))
+    share[0, 0, 3] = 1
+    stored = np.zeros((2, 3), np.uint64)
+    shown = np.ones((2, 3, 4))
+    for channel, mask in enumerate(masks):
+        if mask:
+            shift = (mask & -mask).bit_length() - 1
+            value = np.rint(share[:, :, channel] * (mask >> shift))
+            stored |= value.astype(np.uint64) << np.uint64(shift)
+            shown[:, :, channel] = value / (mask >> shift)
+    rows = _rows(stored.astype(f"<u{bits // 8}")[:, :, None].view(np.uint8))
+    given = masks if header > 40 or compression == 6 else masks[:3]
+    data = bytearray(bmp(header, bits, rows, masks=given))
+    data[30] = compression
+    assert inspect(bytes(data), 10**6) == ImageInfo("bmp", 3, 2)
+    alpha = shown[:, :, 3:]
+    expected = 255 * shown[:, :, 2::-1] * alpha + np.array(BACKGROUND) * (1 - alpha)
+    assert np.abs(decode(bytes(data), SETTINGS).pixels - expected).max() <= 1.01
+    padding = 2 if bits == 16 else 0  # bytes at the end of each row
+    without_padding = decode(bytes(data[: len(data) - padding]), SETTINGS)
+    assert np.abs(without_padding.pixels - expected).max() <= 1.01
+    with pytest.raises(UnreadableImageError) as caught:
+        decode(bytes(data[: len(data) - padding - 1]), SETTINGS)
+    assert caught.value.outcome is Outcome.CORRUPT
+
+
+def test_a_bitmap_with_a_short_os2_header_is_decoded() -> None:
+    palette = bytes([10, 20, 30, 0, 200, 100, 50, 0]) + bytes(254 * 4)
+    rows = b"\0\1\0\0" + b"\1\1\0\0"
+    start = 14 + 16 + len(palette)
+    head = b"BM" + struct.pack("<III", start + len(rows), 0, start)
+    data = head + struct.pack("<IIIHH", 16, 3, 2, 1, 8) + palette + rows
+    assert inspect(data, 10**6) == ImageInfo("bmp", 3, 2)
+    first, second = [10, 20, 30], [200, 100, 50]
+    assert decode(data, SETTINGS).pixels.tolist() == [
+        [second, second, first],
+        [first, second, first],
+    ]
+
+
 # AVIF, HEIC and JPEG XL
 
 
