@@ -1,10 +1,11 @@
 """Decode an image file to upright sRGB pixels.
 
 Pillow identifies the file (format, EXIF, ICC profile). libjpeg-turbo, through simplejpeg, decodes
-the common case, RGB and grey JPEGs: it is the only binding that reports a truncated file instead of
-filling the rest with grey, and it decodes at 1/2, 1/4 or 1/8 of the size at a fraction of the cost.
-Pillow decodes all other files. Colour profiles are converted in `colour`; the steps that change the
-pixels afterwards are not part of this module.
+JPEGs: it is the only binding that reports a truncated file instead of filling the rest with grey,
+and it decodes at 1/2, 1/4 or 1/8 of the size at a fraction of the cost. Pillow decodes all other
+files. What is unusual in a file but harmless is taken out before: in `jpeg`, `png` and `bmp`.
+Colours are converted in `colour`; the steps that change the pixels afterwards are not part of this
+module.
 """
 
 from __future__ import annotations
@@ -126,11 +127,14 @@ def _decode_opened(
     profile = image.info.get("icc_profile")
     if profile is None and image.format in ("AVIF", "HEIF"):
         profile = declared_colour.of_container(data)
-    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+    if image.format in ("JPEG", "MPO"):
         orientation = _orientation(image)
         size = _upright_size(image.size, orientation)
         pixels = _decode_jpeg(image, data, shrink(*size))
-        if profile is not None:
+        if image.mode == "CMYK":
+            inks = 255 - pixels  # as Photoshop stores them, and browsers assume
+            pixels = to_srgb(PILImage.frombytes("CMYK", inks.shape[1::-1], inks.tobytes()), profile)
+        elif profile is not None:
             grey = image.mode == "L"
             decoded = PILImage.fromarray(pixels[:, :, 0] if grey else pixels[:, :, ::-1])
             pixels = to_srgb(decoded, profile)
@@ -167,13 +171,15 @@ def _check_pixels(size: tuple[int, int], settings: DecodeSettings) -> None:
         )
 
 
-def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> Pixels:
+def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> NDArray[np.uint8]:
+    """Decode to BGR, or to four inverted inks if the file is CMYK."""
+    mode = "CMYK" if image.mode == "CMYK" else "BGR"
     width, height = (-(-side // factor) for side in image.size)
     # libjpeg-turbo chooses the smallest size that is at least this one, which is exactly `factor`
     # because it rounds sides up too.
     try:
         decoded = simplejpeg.decode_jpeg(
-            data, "BGR", min_width=width, min_height=height, strict=True
+            data, mode, min_width=width, min_height=height, strict=True
         )
     except ValueError as error:
         if (left_over := _LEFT_OVER.search(str(error))) is not None:
@@ -184,7 +190,10 @@ def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> Pixels:
         # Its interface knows the six usual sampling factors only; the decoder itself knows all.
         if "subsampling level" not in str(error):
             raise
-        decoded = np.asarray(image.convert("RGB"))[:, :, ::-1]
+        if mode == "CMYK":
+            decoded = 255 - np.asarray(image)
+        else:
+            decoded = np.asarray(image.convert("RGB"))[:, :, ::-1]
     return np.asarray(decoded, dtype=np.uint8)
 
 

@@ -202,16 +202,26 @@ def test_a_premature_end_is_corrupt_with_and_without_a_harmless_fault(
         _assert_corrupt(cut + b"\xff\xd9" if cut != whole[:-2] else cut)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("fault", [b"", b"\0\0\0"])
 @pytest.mark.parametrize(
     "damage", [bytes(300), b"\x55" * 300, b"\xff\xfe\0\x10", b"\xff\xc4\0\3a", b"\xff\xd3", b""]
 )
 def test_damage_inside_the_scan_is_corrupt_with_and_without_a_harmless_fault(
-    fault: bytes, damage: bytes
+    mode: str, fault: bytes, damage: bytes
 ) -> None:
-    whole = _insert(_photo(), b"\xff\xdb", fault)
+    whole = _insert(_photo(mode), b"\xff\xdb", fault)
     middle = (whole.index(SCAN) + len(whole)) // 2
     _assert_corrupt(whole[:middle] + damage + whole[middle + 300 :])
+
+
+def test_a_cmyk_file_is_shrunk_like_any_other() -> None:
+    whole = _photo("CMYK")
+    small = decode(whole, SETTINGS, lambda _w, _h: 4)
+    assert small.full_size == (96, 64)
+    assert small.pixels.shape == (16, 24, 3)
+    means = decode(whole, SETTINGS).pixels.reshape(16, 4, 24, 4, 3).mean(axis=(1, 3))
+    assert np.abs(small.pixels - means).mean() < 2
 
 
 def test_zeros_over_the_end_of_the_scan_are_corrupt() -> None:
