@@ -11,6 +11,7 @@ import email.utils
 import hashlib
 import random
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -119,7 +120,10 @@ class Exchange:
             max_bytes=settings.max_bytes,
         )
         self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES)
+        # By host: its rules, or why its robots.txt cannot be read; and the failed attempts.
         self._rules: dict[str, robots.Rules] = {}
+        self._unreadable: dict[str, _Result] = {}
+        self._robots_attempts: Counter[str] = Counter()
         # Shops serve one placeholder at many URLs.
         self._written: set[str] = set()
 
@@ -140,6 +144,8 @@ class Exchange:
             return NextAction(
                 task.last_failure or failed_rows(task, Outcome.HOST_DOWN, task.host_down)
             )
+        if (unreadable := self._unreadable.get(task.host)) is not None:
+            return NextAction(task.last_failure or _result_rows(task, unreadable))
         if task.started is None:
             task.started = time.monotonic()
         if not task.redirects:
@@ -215,6 +221,10 @@ class Exchange:
 
         RFC 9309, 2.3.1: a missing robots.txt allows everything; while the server cannot deliver it,
         nothing is allowed.
+
+        Raises:
+            _RobotsError: It cannot be read.
+            FetchAbortedError: The client was aborted.
         """
         url = f"{task.host}/robots.txt"
         try:
@@ -227,12 +237,38 @@ class Exchange:
             failure = _fetch_failure(error)
             if error.outcome is Outcome.TOO_LARGE:  # `download.max_bytes` does not apply.
                 failure = replace(failure, error=f"more than {robots.MAX_BYTES} bytes")
-            raise _robots_unreadable(failure) from error
+            raise self._robots_unreadable(task.host, failure) from error
         except InvalidUrlError:
             return robots.parse_robots_txt(b"", "")
         if response.status in _RETRYABLE_STATUSES:
-            raise _robots_unreadable(self._http_failure(response))
+            raise self._robots_unreadable(task.host, self._http_failure(response))
         return robots.parse_robots_txt(response.body, self._settings.user_agent)
+
+    def _robots_unreadable(self, host: str, failure: _Result) -> _RobotsError:
+        """Count a failed attempt to read the robots.txt of a host, whichever task made it.
+
+        A status counts as a failure of the host, and is the final answer after `download.retries`
+        further attempts. Without an answer it is the circuit breaker that ends the attempts.
+        """
+        settings = self._settings
+        self._robots_attempts[host] += 1
+        attempts = self._robots_attempts[host]
+        result = replace(failure, error=f"robots.txt cannot be read: {failure.error}")
+        counts = failure.response is not None or not settings.breaker_failures
+        if not failure.retryable or (counts and attempts > settings.retries):
+            feedback = HostFeedback(robots_known=False)
+            result = replace(result, retryable=False, feedback=feedback)
+            self._unreadable[host] = result
+        else:
+            # The whole host waits: another task would make the next attempt at once.
+            cooldown_s = failure.feedback.cooldown_s
+            feedback = HostFeedback(
+                failure=None if cooldown_s else failure.error,
+                cooldown_s=cooldown_s or self._backoff(attempts),
+                robots_known=False,
+            )
+            result = replace(result, feedback=feedback)
+        return _RobotsError(result)
 
     def _after_failure(self, task: Task, result: _Result) -> NextAction:
         rows = _result_rows(task, result)
@@ -361,12 +397,6 @@ def _fetch_failure(error: FetchError) -> _Result:
     host_failed = error.outcome in (Outcome.TIMEOUT, Outcome.CONNECTION_ERROR)
     feedback = HostFeedback(failure=str(error) if host_failed else None)
     return _Result(error.outcome, str(error), retryable=error.retryable, feedback=feedback)
-
-
-def _robots_unreadable(result: _Result) -> _RobotsError:
-    message = f"robots.txt cannot be read: {result.error}"
-    feedback = replace(result.feedback, robots_known=False)
-    return _RobotsError(replace(result, error=message, feedback=feedback))
 
 
 def _conditional_headers(task: Task) -> Mapping[str, str]:

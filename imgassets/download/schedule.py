@@ -240,14 +240,14 @@ class Schedule:
 
     def _apply_feedback(self, host: _Host, feedback: HostFeedback, sent_at: float) -> None:
         now = time.monotonic()
-        if feedback.cooldown_s:
-            self._pause(host, now + feedback.cooldown_s)
         # No request is sent during a cooldown, so this one was sent before it began or after it.
-        sent_after_cooldown = sent_at >= host.cooldown_end
+        if feedback.failure is not None and sent_at >= host.cooldown_end:
+            self._count_failure(host, feedback.failure, now)
+        if feedback.cooldown_s and host.down is None:
+            self._pause(host, now + feedback.cooldown_s)
         if feedback.failure is not None:
-            if sent_after_cooldown:
-                self._count_failure(host, feedback.failure, now)
             return
+        sent_after_cooldown = sent_at >= host.cooldown_end
         host.answered = True
         host.failures = 0
         # Only a request sent after the cooldown ends it, not one that was in flight when it began.

@@ -911,7 +911,8 @@ def test_a_missing_robots_txt_allows_everything_and_is_read_once(
 @pytest.mark.parametrize(
     ("answer", "outcome", "error", "feedback"),
     [
-        (response(500), Outcome.HTTP_ERROR, "the server answered with status 500", HostFeedback()),
+        (response(500), Outcome.HTTP_ERROR, "the server answered with status 500",
+         HostFeedback(failure="the server answered with status 500")),
         (response(503), Outcome.HTTP_ERROR, "the server answered with status 503",
          HostFeedback(failure="the server answered with status 503")),
         (response(429, retry_after="9"), Outcome.HTTP_ERROR, "the server answered with status 429",
@@ -928,11 +929,49 @@ def test_nothing_is_requested_while_robots_txt_cannot_be_read(
     assert (first.url, first.feedback) == (A, replace(feedback, robots_known=False))
     assert first.wait_s == feedback.cooldown_s
     row = only(second)
-    assert second.feedback == replace(feedback, robots_known=False)
+    assert not second.feedback.robots_known
     assert (row.outcome, row.attempts) == (outcome, 2)
     assert row.error == f"robots.txt cannot be read: {error}"
     assert row.http_status == (answer.status if isinstance(answer, Response) else None)
     assert run.requested_urls == [f"{SHOP}/robots.txt"] * 2
+
+
+def test_a_failing_robots_txt_has_one_answer_for_all_urls_of_the_host(
+    start: StartExchange,
+) -> None:
+    run = start(*[response(520)] * 3, response(404), image_response(), robots=True, retries=2)
+    first, second, third = (a_task(f"{SHOP}/{n}.jpg") for n in range(3))
+    assert run.send_next(first).rows is run.send_next(second).rows is None
+    # The third failure is the answer for the host, whichever tasks have asked.
+    error = "robots.txt cannot be read: the server answered with status 520"
+    for task, attempts in ((third, 1), (first, 1), (second, 1), (a_task(), 0)):
+        row = run.row(task)
+        assert (row.outcome, row.http_status, row.error) == (Outcome.HTTP_ERROR, 520, error)
+        assert row.attempts == attempts
+        assert (row.elapsed_ms is None) == (not attempts)
+    assert run.requested_urls == [f"{SHOP}/robots.txt"] * 3
+    assert run.row(a_task(f"{CDN}/a.jpg")).outcome is Outcome.OK
+
+
+def test_the_whole_host_waits_before_robots_txt_is_tried_again(
+    start: StartExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
+    run = start(*[response(500)] * 3, robots=True, retries=3, backoff_s=2)
+    steps = [run.send_next(a_task(f"{SHOP}/{n}.jpg")) for n in range(3)]
+    assert [step.feedback.cooldown_s for step in steps] == [2, 4, 8]
+
+
+@pytest.mark.parametrize("breaker_failures", [0, 30])
+def test_the_circuit_breaker_ends_the_attempts_to_reach_robots_txt_unless_it_is_off(
+    start: StartExchange, breaker_failures: int
+) -> None:
+    late = FetchError(Outcome.TIMEOUT, "late", retryable=True)
+    settings = {"robots": True, "retries": 1, "breaker_failures": breaker_failures}
+    run = start(*[late] * 6, **settings)
+    for n in range(6):
+        run.send_next(a_task(f"{SHOP}/{n}.jpg"))
+    assert len(run.requested_urls) == (6 if breaker_failures else 2)
 
 
 def test_requests_start_once_robots_txt_can_be_read(start: StartExchange) -> None:
@@ -945,11 +984,13 @@ def test_requests_start_once_robots_txt_can_be_read(start: StartExchange) -> Non
 
 def test_a_host_whose_robots_txt_is_blocked_is_not_requested(start: StartExchange) -> None:
     blocked = FetchError(Outcome.BLOCKED_ADDRESS, "10.0.0.1 is not allowed", retryable=False)
-    step = start(blocked, robots=True).send_next(a_task())
-    row = only(step)
-    assert (row.outcome, row.attempts) == (Outcome.BLOCKED_ADDRESS, 1)
-    assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
+    run = start(blocked, robots=True)
+    step = run.send_next(a_task())
     assert step.feedback == HostFeedback(robots_known=False)
+    for row in (only(step), run.row()):
+        assert row.outcome is Outcome.BLOCKED_ADDRESS
+        assert row.error == "robots.txt cannot be read: 10.0.0.1 is not allowed"
+    assert run.requested_urls == [f"{SHOP}/robots.txt"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

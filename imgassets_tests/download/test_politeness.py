@@ -127,6 +127,26 @@ def test_an_unreadable_robots_txt_disallows_all_and_the_error_says_why(
     assert server.hits["/a.jpg"] == 0
 
 
+@pytest.mark.parametrize("status", [429, 500, 503, 520])
+def test_a_failing_robots_txt_is_not_requested_for_every_url(
+    polite: Partition, server: Server, status: int
+) -> None:
+    server.add("/robots.txt", answer(b"", status))
+    rows = polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(300)))
+    assert {(row.outcome, row.http_status) for row in rows} == {(Outcome.HTTP_ERROR, status)}
+    assert server.hits == {"/robots.txt": 3}  # `QUICK` has two retries
+
+
+def test_a_failing_robots_txt_counts_for_the_circuit_breaker(
+    polite: Partition, server: Server
+) -> None:
+    polite.with_settings(breaker_failures=1, breaker_cooldown_s=0.01, retries=20)
+    server.add("/robots.txt", answer(b"", 500))
+    rows = polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(20)))
+    assert {str(row.outcome) for row in rows} == {"http_error", "host_down"}
+    assert server.hits == {"/robots.txt": 4}  # one, and one after each cooldown
+
+
 def test_a_robots_txt_that_times_out_is_tried_again(polite: Partition, server: Server) -> None:
     server.add("/robots.txt", in_turn(hang, answer(b"User-agent: *\nAllow: /")))
     (row,) = polite.run(server.add("/a.jpg", JPEG))

@@ -415,6 +415,20 @@ def test_the_cooldown_of_one_host_does_not_hold_up_another(start: Start) -> None
     assert run.take_next(3) == [(0, f"{B}/0"), (0, f"{B}/1"), (8, f"{A}/1")]
 
 
+def test_a_failure_that_asks_for_a_pause_counts_too(start: Start) -> None:
+    run = start(BREAKER, *tasks(A, 9))
+    answer_once(run)
+    assert run.run_one_by_one(HostFeedback(failure="status 500", cooldown_s=1), 4) == [0, 1, 2, 10]
+
+
+def test_a_host_that_is_down_is_not_paused(start: Start) -> None:
+    run = start(replace(BREAKER, max_failures=1), *tasks(A, 9))
+    run.run_one_by_one(HostFeedback(failure="status 500", cooldown_s=9), 4)
+    down_at = run.seconds
+    assert run.take().host_down is not None
+    assert run.seconds == down_at
+
+
 def test_fewer_failures_in_a_row_start_no_cooldown(start: Start) -> None:
     run = start(BREAKER, *tasks(A, 20))
     for _ in range(4):
