@@ -44,12 +44,14 @@ class Limits:
         read_s: Maximum seconds without a received byte.
         total_s: Maximum seconds from the start of the request to the last byte of the response.
         max_bytes: Maximum bytes of the body, as sent over the network.
+        truncate: Whether a longer body is cut off after `max_bytes`, instead of being refused.
     """
 
     connect_s: float
     read_s: float
     total_s: float
     max_bytes: int
+    truncate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

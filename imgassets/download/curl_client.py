@@ -82,6 +82,7 @@ class _Handle:
         self._limits: Limits | None = None
         self._header_lines: list[bytes] = []
         self._chunks: list[bytes] = []
+        self._size = 0
         self.curl = curl = pycurl.Curl()
         self._transfer = CurlTransfer(curl)
         curl.setopt(pycurl.NOSIGNAL, 1)
@@ -95,7 +96,7 @@ class _Handle:
         if not allow_private:
             curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         curl.setopt(pycurl.HEADERFUNCTION, self._header_lines.append)
-        curl.setopt(pycurl.WRITEFUNCTION, self._chunks.append)
+        curl.setopt(pycurl.WRITEFUNCTION, self._write)
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         curl = self.curl
@@ -110,20 +111,32 @@ class _Handle:
         self._blocked_address = None
         self._header_lines.clear()
         self._chunks.clear()
+        self._size = 0
         curl.setopt(pycurl.URL, request.url)
         self._loop.perform(self._transfer)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         success = 200 <= status < 300
-        if self._transfer.error is not None:
+        if self._transfer.error is not None and not self._is_cut():
             code, message = self._transfer.error
             if code == pycurl.E_FILESIZE_EXCEEDED and not success:
                 return Response(status, _headers(self._header_lines), b"")
             if self._blocked_address is not None and code == pycurl.E_COULDNT_CONNECT:
                 raise blocked_address_error(self._blocked_address)
             raise _as_fetch_error(code, message, limits)
-        body = b"".join(self._chunks) if success else b""
+        body = b"".join(self._chunks)[: limits.max_bytes] if success else b""
         self._chunks.clear()
         return Response(status, _headers(self._header_lines), body)
+
+    def _write(self, chunk: bytes) -> int | None:
+        """Keep a part of the body; end the transfer if the rest is not needed."""
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        return 0 if self._is_cut() else None
+
+    def _is_cut(self) -> bool:
+        """Return whether more of the body has arrived than is needed."""
+        limits = self._limits
+        return limits is not None and limits.truncate and self._size > limits.max_bytes
 
     def _open_socket(
         self, _purpose: int, peer: tuple[int, int, int, tuple[str | bytes, int]]
@@ -147,7 +160,8 @@ class _Handle:
         curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
         curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(limits.read_s))
         # Since libcurl 8.4 this also limits bodies without a Content-Length.
-        curl.setopt(pycurl.MAXFILESIZE_LARGE, limits.max_bytes)
+        # 0 is no limit: `_write` cuts the body off.
+        curl.setopt(pycurl.MAXFILESIZE_LARGE, 0 if limits.truncate else limits.max_bytes)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -119,7 +119,7 @@ class Exchange:
             total_s=settings.total_timeout_s,
             max_bytes=settings.max_bytes,
         )
-        self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES)
+        self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES, truncate=True)
         # By host: its rules, or why its robots.txt cannot be read; and the failed attempts.
         self._rules: dict[str, robots.Rules] = {}
         self._unreadable: dict[str, _Result] = {}
@@ -234,10 +234,7 @@ class Exchange:
                     break
                 url = resolve(url, response.headers["location"])
         except FetchError as error:
-            failure = _fetch_failure(error)
-            if error.outcome is Outcome.TOO_LARGE:  # `download.max_bytes` does not apply.
-                failure = replace(failure, error=f"more than {robots.MAX_BYTES} bytes")
-            raise self._robots_unreadable(task.host, failure) from error
+            raise self._robots_unreadable(task.host, _fetch_failure(error)) from error
         except InvalidUrlError:
             return robots.parse_robots_txt(b"", "")
         if response.status in _RETRYABLE_STATUSES:

@@ -103,19 +103,20 @@ def _read_body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> by
     success = 200 <= status < 300
     max_bytes = limits.max_bytes if success else IGNORED_BODY_BYTES
     content_length = raw.headers.get("content-length", "")
-    if success and content_length.isdecimal() and int(content_length) > max_bytes:
+    refuse = success and not limits.truncate
+    if refuse and content_length.isdecimal() and int(content_length) > max_bytes:
         raise too_large_error(limits, f"Content-Length is {content_length}")
     chunks = []
     size = 0
     while chunk := raw.read(_CHUNK_BYTES, decode_content=False):
         size += len(chunk)
+        chunks.append(chunk)
         if size > max_bytes:
-            if success:
+            if refuse:
                 raise too_large_error(limits, "stopped reading")
             raw.close()
             break
-        chunks.append(chunk)
-    return b"".join(chunks) if success else b""
+    return b"".join(chunks)[:max_bytes] if success else b""
 
 
 def _total_timeout_error(limits: Limits) -> FetchError:

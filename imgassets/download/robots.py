@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from protego import Protego
 
 MAX_BYTES = 512_000
-"""Maximum size of a robots.txt; RFC 9309, 2.5 requires at least 500 KiB."""
+"""Bytes of a robots.txt to parse; what comes after is ignored. RFC 9309, 2.5: at least 500 KiB."""
 MAX_REDIRECTS = 5
 """Redirects to follow for a robots.txt (RFC 9309, 2.3.1.2)."""
 
@@ -46,9 +46,13 @@ def parse_robots_txt(text: bytes, user_agent: str) -> Rules:
     """Parse a robots.txt file.
 
     Args:
-        text: The content of the file; an empty file allows everything.
+        text: The content of the file, or its first `MAX_BYTES` bytes, of which the line that was
+            cut is ignored; an empty file allows everything.
         user_agent: The User-Agent header of our requests.
     """
+    if len(text) >= MAX_BYTES:
+        # The rest of a rule could be missing: `/private/` must not become `/`.
+        text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
     if not text.strip():
         return Rules(None, "")
     return Rules(Protego.parse(text.decode("utf-8", "replace")), product_token(user_agent))

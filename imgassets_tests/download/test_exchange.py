@@ -28,7 +28,15 @@ from imgassets.storage import Storage
 from imgassets.urls import origin
 from imgassets_tests.download.conftest import Partition, path_of, stored, url_row
 from imgassets_tests.download.images import image_bytes
-from imgassets_tests.download.server import Handler, Server, redirect, running, slow
+from imgassets_tests.download.server import (
+    Handler,
+    Server,
+    chunked,
+    endless,
+    redirect,
+    running,
+    slow,
+)
 
 JPEG = image_bytes()
 SHA256 = hashlib.sha256(JPEG).hexdigest()
@@ -1048,10 +1056,34 @@ def test_a_robots_txt_of_500_kib_is_read_even_if_images_are_limited_to_less(
     server.add("/robots.txt", b"#" * (size - len(rule)) + rule)
     (row,) = partition.run(url)
     assert row.outcome is Outcome.DISALLOWED
-    server.add("/robots.txt", b"#" * (size - len(rule) + 1) + rule)
-    (row,) = partition.run(url)
-    assert row.outcome is Outcome.TOO_LARGE
-    assert row.error == "robots.txt cannot be read: more than 512000 bytes"
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_of_a_larger_robots_txt_the_first_500_kib_are_read(
+    partition: Partition, server: Server, chunks: bool
+) -> None:
+    partition.with_settings(robots=True, max_bytes=10_000, retries=0)
+    first = b"User-agent: *\nDisallow: /private/\n"
+    last = b"Disallow: /sho"
+    padding = b"#" * (500 * 1024 - len(first) - len(last) - 1) + b"\n"
+    body = first + padding + last + b"p/\nDisallow: /\n" + b"#" * 500_000
+    server.add("/robots.txt", chunked(body) if chunks else body)
+    paths = ("/a.jpg", "/shop/a.jpg", "/private/a.jpg")
+    rows = partition.run(*(server.add(path, JPEG[:9000]) for path in paths))
+    # The rule that is cut at 500 KiB does not apply, nor do later ones.
+    assert [row.outcome for row in rows] == [Outcome.OK, Outcome.OK, Outcome.DISALLOWED]
+    assert server.hits["/robots.txt"] == 1
+
+
+@pytest.mark.parametrize("send", [False, True])
+def test_an_endless_robots_txt_or_a_large_page_in_its_place_loses_no_image(
+    partition: Partition, server: Server, send: bool
+) -> None:
+    partition.with_settings(robots=True, retries=0)
+    page = b"<!DOCTYPE html>" + b"<p>Welcome to the shop: new!</p>\n" * 30_000
+    server.add("/robots.txt", endless if send else page)
+    (row,) = partition.run(server.add("/a.jpg", JPEG))
+    assert row.outcome is Outcome.OK
 
 
 # Headers, proxies and limits of requests.
@@ -1065,7 +1097,7 @@ def test_requests_have_the_limits_of_the_settings(start: StartExchange) -> None:
     run.send_next(a_task())
     robots_txt, image = run.client.limits
     assert image == Limits(connect_s=1, read_s=2, total_s=3, max_bytes=4000)
-    assert robots_txt == Limits(connect_s=1, read_s=2, total_s=3, max_bytes=512_000)
+    assert robots_txt == Limits(connect_s=1, read_s=2, total_s=3, max_bytes=512_000, truncate=True)
 
 
 CREDENTIALS = {"auth": "bearer secret", "headers": {"Cookie": "session", "Referer": "r"}}
