@@ -23,6 +23,7 @@ class Progress:
         log: Callable[[str], None],
         *,
         already_done: int,
+        note: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the clock.
@@ -32,10 +33,11 @@ class Progress:
             total: Number of rows to finish.
             log: Receives the lines.
             already_done: Number of these rows that an earlier run finished.
+            note: Returns what else a line says; empty for nothing.
             clock: Returns seconds since any fixed point in time.
         """
         self._task, self._total, self._log = task, total, log
-        self._already_done, self._clock = already_done, clock
+        self._already_done, self._note, self._clock = already_done, note, clock
         self._done = self._failed = self._bytes = 0
         self._started = self._logged_at = clock()
 
@@ -63,9 +65,11 @@ class Progress:
         rate = self._done / seconds
         done = self._already_done + self._done
         left = _duration((self._total - done) / rate) if rate else "unknown time"
+        note = self._note()
         self._log(
             f"{self._task}: {done} of {self._total} done, {self._failed} failed; "
             f"{rate:.0f} images/s, {self._bytes / 1e6 / seconds:.1f} MB/s, {left} left"
+            + (f"; {note}" if note else "")
         )
 
 

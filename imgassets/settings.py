@@ -165,6 +165,9 @@ class DownloadSettings(Section):
     retry_after_max_s: float = Field(
         120, ge=0, description="upper limit for a server's Retry-After, in seconds"
     )
+    crawl_delay_max_s: float = Field(
+        60, ge=0, le=86_400, description="upper limit for a robots.txt's Crawl-delay, in seconds"
+    )
     breaker_failures: int = Field(
         30, ge=0, description="consecutive failures after which a host gets a cooldown; 0: never"
     )

@@ -47,6 +47,17 @@ def test_a_line_has_rows_done_and_failed_speed_and_time_left(clock: Clock) -> No
     ]
 
 
+def test_a_line_ends_with_the_note_of_the_moment(clock: Clock) -> None:
+    lines: list[str] = []
+    notes = iter(["", "slow: shop"])
+    progress = Progress(
+        "shard", 1, lines.append, already_done=0, note=lambda: next(notes), clock=clock
+    )
+    progress.log()
+    progress.log()
+    assert lines[1] == f"{lines[0]}; slow: shop"
+
+
 @pytest.mark.parametrize(
     ("total", "left"), [(31, "3 s"), (641, "1 min 4 s"), (40_000, "1 h 6 min"), (1, "0 s")]
 )

@@ -5,6 +5,7 @@ The size of the result is limited, because a few kilobytes of gzip can expand to
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
 
@@ -38,6 +39,29 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
         elif name == "deflate" and body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0:
             body = _inflate(body, zlib.MAX_WBITS, max_bytes)
     return body
+
+
+def decompress_start(body: bytes, max_bytes: int) -> bytes:
+    """Decompress the start of a gzip body as far as it goes.
+
+    Args:
+        body: The body, or its first bytes; returned unchanged if it is not gzip.
+        max_bytes: Maximum size of the result in bytes.
+
+    Returns:
+        At most `max_bytes` decompressed bytes: those before a limit, an end or damage.
+    """
+    if not body.startswith(b"\x1f\x8b"):
+        return body
+    decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    data = bytearray()
+    # In small parts, because zlib returns nothing of the part in which it finds damage.
+    with contextlib.suppress(zlib.error):
+        for start in range(0, len(body), 256):
+            if (left := max_bytes - len(data)) <= 0:
+                break
+            data += decompressor.decompress(body[start : start + 256], left)
+    return bytes(data)
 
 
 def _inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:

@@ -161,6 +161,20 @@ class Exchange:
             return self._after_failure(task, error.result)
         return self._handle_response(task, response, feedback)
 
+    def progress_note(self) -> str:
+        """Return what a progress line says of hosts that ask for too long a delay; may be empty."""
+        max_s = self._settings.crawl_delay_max_s
+        # A copy, because other threads add hosts.
+        delays = {host: rules.interval_s for host, rules in list(self._rules.items())}
+        longer = [host for host, delay_s in delays.items() if delay_s > max_s]
+        if not longer:
+            return ""
+        others = f" and {len(longer) - 1} more" if len(longer) > 1 else ""
+        return (
+            f"crawl-delay of {longer[0]}{others}: {max_s:g} s (download.crawl_delay_max_s) instead "
+            f"of {delays[longer[0]]:g} s"
+        )
+
     def _handle_response(
         self, task: Task, response: Response, feedback: HostFeedback
     ) -> NextAction:
@@ -214,7 +228,10 @@ class Exchange:
                 "(download.robots)"
             )
             raise _RobotsError(_Result(Outcome.DISALLOWED, message))
-        return HostFeedback(interval_s=rules.interval_s)
+        return HostFeedback(interval_s=self._interval_s(rules))
+
+    def _interval_s(self, rules: robots.Rules) -> float:
+        return min(rules.interval_s, self._settings.crawl_delay_max_s)
 
     def _read_robots(self, task: Task) -> robots.Rules:
         """Fetch and parse the robots.txt of the task's host.
@@ -239,7 +256,8 @@ class Exchange:
             return robots.parse_robots_txt(b"", "")
         if response.status in _RETRYABLE_STATUSES:
             raise self._robots_unreadable(task.host, self._http_failure(response))
-        return robots.parse_robots_txt(response.body, self._settings.user_agent)
+        text = content_encoding.decompress_start(response.body, robots.MAX_BYTES)
+        return robots.parse_robots_txt(text, self._settings.user_agent)
 
     def _robots_unreadable(self, host: str, failure: _Result) -> _RobotsError:
         """Count a failed attempt to read the robots.txt of a host, whichever task made it.
@@ -271,7 +289,7 @@ class Exchange:
         rows = _result_rows(task, result)
         feedback = result.feedback
         if (rules := self._rules.get(task.host)) is not None:
-            feedback = replace(feedback, interval_s=rules.interval_s)
+            feedback = replace(feedback, interval_s=self._interval_s(rules))
         if not result.retryable or task.attempts > self._settings.retries:
             return NextAction(rows, feedback=feedback)
         task.redirects = 0

@@ -167,14 +167,20 @@ def download_shard(
     previous = {row.key: row for row in _read_planned(journal, shard, _PREVIOUS, RawRow)}
     client = _build_client(settings)
     report_builder = ReportBuilder(previous)
-    progress = Progress(shard.name, len(url_rows), log, already_done=len(url_rows) - len(pending))
+    removed = read_takedowns(storage).image_sha256
+    exchange = Exchange(client, settings, storage, removed_sha256=removed)
+    progress = Progress(
+        shard.name,
+        len(url_rows),
+        log,
+        already_done=len(url_rows) - len(pending),
+        note=exchange.progress_note,
+    )
     with journal.writer(shard.name) as writer:
         tasks, invalid = _build_tasks(pending, previous)
         writer.add(invalid)
         progress.add(invalid, report_builder.add(invalid))
         schedule = Schedule(tasks, _host_limits(settings))
-        removed = read_takedowns(storage).image_sha256
-        exchange = Exchange(client, settings, storage, removed_sha256=removed)
         threads = min(settings.threads, len(tasks))
         with Pool(schedule, exchange, client, writer.add, threads=threads, log=log) as pool:
             _count_rows(pool, writer, progress, report_builder)

@@ -5,6 +5,7 @@ Fetching robots.txt, and enforcing its rules, is in `exchange`.
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ MAX_REDIRECTS = 5
 # https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag
 _RULES_WITH_VALUE = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+)
+# UTF-16 without a byte-order mark has a NUL beside each ASCII character.
+_ENCODINGS = (
+    (re.compile(re.escape(codecs.BOM_UTF16_LE) + rb"|[^\0]\0"), "utf-16-le"),
+    (re.compile(re.escape(codecs.BOM_UTF16_BE) + rb"|\0[^\0]"), "utf-16-be"),
 )
 _OPT_OUT_RULES = frozenset({"noai", "noimageai"})
 
@@ -46,16 +52,23 @@ def parse_robots_txt(text: bytes, user_agent: str) -> Rules:
     """Parse a robots.txt file.
 
     Args:
-        text: The content of the file, or its first `MAX_BYTES` bytes, of which the line that was
-            cut is ignored; an empty file allows everything.
+        text: The content of the file in UTF-8 or UTF-16, or its first `MAX_BYTES` bytes, of which
+            the line that was cut is ignored; an empty file allows everything.
         user_agent: The User-Agent header of our requests.
     """
+    content = _decode(text)
     if len(text) >= MAX_BYTES:
         # The rest of a rule could be missing: `/private/` must not become `/`.
-        text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
-    if not text.strip():
+        content = content[: max(content.rfind("\n"), content.rfind("\r")) + 1]
+    if not content.strip():
         return Rules(None, "")
-    return Rules(Protego.parse(text.decode("utf-8", "replace")), product_token(user_agent))
+    return Rules(Protego.parse(content), product_token(user_agent))
+
+
+def _decode(text: bytes) -> str:
+    """Return the text of a file in UTF-8 or UTF-16, without its byte-order mark."""
+    encoding = next((name for start, name in _ENCODINGS if start.match(text)), "utf-8")
+    return text.decode(encoding, "replace").removeprefix("\ufeff")
 
 
 def product_token(user_agent: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import random
 import tracemalloc
 import zlib
 
 import pytest
 
-from imgassets.download.content_encoding import decompress
+from imgassets.download.content_encoding import decompress, decompress_start
 from imgassets.errors import BodyTooLargeError, ContentEncodingError
 
 DATA = b"the bytes of an image " * 50
@@ -79,3 +80,29 @@ def test_a_truncated_or_damaged_body_is_an_error(body: bytes, encoding: str) -> 
         decompress(body[:-1], encoding, LIMIT)
     with pytest.raises(ContentEncodingError, match="the compressed body is damaged: "):
         decompress(body[:-1] + bytes([body[-1] ^ 1]), encoding, LIMIT)
+
+
+@pytest.mark.parametrize("body", [GZIP, DATA])
+def test_the_start_of_a_gzip_body_and_of_any_other_is_returned(body: bytes) -> None:
+    assert decompress_start(body, LIMIT) == DATA
+
+
+def test_the_start_ends_at_the_limit_the_end_or_damage() -> None:
+    data = bytes(random.Random(1).choices(b"abcdefgh", k=20_000))
+    body = gzip.compress(data)
+    assert decompress_start(body, 5000) == data[:5000]
+    for broken in (body[:4000], body[:4000] + b"\xff" * 2000):
+        start = decompress_start(broken, 20_000)
+        assert len(start) > 5000
+        assert data.startswith(start[:5000])
+    assert decompress_start(b"\x1f\x8bnot gzip", LIMIT) == b""
+
+
+def test_the_start_of_a_bomb_takes_little_memory() -> None:
+    body = gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        assert decompress_start(body, 10_000) == bytes(10_000)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Answer, Handler, Server, answer, hang, in_turn, redirect
 
 JPEG = image_bytes()
+FORBIDDEN = b"User-agent: *\nDisallow: /\n"
 
 
 def busy(retry_after: str, status: int = 429) -> Answer:
@@ -179,6 +181,39 @@ def test_a_crawl_delay_is_obeyed(polite: Partition, server: Server) -> None:
     start = time.monotonic()
     polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(6)))
     assert time.monotonic() - start >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"\xef\xbb\xbf" + FORBIDDEN, {}),
+        (FORBIDDEN.decode().encode("utf-16"), {}),
+        (FORBIDDEN.decode().encode("utf-16-be"), {"Content-Type": "text/plain; charset=utf-16"}),
+        (gzip.compress(FORBIDDEN), {"Content-Encoding": "gzip"}),
+        (gzip.compress(FORBIDDEN), {}),
+        (gzip.compress(FORBIDDEN + b"#" * 5_000_000), {"Content-Encoding": "gzip"}),
+    ],
+)
+def test_rules_apply_whatever_the_encoding_of_robots_txt(
+    polite: Partition, server: Server, body: bytes, headers: dict[str, str]
+) -> None:
+    server.add("/robots.txt", answer(body, headers=headers))
+    (row,) = polite.run(server.add("/a.jpg", JPEG))
+    assert (row.outcome, row.http_status) == (Outcome.DISALLOWED, None)
+
+
+@pytest.mark.parametrize("delay", ["86400", "1e300"])
+def test_a_long_crawl_delay_is_capped_and_the_progress_line_says_so(
+    polite: Partition, server: Server, delay: str
+) -> None:
+    polite.with_settings(crawl_delay_max_s=0.05)
+    server.add("/robots.txt", f"User-agent: *\nCrawl-delay: {delay}\n".encode())
+    rows = polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(3)))
+    assert {row.outcome for row in rows} == {Outcome.OK}
+    assert polite.log[-1].endswith(
+        f"; crawl-delay of {server.url('')}: 0.05 s (download.crawl_delay_max_s) instead of "
+        f"{float(delay):g} s"
+    )
 
 
 @pytest.mark.parametrize(

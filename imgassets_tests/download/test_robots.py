@@ -78,6 +78,30 @@ def test_an_empty_robots_txt_allows_everything_without_delay(text: bytes) -> Non
     assert rules.interval_s == 0
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_rules_in_utf_8_and_utf_16_apply_with_and_without_a_byte_order_mark(
+    encoding: str, start: str, newline: str
+) -> None:
+    lines = ["User-agent: *", "Disallow: /private/", "Disallow: /kl\u00e4der/", ""]
+    rules = robots.parse_robots_txt((start + newline.join(lines)).encode(encoding), USER_AGENT)
+    assert rules.allow(PAGE)
+    assert not rules.allow("http://h.example/private/a.jpg")
+    assert not rules.allow("http://h.example/kl%C3%A4der/a.jpg")
+
+
+@pytest.mark.parametrize(("encoding", "width"), [("utf-8", 1), ("utf-16-le", 2)])
+def test_a_line_that_is_cut_at_the_maximum_size_is_ignored(encoding: str, width: int) -> None:
+    rules = "User-agent: *\nDisallow: /private/\n"
+    padding = "#" * (robots.MAX_BYTES // width - len(rules) - len("\nDisallow: /")) + "\n"
+    text = f"{rules}{padding}Disallow: /".encode(encoding)
+    assert len(text) == robots.MAX_BYTES
+    parsed = robots.parse_robots_txt(text, USER_AGENT)
+    assert parsed.allow(PAGE)
+    assert not parsed.allow("http://h.example/private/a.jpg")
+
+
 def test_bytes_that_are_not_utf_8_affect_only_their_own_line() -> None:
     text = b"# caf\xe9\nUser-agent: *\nDisallow: /\xff\nDisallow: /kl\xc3\xa4der/\n"
     rules = robots.parse_robots_txt(text, USER_AGENT)
