@@ -105,12 +105,33 @@ def timeout_error(detail: str) -> FetchError:
     return FetchError(Outcome.TIMEOUT, message, retryable=True)
 
 
-def join_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return headers in the form of `Response.headers`.
+def different_locations_error() -> FetchError:
+    """Return the error for a redirect to several URLs."""
+    message = "after a redirect: the server sent different Location headers"
+    return FetchError(Outcome.INVALID_URL, message, retryable=False)
+
+
+def build_response(status: int, header_pairs: Iterable[tuple[str, str]], body: bytes) -> Response:
+    """Build a response.
 
     Args:
-        pairs: Names in any case, and values, in the order in which they were received.
+        status: The HTTP status code.
+        header_pairs: Names in any case, and values, in the order in which they were received.
+        body: See `Response.body`.
+
+    Raises:
+        FetchError: It is a redirect with different Location headers. Identical ones count as one,
+            as in browsers.
     """
+    headers = _join_headers(header_pairs)
+    if 300 <= status < 400 and "location" in headers:
+        headers["location"], *others = set(headers["location"].split("\n"))
+        if others:
+            raise different_locations_error()
+    return Response(status, headers, body)
+
+
+def _join_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, value in pairs:
         key = name.lower()

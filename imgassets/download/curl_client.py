@@ -20,8 +20,9 @@ from imgassets.download.client import (
     Request,
     Response,
     blocked_address_error,
+    build_response,
     ca_bundle,
-    join_headers,
+    different_locations_error,
     timeout_error,
     too_large_error,
 )
@@ -119,13 +120,13 @@ class _Handle:
         if self._transfer.error is not None and not self._is_cut():
             code, message = self._transfer.error
             if code == pycurl.E_FILESIZE_EXCEEDED and not success:
-                return Response(status, _headers(self._header_lines), b"")
+                return build_response(status, _header_pairs(self._header_lines), b"")
             if self._blocked_address is not None and code == pycurl.E_COULDNT_CONNECT:
                 raise blocked_address_error(self._blocked_address)
             raise _as_fetch_error(code, message, limits)
         body = b"".join(self._chunks)[: limits.max_bytes] if success else b""
         self._chunks.clear()
-        return Response(status, _headers(self._header_lines), body)
+        return build_response(status, _header_pairs(self._header_lines), body)
 
     def _write(self, chunk: bytes) -> int | None:
         """Keep a part of the body; end the transfer if the rest is not needed."""
@@ -169,7 +170,7 @@ def _milliseconds(seconds: float) -> int:
     return max(round(seconds * 1000), 1)
 
 
-def _headers(lines: list[bytes]) -> dict[str, str]:
+def _header_pairs(lines: list[bytes]) -> list[tuple[str, str]]:
     """Return the headers of the final response; interim responses (100, 103) may precede it."""
     pairs: list[tuple[str, str]] = []
     for line in lines:
@@ -179,7 +180,7 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
         name, colon, value = line.decode("latin-1").partition(":")
         if colon:
             pairs.append((name.strip(), value.strip()))
-    return join_headers(pairs)
+    return pairs
 
 
 def _as_fetch_error(code: int, message: str, limits: Limits) -> FetchError:
@@ -187,6 +188,9 @@ def _as_fetch_error(code: int, message: str, limits: Limits) -> FetchError:
         return timeout_error(message)
     if code == pycurl.E_FILESIZE_EXCEEDED:
         return too_large_error(limits, message)
+    # Some versions of libcurl refuse this themselves; error 8 is not about FTP only.
+    if code == pycurl.E_FTP_WEIRD_SERVER_REPLY and message == "Multiple Location headers":
+        return different_locations_error()
     if code == pycurl.E_URL_MALFORMAT:
         return FetchError(Outcome.INVALID_URL, message, retryable=False)
     retryable = code != pycurl.E_PEER_FAILED_VERIFICATION

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from requests.structures import CaseInsensitiveDict
+
 from imgassets.download import content_encoding, inspection, robots
 from imgassets.download.addresses import is_local_name
 from imgassets.download.client import Client, Limits, Request, Response, blocked_address_error
@@ -205,7 +207,7 @@ class Exchange:
             else self._request_headers.public_headers
         )
         if conditions:
-            headers = {**headers, **conditions}
+            headers = CaseInsensitiveDict({**headers, **conditions})
         return self._client.fetch(Request(url, headers, proxy), limits)
 
     def _check_robots(self, task: Task) -> HostFeedback:

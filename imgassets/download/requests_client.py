@@ -25,8 +25,8 @@ from imgassets.download.client import (
     Request,
     Response,
     blocked_address_error,
+    build_response,
     ca_bundle,
-    join_headers,
     timeout_error,
     too_large_error,
 )
@@ -86,8 +86,7 @@ class RequestsClient:
                 raise FetchAbortedError
             raise _total_timeout_error(limits)
         response.raw.release_conn()
-        headers = join_headers(response.raw.headers.iteritems())
-        return Response(response.status_code, headers, body)
+        return build_response(response.status_code, response.raw.headers.iteritems(), body)
 
     def abort(self) -> None:
         """See `Client.abort`."""

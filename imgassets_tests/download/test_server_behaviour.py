@@ -333,3 +333,38 @@ def test_a_url_with_spaces_and_unicode_is_fetched(partition: Partition, server: 
     server.add("/kl%C3%A4der%20r%C3%B6d.jpg", JPEG)
     (row,) = partition.run(server.url("/kläder röd.jpg?b=1 2#top"))
     assert row.outcome is Outcome.OK
+
+
+def locations(*values: str) -> Answer:
+    """Redirect with several Location headers."""
+
+    def respond(handler: Handler) -> None:
+        handler.send_response(302)
+        for value in values:
+            handler.send_header("Location", value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return respond
+
+
+def test_identical_location_headers_are_one_redirect(partition: Partition, server: Server) -> None:
+    server.add("/b.jpg", JPEG)
+    row = download_one(partition, server, locations("/b.jpg", "/b.jpg", "/b.jpg"))
+    assert (row.outcome, row.http_status) == (Outcome.OK, 200)
+
+
+def test_different_location_headers_are_refused(partition: Partition, server: Server) -> None:
+    row = download_one(partition, server, locations("/b.jpg", "/c.jpg", "/b.jpg"))
+    assert (row.outcome, row.http_status, row.attempts) == (Outcome.INVALID_URL, None, 1)
+    assert row.error == "after a redirect: the server sent different Location headers"
+    assert server.hits.total() == 1
+
+
+def test_identical_location_headers_of_robots_txt_are_one_redirect(
+    partition: Partition, server: Server
+) -> None:
+    server.add("/robots.txt", locations("/rules.txt", "/rules.txt"))
+    server.add("/rules.txt", b"User-agent: *\nDisallow: /\n")
+    row = download_one(partition.with_settings(robots=True), server, answer(JPEG))
+    assert row.outcome is Outcome.DISALLOWED
