@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
+from requests.structures import CaseInsensitiveDict
 from requests.utils import should_bypass_proxies
 
 from imgassets.download.addresses import is_local_name
@@ -28,7 +29,8 @@ class RequestHeaders:
     """Request headers and the choice of proxy.
 
     Attributes:
-        headers: Headers for requests to the origin of the catalogue's URL.
+        headers: Headers for requests to the origin of the catalogue's URL; the case of a name does
+            not matter.
         public_headers: The same without credentials, for other origins that a redirect leads to.
     """
 
@@ -63,17 +65,21 @@ def request_headers(settings: DownloadSettings) -> RequestHeaders:
         SettingsError: A setting refers to an environment variable that is not set, or a value is
             not allowed in a header.
     """
-    headers = {
-        "User-Agent": _expand_variables(settings.user_agent, "download.user_agent"),
-        # Servers send AVIF only to clients that list it; catalogues use the formats listed here.
-        "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5",
-        "Accept-Encoding": "identity",
-    }
+    headers: MutableMapping[str, str] = CaseInsensitiveDict(
+        {
+            "User-Agent": _expand_variables(settings.user_agent, "download.user_agent"),
+            # Servers send AVIF only to clients that list it; catalogues use these formats.
+            "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5",
+            "Accept-Encoding": "identity",
+        }
+    )
     for name, value in settings.headers.items():
         headers[name] = _expand_variables(value, f"download.headers.{name}")
     if settings.auth is not None:
         headers["Authorization"] = _authorization(_expand_variables(settings.auth, "download.auth"))
-    public = {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
+    public = CaseInsensitiveDict(
+        {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
+    )
     if settings.proxy is None:
         environment = {k: v for k, v in getproxies_environment().items() if v}
         return RequestHeaders(headers, public, environment, _bypass=True)

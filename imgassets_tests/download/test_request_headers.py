@@ -10,7 +10,7 @@ from imgassets.manifests import Outcome
 from imgassets.settings import DownloadSettings
 from imgassets_tests.download.conftest import Partition
 from imgassets_tests.download.images import image_bytes
-from imgassets_tests.download.server import Server, answer, redirect
+from imgassets_tests.download.server import Server, answer, redirect, with_etag
 
 JPEG = image_bytes()
 
@@ -32,6 +32,29 @@ def test_requests_carry_the_retailers_headers_and_credentials(
     assert sent["Cookie"] == "session=1"
     assert sent["Authorization"] == "Bearer secret"
     assert sent["Accept-Encoding"] == "identity"
+
+
+def test_headers_of_the_settings_replace_the_defaults_whatever_their_case(
+    partition: Partition, server: Server
+) -> None:
+    headers = {"user-agent": "mine/1", "ACCEPT": "image/png", "accept-encoding": "gzip"}
+    partition.with_settings(headers=headers | {"authorization": "none"}, auth="bearer t")
+    partition.run(server.add("/a.jpg", JPEG))
+    (sent,) = server.requests["/a.jpg"]
+    assert sent.get_all("User-Agent") == ["mine/1"]
+    assert sent.get_all("Accept") == ["image/png"]
+    assert sent.get_all("Accept-Encoding") == ["gzip"]
+    assert sent.get_all("Authorization") == ["Bearer t"]
+
+
+def test_conditions_replace_headers_of_the_settings_whatever_their_case(
+    partition: Partition, server: Server
+) -> None:
+    url = server.add("/a.jpg", with_etag(JPEG, '"1"'))
+    partition.with_settings(headers={"if-none-match": '"0"'}).run(url)
+    (row,) = partition.run(url, refresh=True)
+    assert (row.outcome, row.http_status) == (Outcome.OK, 304)
+    assert server.requests["/a.jpg"][1].get_all("If-None-Match") == ['"1"']
 
 
 def test_basic_credentials_are_encoded(
