@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 
@@ -16,6 +17,7 @@ import pycurl  # type: ignore[import-untyped]
 
 from imgassets.download import addresses
 from imgassets.download.client import (
+    IGNORED_BODY_BYTES,
     Limits,
     Request,
     Response,
@@ -84,6 +86,7 @@ class _Handle:
         self._header_lines: list[bytes] = []
         self._chunks: list[bytes] = []
         self._size = 0
+        self._max_size = 0
         self.curl = curl = pycurl.Curl()
         self._transfer = CurlTransfer(curl)
         curl.setopt(pycurl.NOSIGNAL, 1)
@@ -130,14 +133,24 @@ class _Handle:
 
     def _write(self, chunk: bytes) -> int | None:
         """Keep a part of the body; end the transfer if the rest is not needed."""
+        if not self._size:
+            self._max_size = self._needed_bytes()
         self._chunks.append(chunk)
         self._size += len(chunk)
         return 0 if self._is_cut() else None
 
     def _is_cut(self) -> bool:
         """Return whether more of the body has arrived than is needed."""
+        return self._size > self._max_size
+
+    def _needed_bytes(self) -> int:
+        """Return how many bytes of the body to read, once the headers are known."""
+        start = next(line for line in reversed(self._header_lines) if line.startswith(b"HTTP/"))
+        if start.split()[1][:1] != b"2":
+            return IGNORED_BODY_BYTES
         limits = self._limits
-        return limits is not None and limits.truncate and self._size > limits.max_bytes
+        # libcurl itself refuses larger bodies.
+        return limits.max_bytes if limits is not None and limits.truncate else sys.maxsize
 
     def _open_socket(
         self, _purpose: int, peer: tuple[int, int, int, tuple[str | bytes, int]]

@@ -289,6 +289,27 @@ def test_an_endless_error_page_is_an_http_error(partition: Partition, server: Se
     assert row.http_status == 404
 
 
+@pytest.mark.parametrize("status", [302, 404, 503])
+@pytest.mark.parametrize("length", [None, 10**8])
+def test_of_the_body_of_an_error_page_only_the_start_is_read(
+    partition: Partition, server: Server, status: int, length: int | None
+) -> None:
+    sent = [0]
+
+    def send_large_error(handler: Handler) -> None:
+        headers = {"Connection": "close"} if length is None else {"Content-Length": str(length)}
+        handler.head(status, headers)
+        while sent[0] < 10**8:
+            handler.wfile.write(bytes(65_536))
+            sent[0] += 65_536
+
+    partition.with_settings(max_bytes=10**9, retries=0, total_timeout_s=60)
+    row = download_one(partition, server, send_large_error)
+    assert (row.outcome, row.http_status) == (Outcome.HTTP_ERROR, status)
+    # Most of it is in the buffers of the two sockets.
+    assert sent[0] < 3 * 10**7
+
+
 def test_a_content_length_above_the_limit_is_too_large(
     partition: Partition, server: Server
 ) -> None:
