@@ -179,6 +179,14 @@ class DownloadSettings(Section):
             "requested again in this run"
         ),
     )
+    max_refusals: int = Field(
+        200,
+        ge=0,
+        description=(
+            "answers 401, 403 and 429 without a success in between after which a host is not "
+            "requested again in this run; 0: no limit"
+        ),
+    )
     robots: bool = Field(True, description="whether to obey robots.txt")
     robots_tag: bool = Field(
         True, description="whether to discard images whose X-Robots-Tag is noai or noimageai"

@@ -41,6 +41,8 @@ from imgassets.urls import origin, resolve
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 # The host is overloaded; the URL itself may be fine.
 _OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
+# The host refuses us, or asks for fewer requests.
+_REFUSAL_STATUSES = frozenset({401, 403, 429})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _NO_FEEDBACK = HostFeedback()
@@ -183,9 +185,13 @@ class Exchange:
         if response.status in _REDIRECT_STATUSES and "location" in response.headers:
             return self._follow_redirect(task, response, feedback)
         if response.status == 304 and task.previous_rows:
-            return NextAction(_not_modified_rows(task, response), feedback=feedback)
+            rows = _not_modified_rows(task, response)
+            return NextAction(rows, feedback=replace(feedback, succeeded=True))
         if 200 <= response.status < 300:
-            return NextAction(self._handle_body(task, response), feedback=feedback)
+            rows = self._handle_body(task, response)
+            # A stored image whose refresh failed keeps its outcome, and has an error.
+            succeeded = rows[0].outcome is Outcome.OK and rows[0].error is None
+            return NextAction(rows, feedback=replace(feedback, succeeded=succeeded))
         return self._after_failure(task, self._http_failure(response))
 
     def _fetch(
@@ -380,7 +386,11 @@ class Exchange:
         # Retry-After already limits the load, so this does not count as a failure for the circuit
         # breaker.
         overloaded = response.status in _OVERLOADED_STATUSES and not cooldown_s
-        feedback = HostFeedback(failure=message if overloaded else None, cooldown_s=cooldown_s)
+        feedback = HostFeedback(
+            failure=message if overloaded else None,
+            cooldown_s=cooldown_s,
+            refusal=message if response.status in _REFUSAL_STATUSES else None,
+        )
         return _Result(Outcome.HTTP_ERROR, message, response, retryable, feedback)
 
 

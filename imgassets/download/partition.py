@@ -184,6 +184,8 @@ def download_shard(
         threads = min(settings.threads, len(tasks))
         with Pool(schedule, exchange, client, writer.add, threads=threads, log=log) as pool:
             _count_rows(pool, writer, progress, report_builder)
+    for reason in schedule.down_hosts():
+        log(reason)
     progress.log()
     return report_builder.report()
 
@@ -308,6 +310,7 @@ def _host_limits(settings: DownloadSettings) -> HostLimits:
         max_failures=settings.breaker_failures,
         cooldown_s=settings.breaker_cooldown_s,
         wait_for_robots=settings.robots,
+        max_refusals=settings.max_refusals,
     )
 
 

@@ -65,12 +65,16 @@ class HostFeedback:
     Attributes:
         failure: Error that suggests that the host is down or overloaded; None if it responded.
         cooldown_s: Seconds that the host asked to wait (Retry-After).
+        refusal: Error that says that the host refuses us (401, 403, 429); None if it does not.
+        succeeded: Whether an image was delivered, or has not changed.
         robots_known: Whether the robots.txt of the host has been read.
         interval_s: Minimum seconds between two requests, from robots.txt.
     """
 
     failure: str | None = None
     cooldown_s: float = 0
+    refusal: str | None = None
+    succeeded: bool = False
     robots_known: bool = True
     interval_s: float = 0
 
@@ -85,6 +89,7 @@ class HostLimits:
         max_failures: Consecutive failures after which the host gets a cooldown; 0 for never.
         cooldown_s: Seconds without requests in a cooldown.
         wait_for_robots: Whether a host gets one request at a time until its robots.txt is known.
+        max_refusals: Refused requests without a success after which a host is down; 0 for never.
     """
 
     max_concurrent: int
@@ -92,6 +97,7 @@ class HostLimits:
     max_failures: int
     cooldown_s: float
     wait_for_robots: bool
+    max_refusals: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +116,7 @@ class _Host:
         answered: Whether the host has ever answered.
         robots_known: Whether its robots.txt has been read.
         failures: Number of consecutive failures.
+        refusals: Number of refused requests since the last success.
         cooldowns: Number of cooldowns since the host last recovered.
         cooldown_end: `time.monotonic()` at the end of the last cooldown or Retry-After wait.
         down: Why the host is down for the rest of the run; None if it is not.
@@ -126,6 +133,7 @@ class _Host:
     answered: bool = False
     robots_known: bool = False
     failures: int = 0
+    refusals: int = 0
     cooldowns: int = 0
     cooldown_end: float = 0
     down: str | None = None
@@ -195,6 +203,11 @@ class Schedule:
                 self._enqueue(task)
             self._changed.notify()
 
+    def down_hosts(self) -> list[str]:
+        """Return for each host that is down a sentence that says why."""
+        with self._changed:
+            return [host.down for host in self._hosts.values() if host.down is not None]
+
     def stop(self) -> None:
         """Hand out no more tasks."""
         with self._changed:
@@ -240,6 +253,9 @@ class Schedule:
 
     def _apply_feedback(self, host: _Host, feedback: HostFeedback, sent_at: float) -> None:
         now = time.monotonic()
+        self._count_refusal(host, feedback)
+        if host.down is not None:
+            return
         # No request is sent during a cooldown, so this one was sent before it began or after it.
         if feedback.failure is not None and sent_at >= host.cooldown_end:
             self._count_failure(host, feedback.failure, now)
@@ -259,6 +275,27 @@ class Schedule:
         if (host.robots_known or not self._limits.wait_for_robots) and not host.cooldowns:
             host.limit = self._limits.max_concurrent
 
+    def _count_refusal(self, host: _Host, feedback: HostFeedback) -> None:
+        # Object stores answer 403 for a missing file, so one success shows that we are welcome.
+        if feedback.succeeded:
+            host.refusals = 0
+        if feedback.refusal is None:
+            return
+        host.refusals += 1
+        if host.refusals == self._limits.max_refusals:
+            self._give_up(
+                host,
+                f"{host.name} refused {host.refusals} requests without a success in between "
+                f"(download.max_refusals), so its other URLs are not requested in this run; "
+                f"last answer: {feedback.refusal}",
+            )
+
+    def _give_up(self, host: _Host, reason: str) -> None:
+        host.down = reason
+        # Its tasks end without a request, so they need no limits.
+        host.limit = self._limits.max_concurrent
+        host.not_before = host.interval_s = 0
+
     def _count_failure(self, host: _Host, failure: str, now: float) -> None:
         limits = self._limits
         if not limits.max_failures:
@@ -270,13 +307,12 @@ class Schedule:
         if host.failures < threshold and not host.cooldowns:
             return
         if host.cooldowns == _MAX_COOLDOWNS:
-            host.down = (
+            self._give_up(
+                host,
                 f"{host.name} still failed after {_MAX_COOLDOWNS} cooldowns; "
                 f"last failure: {failure}; materialize the partition again when the host works, "
-                "or lower download.per_host"
+                "or lower download.per_host",
             )
-            host.limit = limits.max_concurrent
-            host.not_before = host.interval_s = 0
             return
         host.cooldowns += 1
         host.failures = 0

@@ -340,6 +340,27 @@ def test_these_statuses_and_no_others_count_as_failures_of_the_host(start: Start
     }
 
 
+def test_these_statuses_and_no_others_are_refusals(start: StartExchange) -> None:
+    run = start(*(response(status) for status in range(200, 1000)))
+    refusals = {}
+    for status in range(200, 1000):
+        feedback = run.send_next(a_task()).feedback
+        assert not feedback.succeeded
+        if feedback.refusal is not None:
+            refusals[status] = feedback.refusal
+    assert refusals == {
+        status: f"the server answered with status {status}" for status in (401, 403, 429)
+    }
+
+
+def test_only_an_image_that_is_stored_or_unchanged_is_a_success(start: StartExchange) -> None:
+    html = response(200, b"<html>")
+    run = start(image_response(), html, response(304), html, image_response())
+    tasks = [a_task(), a_task(), a_refresh(), a_refresh(), a_refresh()]
+    succeeded = [run.send_next(task).feedback.succeeded for task in tasks]
+    assert succeeded == [True, False, True, False, True]
+
+
 def test_an_overloaded_host_that_sends_retry_after_does_not_count_as_failed(
     start: StartExchange,
 ) -> None:
@@ -809,6 +830,7 @@ def test_an_image_that_changed_to_one_that_was_taken_down_is_not_kept(start: Sta
 
 # robots.txt.
 
+SUCCESS = HostFeedback(succeeded=True)
 DISALLOW_ALL = response(200, b"User-agent: *\nDisallow: /\n")
 CRAWL_DELAY = response(200, b"User-agent: *\nCrawl-delay: 3\nDisallow: /private/\n")
 
@@ -856,14 +878,11 @@ def test_a_crawl_delay_is_reported_with_every_response(
     failure: str | None,
     cooldown_s: float,
 ) -> None:
-    feedback = HostFeedback(interval_s=3, failure=failure, cooldown_s=cooldown_s)
-    assert start(CRAWL_DELAY, answer, robots=True).send_next(task()).feedback == feedback
-    assert (
-        start(CRAWL_DELAY, answer, robots=True, retries=0, max_redirects=0)
-        .send_next(task())
-        .feedback
-        == feedback
-    )
+    for settings in ({}, {"retries": 0, "max_redirects": 0}):
+        run = start(CRAWL_DELAY, answer, robots=True, **settings)
+        feedback = run.send_next(task()).feedback
+        assert (feedback.interval_s, feedback.failure) == (3, failure)
+        assert (feedback.cooldown_s, feedback.robots_known) == (cooldown_s, True)
 
 
 def test_a_port_has_its_own_robots_txt(start: StartExchange) -> None:
@@ -912,7 +931,7 @@ def test_a_missing_robots_txt_allows_everything_and_is_read_once(
     for _ in range(2):
         step = run.send_next(a_task())
         assert only(step).outcome is Outcome.OK
-        assert step.feedback == HostFeedback()
+        assert step.feedback == SUCCESS
     assert run.requested_urls == [f"{SHOP}/robots.txt", A, A]
 
 
@@ -986,7 +1005,7 @@ def test_requests_start_once_robots_txt_can_be_read(start: StartExchange) -> Non
     run = start(response(500), CRAWL_DELAY, image_response(), robots=True)
     first, second = run.steps()
     assert not first.feedback.robots_known
-    assert second.feedback == HostFeedback(interval_s=3)
+    assert second.feedback == replace(SUCCESS, interval_s=3)
     assert only(second).attempts == 2
 
 
@@ -1042,7 +1061,7 @@ def test_at_most_five_redirects_of_robots_txt_are_followed(start: StartExchange)
 
 def test_robots_txt_is_not_requested_if_it_is_switched_off(start: StartExchange) -> None:
     run = start(redirect_to(f"{CDN}/a.jpg"), image_response(), robots=False)
-    assert [step.feedback for step in run.steps()] == [HostFeedback(), HostFeedback()]
+    assert [step.feedback for step in run.steps()] == [HostFeedback(), SUCCESS]
     assert run.requested_urls == [A, f"{CDN}/a.jpg"]
 
 

@@ -283,6 +283,57 @@ def test_a_host_that_is_down_does_not_affect_another(partition: Partition, serve
     assert {str(row.outcome) for row in rows[:10]} == {"http_error", "host_down"}
 
 
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_a_host_that_refuses_every_request_is_left_alone(
+    partition: Partition, server: Server, status: int
+) -> None:
+    partition.with_settings(max_refusals=20, retries=0, threads=4, breaker_failures=0)
+    server.otherwise = answer(b"", status)
+    image = server.add("/good.jpg", JPEG).replace("127.0.0.1", "localhost")
+    rows = partition.run(*(server.url(f"/{n}.jpg") for n in range(300)), image)
+    assert rows[-1].outcome is Outcome.OK
+    refused = [row for row in rows if row.outcome is Outcome.HTTP_ERROR]
+    down = [row for row in rows if row.outcome is Outcome.HOST_DOWN]
+    # Those in flight when the limit is reached are answered too.
+    assert 20 <= len(refused) <= 23
+    assert len(down) == 300 - len(refused)
+    reason = (
+        f"{server.url('')} refused 20 requests without a success in between "
+        "(download.max_refusals), so its other URLs are not requested in this run; last answer: "
+        f"the server answered with status {status}"
+    )
+    assert {(row.error, row.http_status, row.attempts) for row in down} == {(reason, None, 0)}
+    assert partition.log.count(reason) == 1
+
+
+@pytest.mark.parametrize("max_refusals", [0, 9])
+def test_refusals_with_a_success_in_between_or_without_a_limit_end_nothing(
+    partition: Partition, server: Server, max_refusals: int
+) -> None:
+    partition.with_settings(max_refusals=max_refusals, threads=1, retries=0)
+    server.otherwise = answer(b"", 403)
+    urls = [server.url(f"/{n}.jpg") for n in range(40)]
+    if max_refusals:
+        for n in range(8, 40, 9):
+            server.add(f"/{n}.jpg", JPEG)
+    outcomes = {str(row.outcome) for row in partition.run(*urls)}
+    assert outcomes == ({"http_error", "ok"} if max_refusals else {"http_error"})
+
+
+def test_neither_a_404_nor_a_page_nor_a_redirect_is_a_success(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(max_refusals=9, threads=1, retries=0)
+    server.otherwise = answer(b"", 403)
+    urls = [server.url(f"/{n}.jpg") for n in range(40)]
+    server.add("/3.jpg", answer(b"", 404))
+    server.add("/4.jpg", b"<html>blocked</html>")
+    server.add("/5.jpg", redirect("/blocked"))
+    rows = partition.run(*urls)
+    assert server.hits.total() == 12
+    assert sum(row.outcome is Outcome.HOST_DOWN for row in rows) == 29
+
+
 def test_404_does_not_count_as_a_failure_of_the_host(partition: Partition, server: Server) -> None:
     partition.with_settings(breaker_failures=2, retries=0)
     server.otherwise = answer(b"", 404)

@@ -421,6 +421,32 @@ def test_a_failure_that_asks_for_a_pause_counts_too(start: Start) -> None:
     assert run.run_one_by_one(HostFeedback(failure="status 500", cooldown_s=1), 4) == [0, 1, 2, 10]
 
 
+REFUSED = HostFeedback(refusal="status 403", interval_s=2)
+
+
+def test_a_host_that_refuses_max_refusals_requests_is_down(start: Start) -> None:
+    limits = replace(TWO_CONCURRENT, interval_s=1, max_refusals=3)
+    run = start(limits, *tasks(A, 20), *tasks(B, 2))
+    for feedback in (REFUSED, REFUSED, HostFeedback(succeeded=True), REFUSED, OK, REFUSED):
+        task = run.take()
+        while task.host == B:
+            run.finish(task, feedback=HostFeedback(succeeded=True))
+            task = run.take()
+        run.finish(task, feedback=feedback)
+    assert run.schedule.down_hosts() == []
+    run.finish(run.take(), feedback=REFUSED)
+    (reason,) = run.schedule.down_hosts()
+    assert reason.startswith(f"{A} refused 3 requests")
+    # The others end at once, and a late success changes nothing.
+    down_at = run.seconds
+    for _ in range(13):
+        task = run.take()
+        assert task.host_down == reason
+        run.finish(task, feedback=HostFeedback(succeeded=True))
+    assert run.seconds == down_at
+    assert run.schedule.take() is None
+
+
 def test_a_host_that_is_down_is_not_paused(start: Start) -> None:
     run = start(replace(BREAKER, max_failures=1), *tasks(A, 9))
     run.run_one_by_one(HostFeedback(failure="status 500", cooldown_s=9), 4)
