@@ -120,7 +120,8 @@ class _Handle:
         self._loop.perform(self._transfer)
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         success = 200 <= status < 300
-        if self._transfer.error is not None and not self._is_cut():
+        cut = self._size > self._max_size
+        if self._transfer.error is not None and not cut:
             code, message = self._transfer.error
             if code == pycurl.E_FILESIZE_EXCEEDED and not success:
                 return build_response(status, _header_pairs(self._header_lines), b"")
@@ -137,11 +138,7 @@ class _Handle:
             self._max_size = self._needed_bytes()
         self._chunks.append(chunk)
         self._size += len(chunk)
-        return 0 if self._is_cut() else None
-
-    def _is_cut(self) -> bool:
-        """Return whether more of the body has arrived than is needed."""
-        return self._size > self._max_size
+        return 0 if self._size > self._max_size else None
 
     def _needed_bytes(self) -> int:
         """Return how many bytes of the body to read, once the headers are known."""
