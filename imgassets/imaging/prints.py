@@ -28,6 +28,11 @@ _PLAIN_SHARE = 0.9  # of the edges beside and above a face
 # plain backgrounds in benchmarks/quality, with hats, long hair and raised arms.
 _ABOVE, _MIN_WIDTH = (0.3, 0.6, 0.9), 1.8
 
+# A face below a person's, no farther aside than this (in that face's widths), is printed only if it
+# is on the chest: at most so far aside, and so many face heights below the chin. Elsewhere it may
+# be a child who stands before the person.
+_BODY_WIDTH, _CHEST_WIDTH, _CHEST_HEIGHT = 2.5, 0.6, 3.0
+
 _MAX_FILL = 0.86  # of the smallest rectangle around it; photographs in a frame fill more
 
 
@@ -46,7 +51,9 @@ def find_printed_faces(pixels: Pixels, faces: Sequence[Face]) -> list[Face]:
     if not low:
         return []
     background = _find_background(pixels, scale)
-    return [face for face in low if _is_printed(face, background, scale)]
+    printed = [face for face in low if _is_printed(face, background, scale)]
+    people = [face for face in faces if face not in printed]
+    return [face for face in printed if not any(_may_stand_before(face, p) for p in people)]
 
 
 def _find_background(pixels: Pixels, scale: float) -> NDArray[np.bool_]:
@@ -74,6 +81,13 @@ def _is_printed(face: Face, background: NDArray[np.bool_], scale: float) -> bool
     if narrowest < _MIN_WIDTH * face.width * scale:
         return False
     return _fill(background, (middle, round(face.y * scale))) < _MAX_FILL
+
+
+def _may_stand_before(face: Face, person: Face) -> bool:
+    below = face.y - (person.y + person.height)
+    aside = abs(face.x + face.width / 2 - person.x - person.width / 2)
+    on_chest = aside <= _CHEST_WIDTH * person.width and below <= _CHEST_HEIGHT * person.height
+    return below > 0 and aside <= _BODY_WIDTH * person.width and not on_chest
 
 
 def _fill(background: NDArray[np.bool_], point: tuple[int, int]) -> float:

@@ -129,11 +129,20 @@ HEAD, PRINT = Face(130, 50, 40, 50, 0.9), Face(130, 230, 40, 50, 0.9)
 def test_a_print_on_a_worn_shirt_is_printed_and_the_wearer_is_not() -> None:
     pixels = _worn()
     assert find_printed_faces(pixels, [HEAD, PRINT]) == [PRINT]
-    other = Face(180, 320, 20, 25, 0.8)
+    other = Face(140, 160, 20, 25, 0.8)
     assert find_printed_faces(pixels, [other, HEAD, PRINT]) == [other, PRINT]
     before = pixels.copy()
     find_printed_faces(pixels, [HEAD, PRINT])
     np.testing.assert_array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("child", [Face(170, 230, 30, 40, 0.9), Face(130, 300, 40, 50, 0.9)])
+def test_a_child_before_a_person_is_not_printed(child: Face) -> None:
+    pixels = _worn()
+    assert find_printed_faces(pixels, [HEAD, child]) == []
+    assert find_printed_faces(pixels, [child, HEAD, PRINT]) == [PRINT]
+    # Nobody's head shows that this is not a print.
+    assert find_printed_faces(pixels, [child]) == [child]
 
 
 def _skirt() -> Pixels:
