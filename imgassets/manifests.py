@@ -221,13 +221,20 @@ class ProcessedRow(UrlRow):
     def kept_face_boxes(self) -> list[list[int]]:
         """Boxes of the detected faces that the processed image shows, in its pixels.
 
-        They are computed from `kept_box`. If the image has padding or was enlarged, that is not
-        possible, and the box is the whole image.
+        Those below a cut are included: they are printed on a product, or covered. The boxes are
+        computed from `kept_box`. If the image has padding or was enlarged, that is not possible,
+        and the box is the whole image.
         """
-        if self.face_removed is not False or self.width is None or self.height is None:
+        boxes = self.face_boxes
+        if self.face_removed is True:
+            cut = self.face_cut
+            boxes = [] if cut is None else [box for box in boxes or [] if box[1] >= cut]
+        if self.face_removed is None and self.face_rule != "printed":
+            boxes = []
+        if boxes == [] or self.width is None or self.height is None:
             return []
         whole = [[0, 0, self.width, self.height]]
-        if self.kept_box is None or self.face_boxes is None:
+        if self.kept_box is None or boxes is None:
             return whole
         left, top, kept_width, kept_height = self.kept_box
         if self.width > kept_width or self.height > kept_height:
@@ -242,7 +249,7 @@ class ProcessedRow(UrlRow):
                 math.ceil(width * scale_x) + 1,
                 math.ceil(height * scale_y) + 1,
             ]
-            for x, y, width, height in self.face_boxes
+            for x, y, width, height in boxes
         ]
 
 

@@ -469,6 +469,16 @@ def test_the_description_of_a_column_is_that_of_its_own_manifest(
         ),
         ({"face_removed": True}, []),
         ({"face_removed": None, "face_boxes": None}, []),
+        # A face that is printed on a product, alone and below the cut for a person's face.
+        ({"face_removed": None, "face_rule": "printed"}, [[50, 75, 41, 61]]),
+        (
+            {
+                "face_removed": True,
+                "face_cut": 150,
+                "face_boxes": [[200, 200, 80, 120], [200, 20, 80, 120]],
+            },
+            [[50, 75, 41, 61]],
+        ),
         ({"path": None, "width": None, "height": None}, []),
         # Padded to a square, padded all around, enlarged: the whole image.
         ({"width": 300}, [[0, 0, 300, 300]]),
