@@ -294,7 +294,12 @@ class FaceSettings(Section):
     )
     # The best false detection in 252 images of benchmarks/quality scored 0.74. Of 84 faces of 4 and
     # 5 % of the image's height, 0.75 finds as many as 0.6.
-    min_score: Share = Field(0.75, description="minimum score of a detected face")
+    min_score: Share = Field(
+        0.75,
+        description=(
+            "minimum score of a detected face; yunet: two thirds of it for one that the top edge cuts"
+        ),
+    )
     # 640 finds as many faces as the same network on whole images (benchmarks/quality); 704 is
     # slightly larger and costs a tenth more.
     detect_side: int = Field(

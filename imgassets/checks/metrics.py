@@ -135,7 +135,7 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
 
 
 def face_removal(context: CheckContext) -> CheckOutcome:
-    """Check that every detected face was removed, and that the share of faces is as expected."""
+    """Check that all people's faces were removed, and that the share of faces is as expected."""
     rows = [row for row in context.processed_rows if row.face_count is not None]
     removing = context.options.faces.action != "none"
     with_face = [row for row in rows if row.face_count]
@@ -157,7 +157,11 @@ def face_removal(context: CheckContext) -> CheckOutcome:
     without = [row for row in rows if not row.face_count]
     return CheckOutcome(
         summary=f"{len(with_face)} of {len(rows)} images had a face; "
-        + ("every face was removed" if removing else "faces are kept (faces.action: none)"),
+        + (
+            "all people's faces were removed"
+            if removing
+            else "faces are kept (faces.action: none)"
+        ),
         violations=violations,
         drift=drift.messages,
         metrics={

@@ -17,8 +17,8 @@ On a textured background,
 2. if the outline is hardly steeper than the noise, the image is not trimmed;
 3. otherwise the box gets a margin.
 
-The edges of what surrounds a picture (hairlines and bars, see `frame`) and of a floor behind the
-product (see `floor`) are left out.
+The edges of what surrounds the inner image (hairlines and bars, see `frame`) and of a floor behind
+the product (see `floor`) are left out.
 
 If the box is suspiciously small, the threshold is relaxed twice. The constants were chosen with
 `benchmarks/quality`, by how much product they cut off and how much background they leave; its
@@ -97,8 +97,8 @@ def find_by_background(pixels: Pixels, min_side: float) -> _Found | None:
 
     Returns:
         The box in pixels, and the gradient (levels/pixel) from which on a pixel counted as an edge;
-        that is None if only bars beside a picture are cut off. None instead of both if no box is
-        reliable; the image should then be left as it is.
+        that is None if only bars beside the inner image are cut off. None instead of both if no box
+        is reliable; the image should then be left as it is.
     """
     height, width = pixels.shape[:2]
     if min(height, width) < _MIN_SIDE:
@@ -107,7 +107,7 @@ def find_by_background(pixels: Pixels, min_side: float) -> _Found | None:
     size = max(2, round(width * scale)), max(2, round(height * scale))
     small = pixels if scale == 1 else shrink_by_area(pixels, size)
     if min(size) < _MIN_SIDE:
-        found = _find_in_picture(small, min_side)
+        found = _find_inside(small, min_side)
     else:
         found = _cut_bars(small, _find_within_hairlines(small, min_side), min_side)
     return None if found is None else (_scale_box(found[0], size, (width, height)), found[1])
@@ -118,13 +118,13 @@ def _find_within_hairlines(pixels: Pixels, min_side: float) -> _Found | None:
     size = pixels.shape[1], pixels.shape[0]
     widths = find_hairlines(pixels)
     if not any(widths):
-        return _find_in_picture(pixels, min_side)
+        return _find_inside(pixels, min_side)
     inner = remove(widths, size)
-    found = _find_in_picture(_crop(pixels, inner), min_side)
+    found = _find_inside(_crop(pixels, inner), min_side)
     if found is None:
         return None
     box = _shift(found[0], inner)
-    # A product that the picture's border cuts off is kept up to the image's.
+    # A product that the inner image's border cuts off is kept up to the border of the file's image.
     return Box.from_edges(
         0 if box.x == inner.x else box.x,
         0 if box.y == inner.y else box.y,
@@ -134,17 +134,17 @@ def _find_within_hairlines(pixels: Pixels, min_side: float) -> _Found | None:
 
 
 def _cut_bars(pixels: Pixels, found: _Found | None, min_side: float) -> _Found | None:
-    """Cut off bars that a box includes, and the margins of a picture between two of them."""
+    """Cut off bars that a box includes, and the margins of an inner image between two of them."""
     size = pixels.shape[1], pixels.shape[0]
     if found is None:
         inner = remove(find_bars(pixels), size)
         return None if inner == Box(0, 0, *size) else (inner, None)
     box, threshold = found
     if box.height == size[1] and box.x > 0 and box.right < size[0]:
-        picture = find_padded(pixels)
-        nested = None if picture is None else _find_in_picture(_crop(pixels, picture), min_side)
-        if picture is not None and nested is not None:
-            return _shift(nested[0], picture), nested[1]
+        padded = find_padded(pixels)
+        nested = None if padded is None else _find_inside(_crop(pixels, padded), min_side)
+        if padded is not None and nested is not None:
+            return _shift(nested[0], padded), nested[1]
     if has_black_border(pixels, box):
         inner = remove(find_bars(pixels), size)
         left, top = max(box.x, inner.x), max(box.y, inner.y)
@@ -163,7 +163,7 @@ def _shift(box: Box, outer: Box) -> Box:
     return Box(box.x + outer.x, box.y + outer.y, box.width, box.height)
 
 
-def _find_in_picture(pixels: Pixels, min_side: float) -> _Found | None:
+def _find_inside(pixels: Pixels, min_side: float) -> _Found | None:
     """Find the product's box in an image of at most the work size, without hairlines or bars."""
     size = pixels.shape[1], pixels.shape[0]
     maps = compute_edge_maps(pixels)

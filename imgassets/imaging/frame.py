@@ -1,4 +1,4 @@
-"""Find what surrounds a picture: hairlines along its borders, and bars beside it.
+"""Find what surrounds the inner image of a file: hairlines at the borders, and bars beside it.
 
 Screenshots, cards, padded and letterboxed images have them. A hairline or bar runs along a whole
 border and ends in a straight step over the whole length; products do not. The constants were
@@ -19,16 +19,16 @@ Widths: TypeAlias = tuple[int, int, int, int]
 """Widths at the left, top, right and bottom border, in pixels; 0 where there is nothing."""
 
 _HAIRLINE = 3  # maximum width of a hairline (px)
-_ALONG = 0.97  # share of a border's length over which a line must differ from the picture
+_ALONG = 0.97  # share of a border's length over which a line must differ from the inner image
 _RANGE = 6  # levels: greatest range within a line of one colour
 _BAR_STEP, _BLUR = 2, (2, 6)  # least step (levels) at the end of a bar, within one of those lines
-# The two bars beside a padded picture are told by being alike, too: share of their length that ends
+# The two bars beside a padded image must be alike, too: share of their length that ends
 # in a step, and greatest difference of their widths (px).
 _PADDED_ALONG, _ALIKE = 0.85, 2
 _MAX_BAR = 0.45  # of the side: maximum width of a bar
 _BLACK, _PALE, _GREY = 16, 220, 8  # levels: greatest of black, least and greatest range of a grey
-# The border of a picture between two bars: its width in pixels, its least level, and its greatest
-# range; shading makes it as wide.
+# The border of the inner image between two bars: its width in pixels, its least level, and its
+# greatest range; shading makes it as wide.
 _BORDER, _BORDER_PALE, _BORDER_RANGE = 4, 200, 40
 
 
@@ -88,13 +88,13 @@ def remove(widths: Widths, size: tuple[int, int]) -> Box:
 
 
 def find_padded(pixels: Pixels) -> Box | None:
-    """Find a picture with a pale background between two bars, to its left and right.
+    """Find an inner image with a pale background between two bars, to its left and right.
 
     Args:
         pixels: Image of shape height x width x 3, uint8, BGR.
 
     Returns:
-        The box of the picture; None if there are no such bars.
+        The box of the inner image; None if there are no such bars.
     """
     height, width = pixels.shape[:2]
     left, _, right, _ = find_bars(pixels, _PADDED_ALONG)

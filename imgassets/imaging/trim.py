@@ -25,7 +25,7 @@ class Trim:
         box: The part to keep, in pixels of the image that was searched.
         threshold: The threshold that gave the box: a grey variance for `variance`, the gradient
             magnitude of an edge in levels per pixel for `background`. None if no threshold gave a
-            valid box; the box is then the whole image, or the picture without bars beside it.
+            valid box; the box is then the whole image, or that without the bars at its borders.
     """
 
     box: Box

@@ -146,7 +146,7 @@ def test_a_partition_whose_faces_were_all_removed_passes(partition: PartitionFix
     result = face_removal(partition.check_context())
 
     assert result.passed
-    assert result.description == "2 of 3 images had a face; every face was removed"
+    assert result.description == "2 of 3 images had a face; all people's faces were removed"
     assert result.metrics["faces found"] == 4
     assert result.metrics["share with a face"] == pytest.approx(2 / 3)
 
