@@ -297,7 +297,7 @@ class FaceSettings(Section):
     min_score: Share = Field(
         0.75,
         description=(
-            "minimum score of a detected face; yunet: two thirds of it for one that the top edge cuts"
+            "minimum score of a detected face; yunet: two thirds of it for one cut by the top edge"
         ),
     )
     # 640 finds as many faces as the same network on whole images (benchmarks/quality); 704 is

@@ -158,9 +158,7 @@ def face_removal(context: CheckContext) -> CheckOutcome:
     return CheckOutcome(
         summary=f"{len(with_face)} of {len(rows)} images had a face; "
         + (
-            "all people's faces were removed"
-            if removing
-            else "faces are kept (faces.action: none)"
+            "all people's faces were removed" if removing else "faces are kept (faces.action: none)"
         ),
         violations=violations,
         drift=drift.messages,
