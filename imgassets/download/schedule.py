@@ -23,6 +23,9 @@ other hosts, because it gets one request at a time."""
 _MAX_COOLDOWNS = 3
 """A host that fails again after this many cooldowns is down for the rest of the run."""
 
+_MAX_SLEEP_S = 86_400
+"""Maximum seconds of one sleep: Python refuses those of more than `threading.TIMEOUT_MAX`."""
+
 
 @dataclass(slots=True, eq=False)
 class Task:
@@ -67,7 +70,7 @@ class HostFeedback:
         cooldown_s: Seconds that the host asked to wait (Retry-After).
         refusal: Error that says that the host refuses us (401, 403, 429); None if it does not.
         succeeded: Whether an image was delivered, or has not changed.
-        robots_known: Whether the robots.txt of the host has been read.
+        robots_known: Whether the robots.txt and the tdmrep.json of the host have been read.
         interval_s: Minimum seconds between two requests, from robots.txt.
     """
 
@@ -88,7 +91,8 @@ class HostLimits:
         interval_s: Minimum seconds between two requests.
         max_failures: Consecutive failures after which the host gets a cooldown; 0 for never.
         cooldown_s: Seconds without requests in a cooldown.
-        wait_for_robots: Whether a host gets one request at a time until its robots.txt is known.
+        wait_for_robots: Whether a host gets one request at a time until its robots.txt and its
+            tdmrep.json are known.
         max_refusals: Refused requests without a success after which a host is down; 0 for never.
     """
 
@@ -114,7 +118,7 @@ class _Host:
         not_before: `time.monotonic()` before which no request may start.
         timer_set: Whether a timer for `not_before` is set.
         answered: Whether the host has ever answered.
-        robots_known: Whether its robots.txt has been read.
+        robots_known: Whether its robots.txt and its tdmrep.json have been read.
         failures: Number of consecutive failures.
         refusals: Number of refused requests since the last success.
         cooldowns: Number of cooldowns since the host last recovered.
@@ -169,8 +173,10 @@ class Schedule:
                 self._run_due_timers()
                 if (task := self._next_task()) is not None:
                     return task
-                wait = self._timers[0][0] - time.monotonic() if self._timers else None
-                self._changed.wait(wait)
+                wait_s = None
+                if self._timers:
+                    wait_s = min(self._timers[0][0] - time.monotonic(), _MAX_SLEEP_S)
+                self._changed.wait(wait_s)
 
     def finish(self, task: Task, feedback: HostFeedback | None = None) -> None:
         """Return a task that is done."""
@@ -197,7 +203,8 @@ class Schedule:
         with self._changed:
             self._release(task, feedback)
             task.host, task.url = host, url
-            if wait_s:
+            target = self._hosts.get(host)
+            if wait_s and (target is None or target.down is None):
                 self._set_timer(time.monotonic() + wait_s, task)
             else:
                 self._enqueue(task)
@@ -295,6 +302,13 @@ class Schedule:
         # Its tasks end without a request, so they need no limits.
         host.limit = self._limits.max_concurrent
         host.not_before = host.interval_s = 0
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            if isinstance(timer[2], Task) and timer[2].host == host.name:
+                self._enqueue(timer[2])
+            else:
+                self._timers.append(timer)
+        heapq.heapify(self._timers)
 
     def _count_failure(self, host: _Host, failure: str, now: float) -> None:
         limits = self._limits

@@ -621,6 +621,22 @@ def test_a_redirect_to_a_host_that_is_down_gets_the_reason(start: Start) -> None
     assert str(found[f"{A}/b"]).startswith(f"{A} still failed after 3 cooldowns")
 
 
+def test_tasks_that_wait_for_a_retry_end_as_soon_as_their_host_is_given_up(start: Start) -> None:
+    limits = replace(TWO_CONCURRENT, max_concurrent=3, max_refusals=3)
+    run = start(limits, *tasks(A, 3), *tasks(B, 1))
+    taken = [run.take() for _ in range(4)]
+    busy = HostFeedback(refusal="status 429", cooldown_s=100)
+    for waiting in taken:
+        feedback, wait_s = (busy, 100) if waiting.host == A else (OK, 50)
+        run.schedule.reschedule(waiting, waiting.host, waiting.url, wait_s, feedback)
+    ended = [run.take() for _ in range(3)]
+    assert run.seconds == 0
+    assert {(task.host, task.host_down is None) for task in ended} == {(A, False)}
+    run.finish(*ended)
+    # The others still wait.
+    assert run.take_next(1) == [(50, f"{B}/0")]
+
+
 def test_failures_of_requests_in_flight_when_a_cooldown_starts_do_not_count(start: Start) -> None:
     run = start(replace(BREAKER, max_concurrent=9), *tasks(A, 20))
     answer_once(run)
@@ -790,6 +806,14 @@ def test_a_retry_wakes_a_thread_when_it_is_due(condition: Watched) -> None:
     takers = Takers(schedule, condition, 1)
     schedule.reschedule(first, A, f"{A}/again", 0.01, OK)
     assert takers.results() == [f"{A}/again"]
+
+
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_a_thread_can_wait_for_centuries(condition: Watched, seconds: float) -> None:
+    schedule, _ = start_real(replace(TWO_CONCURRENT, interval_s=seconds), *tasks(A, 2))
+    takers = Takers(schedule, condition, 1)
+    schedule.stop()
+    assert takers.results() == [None]
 
 
 def test_the_last_finished_task_ends_all_threads(condition: Watched) -> None:
