@@ -63,6 +63,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "download/exchange": _EXCHANGES,
     "download/partition": _PARTITIONS,
     "download/state": _PARTITIONS,
+    "download/opt_outs": (f"{_DOWNLOAD}/test_opt_outs.py", f"{_DOWNLOAD}/test_politeness.py"),
     "download/robots": (f"{_DOWNLOAD}/test_robots.py", f"{_DOWNLOAD}/test_politeness.py"),
     "download/addresses": (f"{_DOWNLOAD}/test_addresses.py",),
     "download/urls": (f"{_DOWNLOAD}/test_urls.py",),

@@ -56,7 +56,10 @@ class Outcome(StrEnum):
         "blocked_address",
         "a private, loopback or link-local address; see download.allow_private_addresses",
     )
-    DISALLOWED = "disallowed", "forbidden by robots.txt or X-Robots-Tag; see download.robots"
+    DISALLOWED = (
+        "disallowed",
+        "forbidden by robots.txt or an opt-out; see download.robots, download.opt_outs",
+    )
     HOST_DOWN = "host_down", "not requested: the host kept failing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more than download.max_pixels or decode.max_pixels"

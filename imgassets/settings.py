@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -30,6 +30,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Owner = Annotated[
     str, StringConstraints(pattern=r"^(team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$")
 ]
+# As sites spell them. X-Robots-Tag; TDM Reservation Protocol (W3C, 2024); IETF draft-ietf-aipref.
+OptOut = Literal[
+    "noai", "noimageai", "noml", "noindex", "noimageindex", "tdm-reservation", "content-usage"
+]
+OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
@@ -187,9 +192,14 @@ class DownloadSettings(Section):
             "requested again in this run; 0: no limit"
         ),
     )
-    robots: bool = Field(True, description="whether to obey robots.txt")
-    robots_tag: bool = Field(
-        True, description="whether to discard images whose X-Robots-Tag is noai or noimageai"
+    robots: bool = Field(True, description="whether to read robots.txt, and to obey it")
+    opt_outs: tuple[OptOut, ...] = Field(
+        OPT_OUTS,
+        description=(
+            "opt-outs to obey, of images that robots.txt allows: the rules of X-Robots-Tag; "
+            "tdm-reservation, a header and /.well-known/tdmrep.json; content-usage, a header and "
+            "rules in robots.txt; []: none"
+        ),
     )
     shard_size: int = Field(10_000, ge=1, description="URLs per download op")
     reuse_days: int = Field(

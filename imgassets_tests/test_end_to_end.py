@@ -37,6 +37,7 @@ from imgassets.settings import FaceSettings, Settings
 
 ALL = "url_list,face_model,raw_images,processed_images"
 PARTITION = "2026-01-02|zara"
+HOST_FILES = ("/robots.txt", "/.well-known/tdmrep.json")
 FAILURES = {Kind.MISSING: "http_error", Kind.HTML: "not_an_image", Kind.TRUNCATED: "corrupt"}
 
 
@@ -221,7 +222,7 @@ def test_a_second_run_downloads_only_what_failed(project: Project) -> None:
     project.server.requests.clear()
     project.materialize()
     requested = {f"{project.server.url}{path}" for path in project.server.requests}
-    requested -= {f"{project.server.url}/robots.txt"}
+    requested -= {f"{project.server.url}{path}" for path in HOST_FILES}
     failed = set(before.loc[before["outcome"] != "ok", "url"].str.split("?").str[0])
     assert requested == failed
     pd.testing.assert_frame_equal(
@@ -250,7 +251,7 @@ def test_a_second_day_with_the_same_catalogue_takes_over_all_images(
 
     failed = set(before.loc[before["outcome"] == "no_raw", "url"].str.split("?").str[0])
     requested = {f"{project.server.url}{path}" for path in project.server.requests}
-    assert requested - {f"{project.server.url}/robots.txt"} == failed
+    assert requested - {f"{project.server.url}{path}" for path in HOST_FILES} == failed
     assert project.image_files() == files
     for asset in ("raw_images", "processed_images"):
         first = project.manifest(asset).set_index(["url", "product_id", "position"])

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from requests.structures import CaseInsensitiveDict
 
-from imgassets.download import content_encoding, inspection, robots
+from imgassets.download import content_encoding, inspection, opt_outs, robots
 from imgassets.download.addresses import is_local_name
 from imgassets.download.client import Client, Limits, Request, Response, blocked_address_error
 from imgassets.download.request_headers import request_headers
@@ -86,7 +86,7 @@ class _Result:
 
 
 class _RobotsError(DownloadError):
-    """robots.txt disallows the URL, or cannot be read."""
+    """robots.txt or tdmrep.json forbids the URL, or robots.txt cannot be read."""
 
     def __init__(self, result: _Result) -> None:
         super().__init__(result.error)
@@ -123,11 +123,14 @@ class Exchange:
             total_s=settings.total_timeout_s,
             max_bytes=settings.max_bytes,
         )
-        self._robots_limits = replace(self._limits, max_bytes=robots.MAX_BYTES, truncate=True)
+        self._file_limits = replace(self._limits, max_bytes=robots.MAX_BYTES, truncate=True)
+        self._crawler = robots.product_token(settings.user_agent)
         # By host: its rules, or why its robots.txt cannot be read; and the failed attempts.
         self._rules: dict[str, robots.Rules] = {}
         self._unreadable: dict[str, _Result] = {}
         self._robots_attempts: Counter[str] = Counter()
+        self._obeys_tdm = "tdm-reservation" in settings.opt_outs
+        self._tdm_files: dict[str, opt_outs.TdmFile] = {}
         # Shops serve one placeholder at many URLs.
         self._written: set[str] = set()
 
@@ -155,7 +158,10 @@ class Exchange:
         if not task.redirects:
             task.attempts += 1
         try:
-            feedback = self._check_robots(task)
+            feedback = self._check_permission(task)
+            is_tdm_unknown = self._obeys_tdm and task.host not in self._tdm_files
+            if is_tdm_unknown and self._read_tdm_file(task):
+                return _after_file(task, feedback)
             response = self._fetch(
                 task.url, task.host == task.first_host, self._limits, _conditional_headers(task)
             )
@@ -184,10 +190,19 @@ class Exchange:
     ) -> NextAction:
         if response.status in _REDIRECT_STATUSES and "location" in response.headers:
             return self._follow_redirect(task, response, feedback)
-        if response.status == 304 and task.previous_rows:
+        is_not_modified = response.status == 304 and bool(task.previous_rows)
+        is_success = 200 <= response.status < 300
+        if (is_success or is_not_modified) and (
+            said := opt_outs.find_in_headers(
+                response.headers, self._crawler, self._settings.opt_outs
+            )
+        ):
+            result = _opted_out(task, said, response)
+            return NextAction(_result_rows(task, result), feedback=feedback)
+        if is_not_modified:
             rows = _not_modified_rows(task, response)
             return NextAction(rows, feedback=replace(feedback, succeeded=True))
-        if 200 <= response.status < 300:
+        if is_success:
             rows = self._handle_body(task, response)
             # A stored image whose refresh failed keeps its outcome, and has an error.
             succeeded = rows[0].outcome is Outcome.OK and rows[0].error is None
@@ -216,27 +231,44 @@ class Exchange:
             headers = CaseInsensitiveDict({**headers, **conditions})
         return self._client.fetch(Request(url, headers, proxy), limits)
 
-    def _check_robots(self, task: Task) -> HostFeedback:
-        """Check that robots.txt allows the URL of the task; read robots.txt on first use.
+    def _check_permission(self, task: Task) -> HostFeedback:
+        """Check that robots.txt, read on first use, and a known tdmrep.json permit the task's URL.
 
-        The schedule lets only one thread at a time work on a host whose robots.txt is unknown.
+        The schedule lets only one thread at a time work on a host until both are known. A header
+        could release an image that tdmrep.json reserves, but what is reserved is not requested.
 
         Raises:
-            _RobotsError: robots.txt disallows the URL, or cannot be read.
+            _RobotsError: One of them forbids the URL, or robots.txt cannot be read.
             FetchAbortedError: The client was aborted.
         """
-        if not self._settings.robots:
-            return HostFeedback()
-        rules = self._rules.get(task.host)
-        if rules is None:
-            rules = self._rules[task.host] = self._read_robots(task)
-        if not rules.allow(task.url):
+        settings, host = self._settings, task.host
+        feedback = HostFeedback()
+        if settings.robots:
+            rules = self._rules.get(host)
+            if rules is None:
+                rules = self._rules[host] = self._read_robots(task)
+            known = HostFeedback(robots_known=not self._obeys_tdm or host in self._tdm_files)
+            if not rules.allow(task.url):
+                message = (
+                    f"{host}/robots.txt disallows this URL for {settings.user_agent} "
+                    "(download.robots)"
+                )
+                raise _RobotsError(_Result(Outcome.DISALLOWED, message, feedback=known))
+            if "content-usage" in settings.opt_outs and rules.forbid_training(task.url):
+                message = (
+                    f"Content-Usage in {host}/robots.txt says that this URL is not for AI training "
+                    "(download.opt_outs: content-usage)"
+                )
+                raise _RobotsError(replace(_opted_out(task, message), feedback=known))
+            feedback = HostFeedback(interval_s=self._interval_s(rules))
+        tdm_file = self._tdm_files.get(host)
+        if tdm_file is not None and (location := tdm_file.reserved_by(task.url)) is not None:
             message = (
-                f"{task.host}/robots.txt disallows this URL for {self._settings.user_agent} "
-                "(download.robots)"
+                f"{host}{opt_outs.TDM_FILE} reserves {location} "
+                "(download.opt_outs: tdm-reservation)"
             )
-            raise _RobotsError(_Result(Outcome.DISALLOWED, message))
-        return HostFeedback(interval_s=self._interval_s(rules))
+            raise _RobotsError(_opted_out(task, message))
+        return feedback
 
     def _interval_s(self, rules: robots.Rules) -> float:
         return min(rules.interval_s, self._settings.crawl_delay_max_s)
@@ -251,13 +283,8 @@ class Exchange:
             _RobotsError: It cannot be read.
             FetchAbortedError: The client was aborted.
         """
-        url = f"{task.host}/robots.txt"
         try:
-            for _ in range(robots.MAX_REDIRECTS + 1):
-                response = self._fetch(url, origin(url) == task.first_host, self._robots_limits)
-                if response.status not in _REDIRECT_STATUSES or "location" not in response.headers:
-                    break
-                url = resolve(url, response.headers["location"])
+            response = self._fetch_file(task, "/robots.txt")
         except FetchError as error:
             raise self._robots_unreadable(task.host, _fetch_failure(error)) from error
         except InvalidUrlError:
@@ -266,6 +293,39 @@ class Exchange:
             raise self._robots_unreadable(task.host, self._http_failure(response))
         text = content_encoding.decompress_start(response.body, robots.MAX_BYTES)
         return robots.parse_robots_txt(text, self._settings.user_agent)
+
+    def _read_tdm_file(self, task: Task) -> bool:
+        """Fetch and parse the tdmrep.json of the task's host; return whether the server answered.
+
+        There is one attempt: the protocol takes a failure as a file that does not exist.
+
+        Raises:
+            FetchAbortedError: The client was aborted.
+        """
+        self._tdm_files[task.host] = opt_outs.TdmFile()
+        try:
+            body = self._fetch_file(task, opt_outs.TDM_FILE).body
+        except (FetchError, InvalidUrlError):
+            return False
+        text = content_encoding.decompress_start(body, robots.MAX_BYTES)
+        self._tdm_files[task.host] = opt_outs.parse_tdm_file(text)
+        return True
+
+    def _fetch_file(self, task: Task, path: str) -> Response:
+        """Fetch the first bytes of a file of the task's host that is about the host itself.
+
+        Raises:
+            FetchError: There is no response.
+            InvalidUrlError: It redirects to an invalid URL.
+            FetchAbortedError: The client was aborted.
+        """
+        url = f"{task.host}{path}"
+        for _ in range(robots.MAX_REDIRECTS + 1):
+            response = self._fetch(url, origin(url) == task.first_host, self._file_limits)
+            if response.status not in _REDIRECT_STATUSES or "location" not in response.headers:
+                break
+            url = resolve(url, response.headers["location"])
+        return response
 
     def _robots_unreadable(self, host: str, failure: _Result) -> _RobotsError:
         """Count a failed attempt to read the robots.txt of a host, whichever task made it.
@@ -328,10 +388,6 @@ class Exchange:
         """Decompress, inspect and save the body of a successful response."""
         settings = self._settings
         body = response.body
-        tag = response.headers.get("x-robots-tag")
-        if tag and settings.robots_tag and (rule := robots.find_opt_out(tag, settings.user_agent)):
-            message = f"the X-Robots-Tag header says {rule} (download.robots_tag)"
-            return _result_rows(task, _Result(Outcome.DISALLOWED, message, response))
         try:
             if encoding := response.headers.get("content-encoding"):
                 body = content_encoding.decompress(body, encoding, settings.max_bytes)
@@ -424,6 +480,21 @@ def _fetch_failure(error: FetchError) -> _Result:
     host_failed = error.outcome in (Outcome.TIMEOUT, Outcome.CONNECTION_ERROR)
     feedback = HostFeedback(failure=str(error) if host_failed else None)
     return _Result(error.outcome, str(error), retryable=error.retryable, feedback=feedback)
+
+
+def _after_file(task: Task, feedback: HostFeedback) -> NextAction:
+    """Return the task to the schedule after a file of its host, so that the interval is kept."""
+    if not task.redirects:
+        task.attempts -= 1
+    if not task.attempts:
+        task.started = None
+    return NextAction(None, task.url, feedback=replace(feedback, cooldown_s=feedback.interval_s))
+
+
+def _opted_out(task: Task, said: str, response: Response | None = None) -> _Result:
+    """Return the result of an opt-out, which also ends the use of an image that is stored."""
+    task.previous_rows = ()
+    return _Result(Outcome.DISALLOWED, said, response)
 
 
 def _conditional_headers(task: Task) -> Mapping[str, str]:

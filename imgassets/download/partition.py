@@ -309,7 +309,7 @@ def _host_limits(settings: DownloadSettings) -> HostLimits:
         interval_s=1 / settings.rate_per_host if settings.rate_per_host else 0,
         max_failures=settings.breaker_failures,
         cooldown_s=settings.breaker_cooldown_s,
-        wait_for_robots=settings.robots,
+        wait_for_robots=settings.robots or "tdm-reservation" in settings.opt_outs,
         max_refusals=settings.max_refusals,
     )
 

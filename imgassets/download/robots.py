@@ -1,6 +1,6 @@
-"""Parse robots.txt files and X-Robots-Tag headers.
+"""Parse robots.txt files.
 
-Fetching robots.txt, and enforcing its rules, is in `exchange`.
+Fetching them, and enforcing their rules, is in `exchange`; other opt-outs are in `opt_outs`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ from dataclasses import dataclass
 
 from protego import Protego
 
+from imgassets.download import opt_outs
+
 MAX_BYTES = 512_000
 """Bytes of a robots.txt to parse; what comes after is ignored. RFC 9309, 2.5: at least 500 KiB."""
 MAX_REDIRECTS = 5
 """Redirects to follow for a robots.txt (RFC 9309, 2.3.1.2)."""
 
-# Rules with a value: the part before their colon is not a crawler's name.
-# https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag
-_RULES_WITH_VALUE = frozenset(
-    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
-)
 # UTF-16 without a byte-order mark has a NUL beside each ASCII character.
 _ENCODINGS = (
     (re.compile(re.escape(codecs.BOM_UTF16_LE) + rb"|[^\0]\0"), "utf-16-le"),
     (re.compile(re.escape(codecs.BOM_UTF16_BE) + rb"|\0[^\0]"), "utf-16-be"),
 )
-_OPT_OUT_RULES = frozenset({"noai", "noimageai"})
+_USER_AGENT = re.compile(r"\s*user[- ]?agent\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,15 @@ class Rules:
 
     _parsed: Protego | None
     _agent: str
+    _usage: Protego | None = None
 
     def allow(self, url: str) -> bool:
         """Return whether the URL may be requested."""
         return self._parsed is None or bool(self._parsed.can_fetch(url, self._agent))
+
+    def forbid_training(self, url: str) -> bool:
+        """Return whether the Content-Usage rules say that the URL is not for AI training."""
+        return self._usage is not None and not self._usage.can_fetch(url, self._agent)
 
     @property
     def interval_s(self) -> float:
@@ -62,7 +64,33 @@ def parse_robots_txt(text: bytes, user_agent: str) -> Rules:
         content = content[: max(content.rfind("\n"), content.rfind("\r")) + 1]
     if not content.strip():
         return Rules(None, "")
-    return Rules(Protego.parse(content), product_token(user_agent))
+    usage = _usage_rules(content) if "content-usage" in content.lower() else None
+    return Rules(Protego.parse(content), product_token(user_agent), usage)
+
+
+def _usage_rules(content: str) -> Protego:
+    """Return rules that disallow what Content-Usage forbids.
+
+    draft-ietf-aipref-attach-05, 3: a rule is `Content-Usage: [path] preferences`. Groups and paths
+    work as those of Allow and Disallow, so Protego can apply these.
+    """
+    lines = []
+    for line in content.splitlines():
+        name, _, value = line.partition("#")[0].partition(":")
+        value = value.strip()
+        if _USER_AGENT.match(name):
+            lines.append(line)
+        elif name.strip().lower() == "content-usage":
+            path = value.split()[0] if value.startswith("/") else ""
+            if opt_outs.forbidden_use(value.removeprefix(path).strip()) is None:
+                lines.append(f"Allow: {path}")
+            else:
+                # Of rules with the same path, the most restrictive counts; Protego prefers the
+                # longer pattern, and of equal ones Allow.
+                lines.append(f"Disallow: {path}" + "*" * (not path.endswith("$")))
+        elif name.strip().lower() not in ("", "host", "sitemap"):
+            lines.append("Crawl-delay: 0")  # no such rule, but a rule ends the list of agents
+    return Protego.parse("\n".join(lines))
 
 
 def _decode(text: bytes) -> str:
@@ -80,26 +108,3 @@ def product_token(user_agent: str) -> str:
     """
     token = re.match(r"[\w-]+", user_agent)
     return token[0].lower() if token else user_agent.lower()
-
-
-def find_opt_out(tag: str, user_agent: str) -> str | None:
-    """Find the rule of an X-Robots-Tag header that forbids AI training on the image.
-
-    Args:
-        tag: The header's value; repeated headers are separated by newlines.
-        user_agent: The User-Agent header of our requests.
-
-    Returns:
-        `noai` or `noimageai` if the rule applies to all crawlers (`noai`) or to this one
-        (`imgassets: noai`); otherwise None.
-    """
-    for line in tag.splitlines():
-        agent = None
-        for part in line.lower().split(","):
-            name, colon, value = part.partition(":")
-            rule = part.strip()
-            if colon and name.strip() not in _RULES_WITH_VALUE:
-                agent, rule = name.strip(), value.strip()
-            if rule in _OPT_OUT_RULES and agent in (None, "*", product_token(user_agent)):
-                return rule
-    return None

@@ -60,6 +60,7 @@ PRELOADED_MODULES = (
     "requests",
     "pycurl",
     "protego",
+    "http_sf",
     "cv2",
     "onnx",
     "onnxruntime",

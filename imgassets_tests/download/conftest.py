@@ -13,10 +13,12 @@ from imgassets.download.partition import Shard, collect, download_shard, plan
 from imgassets.download.report import ShardReport
 from imgassets.journal import Journal
 from imgassets.manifests import Outcome, RawRow, UrlRow, from_table
-from imgassets.settings import DownloadSettings, RetailerSettings
+from imgassets.settings import OPT_OUTS, DownloadSettings, RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 from imgassets_tests.download.server import Server, running
 
+# All but the one that costs a request per host.
+HEADER_OPT_OUTS = tuple(name for name in OPT_OUTS if name != "tdm-reservation")
 # Short time limits and few retries, so that a failing request does not slow a test down.
 QUICK = DownloadSettings(
     threads=8,
@@ -28,6 +30,7 @@ QUICK = DownloadSettings(
     max_bytes=200_000,
     allow_private_addresses=True,
     robots=False,
+    opt_outs=HEADER_OPT_OUTS,
 )
 
 

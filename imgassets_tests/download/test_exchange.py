@@ -23,10 +23,10 @@ from imgassets.download.exchange import Exchange, NextAction, failed_rows, raw_r
 from imgassets.download.schedule import HostFeedback, Task
 from imgassets.errors import FetchAbortedError, FetchError, StorageError
 from imgassets.manifests import Outcome, RawRow
-from imgassets.settings import DownloadSettings
+from imgassets.settings import OPT_OUTS, DownloadSettings
 from imgassets.storage import Storage
 from imgassets.urls import origin
-from imgassets_tests.download.conftest import Partition, path_of, stored, url_row
+from imgassets_tests.download.conftest import HEADER_OPT_OUTS, Partition, path_of, stored, url_row
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import (
     Handler,
@@ -95,7 +95,8 @@ class ScriptedExchange:
     ) -> None:
         self.storage = storage
         self.client = ScriptedClient(list(answers))
-        settings = {"robots": False, "backoff_s": 0, "retries": 3} | settings
+        defaults = {"robots": False, "opt_outs": HEADER_OPT_OUTS, "backoff_s": 0, "retries": 3}
+        settings = defaults | settings
         self.settings = DownloadSettings.model_validate(settings)
         self._exchange = Exchange(
             self.client, self.settings, storage, removed_sha256=removed_sha256
@@ -241,7 +242,7 @@ def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
         (response(200, gzip.compress(JPEG)[:-9], content_encoding="gzip"), {}, Outcome.CORRUPT,
          "the compressed body is truncated"),
         (image_response(x_robots_tag="noindex, NoAI"), {}, Outcome.DISALLOWED,
-         "the X-Robots-Tag header says noai (download.robots_tag)"),
+         "the X-Robots-Tag header says noindex (download.opt_outs: noindex)"),
         (response(304), {}, Outcome.HTTP_ERROR, "the server answered with status 304"),
         (response(404, retry_after="9"), {}, Outcome.HTTP_ERROR,
          "the server answered with status 404"),
@@ -274,7 +275,7 @@ def test_a_response_without_a_usable_image_ends_the_task_with_the_reason(
         (image_response(), {"max_pixels": 5400, "min_bytes": len(JPEG), "max_bytes": len(JPEG)}),
         (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": len(JPEG)}),
         (image_response(x_robots_tag="otherbot: noai"), {}),
-        (image_response(x_robots_tag="noai"), {"robots_tag": False}),
+        (image_response(x_robots_tag="noai"), {"opt_outs": ["noindex"]}),
     ],
 )
 def test_an_image_at_the_limits_is_saved(
@@ -301,7 +302,7 @@ def test_an_x_robots_tag_applies_to_the_crawler_that_it_names(start: StartExchan
     row = start(image_response(x_robots_tag=tag), user_agent="MyShop/2").row()
     assert (row.outcome, row.error) == (
         Outcome.DISALLOWED,
-        "the X-Robots-Tag header says noimageai (download.robots_tag)",
+        "the X-Robots-Tag header says noimageai (download.opt_outs: noimageai)",
     )
     assert start(image_response(x_robots_tag=tag)).row().outcome is Outcome.OK
 
@@ -810,6 +811,44 @@ def test_a_refresh_on_a_host_that_is_down_keeps_the_image(start: StartExchange) 
     ]
 
 
+@pytest.mark.parametrize("status", [200, 304])
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("x_robots_tag", "noai"), ("tdm_reservation", "1"), ("content_usage", "train-ai=n")],
+)
+def test_an_image_whose_server_opts_out_since_is_not_kept(
+    start: StartExchange, status: int, header: str, value: str
+) -> None:
+    answer = response(status, JPEG if status == 200 else b"", **{header: value})
+    run = start(response(404), answer, opt_outs=OPT_OUTS)
+    step = run.steps(a_refresh())[-1]
+    assert step.rows is not None
+    for row in step.rows:
+        assert (row.outcome, row.http_status, row.path) == (Outcome.DISALLOWED, status, None)
+        assert "download.opt_outs" in str(row.error)
+    assert step.feedback == HostFeedback()
+    assert run.files == {}
+
+
+@pytest.mark.parametrize(
+    ("robots_txt", "tdm_file", "is_kept"),
+    [
+        (b"User-agent: *\nContent-Usage: train-ai=n\n", b"", False),
+        (b"", b'[{"location": "/", "tdm-reservation": 1}]', False),
+        # A crawler must not come again; what it has may still be used.
+        (b"User-agent: *\nDisallow: /\n", b"", True),
+    ],
+)
+def test_an_image_that_is_reserved_since_is_not_kept(
+    start: StartExchange, robots_txt: bytes, tdm_file: bytes, is_kept: bool
+) -> None:
+    run = start(response(200, robots_txt), response(200, tdm_file), robots=True, opt_outs=OPT_OUTS)
+    rows = run.steps(a_refresh())[-1].rows
+    assert rows is not None
+    assert {row.outcome for row in rows} == {Outcome.OK if is_kept else Outcome.DISALLOWED}
+    assert all((row.path is not None) is is_kept and row.error for row in rows)
+
+
 # Images that were taken down.
 
 
@@ -1057,6 +1096,50 @@ def test_at_most_five_redirects_of_robots_txt_are_followed(start: StartExchange)
     run = start(*[redirect_to("/r.txt")] * 6, image_response(), robots=True)
     assert run.row().outcome is Outcome.OK
     assert len(run.requested_urls) == 7
+
+
+TDM_FILE = "/.well-known/tdmrep.json"
+
+
+def test_tdmrep_json_is_read_once_for_each_host_that_may_be_requested(start: StartExchange) -> None:
+    rules = b'[{"location": "/*.png", "tdm-reservation": 1}]'
+    run = start(
+        CRAWL_DELAY,
+        response(200, rules),
+        redirect_to(f"{CDN}/a.png"),
+        response(404),
+        FetchError(Outcome.TIMEOUT, "late", retryable=True),
+        image_response(),
+        robots=True,
+        opt_outs=OPT_OUTS,
+    )
+    first = run.send_next(a_task(f"{SHOP}/private/a.jpg"))
+    # Until tdmrep.json is read, the host still gets one request at a time.
+    assert first.feedback == HostFeedback(robots_known=False, interval_s=3)
+    # Each read is a step of its own, so that the schedule can keep the host's interval.
+    read, redirected, final = run.steps()
+    assert (read.url, read.wait_s) == (A, 0)
+    assert read.feedback == HostFeedback(interval_s=3, cooldown_s=3)
+    assert redirected.feedback == HostFeedback(interval_s=3)
+    # Whether a host is down that did not answer, the image shows.
+    assert (only(final).outcome, only(final).attempts) == (Outcome.OK, 1)
+    row = run.row(a_task(f"{SHOP}/a.png"))
+    assert (row.outcome, row.http_status, row.attempts) == (Outcome.DISALLOWED, None, 1)
+    assert row.error == (f"{SHOP}{TDM_FILE} reserves /*.png (download.opt_outs: tdm-reservation)")
+    assert run.requested_urls == [
+        f"{SHOP}/robots.txt", f"{SHOP}{TDM_FILE}", A,
+        f"{CDN}/robots.txt", f"{CDN}{TDM_FILE}", f"{CDN}/a.png",
+    ]  # fmt: skip
+    private = run.send_next(a_task(f"{SHOP}/private/a.jpg"))
+    assert private.feedback == HostFeedback(interval_s=3)
+
+
+def test_tdmrep_json_is_not_requested_while_robots_txt_cannot_be_read(
+    start: StartExchange,
+) -> None:
+    run = start(*[response(500)] * 2, robots=True, retries=1, opt_outs=OPT_OUTS)
+    run.steps()
+    assert run.requested_urls == [f"{SHOP}/robots.txt"] * 2
 
 
 def test_robots_txt_is_not_requested_if_it_is_switched_off(start: StartExchange) -> None:

@@ -8,9 +8,21 @@ import time
 import pytest
 
 from imgassets.manifests import Outcome
-from imgassets_tests.download.conftest import Partition
+from imgassets.settings import OPT_OUTS
+from imgassets_tests.download.conftest import HEADER_OPT_OUTS, Partition
 from imgassets_tests.download.images import image_bytes
-from imgassets_tests.download.server import Answer, Handler, Server, answer, hang, in_turn, redirect
+from imgassets_tests.download.server import (
+    Answer,
+    Handler,
+    Server,
+    answer,
+    endless,
+    hang,
+    in_turn,
+    redirect,
+    reset,
+    slow,
+)
 
 JPEG = image_bytes()
 FORBIDDEN = b"User-agent: *\nDisallow: /\n"
@@ -217,27 +229,134 @@ def test_a_long_crawl_delay_is_capped_and_the_progress_line_says_so(
     )
 
 
+RESERVED = b'[{"location": "/", "tdm-reservation": 1}]'
+TDM_FILE = "/.well-known/tdmrep.json"
+
+
 @pytest.mark.parametrize(
-    "tag", ["noai", "noindex, NoImageAI", "imgassets: noai", "IMGASSETS: noindex, noimageai",
-            "googlebot: nofollow\nnoai", "unavailable_after: 25 Jun 2030 15:00:00 PST, noai"]
-)  # fmt: skip
-def test_an_x_robots_tag_that_opts_out_is_obeyed(
-    polite: Partition, server: Server, tag: str
+    ("header", "opt_out"),
+    [
+        ("X-Robots-Tag: IMGASSETS: nofollow, NoAI", "noai"),
+        ("X-Robots-Tag: googlebot: nofollow\nX-Robots-Tag: noimageai", "noimageai"),
+        ("X-Robots-Tag: unavailable_after: 25 Jun 2030 15:00:00 PST, noml", "noml"),
+        ("X-Robots-Tag: none", "noindex"),
+        ("X-Robots-Tag: noimageindex", "noimageindex"),
+        ("tdm-reservation: 1", "tdm-reservation"),
+        ("Content-Usage: search=y\nContent-Usage: train-ai=n", "content-usage"),
+    ],
+)
+def test_a_header_that_opts_out_is_obeyed_unless_its_switch_is_off(
+    polite: Partition, server: Server, header: str, opt_out: str
 ) -> None:
     def found(handler: Handler) -> None:
         handler.send_response(200)
-        for line in tag.splitlines():
-            handler.send_header("X-Robots-Tag", line)
+        for line in header.splitlines():
+            handler.send_header(*line.split(": ", 1))
         handler.send_header("Content-Length", str(len(JPEG)))
         handler.end_headers()
         handler.wfile.write(JPEG)
 
+    polite.with_settings(opt_outs=OPT_OUTS)
     (row,) = polite.run(server.add("/a.jpg", found))
     assert (row.outcome, row.http_status) == (Outcome.DISALLOWED, 200)
-    assert "X-Robots-Tag" in str(row.error)
+    assert str(row.error).startswith(f"the {header.splitlines()[-1].split(':')[0]} header says ")
+    assert str(row.error).endswith(f"(download.opt_outs: {opt_out})")
     assert polite.files == {}
-    (row,) = polite.with_settings(robots_tag=False).run(server.url("/a.jpg"))
+    others = [name for name in OPT_OUTS if name != opt_out]
+    (row,) = polite.with_settings(opt_outs=others).run(server.url("/a.jpg"))
     assert row.outcome is Outcome.OK
+
+
+def test_tdmrep_json_is_requested_once_after_robots_txt_and_obeyed(
+    polite: Partition, server: Server
+) -> None:
+    polite.with_settings(opt_outs=OPT_OUTS)
+    server.add("/robots.txt", b"User-agent: *\nDisallow: /.well-known/\nDisallow: /private/\n")
+    rules = b'[{"location": "/ours/", "tdm-reservation": 1}]'
+    server.add(TDM_FILE, redirect("/tdm.json"))
+    server.add("/tdm.json", slow(0.2, answer(rules)))
+    server.otherwise = answer(JPEG)
+    # The first URLs are disallowed, so that their host is known before its tdmrep.json is.
+    paths = ["private", "private", *["ours", "free"] * 10]
+    rows = polite.run(*(server.url(f"/{path}/{n}.jpg") for n, path in enumerate(paths)))
+    reserved = f"{server.url(TDM_FILE)} reserves /ours/ (download.opt_outs: tdm-reservation)"
+    for row, path in zip(rows, paths, strict=True):
+        assert row.outcome is (Outcome.OK if path == "free" else Outcome.DISALLOWED)
+        if path == "ours":
+            assert (row.error, row.http_status) == (reserved, None)
+    assert server.hits["/robots.txt"] == server.hits[TDM_FILE] == server.hits["/tdm.json"] == 1
+    assert not any(path.startswith(("/ours", "/private")) for path in server.hits)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer(RESERVED, 404),
+        answer(RESERVED, 500),
+        answer(RESERVED, 503, {"Retry-After": "60"}),
+        answer(RESERVED, 401),
+        answer(b"<html>" + b"x" * 600_000, headers={"Content-Type": "text/html"}),
+        answer(b'["' + b"x" * 600_000 + b'"]'),
+        redirect(TDM_FILE),
+        redirect("ftp://shop.example/tdmrep.json"),
+        hang,
+        reset,
+        endless,
+    ],
+    ids=["404", "500", "503", "401", "page", "large", "loop", "ftp", "hang", "reset", "endless"],
+)
+def test_a_tdmrep_json_that_cannot_be_read_loses_no_image(
+    polite: Partition, server: Server, response: Answer
+) -> None:
+    polite.with_settings(opt_outs=OPT_OUTS, read_timeout_s=0.2, breaker_failures=1, max_refusals=1)
+    server.add(TDM_FILE, response)
+    rows = polite.run(*(server.add(f"/{n}.jpg", JPEG) for n in range(10)))
+    assert {(row.outcome, row.attempts) for row in rows} == {(Outcome.OK, 1)}
+    # One, five redirects, or one that libcurl sends again on a new connection.
+    assert server.hits[TDM_FILE] <= 6
+
+
+def test_a_crawl_delay_is_kept_after_tdmrep_json(polite: Partition, server: Server) -> None:
+    at: dict[str, float] = {}
+
+    def found(handler: Handler) -> None:
+        at[handler.path] = time.monotonic()
+        handler.reply(JPEG)
+
+    polite.with_settings(opt_outs=OPT_OUTS)
+    server.add("/robots.txt", b"User-agent: *\nCrawl-delay: 0.3\n")
+    server.add(TDM_FILE, found)
+    (row,) = polite.run(server.add("/a.jpg", found))
+    assert (row.outcome, row.attempts) == (Outcome.OK, 1)
+    assert at["/a.jpg"] - at[TDM_FILE] >= 0.3
+
+
+def test_tdmrep_json_is_not_requested_if_it_is_switched_off_but_without_robots_txt(
+    polite: Partition, server: Server
+) -> None:
+    server.add(TDM_FILE, RESERVED)
+    url = server.add("/a.jpg", JPEG)
+    (row,) = polite.with_settings(opt_outs=HEADER_OPT_OUTS).run(url)
+    assert (row.outcome, server.hits[TDM_FILE]) == (Outcome.OK, 0)
+    (row,) = polite.with_settings(opt_outs=OPT_OUTS, robots=False).run(server.add("/b.jpg", JPEG))
+    assert (row.outcome, server.hits["/b.jpg"]) == (Outcome.DISALLOWED, 0)
+
+
+def test_content_usage_in_robots_txt_is_obeyed_unless_its_switch_is_off(
+    polite: Partition, server: Server
+) -> None:
+    text = b"User-agent: *\nContent-Usage: train-ai=n\nContent-Usage: /free/ train-ai=y\n"
+    server.add("/robots.txt", text)
+    urls = [server.add(path, JPEG) for path in ("/a.jpg", "/free/a.jpg")]
+    reserved, free = polite.run(*urls)
+    assert (reserved.outcome, free.outcome) == (Outcome.DISALLOWED, Outcome.OK)
+    assert reserved.error == (
+        f"Content-Usage in {server.url('/robots.txt')} says that this URL is not for AI training "
+        "(download.opt_outs: content-usage)"
+    )
+    assert server.hits["/a.jpg"] == 0
+    rows = polite.with_settings(opt_outs=[]).run(*urls)
+    assert {row.outcome for row in rows} == {Outcome.OK}
 
 
 def test_a_host_that_keeps_failing_is_down_after_a_few_requests(
@@ -341,8 +460,9 @@ def test_404_does_not_count_as_a_failure_of_the_host(partition: Partition, serve
     assert {row.outcome for row in rows} == {Outcome.HTTP_ERROR}
 
 
-def test_an_unreachable_host_is_down_after_a_few_requests(polite: Partition) -> None:
-    polite.with_settings(breaker_cooldown_s=0.05)
+@pytest.mark.parametrize("robots", [True, False])
+def test_an_unreachable_host_is_down_after_a_few_requests(polite: Partition, robots: bool) -> None:
+    polite.with_settings(breaker_cooldown_s=0.05, robots=robots, opt_outs=OPT_OUTS)
     rows = polite.run(*(f"http://127.0.0.1:9/{n}.jpg" for n in range(100)))
     assert {str(row.outcome) for row in rows} == {"connection_error", "host_down"}
     assert sum(row.outcome is Outcome.HOST_DOWN for row in rows) > 80

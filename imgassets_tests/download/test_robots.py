@@ -1,4 +1,4 @@
-"""Parse robots.txt and X-Robots-Tag: which rules apply to this crawler, and what they allow."""
+"""Parse robots.txt: which rules apply to this crawler, and what they allow."""
 
 from __future__ import annotations
 
@@ -109,57 +109,77 @@ def test_bytes_that_are_not_utf_8_affect_only_their_own_line() -> None:
     assert not rules.allow("http://h.example/kl%C3%A4der/a.jpg")
 
 
+USAGE = """\
+User-agent: otherbot
+Disallow: /
+User-agent: *
+Allow: /
+Content-Usage: train-ai=n
+Content-Usage: /ai-ok/ train-ai=y
+content-usage :\t/ai-ok/*.png\tai=n  # but not these
+Content-Usage: /exact$ train-ai=y
+Content-Usage: /both/ train-ai=y
+Content-Usage: /both/ train-ai=n
+Content-Usage: /unknown/ search=n
+Content-Usage: /broken/ Train-AI=n
+Sitemap: http://h.example/sitemap.xml
+Content-Usage: /kl\u00e4der/ train-ai=y
+
+User-agent: friend
+Content-Usage: train-ai=y
+User-agent: reader
+Content-Usage:
+"""
+
+
 @pytest.mark.parametrize(
-    ("tag", "rule"),
+    ("path", "is_forbidden"),
     [
-        ("noai", "noai"),
-        ("noimageai", "noimageai"),
-        ("NoAI", "noai"),
-        (" noindex ,NOIMAGEAI ", "noimageai"),
-        ("noindex, noai, noimageai", "noai"),
-        ("*: noai", "noai"),
-        ("imgassets: noai", "noai"),
-        (" ImgAssets : noimageai", "noimageai"),
-        ("imgassets: noindex, noai", "noai"),
-        ("otherbot: noai, imgassets: noimageai", "noimageai"),
-        ("otherbot: noai\nnoimageai", "noimageai"),
-        ("noindex\nimgassets: noai", "noai"),
-        ("unavailable_after: 25 Jun 2030 15:00:00 PST, noai", "noai"),
-        ("max-snippet: 5, noai", "noai"),
-        ("max-image-preview: large, noai", "noai"),
-        ("max-video-preview: -1, noai", "noai"),
-        ("imgassets: nofollow, max-snippet: 5, noai", "noai"),
-        ("Max-Snippet : 5, noai", "noai"),
+        ("/", True),
+        ("/a.jpg?size=9", True),
+        ("/ai-ok/a.jpg", False),
+        ("/ai-ok/a.png", True),
+        ("/exact", False),
+        ("/exactly", True),
+        # Of rules with one path the most restrictive counts.
+        ("/both/a.jpg", True),
+        # Only the longest path counts, even if it says nothing about training.
+        ("/unknown/a.jpg", False),
+        ("/broken/a.jpg", False),
+        ("/kl%C3%A4der/a.jpg", False),
     ],
 )
-@pytest.mark.parametrize("user_agent", [USER_AGENT, "IMGASSETS/0.1"])
-def test_a_tag_that_opts_out_for_all_or_for_us_forbids_the_image(
-    tag: str, rule: str, user_agent: str
+def test_the_content_usage_rule_with_the_longest_path_applies(
+    path: str, is_forbidden: bool
 ) -> None:
-    assert robots.find_opt_out(tag, user_agent) == rule
+    rules = robots.parse_robots_txt(USAGE.encode(), USER_AGENT)
+    assert rules.forbid_training(f"http://h.example{path}") is is_forbidden
+    assert rules.allow(f"http://h.example{path}")
+
+
+def test_content_usage_rules_apply_to_the_crawlers_of_their_group() -> None:
+    forbidden = {
+        agent: robots.parse_robots_txt(USAGE.encode(), agent).forbid_training(PAGE)
+        for agent in ("friend/1", "reader", "otherbot", "imgassets")
+    }
+    # A group of our own replaces the one of all crawlers, although it says nothing.
+    assert forbidden == {"friend/1": False, "reader": False, "otherbot": False, "imgassets": True}
 
 
 @pytest.mark.parametrize(
-    "tag",
+    ("text", "is_forbidden"),
     [
-        "",
-        "all",
-        "noindex",
-        "none",
-        "noaix",
-        "no ai",
-        "max-snippet: 5",
-        "max-snippet: noai",
-        "otherbot: noai",
-        "otherbot: nofollow, noai",
-        "imgassets: nofollow, otherbot: noai",
-        "otherbot: max-snippet: 5, noai",
-        "imgassets-eu: noai",
-        "img: noai",
-        "imgassets: noai-ever",
-        "otherbot: noai\nimgassets: noindex",
-        "noai: noindex",
+        ("User-agent: *\nContent-Usage: train-ai=n", True),
+        ("User-agent: a\nDisallow: /x\nUser-agent: *\nContent-Usage: train-ai=n", True),
+        # A rule ends the list of agents, also one that is not about usage.
+        ("User-agent: *\nDisallow: /x\nUser-agent: a\nContent-Usage: train-ai=n", False),
+        ("User-agent: *\nSitemap: /x\nUser-agent: a\nContent-Usage: train-ai=n", True),
+        ("User-agent: *\n# Content-Usage: train-ai=n", False),
+        ("User-agent: *\nContent-Usage: / train-ai=y\nContent-Usage: train-ai=n", False),
+        ("User-agent: *\nContent-Usage: search=y\nContent-Usage: train-ai=n", True),
+        ("Content-Usage: train-ai=n", False),
     ],
 )
-def test_a_tag_for_other_crawlers_or_with_other_rules_forbids_nothing(tag: str) -> None:
-    assert robots.find_opt_out(tag, USER_AGENT) is None
+def test_content_usage_rules_follow_the_groups_of_robots_txt(text: str, is_forbidden: bool) -> None:
+    rules = robots.parse_robots_txt(text.encode(), USER_AGENT)
+    assert rules.forbid_training(PAGE) is is_forbidden

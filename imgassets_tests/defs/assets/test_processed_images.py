@@ -59,7 +59,10 @@ def materialize(
     files.write_manifest("url_list", to_table(urls, UrlRow))
     job = dg.define_asset_job("job", selection=["raw_images", "processed_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
-    overrides = {"download": {"allow_private_addresses": True, "robots": False}, **options}
+    overrides = {
+        "download": {"allow_private_addresses": True, "robots": False, "opt_outs": []},
+        **options,
+    }
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
         partition_key=partition.key,

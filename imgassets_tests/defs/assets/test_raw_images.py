@@ -69,7 +69,7 @@ def run(
 ) -> tuple[dg.ExecuteInProcessResult, list[RawRow]]:
     job = dg.define_asset_job("job", selection=["raw_images"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
-    download = {"allow_private_addresses": True, "retries": 0, "robots": False}
+    download = {"allow_private_addresses": True, "retries": 0, "robots": False, "opt_outs": []}
     overrides = merge_options({"download": download}, options or {})
     result = defs.resolve_job_def("job").execute_in_process(
         instance=instance,
@@ -165,6 +165,7 @@ def test_shards_are_merged_into_one_manifest_and_their_metrics_are_added(
         "retries": 1,
         "backoff_s": 0.01,
         "robots": False,
+        "opt_outs": [],
         "shard_size": 2,
     }
     result, rows = materialize(instance, storage, shop, {"download": download})
