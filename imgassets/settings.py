@@ -499,6 +499,13 @@ class CheckSettings(Section):
         100, ge=0, description="files per asset whose SHA-256 is verified; null: all"
     )
     min_success_rate: Share = Field(0.9, description="minimum share of URLs that gave an image")
+    fatal_success_rate: Share = Field(
+        0.2,
+        description=(
+            "share of URLs that gave an image below which the check is an error and fails the run, "
+            "after the images that were downloaded are processed; 0: never"
+        ),
+    )
     max_duplicates: Share = Field(
         0.1, description="maximum share of downloaded images with the same bytes as an earlier row"
     )

@@ -50,27 +50,37 @@ class _BoundedMetric:
 def download_success_rate(context: CheckContext) -> CheckOutcome:
     """Check the share of URLs that returned an image, of those that were not taken down."""
     rows = [row for row in context.raw_rows if row.outcome is not Outcome.REMOVED]
-    min_rate = context.options.checks.min_success_rate
+    bounds = context.options.checks
+    min_rate = bounds.min_success_rate
     ok_count = sum(row.outcome is Outcome.OK for row in rows)
     rate = context.raw_metrics[SUCCESS_RATE].mean if rows else 1.0
     summary = f"{ok_count} of {len(rows)} URLs returned an image; expected at least {min_rate:.1%}"
-    options = context.options.checks.drift
-    drift = detect_drift(
-        context.raw_metrics,
-        context.earlier_raw,
-        {SUCCESS_RATE: options.success_rate},
-        options,
-        falls_only=True,
-    )
     outcome_counts = Counter(row.outcome for row in rows)
     failed = sorted(
         (row for row in rows if row.outcome is not Outcome.OK),
         key=lambda row: outcome_counts[row.outcome],
         reverse=True,
     )
+    fatal = rate < min(min_rate, bounds.fatal_success_rate)
+    violations = [summary] if rate < min_rate else []
+    if fatal:
+        # No URL and no message of a server: this text is posted to the webhook.
+        most_frequent = failed[0].outcome
+        violations.append(
+            f"this is below {bounds.fatal_success_rate:.1%} (checks.fatal_success_rate), so the "
+            f"run fails; the outcome of {outcome_counts[most_frequent]} URLs is {most_frequent}"
+        )
+    drift = detect_drift(
+        context.raw_metrics,
+        context.earlier_raw,
+        {SUCCESS_RATE: bounds.drift.success_rate},
+        bounds.drift,
+        falls_only=True,
+    )
     return CheckOutcome(
         summary=summary,
-        violations=[summary] if rate < min_rate else [],
+        violations=violations,
+        fatal=fatal,
         drift=drift.messages,
         metrics={
             SUCCESS_RATE: rate,

@@ -35,6 +35,8 @@ class CheckOutcome:
         metrics: Numbers by name, reported whether or not the check passes, so that the UI plots
             them over partitions.
         findings: The images to look at, worst first.
+        fatal: Whether a violation is so severe that the run must fail, whatever the severity in the
+            settings.
     """
 
     summary: str
@@ -42,6 +44,7 @@ class CheckOutcome:
     drift: Sequence[str] = ()
     metrics: Mapping[str, int | float] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    fatal: bool = False
 
     @property
     def passed(self) -> bool:

@@ -5,8 +5,9 @@ results: metrics always, so that the UI plots them, and images if a check fails.
 checks is in `imgassets.checks`; bounds and severities are settings, per retailer. For the check
 `residual_faces`, this module calls `imgassets.imaging`, which `imgassets.checks` does not import.
 
-All checks of an asset run in one step: one step per check would enlarge the event log by a quarter
-per check, and read the manifest each time.
+The checks of an asset run in one step: one step per check would enlarge the event log by a quarter
+per check, and read the manifest each time. `download_success_rate` has a step of its own: it can
+fail the run, and the images that were downloaded must be processed all the same.
 https://docs.dagster.io/guides/test/asset-checks
 """
 
@@ -55,14 +56,17 @@ _RAW: Sequence[_Check] = (
         blocking=True,
     ),
     _Check(
-        "download_success_rate",
-        "Enough of the URLs returned an image (`checks.min_success_rate`), and not many fewer than "
-        "on the retailer's recent days (`checks.drift.success_rate`).",
-    ),
-    _Check(
         "duplicate_images",
         "Few images are copies of another (`checks.max_duplicates`), and none is shared by many "
         "products, as placeholders and size charts are (`checks.max_products`).",
+    ),
+)
+_SUCCESS: Sequence[_Check] = (
+    _Check(
+        "download_success_rate",
+        "Enough of the URLs returned an image (`checks.min_success_rate`), and not many fewer than "
+        "on the retailer's recent days (`checks.drift.success_rate`). If hardly any did "
+        "(`checks.fatal_success_rate`), the run fails.",
     ),
 )
 _PROCESSED: Sequence[_Check] = (
@@ -97,7 +101,7 @@ _PROCESSED: Sequence[_Check] = (
 
 
 def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
-    """Build the checks of `raw_images` and `processed_images`, one step per asset."""
+    """Build the checks of `raw_images` and `processed_images`."""
 
     @dg.multi_asset_check(
         name=scope.name("raw_images_checks"),
@@ -109,14 +113,27 @@ def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
         context: dg.AssetCheckExecutionContext,
     ) -> Iterator[dg.AssetCheckResult]:
         """Check a partition of `raw_images`."""
-        from imgassets.checks import duplicates, files, metrics, rows
+        from imgassets.checks import duplicates, files, rows
 
         checks = {
             "every_url_has_a_raw_row": rows.every_url_has_a_raw_row,
             "raw_files_match_rows": files.raw_files_match_rows,
-            "download_success_rate": metrics.download_success_rate,
             "duplicate_images": duplicates.duplicate_images,
         }
+        yield from run_checks(context, scope.settings_resource(context), checks)
+
+    @dg.multi_asset_check(
+        name=scope.name("download_success"),
+        specs=_specs(scope, "raw_images", _SUCCESS),
+        required_resource_keys=scope.resource_keys("settings"),
+    )
+    def download_success(
+        context: dg.AssetCheckExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Check how many URLs of a partition gave an image; fail the run if hardly any did."""
+        from imgassets.checks import metrics
+
+        checks = {"download_success_rate": metrics.download_success_rate}
         yield from run_checks(context, scope.settings_resource(context), checks)
 
     @dg.multi_asset_check(
@@ -140,7 +157,7 @@ def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
         }
         yield from run_checks(context, scope.settings_resource(context), checks)
 
-    return [raw_images_checks, processed_images_checks]
+    return [raw_images_checks, download_success, processed_images_checks]
 
 
 def _specs(scope: Scope, asset: str, checks: Sequence[_Check]) -> list[dg.AssetCheckSpec]:
@@ -166,9 +183,9 @@ def run_checks(
 ) -> Iterator[dg.AssetCheckResult]:
     """Run the selected checks and yield their results.
 
-    A check that cannot run, or that has a bug, does not prevent the others; the step fails after
-    the last one. The results follow the last check, because the failed ones share the bytes of
-    their images.
+    A check that cannot run, that has a bug or whose outcome is fatal does not prevent the others;
+    the step fails after the last one. The results follow the last check, because the failed ones
+    share the bytes of their images.
     """
     from imgassets.checks.context import CheckContext
     from imgassets.storage import open_storage
@@ -194,6 +211,7 @@ def run_checks(
     galleries = sum(outcome.shows_images for outcome in outcomes.values())
     for name, outcome in outcomes.items():
         yield _result(selected[name], outcome, check_context, galleries)
+    problems += [outcome.description for outcome in outcomes.values() if outcome.fatal]
     if bug is not None:
         raise bug
     if problems:
@@ -224,7 +242,7 @@ def _result(
         asset_key=key.asset_key,
         check_name=key.name,
         passed=outcome.passed,
-        severity=dg.AssetCheckSeverity(severity.upper()),
+        severity=dg.AssetCheckSeverity("ERROR" if outcome.fatal else severity.upper()),
         description=outcome.description,
         metadata=metadata,
     )

@@ -25,6 +25,38 @@ def test_a_success_rate_below_its_bound_fails(
     assert result.metrics["http_error"] == 10 - good
 
 
+@pytest.mark.parametrize(
+    ("good", "checks", "fatal"),
+    [
+        (0, {}, True),
+        (1, {}, True),
+        (2, {}, False),
+        (5, {"fatal_success_rate": 0.6}, True),
+        # A bound above the minimum, and one of 0, change nothing.
+        (5, {"fatal_success_rate": 0.6, "min_success_rate": 0.4}, False),
+        (0, {"fatal_success_rate": 0}, False),
+        (0, {"min_success_rate": 0}, False),
+    ],
+)
+def test_a_success_rate_below_its_second_bound_is_fatal(
+    partition: PartitionFixture, good: int, checks: dict[str, float], fatal: bool
+) -> None:
+    lost = [raw_row(n, outcome=Outcome.TIMEOUT, path=None) for n in range(good, 10)]
+    partition.raw([*(raw_row(n) for n in range(good)), *lost])
+
+    result = download_success_rate(partition.check_context(checks=checks))
+
+    assert result.fatal is fatal
+    expected = f"so the run fails; the outcome of {10 - good} URLs is timeout"
+    assert (expected in result.description) is fatal
+
+
+def test_a_partition_without_urls_is_not_fatal(partition: PartitionFixture) -> None:
+    partition.raw([])
+    result = download_success_rate(partition.check_context())
+    assert (result.passed, result.fatal) == (True, False)
+
+
 def test_images_that_were_taken_down_are_not_failures(partition: PartitionFixture) -> None:
     removed = [raw_row(n, outcome=Outcome.REMOVED, path=None) for n in range(1, 10)]
     partition.raw([raw_row(0), *removed])

@@ -383,23 +383,32 @@ def test_nothing_is_processed_if_the_raw_rows_check_fails(
     assert partition.storage.find("images") == {}
 
 
-def test_a_failed_warning_does_not_stop_the_run(
+@pytest.mark.parametrize("fatal", [True, False])
+def test_a_partition_without_an_image_fails_after_its_manifests_unless_the_setting_says_otherwise(
     partition: Partition,
-    defs: dg.Definitions,
     instance: dg.DagsterInstance,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    fatal: bool,
 ) -> None:
     monkeypatch.setattr(processed_module, "models_folder", lambda: tmp_path / "models")
+    if not fatal:
+        monkeypatch.setenv("IMGASSETS__CHECKS__FATAL_SUCCESS_RATE", "0")
+        load_settings.cache_clear()
     partition.urls([url_row(0, url="none")])
 
-    result = _materialize(defs, instance)
+    result = _materialize(definitions(), instance)
 
-    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
-    assert result.success
-    assert checks == {name: name != "download_success_rate" for name in KEYS}
+    evaluations = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    passed = {name: check.passed for name, check in evaluations.items()}
+    assert passed == {name: name != "download_success_rate" for name in KEYS}
+    severity = evaluations["download_success_rate"].severity
+    assert severity is getattr(dg.AssetCheckSeverity, "ERROR" if fatal else "WARN")
     (row,) = from_table(partition.files.read_manifest("processed_images"), ProcessedRow)
     assert row.outcome is Outcome.NO_RAW
+    assert result.success is not fatal
+    if fatal:
+        assert _failure(result) == evaluations["download_success_rate"].description
 
 
 def test_a_blocking_check_with_severity_warn_does_not_stop_the_run(

@@ -38,7 +38,7 @@ def catalogue(folder: Path, name: str, urls: int) -> Settings:
             "data_root": str(folder / f"data-{name}"),
             "source": {"kind": "csv", "csv_path": str(folder / f"{name}.csv")},
             "download": {"retries": 0, "robots": False, "allow_private_addresses": True},
-            "checks": {"severity": {"download_success_rate": "warn"}},
+            "checks": {"fatal_success_rate": 0},
         }
     )
 

@@ -114,7 +114,11 @@ def _metadata(
     from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
 
     done = [row for row in rows if row.outcome is Outcome.OK]
-    not_processed = [row for row in rows if row.outcome not in (Outcome.OK, Outcome.NO_RAW)]
+    # Images that were not downloaded last: `raw_images` shows why.
+    not_processed = sorted(
+        (row for row in rows if row.outcome is not Outcome.OK),
+        key=lambda row: row.outcome is Outcome.NO_RAW,
+    )
     return {
         **(_inline_images(rows, files) if done and inline else {}),
         **_metrics(done),

@@ -239,7 +239,7 @@ def test_rows_that_share_an_image_share_its_files(
     assert all(check.passed for check in result.get_asset_check_evaluations())
 
 
-def test_failed_processing_is_listed_but_failed_downloads_are_not(
+def test_images_that_were_not_processed_are_listed_those_without_a_raw_image_last(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
     names = ("portrait_a.jpg", "absent.jpg", "cutout_no_head.jpg")
@@ -258,8 +258,9 @@ def test_failed_processing_is_listed_but_failed_downloads_are_not(
     assert metadata["outcome/too_many_pixels"] == metadata["outcome/no_raw"] == 1
     lines = metadata["not processed"].splitlines()
     assert lines[0] == "| outcome | key | error |"
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[2].startswith("| too_many_pixels | image-0 | ")
+    assert lines[3].startswith("| no_raw | image-1 | ")
     # The served file is kept if its image was not processed.
     assert metadata["raw images removed"] == 1
     assert [*storage.find("images/raw")] == [rows[0].raw_path]
@@ -268,7 +269,9 @@ def test_failed_processing_is_listed_but_failed_downloads_are_not(
 def test_without_any_processed_image_nothing_is_shown_inline(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
-    result, rows = materialize(instance, storage, shop, ("absent.jpg",))
+    result, rows = materialize(
+        instance, storage, shop, ("absent.jpg",), checks={"fatal_success_rate": 0}
+    )
     assert [str(row.outcome) for row in rows] == ["no_raw"]
     (event,) = result.asset_materializations_for_node("processed_images")
     assert event.metadata["images"].value == 0
