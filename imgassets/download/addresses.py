@@ -43,6 +43,19 @@ def _is_global(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
+def is_ip_address(host: str) -> bool:
+    """Return whether a host is an IP address, in any spelling of the C library (`0x7f.1`).
+
+    Args:
+        host: The host of a URL; IPv6 addresses without brackets.
+    """
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return ":" in host
+    return True
+
+
 def is_local_name(host: str) -> bool:
     """Return whether a URL's host is `localhost` or an IP address that is not public.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import certifi
@@ -69,6 +70,43 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Failure(StrEnum):
+    """Why there is no complete response: the start of an error message."""
+
+    PROXY = "the proxy refuses the connection"
+    TLS = "the TLS connection failed"
+    CERTIFICATE = "the server's certificate is not valid"
+    NO_RESPONSE = "the server closed the connection without a response"
+    BROKEN = "the response cannot be read"
+    CUT_OFF = "the connection closed before the end of the body"
+    NOT_HTTP = "the response is not valid HTTP"
+    LARGE_HEADERS = "the response has too many or too long headers"
+
+
+def connection_error(failure: Failure, detail: str = "") -> FetchError:
+    """Return the error for a request without a complete response.
+
+    Args:
+        failure: What is wrong.
+        detail: More about it, in the client's words; may be empty.
+    """
+    message = f"{failure}: {detail}" if detail else str(failure)
+    retryable = failure is not Failure.CERTIFICATE
+    return FetchError(Outcome.CONNECTION_ERROR, message, retryable=retryable)
+
+
+def connect_error(host: str, port: int, reason: str) -> FetchError:
+    """Return the error for a connection that cannot be opened.
+
+    Args:
+        host: Host of the server or proxy.
+        port: Its port.
+        reason: Why, in the words of the operating system.
+    """
+    message = f"cannot connect to {host}:{port}: {reason}"
+    return FetchError(Outcome.CONNECTION_ERROR, message, retryable=True)
 
 
 def blocked_address_error(address: str) -> FetchError:

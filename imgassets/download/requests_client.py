@@ -7,7 +7,9 @@ A watchdog thread enforces the total time limit by shutting down connections: th
 from __future__ import annotations
 
 import contextlib
+import http.client
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,19 +19,24 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.connection import create_connection
 
 from imgassets.download import addresses
 from imgassets.download.client import (
     IGNORED_BODY_BYTES,
+    Failure,
     Limits,
     Request,
     Response,
     blocked_address_error,
     build_response,
     ca_bundle,
+    connect_error,
+    connection_error,
     timeout_error,
     too_large_error,
 )
+from imgassets.download.name_lookup import NameLookup
 from imgassets.errors import FetchAbortedError, FetchError
 from imgassets.manifests import Outcome
 
@@ -48,16 +55,17 @@ class RequestsClient:
         # prepare each redirect.
         self._adapter = _Adapter(pool_connections=connections, pool_maxsize=connections)
         self._watchdog = _Watchdog()
+        self._names = NameLookup()
 
     def fetch(self, request: Request, limits: Limits) -> Response:
         """See `Client.fetch`."""
         # With a proxy, the connection goes to the proxy, which the user has configured.
         allow_private = self._allow_private or request.proxy is not None
-        active = _ActiveRequest(time.monotonic() + limits.total_s, allow_private)
+        active = _ActiveRequest(limits, allow_private, self._names)
         with self._watchdog.watch(active):
             try:
                 return self._fetch(request, limits)
-            except FetchError:
+            except (FetchError, FetchAbortedError):
                 raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if active.aborted:
@@ -71,9 +79,16 @@ class RequestsClient:
         prepared.prepare(method="GET", url=request.url, headers=dict(request.headers))
         timeout = (min(limits.connect_s, limits.total_s), min(limits.read_s, limits.total_s))
         proxies = {"http": request.proxy, "https": request.proxy} if request.proxy else None
-        response = self._adapter.send(
-            prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
-        )
+        try:
+            response = self._adapter.send(
+                prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
+            )
+        except requests.ConnectionError as error:
+            if not _is_stale(error):
+                raise
+            response = self._adapter.send(
+                prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
+            )
         try:
             body = _read_body(response.raw, response.status_code, limits)
         except BaseException:
@@ -90,6 +105,7 @@ class RequestsClient:
 
     def abort(self) -> None:
         """See `Client.abort`."""
+        self._names.abort()
         self._watchdog.abort()
 
     def close(self) -> None:
@@ -123,22 +139,54 @@ def _total_timeout_error(limits: Limits) -> FetchError:
 
 
 def _as_fetch_error(error: Exception) -> FetchError:
-    text = _innermost_message(error)
-    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return timeout_error(text)
-    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
-        return FetchError(Outcome.INVALID_URL, text, retryable=False)
-    retryable = "CERTIFICATE_VERIFY_FAILED" not in str(error)
-    return FetchError(Outcome.CONNECTION_ERROR, text, retryable=retryable)
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return FetchError(Outcome.INVALID_URL, str(error), retryable=False)
+    cause = _root_cause(error)
+    if isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError)):
+        return timeout_error("no data received in time")
+    failure, detail = _describe(cause)
+    if failure is Failure.BROKEN and isinstance(error, requests.exceptions.ProxyError):
+        failure = Failure.PROXY
+    return connection_error(failure, detail)
 
 
-def _innermost_message(error: BaseException) -> str:
-    """Return the message of the innermost error of a chain: the outer ones only repeat it."""
-    while True:
-        inner = getattr(error, "reason", None) or (error.args[0] if error.args else None)
-        if not isinstance(inner, BaseException):
-            return str(error) or type(error).__name__
-        error = inner
+def _describe(cause: BaseException) -> tuple[Failure, str]:
+    """Return what is wrong, and more about it."""
+    failure, detail = Failure.BROKEN, str(cause)
+    match cause:
+        case ssl.SSLCertVerificationError():
+            failure, detail = Failure.CERTIFICATE, cause.verify_message
+        case ssl.SSLError(reason=str(reason)):  # such as WRONG_VERSION_NUMBER
+            failure, detail = Failure.TLS, reason.replace("_", " ").lower()
+        case http.client.RemoteDisconnected():
+            failure, detail = Failure.NO_RESPONSE, ""
+        case OSError(strerror=str(strerror)):
+            detail = strerror
+        case http.client.IncompleteRead(expected=None):
+            failure, detail = Failure.CUT_OFF, "its chunked encoding is broken"
+        case http.client.IncompleteRead(expected=missing):
+            failure, detail = Failure.CUT_OFF, f"{missing} bytes are missing"
+        case http.client.BadStatusLine() | http.client.UnknownProtocol():
+            failure, detail = Failure.NOT_HTTP, f"it starts with {detail.strip()[:60]!r}"
+        case urllib3.exceptions.InvalidHeader():
+            failure = Failure.NOT_HTTP
+        case http.client.HTTPException():
+            failure = Failure.LARGE_HEADERS
+    return failure, detail
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the innermost error of a chain: the outer ones only repeat it, with Python objects."""
+    inner = (getattr(error, "reason", None), *error.args)
+    cause = next((value for value in inner if isinstance(value, BaseException)), None)
+    return error if cause is None else _root_cause(cause)
+
+
+def _is_stale(error: requests.ConnectionError) -> bool:
+    """Return whether a server closed a kept-alive connection when the next request was sent."""
+    closed = isinstance(_root_cause(error), (ConnectionError, ssl.SSLEOFError))
+    request = _current.request
+    return closed and request.reuses_connection and not request.shut_down
 
 
 class _ActiveRequest:
@@ -146,16 +194,22 @@ class _ActiveRequest:
 
     Attributes:
         deadline: Time (`time.monotonic`) after which the watchdog shuts the connection down.
+        connect_s: Maximum seconds until the connection is established.
         allow_private: Whether the connection may go to a private address.
+        names: Looks up host names.
         socket: The socket that the request uses; None before the connection is made.
+        reuses_connection: Whether no connection had to be opened so far.
         shut_down: Whether the connection was shut down.
         aborted: Whether the client was aborted.
     """
 
-    def __init__(self, deadline: float, allow_private: bool) -> None:
-        self.deadline = deadline
+    def __init__(self, limits: Limits, allow_private: bool, names: NameLookup) -> None:
+        self.deadline = time.monotonic() + limits.total_s
+        self.connect_s = min(limits.connect_s, limits.total_s)
         self.allow_private = allow_private
+        self.names = names
         self.socket: socket.socket | None = None
+        self.reuses_connection = True
         self.shut_down = False
         self.aborted = False
 
@@ -218,39 +272,50 @@ class _Watchdog:
                         request.shut_down_connection()
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """A response without the interim ones before it; http.client skips status 100 only."""
+
+    def begin(self) -> None:
+        super().begin()
+        while 102 <= self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # otherwise `begin` does nothing
+            super().begin()
+
+
 class _Connection(HTTPConnection):
     """A connection to an allowed address, which reports its socket to the watchdog."""
 
-    def _new_conn(self) -> socket.socket:
-        allow_private = _current.request.allow_private
-        new = super()._new_conn() if allow_private else self._connect_to_public_address()
-        _current.request.socket = new
-        return new
+    response_class = _FinalResponse
 
-    def _connect_to_public_address(self) -> socket.socket:
-        """Resolve the host once and connect to an address that passed the check.
+    def _new_conn(self) -> socket.socket:
+        request = _current.request
+        request.reuses_connection = False
+        request.socket = self._connect(request)
+        return request.socket
+
+    def _connect(self, request: _ActiveRequest) -> socket.socket:
+        """Look up the host once and connect to an address that passes the check.
 
         A second lookup could return another address (DNS rebinding).
         """
-        name = self._dns_host
-        try:
-            infos = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            message = f"the host name {name} cannot be resolved: {error}"
-            raise FetchError(Outcome.CONNECTION_ERROR, message, retryable=True) from error
-        resolved = [str(sockaddr[0]) for *_, sockaddr in infos]
-        allowed = [address for address in resolved if addresses.is_public(address)]
+        deadline = time.monotonic() + request.connect_s
+        host = self._dns_host.strip("[]")
+        found = request.names.addresses(host, request.connect_s)
+        allowed = [a for a in found if request.allow_private or addresses.is_public(a)]
         if not allowed:
-            raise blocked_address_error(resolved[0])
-        try:
-            for address in allowed[:-1]:
-                self._dns_host = address
-                with contextlib.suppress(urllib3.exceptions.HTTPError):
-                    return super()._new_conn()
-            self._dns_host = allowed[-1]
-            return super()._new_conn()
-        finally:
-            self._dns_host = name
+            raise blocked_address_error(found[0])
+        for position, address in enumerate(allowed):
+            # Each address gets a share of the time: the first one may not answer at all.
+            share_s = max(deadline - time.monotonic(), 0.001) / (len(allowed) - position)
+            try:
+                return create_connection(
+                    (address, self.port), share_s, socket_options=self.socket_options
+                )
+            except TimeoutError:
+                failure = timeout_error(f"no connection to {host}:{self.port} in time")
+            except OSError as error:
+                failure = connect_error(host, self.port, error.strerror or str(error))
+        raise failure
 
     def putrequest(
         self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
