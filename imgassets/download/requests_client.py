@@ -273,13 +273,18 @@ class _Watchdog:
 
 
 class _FinalResponse(http.client.HTTPResponse):
-    """A response without the interim ones before it; http.client skips status 100 only."""
+    """A response as browsers read it: http.client skips only the interim responses with 100."""
 
     def begin(self) -> None:
         super().begin()
         while 102 <= self.status < 200:
             self.headers = None  # type: ignore[assignment]  # otherwise `begin` does nothing
             super().begin()
+        if self.length is None and not self.chunked:
+            # `5, 5`: the header was sent twice (RFC 9110, 8.6). urllib3 refuses `5, 6`.
+            first, *others = map(str.strip, self.headers.get("Content-Length", "").split(","))
+            if first.isdecimal() and set(others) == {first}:
+                self.length = int(first)
 
 
 class _Connection(HTTPConnection):

@@ -39,6 +39,9 @@ class Handler(BaseHTTPRequestHandler):
             with server.lock:
                 server.at_once -= 1
 
+    def do_CONNECT(self) -> None:
+        self.reply(b"", self.server.proxy_status)
+
     def setup(self) -> None:
         super().setup()
         with self.server.lock:
@@ -79,6 +82,7 @@ class Server(ThreadingHTTPServer):
         self.otherwise: Answer = answer(b"no such page", status=404)
         self.hits: Counter[str] = Counter()
         self.requests: defaultdict[str, list[Message]] = defaultdict(list)
+        self.proxy_status = 501
         self.connections = 0
         self.at_once = 0
         self.most_at_once = 0

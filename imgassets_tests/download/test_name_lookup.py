@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ class Names:
         answered: Set at the end of the test: lookups that hang then fail.
     """
 
-    def __init__(self, real: Callable[..., list[object]]) -> None:
+    def __init__(self, real: Callable[..., Any]) -> None:
         self.answers: dict[str, list[str]] = {}
         self.delay_s = 0.0
         self.lookups: Counter[str] = Counter()
@@ -44,7 +45,7 @@ class Names:
         self.answered = threading.Event()
         self._real = real
 
-    def getaddrinfo(self, host: str, port: object, *args: object, **kwargs: object) -> list[object]:
+    def getaddrinfo(self, host: str, port: object, *args: object, **kwargs: object) -> Any:
         if addresses.is_ip_address(host):
             return self._real(host, port, *args, **kwargs)
         self.lookups[host] += 1

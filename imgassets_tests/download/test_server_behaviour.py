@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 
 import pytest
 
@@ -389,3 +390,163 @@ def test_identical_location_headers_of_robots_txt_are_one_redirect(
     server.add("/rules.txt", b"User-agent: *\nDisallow: /\n")
     row = download_one(partition.with_settings(robots=True), server, answer(JPEG))
     assert row.outcome is Outcome.DISALLOWED
+
+
+def raw(data: bytes) -> Answer:
+    """Send bytes as they are, then close the connection."""
+
+    def respond(handler: Handler) -> None:
+        handler.wfile.write(data)
+        handler.close_connection = True
+
+    return respond
+
+
+def ok(headers: str = "", body: bytes = JPEG) -> bytes:
+    """Return a response with further header lines, as bytes."""
+    return f"HTTP/1.1 200 OK\r\n{headers}\r\n".encode() + body
+
+
+@pytest.mark.parametrize("reset_it", [False, True])
+def test_a_kept_alive_connection_that_has_ended_is_replaced_without_an_attempt(
+    partition: Partition, server: Server, reset_it: bool
+) -> None:
+    def serve_one_request(handler: Handler) -> None:
+        if handler.connection not in used:
+            used.append(handler.connection)
+            handler.reply(JPEG)
+        elif reset_it:
+            handler.reset()
+        else:
+            handler.close_connection = True
+
+    used: list[object] = []
+    urls = [server.add(f"/{n}.jpg", serve_one_request) for n in range(5)]
+    rows = partition.with_settings(threads=1, retries=0).run(*urls)
+    assert [(row.outcome, row.attempts) for row in rows] == [(Outcome.OK, 1)] * 5
+    assert server.hits == {f"/{n}.jpg": 2 if n else 1 for n in range(5)}
+
+
+@pytest.mark.parametrize("broken", [reset, raw(b"")])
+def test_a_new_connection_that_ends_is_not_replaced(
+    partition: Partition, server: Server, broken: Answer
+) -> None:
+    partition.with_settings(threads=1, retries=0)
+    urls = [server.add("/new.jpg", broken), server.add("/ok.jpg", JPEG)]
+    rows = partition.run(*urls, server.add("/reused.jpg", broken))
+    assert [str(row.outcome) for row in rows] == ["connection_error", "ok", "connection_error"]
+    # The second request for the last URL has a new connection.
+    assert server.hits == {"/new.jpg": 1, "/ok.jpg": 1, "/reused.jpg": 2}
+
+
+@pytest.mark.parametrize("statuses", [[100], [102], [103], [103, 103, 100, 102]])
+def test_interim_responses_are_skipped(
+    partition: Partition, server: Server, statuses: list[int]
+) -> None:
+    interim = b"".join(b"HTTP/1.1 %d Wait\r\nLink: </a>\r\nETag: no\r\n\r\n" % s for s in statuses)
+
+    def respond(handler: Handler) -> None:
+        handler.wfile.write(interim)
+        handler.reply(JPEG, 200 if handler.path == "/a.jpg" else 404)
+
+    urls = [server.add("/a.jpg", respond), server.add("/b.jpg", respond)]
+    found, missing = partition.with_settings(threads=1, retries=0).run(*urls)
+    assert (found.outcome, found.http_status, found.etag) == (Outcome.OK, 200, None)
+    assert (missing.outcome, missing.http_status) == (Outcome.HTTP_ERROR, 404)
+    assert server.connections == 1
+
+
+def test_an_interim_response_alone_is_no_response(partition: Partition, server: Server) -> None:
+    row = download_one(partition, server, raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"))
+    assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
+    assert str(row.error).startswith("the server closed the connection without a response")
+
+
+LENGTH = len(JPEG)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        f"Content-Length: {LENGTH}\r\nContent-Length: {LENGTH + 1}\r\n",
+        f"Content-Length: {LENGTH + 1}\r\nContent-Length: {LENGTH}\r\n",
+        f"Content-Length: {LENGTH}, {LENGTH - 1}\r\n",
+    ],
+)
+def test_contradictory_lengths_are_a_connection_error(
+    partition: Partition, server: Server, headers: str
+) -> None:
+    row = download_one(partition, server, raw(ok(headers)))
+    assert_failed(partition, row, Outcome.CONNECTION_ERROR, attempts=3)
+    assert re.match("the response is not valid HTTP: .*Content-Length", str(row.error))
+
+
+@pytest.mark.parametrize(
+    "headers", [f"Content-Length: {LENGTH}\r\n" * 2, f"Content-Length: {LENGTH}, {LENGTH}\r\n"]
+)
+def test_identical_lengths_count_as_one(partition: Partition, server: Server, headers: str) -> None:
+    # The rest belongs to no response.
+    row = download_one(partition, server, raw(ok(headers, JPEG + b"rest")))
+    assert (row.outcome, row.attempts) == (Outcome.OK, 1)
+    assert partition.files == stored(JPEG)
+
+
+def test_an_error_without_a_response_is_a_sentence(partition: Partition, server: Server) -> None:
+    not_http, broken = "the response is not valid HTTP", "the response cannot be read"
+    cut_off = "the connection closed before the end of the body"
+    large = "the response has too many or too long headers"
+    chunked = "Transfer-Encoding: chunked\r\n"
+    cases: dict[str, tuple[Answer, str]] = {
+        "/closed": (raw(b""), "the server closed the connection without a response"),
+        "/reset": (reset, f"{broken}: .*Connection reset by peer"),
+        "/garbage": (raw(b"garbage\r\n\r\n"), not_http),
+        "/status": (raw(b"HTTP/1.1 abc OK\r\n\r\n"), not_http),
+        "/version": (raw(b"HTTP/9.9 200 OK\r\n\r\n"), not_http),
+        "/long-line": (raw(b"HTTP/1.1 200 " + b"x" * 400_000), large),
+        "/many-headers": (raw(ok("A: b\r\n" * 6_000)), large),
+        "/long-header": (raw(ok(f"A: {'b' * 400_000}\r\n")), large),
+        "/cut-headers": (reset_in_headers, f"{broken}: .*Connection reset by peer"),
+        "/cut": (raw(ok("Content-Length: 9999\r\n")), f"{cut_off}: .*bytes"),
+        "/cut-chunk": (raw(ok(chunked, b"5\r\nab")), cut_off),
+        "/no-last-chunk": (raw(ok(chunked, b"2\r\nab\r\n")), cut_off),
+        "/bad-chunk": (raw(ok(chunked, b"zz\r\nab\r\n0\r\n\r\n")), f"{cut_off}|{broken}"),
+        "/hang": (hang, "(no data received|Operation (too slow|timed)).*download.read_timeout_s"),
+    }  # fmt: skip
+    urls = [server.add(path, response) for path, (response, _) in cases.items()]
+    sentences = [sentence for _, sentence in cases.values()]
+    urls.append("http://127.0.0.1:9/")
+    sentences.append("cannot connect to 127.0.0.1:9: Connection refused$")
+    rows = partition.with_settings(retries=0, breaker_failures=0).run(*urls)
+    for row, sentence in zip(rows, sentences, strict=True):
+        assert row.outcome in (Outcome.CONNECTION_ERROR, Outcome.TIMEOUT), row.url
+        assert re.match(sentence, str(row.error)), (row.url, row.error)
+        assert not PYTHON.search(str(row.error)), row.error
+
+
+PYTHON = re.compile(r"Error\(|Errno|object at|host=|_Connection|_Pool|\('|\\r")
+"""Traces of Python objects in a message."""
+
+
+def reset_in_headers(handler: Handler) -> None:
+    """Reset the connection in the middle of the headers."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-")
+    handler.reset()
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_a_proxy_that_refuses_to_connect_is_named(
+    partition: Partition, server: Server, status: int
+) -> None:
+    server.proxy_status = status
+    partition.with_settings(proxy=server.url(""), retries=0)
+    (row,) = partition.run("https://shop.example/a.jpg")
+    assert_failed(partition, row, Outcome.CONNECTION_ERROR)
+    assert re.match(f"the proxy refuses the connection: .*{status}", str(row.error)), row.error
+    assert not PYTHON.search(str(row.error))
+
+
+def test_a_proxy_that_cannot_be_reached_is_named(partition: Partition) -> None:
+    partition.with_settings(proxy="http://127.0.0.1:9", retries=0)
+    rows = partition.run("https://shop.example/a.jpg", "http://shop.example/a.jpg")
+    message = "cannot connect to 127.0.0.1:9: Connection refused"
+    assert [row.error for row in rows] == [message] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 import ssl
 from pathlib import Path
 
@@ -78,7 +79,28 @@ def test_an_untrusted_certificate_is_refused_without_a_retry(
 ) -> None:
     (row,) = partition.run(https(server.add("/a.jpg", JPEG)))
     assert (row.outcome, row.attempts) == (Outcome.CONNECTION_ERROR, 1)
-    assert "certificate" in str(row.error).lower()
+    assert re.match(
+        "the server's certificate is not valid: [^_]*self-signed certificate[^_]*$", str(row.error)
+    )
+
+
+def test_a_certificate_of_another_host_is_refused_without_a_retry(
+    partition: Partition, server: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server.add("/a.jpg", JPEG)
+    (row,) = partition.run(https(server.url("/a.jpg", host="localhost")))
+    assert (row.outcome, row.attempts) == (Outcome.CONNECTION_ERROR, 1)
+    assert re.match("the server's certificate is not valid: .*'localhost'", str(row.error))
+
+
+def test_a_server_without_tls_is_a_connection_error(partition: Partition, server: Server) -> None:
+    (row,) = partition.with_settings(retries=1).run(https(server.add("/a.jpg", JPEG)))
+    assert (row.outcome, row.attempts) == (Outcome.CONNECTION_ERROR, 2)
+    assert row.error in {
+        f"the TLS connection failed: {reason}"
+        for reason in ("wrong version number", "record layer failure", "packet length too long")
+    }
 
 
 def test_a_slow_body_over_tls_times_out(
