@@ -83,10 +83,9 @@ class CurlClient:
 
     def close(self) -> None:
         """See `Client.close`."""
-        # If libcurl is stuck in a name lookup, its handles are freed when the process exits.
-        if self._loop.close():
-            for handle in self._handles:
-                handle.curl.close()
+        self._loop.close()
+        for handle in self._handles:
+            handle.curl.close()
 
 
 class _SelfClosingSocket(socket.socket):

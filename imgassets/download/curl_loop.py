@@ -21,8 +21,6 @@ import pycurl  # type: ignore[import-untyped]
 
 from imgassets.errors import FetchAbortedError
 
-_CLOSE_TIMEOUT_S = 1.0
-"""Seconds to wait for the loop to end: libcurl may be blocked by a name lookup."""
 _EVENTS = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,
@@ -116,22 +114,15 @@ class CurlLoop:
             self._stopped = True
         self._wake()
 
-    def close(self) -> bool:
-        """Stop the loop and free libcurl's resources.
-
-        Returns:
-            False if the loop is still blocked by a name lookup; nothing is freed then.
-        """
+    def close(self) -> None:
+        """Stop the loop and free libcurl's resources."""
         self.stop()
         if self._started:
-            self._thread.join(_CLOSE_TIMEOUT_S)
-        if self._thread.is_alive():
-            return False
+            self._thread.join()
         self._multi.close()
         self._selector.close()
         self._wake_receiver.close()
         self._wake_sender.close()
-        return True
 
     def _stop_reason(self) -> Exception:
         return FetchAbortedError() if self._bug is None else RuntimeError(self._bug)

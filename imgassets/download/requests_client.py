@@ -65,8 +65,6 @@ class RequestsClient:
         with self._watchdog.watch(active):
             try:
                 return self._fetch(request, limits)
-            except (FetchError, FetchAbortedError):
-                raise
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
                 if active.aborted:
                     raise FetchAbortedError from error

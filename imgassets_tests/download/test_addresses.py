@@ -125,3 +125,15 @@ def test_localhost_and_private_addresses_are_local_in_every_spelling(host: str) 
 )
 def test_a_host_that_may_be_public_is_not_local(host: str) -> None:
     assert not addresses.is_local_name(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True), ("2130706433", True), ("0x7f.1", True), ("::1", True),
+        ("::ffff:127.0.0.1", True), ("localhost", False), ("shop.example", False),
+        ("1.2.3.4.example", False), ("", False), ("1.2.3.256", False),
+    ],
+)  # fmt: skip
+def test_ip_addresses_are_told_from_host_names(host: str, expected: bool) -> None:
+    assert addresses.is_ip_address(host) is expected
