@@ -59,7 +59,7 @@ class Pool:
         self._finished = threading.Event()
         if not threads:
             self._finished.set()
-        # Daemon threads, because a thread blocked in a name lookup must not keep the process alive.
+        # Daemon threads, because a thread blocked in a system call must not keep the process alive.
         self._threads = [
             threading.Thread(target=self._work, name=f"download-{n}", daemon=True)
             for n in range(threads)

@@ -65,7 +65,7 @@ def test_a_redirect_to_a_private_address_is_not_followed(
     assert "127.0.0.2" in str(rows[0].error)
 
 
-# libcurl resolves names itself; the tests with `localhost` cover the check in its callback.
+# libcurl keeps an answer for a minute; `test_name_lookup` covers the check when it connects.
 @pytest.mark.parametrize("partition", ["requests"], indirect=True)
 def test_a_host_whose_dns_answer_changes_is_checked_by_the_address_connected_to(
     guarded: Partition, server: Server, monkeypatch: pytest.MonkeyPatch
