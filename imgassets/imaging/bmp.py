@@ -14,7 +14,7 @@ _BGRA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 
 
 def in_usual_form(data: bytes) -> bytes:
-    """Rewrite a bitmap with a short OS/2 header or with unusual colour masks.
+    """Rewrite a bitmap with a short OS/2 header, too many colours or unusual colour masks.
 
     Args:
         data: The whole file.
@@ -35,7 +35,7 @@ def in_usual_form(data: bytes) -> bytes:
         return data
     width, height, _planes, bits, compression = struct.unpack_from("<iiHHI", data, 18)
     if compression not in (_BITFIELDS, _ALPHA_BITFIELDS) or bits not in (16, 32):
-        return data
+        return _with_usable_palette(data, bits)
     masks = struct.unpack_from("<4I", data, _FILE_HEADER + _INFO_HEADER)
     if header < 56 and compression == _BITFIELDS:
         masks = (*masks[:3], 0)  # the fourth is no mask, but already a pixel
@@ -48,6 +48,14 @@ def in_usual_form(data: bytes) -> bytes:
     info = struct.pack("<IiiHHI", _V4_HEADER, width, height, 1, 32, _BITFIELDS).ljust(40, b"\0")
     info = (info + struct.pack("<4I", *new_masks)).ljust(_V4_HEADER, b"\0")
     return data[:10] + struct.pack("<I", start) + info + np.dstack(channels).tobytes()
+
+
+def _with_usable_palette(data: bytes, bits: int) -> bytes:
+    """Let the header name no more colours than the pixels can; browsers ignore the others."""
+    (colours,) = struct.unpack_from("<I", data, 46)
+    if bits > 8 or colours <= 2**bits:
+        return data
+    return data[:46] + struct.pack("<I", 2**bits) + data[50:]
 
 
 def _pixels(

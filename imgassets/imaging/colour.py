@@ -37,16 +37,17 @@ def to_srgb(image: PILImage.Image, profile: bytes | ColourSpace | None) -> Pixel
         image: Image without transparency, in any mode that Pillow converts to RGB.
         profile: The embedded ICC profile, the declared colour space, or None. A profile that is
             broken or made for another mode (a grey profile in an RGB file) is ignored, as browsers
-            do.
+            do; one for RGB is used for grey, too.
 
     Returns:
         Pixels of shape height x width x 3, uint8, BGR.
     """
-    if image.mode not in ("RGB", "CMYK", "L") or isinstance(profile, ColourSpace):
+    needs_rgb = isinstance(profile, ColourSpace) or (profile or b"")[16:20] == b"RGB "
+    if image.mode not in ("RGB", "CMYK", "L") or (image.mode == "L" and needs_rgb):
         image = image.convert("RGB")
     if isinstance(profile, ColourSpace):
         if profile.hdr is not None:
-            image = tone_mapped(image, profile.hdr)
+            image = tone_mapped(image, profile)
         profile = icc_profile(profile)
     transform = None if profile is None else _cached_transform(profile, image.mode)
     if transform is not None:

@@ -199,10 +199,20 @@ def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> NDArray[np.
 
 def _decode_png(data: bytes, settings: DecodeSettings) -> _Decoded:
     chunks = png.read(data)
-    deep_grey = chunks.colour_type == png.GREY and chunks.depth == 16
+    try:
+        return _decode_chunks(chunks, settings)
+    except OSError:
+        mended = chunks.with_right_checksum()
+        if mended is None:
+            raise
+    return _decode_chunks(mended, settings)
+
+
+def _decode_chunks(chunks: png.Png, settings: DecodeSettings) -> _Decoded:
     transparency = chunks.transparency
-    # Pillow ignores the transparent level of 16-bit grey images.
-    file = chunks.without_metadata(None if deep_grey else _as_eight_bit(transparency, chunks))
+    # Pillow knows the upper half of 16-bit samples only.
+    deep = chunks.depth == 16 and transparency is not None
+    file = chunks.without_metadata(None if deep else _as_eight_bit(transparency, chunks))
     with PILImage.open(io.BytesIO(file)) as image:
         _check_pixels(image.size, settings)
         image.load()
@@ -212,9 +222,8 @@ def _decode_png(data: bytes, settings: DecodeSettings) -> _Decoded:
         if may_lack_pixels and not chunks.has_all_pixels():
             raise UnreadableImageError(Outcome.CORRUPT, "the PNG file lacks some of its pixels")
         flat = _to_eight_bit(image)
-        if deep_grey and transparency is not None:
-            opaque = np.asarray(image) != int.from_bytes(transparency)
-            flat.putalpha(PILImage.fromarray(opaque.astype(np.uint8) * 255))
+        if deep and transparency is not None:
+            flat.putalpha(PILImage.fromarray(_opacity(file, transparency)))
         pixels = _make_upright(
             _flatten(flat, declared_colour.of_png(chunks), settings), _orientation(image)
         )
@@ -228,8 +237,17 @@ def _as_eight_bit(transparency: bytes | None, chunks: png.Png) -> bytes | None:
     highest = 2**chunks.depth - 1
     # Higher bits mean nothing (PNG specification, 11.3.1.1).
     levels = np.frombuffer(transparency, ">u2").astype(int) & highest
-    levels = levels >> 8 if chunks.depth == 16 else levels * (255 // highest)
-    return bytes(levels.astype(">u2"))
+    return bytes((levels * (255 // highest)).astype(">u2"))
+
+
+def _opacity(file: bytes, transparency: bytes) -> NDArray[np.uint8]:
+    """The opacity of 16-bit samples: 0 where all are those of the tRNS chunk, 255 elsewhere."""
+    import cv2
+
+    samples = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED))
+    colour = np.frombuffer(transparency, ">u2")[::-1]  # OpenCV returns BGR
+    opaque = (samples.reshape(*samples.shape[:2], -1) != colour).any(axis=2)
+    return np.where(opaque, np.uint8(255), np.uint8(0))
 
 
 def _is_blank(image: PILImage.Image, row: int) -> bool:

@@ -7,7 +7,7 @@ worthless, not the image. Decoding the pixels is in `decode`, their colours are 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome
@@ -42,8 +42,8 @@ class Png:
         colour_type: `GREY`, `RGB`, `PALETTE`, `GREY_ALPHA` or `RGBA`.
         interlaced: Whether the pixels are stored in the seven passes of Adam7.
         critical: All critical chunks by their type, whole, that is with length and checksum.
-        ancillary: Contents of the ancillary chunks with a correct checksum, by their type; of
-            several chunks of a type, the first.
+        ancillary: Contents of the ancillary chunks before the pixels with a correct checksum, by
+            their type; of several chunks of a type, the first. Browsers ignore those behind.
     """
 
     width: int
@@ -75,7 +75,7 @@ class Png:
         content = self.ancillary.get(b"tRNS", b"")
         if self.colour_type == PALETTE:
             entries = (len(self.critical[b"PLTE"][0]) - 12) // 3
-            return content if 0 < len(content) <= entries else None
+            return content[:entries] if 0 < len(content) <= 256 else None
         length = {GREY: 2, RGB: 6}.get(self.colour_type)
         return content if len(content) == length else None
 
@@ -100,7 +100,10 @@ class Png:
             The bytes of a PNG file.
         """
         before = self.critical[b"IHDR"] + self.critical.get(b"PLTE", [])
-        extra = {b"tRNS": transparency, b"eXIf": self.ancillary.get(b"eXIf")}
+        exif = self.ancillary.get(b"eXIf", b"")
+        # Pillow would also read EXIF data with the prefix that it has in JPEG files.
+        is_exif = exif.startswith((b"II", b"MM"))
+        extra = {b"tRNS": transparency, b"eXIf": exif if is_exif else None}
         chunks = [_chunk(kind, content) for kind, content in extra.items() if content is not None]
         after = self.critical[b"IDAT"] + self.critical[b"IEND"]
         return b"".join([SIGNATURE, *before, *chunks, *after])
@@ -115,6 +118,30 @@ class Png:
                 missing -= len(stream.decompress(packed, _INFLATED_AT_ONCE))
                 packed = stream.unconsumed_tail
         return missing <= 0
+
+    def with_right_checksum(self) -> Png | None:
+        """Correct the checksum at the end of the compressed pixel data, which browsers ignore.
+
+        Each chunk has a checksum of its own.
+
+        Returns:
+            The file with the checksum of its pixels; None if the data is damaged or incomplete.
+        """
+        packed = b"".join(chunk[8:-4] for chunk in self.critical[b"IDAT"])
+        stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        checksum, size, rest = 1, 0, packed[2:]
+        try:
+            while rest and not stream.eof:
+                block = stream.decompress(rest, _INFLATED_AT_ONCE)
+                checksum, size = zlib.adler32(block, checksum), size + len(block)
+                rest = stream.unconsumed_tail
+        except zlib.error:
+            return None
+        if not stream.eof or size < self.pixel_bytes:
+            return None
+        whole = packed[: len(packed) - len(stream.unused_data)] + checksum.to_bytes(4)
+        pixels = [memoryview(_chunk(b"IDAT", whole))]
+        return replace(self, critical={**self.critical, b"IDAT": pixels})
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -151,7 +178,7 @@ def read(data: bytes) -> Png:
             if not intact:
                 raise _corrupt("a checksum in the PNG file is wrong")
             critical.setdefault(kind, []).append(view[pos:end])
-        elif intact:
+        elif intact and b"IDAT" not in critical:
             ancillary.setdefault(kind, data[pos + 8 : end - 4])
         pos = end
     return _checked(critical, ancillary)

@@ -78,7 +78,9 @@ def _iccp(profile: bytes) -> bytes:
     [
         ([chunk(b"cICP", b"\x0c\x0d\0\1")], "P3", None),
         ([chunk(b"cICP", b"\x09\x0d\0\1")], "BT.2020", None),
-        ([chunk(b"cICP", b"\x09\x0f\0\1")], "BT.2020", None),
+        ([chunk(b"cICP", b"\x09\x0f\0\1")], "BT.2020", 2.4),
+        ([chunk(b"cICP", b"\x01\x01\0\1")], "BT.709", 2.4),
+        ([chunk(b"cICP", b"\x0c\x06\0\1")], "P3", 2.4),
         ([chunk(b"cICP", b"\x01\x0d\0\1")], "BT.709", None),
         ([chunk(b"cICP", b"\x01\x08\0\1")], "BT.709", 1.0),
         ([chunk(b"cICP", b"\x01\x04\0\1")], "BT.709", 2.2),
@@ -88,17 +90,26 @@ def _iccp(profile: bytes) -> bytes:
         ([_gamma(1 / 1.8)], "BT.709", 1.8),
         ([_gamma(0.45455)], "BT.709", None),
         ([_gamma(0.45)], "BT.709", None),
-        ([chunk(b"cHRM", P3_XY)], "P3", None),
         ([chunk(b"cHRM", SRGB_XY)], "BT.709", None),
-        ([_gamma(0.45455), chunk(b"cHRM", SRGB_XY)], "BT.709", None),
-        ([_gamma(0.45455), chunk(b"cHRM", P3_XY)], "P3", None),
+        # Beside cHRM, gAMA means what it says.
+        ([_gamma(0.45455), chunk(b"cHRM", SRGB_XY)], "BT.709", 2.2),
+        ([_gamma(0.45455), chunk(b"cHRM", P3_XY)], "P3", 2.2),
         ([_gamma(1.0), chunk(b"cHRM", P3_XY)], "P3", 1.0),
         # Precedence: cICP, iCCP, sRGB, gAMA and cHRM.
         ([_gamma(1.0), chunk(b"cHRM", P3_XY), chunk(b"sRGB", b"\0")], "BT.709", None),
         ([_gamma(1.0), chunk(b"sRGB", b"\0"), chunk(b"cICP", b"\x0c\x0d\0\1")], "P3", None),
         ([_iccp(rgb_profile(ADOBE_RGB, 2.2)), chunk(b"cICP", b"\x0c\x0d\0\1")], "P3", None),
         ([_gamma(1.0), chunk(b"sRGB", b"\0"), _iccp(rgb_profile(DISPLAY_P3, 2.2))], "P3", 2.2),
-        # What is no declaration.
+        # What is no declaration, as in Chromium 156.
+        ([chunk(b"cHRM", P3_XY)], "BT.709", None),
+        ([chunk(b"cICP", b"\x0c\x0d\0\0")], "BT.709", None),
+        ([chunk(b"cICP", b"\2\2\0\1"), _gamma(1.0)], "BT.709", 1.0),
+        ([chunk(b"cICP", b"\x0c\2\0\1"), _gamma(1.0)], "BT.709", 1.0),
+        ([chunk(b"sRGB", b"\4"), _gamma(1.0)], "BT.709", 1.0),
+        ([_iccp(b"no profile" * 20), _gamma(1.0)], "BT.709", 1.0),
+        ([_gamma(1.0), chunk(b"cHRM", bytes(32))], "BT.709", None),
+        ([_gamma(1.0), chunk(b"cHRM", b"\xff" * 32)], "BT.709", None),
+        ([_gamma(1.0), chunk(b"cHRM", P3_XY[:-1])], "BT.709", 1.0),
         ([_gamma(0.0)], "BT.709", None),
         ([chunk(b"cICP", b"\x0c\x0d\1\1")], "BT.709", None),
         ([chunk(b"cICP", b"\xfe\x0d\0\1")], "BT.709", None),
@@ -118,8 +129,16 @@ def test_the_declared_colours_of_a_png_are_converted(
 
 
 def test_a_declaration_that_means_srgb_changes_no_pixel() -> None:
-    for metadata in ([_gamma(0.45455), chunk(b"cHRM", SRGB_XY)], [chunk(b"cICP", b"\1\x0d\0\1")]):
+    for metadata in ([_gamma(0.45455)], [_gamma(0.47)], [chunk(b"cICP", b"\1\x0d\0\1")]):
         assert (_rgb(_png(*metadata)) == np.array(COLOURS)).all()
+
+
+@pytest.mark.parametrize(
+    "metadata", [_gamma(1.0), chunk(b"cICP", b"\x0c\x0d\0\1"), _iccp(rgb_profile(DISPLAY_P3, 1.0))]
+)
+def test_metadata_behind_the_pixels_is_ignored(metadata: bytes) -> None:
+    data = _png()
+    assert (_rgb(data[:-12] + metadata + data[-12:]) == np.array(COLOURS)).all()
 
 
 @pytest.mark.parametrize("declaration", [_gamma(1.0), chunk(b"cICP", b"\x01\x08\0\1")])
@@ -228,11 +247,38 @@ def _level_of(transfer: int, level: int) -> int:
     return int(found[0, 0, 0])
 
 
-@pytest.mark.parametrize("nits", [0, 1, 20, 80, 203, 500, 1000])
-def test_pq_is_mapped_to_the_range_of_sdr(nits: float) -> None:
-    light = nits / 203
-    expected = light * (1 + light * 0.203**2) / (1 + light)
-    assert abs(_level_of(16, _pq(nits)) - float(_encode(np.array(expected)))) <= 3
+@pytest.mark.parametrize(
+    ("transfer", "expected"),
+    [
+        (16, [0, 1, 4, 13, 26, 42, 61, 85, 114, 150, 193, 221, 242, 255, 255, 255, 255, 255]),
+        (18, [0, 2, 13, 26, 39, 52, 66, 79, 92, 106, 122, 142, 166, 194, 214, 229, 243, 255]),
+    ],
+)
+def test_hdr_grey_is_shown_as_in_chromium(transfer: int, expected: list[int]) -> None:
+    assert [_level_of(transfer, level) for level in range(0, 256, 15)] == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((9, 16), (4, 24, 55, 98, 158, 242, 255)),
+        ((1, 16), (2, 17, 42, 76, 125, 194, 255)),
+        ((9, 18), (10, 35, 59, 84, 108, 137, 176)),
+        ((1, 18), (6, 25, 44, 64, 83, 106, 137)),
+    ],
+)
+def test_hdr_red_is_shown_as_in_chromium(
+    numbers: tuple[int, int], expected: tuple[int, ...]
+) -> None:
+    levels = np.array([[(level, 0, 0) for level in range(25, 176, 25)]], np.uint16)
+    found = _rgb(png(levels, RGB, 8, chunk(b"cICP", bytes([*numbers, 0, 1]))))
+    assert np.abs(found[:, 0] - expected).max() <= 1
+    assert not found[:, 1:].any()
+
+
+def test_up_to_white_pq_is_halved() -> None:
+    for nits in (20, 80, 203):
+        assert abs(_level_of(16, _pq(nits)) - float(_encode(np.array(nits / 406)))) <= 3
 
 
 def test_hdr_is_mapped_from_black_to_white_without_a_step_back() -> None:

@@ -267,11 +267,17 @@ def test_the_profile_of_a_transparent_image_is_converted(mode: str) -> None:
     assert tuple(decoded[8, 2]) == (255, 255, 255)
 
 
-def test_an_rgb_profile_of_a_transparent_grey_image_is_ignored() -> None:
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "AVIF"])
+def test_an_rgb_profile_of_a_grey_image_is_used_as_in_browsers(format_: str) -> None:
+    data = _file(PILImage.new("L", (16, 16), 100), format_, icc_profile=rgb_profile(PROPHOTO, 1.0))
+    assert (_rgb(data)[8, 8] == 168).all()
+
+
+def test_an_rgb_profile_of_a_transparent_grey_image_is_used() -> None:
     image = PILImage.new("LA", (16, 16), (100, 255))
     image.paste((0, 0), (0, 0, 4, 16))
     decoded = _rgb(_file(image, "PNG", icc_profile=rgb_profile(PROPHOTO, 1.0)))
-    assert tuple(decoded[8, 8]) == (100, 100, 100)
+    assert tuple(decoded[8, 8]) == (168, 168, 168)
     assert tuple(decoded[8, 2]) == (255, 255, 255)
 
 

@@ -142,6 +142,26 @@ def test_pixel_data_that_lacks_its_end_is_corrupt(
         assert_corrupt(data, "lacks some of its pixels|truncated")
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour_type", "depth"), KINDS)
+def test_a_wrong_checksum_behind_the_pixel_data_is_ignored(
+    colour_type: int, depth: int, interlaced: bool
+) -> None:
+    levels = samples(colour_type, depth)
+    data = _with_wrong_adler(png(levels, colour_type, depth, interlaced=interlaced, pieces=3))
+    assert (pixels(data) == shown(levels, colour_type, depth)).all()
+    data = _with_wrong_adler(png(levels, colour_type, depth, interlaced=interlaced, missing=1))
+    assert_corrupt(data, "lacks some of its pixels|truncated|broken data stream")
+
+
+def _with_wrong_adler(data: bytes) -> bytes:
+    """The file with another checksum behind the pixel data, and right ones of the chunks."""
+    pos = data.rindex(b"IDAT")
+    content = data[pos + 4 : pos + 4 + int.from_bytes(data[pos - 4 : pos])]
+    wrong = content[:-4] + bytes(byte ^ 1 for byte in content[-4:])
+    return data.replace(chunk(b"IDAT", content), chunk(b"IDAT", wrong))
+
+
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 @pytest.mark.parametrize("interlaced", [False, True])
 def test_large_pixel_data_that_lacks_its_end_is_corrupt(share: float, interlaced: bool) -> None:
@@ -243,6 +263,23 @@ def test_a_transparent_colour_of_a_wrong_length_is_ignored(
     assert (pixels(data) == shown(levels, colour_type, depth)).all()
 
 
+@pytest.mark.parametrize(
+    ("exif", "is_turned"), [(b"", True), (b"Exif\0\0", False)], ids=["as in PNG", "as in JPEG"]
+)
+@pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
+def test_the_orientation_counts_where_browsers_read_it(
+    exif: bytes, is_turned: bool, place: bytes
+) -> None:
+    levels = samples(RGB, 8)
+    whole = png(levels, RGB, 8)
+    # One entry: the orientation (274), one number of 16 bits, 3.
+    content = exif + b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\3\0\0\0\0\0\0"
+    pos = whole.index(place) - 4
+    found = pixels(whole[:pos] + chunk(b"eXIf", content) + whole[pos:])
+    is_turned = is_turned and place == b"IDAT"
+    assert (found == shown(levels[::-1, ::-1] if is_turned else levels, RGB, 8)).all()
+
+
 @pytest.mark.parametrize("kind", ANCILLARY)
 @pytest.mark.parametrize("place", [b"IDAT", b"IEND"])
 def test_metadata_with_a_wrong_checksum_is_ignored(kind: bytes, place: bytes) -> None:
@@ -311,6 +348,16 @@ def test_the_transparent_level_of_a_16_bit_grey_png_is_exact() -> None:
     assert found.tolist() == [[[3, 2, 1], [0x12] * 3]]
 
 
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_the_transparent_colour_of_a_16_bit_rgb_png_is_exact(interlaced: bool) -> None:
+    colour = (0x1234, 0x5678, 0x9ABC)
+    other = [(0x1235, *colour[1:]), (colour[0], 0x5600, colour[2]), (*colour[:2], 0x9ABB)]
+    levels = np.array([[colour, *other]], np.uint16)
+    content = b"".join(level.to_bytes(2) for level in colour)
+    found = pixels(png(levels, RGB, 16, chunk(b"tRNS", content), interlaced=interlaced))
+    assert found.tolist() == [[[3, 2, 1], *[[0x9A, 0x56, 0x12]] * 3]]
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_the_transparent_colour_of_an_rgb_png_shows_the_background(depth: int) -> None:
     levels = samples(RGB, depth)
@@ -318,6 +365,13 @@ def test_the_transparent_colour_of_an_rgb_png_shows_the_background(depth: int) -
     expected[4, 4] = (3, 2, 1)
     colour = levels[4, 4].astype(">u2").tobytes()
     assert (pixels(png(levels, RGB, depth, chunk(b"tRNS", colour))) == expected).all()
+
+
+def test_opacities_beyond_the_palette_are_ignored() -> None:
+    short = chunk(b"PLTE", PALETTE_COLOURS[:4].tobytes())
+    data = png(np.array([[[0], [3]]], np.uint16), PALETTE, 2, chunk(b"tRNS", b"\xff\xff\xff\0\0"))
+    data = data.replace(chunk(b"PLTE", PALETTE_COLOURS.tobytes()), short)
+    assert pixels(data).tolist() == [[PALETTE_COLOURS[0, ::-1].tolist(), [3, 2, 1]]]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])

@@ -180,6 +180,19 @@ def test_bitmaps_with_any_colour_masks_are_decoded(
     assert caught.value.outcome is Outcome.CORRUPT
 
 
+@pytest.mark.parametrize("used", [257, 300, 2**31])
+def test_a_bitmap_that_declares_more_colours_than_it_can_use_is_decoded(used: int) -> None:
+    palette = bytes([10, 20, 30, 0, 200, 100, 50, 0]) + bytes(254 * 4)
+    data = bytearray(bmp(40, 8, b"\0\1\0\0" + b"\1\1\0\0", palette=palette + bytes(44 * 4)))
+    data[46:50] = struct.pack("<I", used)
+    assert inspect(bytes(data), 10**6) == ImageInfo("bmp", 3, 2)
+    first, second = [10, 20, 30], [200, 100, 50]
+    assert decode(bytes(data), SETTINGS).pixels.tolist() == [
+        [second, second, first],
+        [first, second, first],
+    ]
+
+
 def test_a_bitmap_with_a_short_os2_header_is_decoded() -> None:
     palette = bytes([10, 20, 30, 0, 200, 100, 50, 0]) + bytes(254 * 4)
     rows = b"\0\1\0\0" + b"\1\1\0\0"
