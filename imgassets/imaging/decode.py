@@ -48,6 +48,7 @@ _TRANSFORMS: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
 }
 _PIXELS_PER_BLOCK = 1 << 18
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
+_WEBP_ANIMATION, _WEBP_ALPHA = 0x02, 0x10
 _SWAPS_SIDES = (5, 6, 7, 8)  # orientations that swap width and height
 
 
@@ -106,6 +107,8 @@ def _decode_other(data: bytes, settings: DecodeSettings, shrink: Shrink) -> _Dec
         formats = ["AVIF"]  # the package for HEIC would decode them, too
     elif data.startswith(b"BM"):
         data = bmp.in_usual_form(data)
+    elif data.startswith(b"RIFF"):
+        data = _with_transparent_canvas(data)
     try:
         with PILImage.open(io.BytesIO(data), formats=formats) as image:
             return _decode_opened(image, data, settings, shrink)
@@ -118,6 +121,16 @@ def _decode_other(data: bytes, settings: DecodeSettings, shrink: Shrink) -> _Dec
     data = jpeg.without_faulty_metadata(data)
     with PILImage.open(io.BytesIO(data)) as image:
         return _decode_opened(image, data, settings, shrink)
+
+
+def _with_transparent_canvas(data: bytes) -> bytes:
+    """Set the alpha flag of an animated WebP file (RFC 9649, 2.7.1).
+
+    Without it, Pillow shows black where the first frame does not cover the canvas.
+    """
+    if data[12:16] != b"VP8X" or not data[20] & _WEBP_ANIMATION:
+        return data
+    return data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:]
 
 
 def _decode_opened(

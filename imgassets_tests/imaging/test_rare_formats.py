@@ -76,6 +76,22 @@ def test_the_trial_gif_shows_the_background() -> None:
     assert (found[~outside] != BACKGROUND).any(axis=1).all()
 
 
+# WebP
+
+
+def test_outside_its_frame_an_animated_webp_shows_the_background() -> None:
+    file = io.BytesIO()
+    red, blue = (PILImage.new("RGB", (40, 30), colour) for colour in ((200, 30, 40), (0, 0, 255)))
+    red.save(file, "WEBP", lossless=True, save_all=True, append_images=[blue])
+    data = bytearray(file.getvalue())
+    assert data[12:16] == b"VP8X"
+    data[24:30] = (59).to_bytes(3, "little") + (49).to_bytes(3, "little")
+    assert inspect(bytes(data), 10**6) == ImageInfo("webp", 60, 50)
+    expected = np.full((50, 60, 3), BACKGROUND)
+    expected[:30, :40] = (40, 30, 200)
+    assert (decode(bytes(data), SETTINGS).pixels == expected).all()
+
+
 # BMP
 
 
