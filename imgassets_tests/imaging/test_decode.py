@@ -513,17 +513,19 @@ def test_an_image_with_broken_exif_data_is_decoded() -> None:
         assert _difference(_file(_scene(), "JPEG", quality=95, exif=exif), _scene()) < 4
 
 
+@pytest.mark.parametrize("letter", ["x", "6"])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_an_orientation_that_is_not_a_number_is_ignored(format_: str) -> None:
+def test_an_orientation_that_is_not_a_number_is_ignored(format_: str, letter: str) -> None:
     # One entry: the orientation as a string of one letter.
     exif = (
         b"Exif\0\0MM\0*\0\0\0\x08\0\x01"
         + struct.pack(">HHI", 0x0112, 2, 2)
-        + b"x\0\0\0"
+        + letter.encode()
+        + b"\0\0\0"
         + b"\0" * 4
     )
     data = _file(_scene(), format_, exif=exif)
-    assert PILImage.open(io.BytesIO(data)).getexif()[0x0112] == "x"
+    assert PILImage.open(io.BytesIO(data)).getexif()[0x0112] == letter
     assert _difference(data, _scene()) < 4
 
 
