@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from requests.utils import requote_uri
 
 from imgassets.errors import InvalidUrlError
 from imgassets.manifests import REMOVED_URL, UrlRow
@@ -201,7 +202,8 @@ def url_sha256(url: str) -> str:
     if is_redacted(url):
         return url.removeprefix(REMOVED_URL)
     with suppress(InvalidUrlError):
-        url = normalise(url)
+        # Servers read spellings as the same that are requested differently: `%7E` and `~`.
+        url = requote_uri(normalise(url))
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -89,6 +89,7 @@ def test_a_broken_record_is_an_error_because_it_may_cover_anything(storage: Stor
         "HTTPS://SHOP.example/coat.jpg?a=1&b=ü",
         "https://shop.example/coat.jpg?a=1&b=%C3%BC#top",
         f" {COAT} ",
+        "//shop.example/x/../%63oat.jpg?a=1&amp;b=ü",
     ],
 )
 def test_a_url_is_covered_in_every_spelling(spelling: str) -> None:

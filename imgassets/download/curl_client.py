@@ -40,6 +40,7 @@ from imgassets.download.curl_loop import CurlLoop, CurlTransfer
 from imgassets.download.name_lookup import NameLookup
 from imgassets.errors import FetchError
 from imgassets.manifests import Outcome
+from imgassets.urls import target
 
 _BUFFER_BYTES = 131_072
 """Receive buffer: libcurl's default of 16 kB needs twice as many system calls."""
@@ -152,6 +153,10 @@ class _Handle:
         self._url = request.url
         self._lookup = _Lookup.NOT_NEEDED
         curl.setopt(pycurl.URL, request.url)
+        # libcurl would change the case of percent-encoded bytes. An HTTP proxy needs the whole URL.
+        through_proxy = request.proxy is not None and request.url.startswith("http:")
+        exact = request.url if through_proxy else target(request.url)
+        curl.setopt(pycurl.REQUEST_TARGET, exact)
         self._loop.perform(self._transfer)
         if self._lookup is _Lookup.NEEDED:
             self._look_up(limits)

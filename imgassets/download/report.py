@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from imgassets.manifests import Outcome, RawRow
+from imgassets.urls import normalise, origin
 
 _MAX_HOSTS = 10
 
@@ -112,8 +113,7 @@ class ReportBuilder:
     def _add_to_host(self, row: RawRow, downloaded: int) -> None:
         if row.elapsed_ms is None:  # No request was sent.
             return
-        # A requested URL always has the form scheme://host..., so that this needs no URL parser.
-        name = row.url.split("/", 3)[2].partition("?")[0]
+        name = origin(normalise(row.url)).partition("://")[2]
         host = self.hosts.get(name)
         if host is None:
             host = self.hosts[name] = _HostTotals()

@@ -39,6 +39,7 @@ from imgassets.download.client import (
 from imgassets.download.name_lookup import NameLookup
 from imgassets.errors import FetchAbortedError, FetchError
 from imgassets.manifests import Outcome
+from imgassets.urls import origin, target
 
 _CHUNK_BYTES = 65_536
 _WATCH_INTERVAL_S = 0.1
@@ -61,7 +62,7 @@ class RequestsClient:
         """See `Client.fetch`."""
         # With a proxy, the connection goes to the proxy, which the user has configured.
         allow_private = self._allow_private or request.proxy is not None
-        active = _ActiveRequest(limits, allow_private, self._names)
+        active = _ActiveRequest(request.url, limits, allow_private, self._names)
         with self._watchdog.watch(active):
             try:
                 return self._fetch(request, limits)
@@ -74,7 +75,8 @@ class RequestsClient:
 
     def _fetch(self, request: Request, limits: Limits) -> Response:
         prepared = requests.PreparedRequest()
-        prepared.prepare(method="GET", url=request.url, headers=dict(request.headers))
+        # Only the host: requests and urllib3 would encode the path again; see `putrequest`.
+        prepared.prepare(method="GET", url=origin(request.url), headers=dict(request.headers))
         timeout = (min(limits.connect_s, limits.total_s), min(limits.read_s, limits.total_s))
         proxies = {"http": request.proxy, "https": request.proxy} if request.proxy else None
         try:
@@ -191,6 +193,7 @@ class _ActiveRequest:
     """A request in flight, as the watchdog sees it.
 
     Attributes:
+        url: The normalised URL.
         deadline: Time (`time.monotonic`) after which the watchdog shuts the connection down.
         connect_s: Maximum seconds until the connection is established.
         allow_private: Whether the connection may go to a private address.
@@ -201,7 +204,8 @@ class _ActiveRequest:
         aborted: Whether the client was aborted.
     """
 
-    def __init__(self, limits: Limits, allow_private: bool, names: NameLookup) -> None:
+    def __init__(self, url: str, limits: Limits, allow_private: bool, names: NameLookup) -> None:
+        self.url = url
         self.deadline = time.monotonic() + limits.total_s
         self.connect_s = min(limits.connect_s, limits.total_s)
         self.allow_private = allow_private
@@ -323,9 +327,13 @@ class _Connection(HTTPConnection):
     def putrequest(
         self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
     ) -> None:
+        """See `http.client`; sends the URL of the request as it is, whatever `url` is."""
+        request = _current.request
         if self.sock is not None:
-            _current.request.socket = self.sock
-        super().putrequest(method, url, skip_host, skip_accept_encoding)
+            request.socket = self.sock
+        # A proxy needs the whole URL, unless it only tunnels.
+        exact = target(request.url) if url.startswith("/") else request.url
+        super().putrequest(method, exact, skip_host, skip_accept_encoding)
 
 
 class _SecureConnection(_Connection, HTTPSConnection):

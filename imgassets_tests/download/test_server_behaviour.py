@@ -343,7 +343,7 @@ def test_a_response_that_is_not_http_is_a_connection_error(
 
 @pytest.mark.parametrize(
     "url",
-    ["", "zara.jpg", "//cdn/x.jpg", "ftp://h/x", "file:///etc/passwd", "http://", "http:///x",
+    ["", "zara.jpg", "www.h/x.jpg", "ftp://h/x", "file:///etc/passwd", "http://", "http:///",
      "http://h:99999/x", "http://[::1/x", "javascript:alert(1)", "http://u:p@h/x", "http://a b/"],
 )  # fmt: skip
 def test_what_is_not_an_http_url_is_an_invalid_url(partition: Partition, url: str) -> None:
