@@ -12,8 +12,17 @@ import ipaddress
 import socket
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# 6to4, which RFC 7526 ended in 2015. Python 3.13 counts it as private, Python 3.11 does not.
-_6TO4 = ipaddress.ip_network("2002::/16")
+# Everything else is local, reserved or not allocated:
+# https://www.iana.org/assignments/ipv6-address-space
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+# What Python's versions judge differently: protocol assignments with Teredo, 6to4 (which RFC 7526
+# ended in 2015) and its relays, documentation (RFC 9637).
+_NOT_PUBLIC = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20"),
+    )
+)
 
 
 def is_public(address: str) -> bool:
@@ -34,13 +43,15 @@ def is_public(address: str) -> bool:
             return _is_global(ip.ipv4_mapped)
         if ip in _NAT64:
             return _is_global(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
-        if ip in _6TO4:
+        if ip not in _GLOBAL_UNICAST:
             return False
     return _is_global(ip)
 
 
 def _is_global(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    if ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC):
+        return False
+    return ip.is_global
 
 
 def is_ip_address(host: str) -> bool:
