@@ -8,15 +8,33 @@ from __future__ import annotations
 import contextlib
 import re
 import zlib
+from collections.abc import Iterator
+
+import pyarrow as pa
 
 from imgassets.errors import BodyTooLargeError, ContentEncodingError
 
+_PART_BYTES = 65_536
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAGIC = {
+    "gzip": _GZIP_MAGIC,
+    "x-gzip": _GZIP_MAGIC,
+    "deflate": b"\x78",
+    "zstd": b"\x28\xb5\x2f\xfd",
+}
+# zlib's numbers for a stream with gzip's header, with zlib's header and without a header.
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+_ARROW_CODECS = {"br": "brotli", "zstd": "zstd"}
+# JPEG, PNG, GIF, WebP
+_IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF")
+
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Decompress a gzip or deflate body.
+    """Decompress a body that is encoded with gzip, deflate, br (Brotli) or zstd.
 
-    Some servers declare `gzip` for an uncompressed image, so a body that is not compressed is
-    returned unchanged. So is a body in any other encoding; its inspection then finds no image.
+    Some servers declare an encoding for an uncompressed image, so a body of which nothing can be
+    decompressed is returned unchanged. So is a body in any other encoding; its inspection then
+    finds no image.
 
     Args:
         body: The body as sent over the network.
@@ -25,19 +43,17 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
         max_bytes: Maximum size of the result in bytes.
 
     Returns:
-        The decompressed body.
+        The decompressed body; the same object if nothing was decompressed.
 
     Raises:
-        BodyTooLargeError: The result would be larger than `max_bytes`. At most `max_bytes` + 1
-            bytes are ever held in memory.
+        BodyTooLargeError: The result would be larger than `max_bytes`, of which at most 64 kB more
+            were decompressed.
         ContentEncodingError: The compressed data are truncated or damaged.
     """
     for name in reversed([part.strip().lower() for part in re.split(r"[,\n]", encoding)]):
-        if name in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
-            body = _inflate(body, 16 + zlib.MAX_WBITS, max_bytes)
-        # RFC 1950: the low half of the first byte is 8; the first two bytes are divisible by 31.
-        elif name == "deflate" and body[:1] == b"\x78" and int.from_bytes(body[:2]) % 31 == 0:
-            body = _inflate(body, zlib.MAX_WBITS, max_bytes)
+        if body.startswith(_IMAGE_MAGIC):
+            break
+        body = _decode(body, name, max_bytes)
     return body
 
 
@@ -51,29 +67,82 @@ def decompress_start(body: bytes, max_bytes: int) -> bytes:
     Returns:
         At most `max_bytes` decompressed bytes: those before a limit, an end or damage.
     """
-    if not body.startswith(b"\x1f\x8b"):
+    if not body.startswith(_GZIP_MAGIC):
         return body
-    decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
     data = bytearray()
-    # In small parts, because zlib returns nothing of the part in which it finds damage.
-    with contextlib.suppress(zlib.error):
-        for start in range(0, len(body), 256):
-            if (left := max_bytes - len(data)) <= 0:
+    with contextlib.suppress(zlib.error, EOFError):
+        # In small parts, because zlib returns nothing of the part in which it finds damage.
+        for part in _inflate(body, _GZIP, part_bytes=256):
+            data += part
+            if len(data) >= max_bytes:
                 break
-            data += decompressor.decompress(body[start : start + 256], left)
-    return bytes(data)
+    return bytes(data[:max_bytes])
 
 
-def _inflate(body: bytes, window_bits: int, max_bytes: int) -> bytes:
-    decompressor = zlib.decompressobj(window_bits)
-    try:
-        data = decompressor.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise ContentEncodingError(f"the compressed body is damaged: {error}") from error
-    if len(data) > max_bytes:
-        raise BodyTooLargeError(
-            f"more than {max_bytes} bytes after decompression (download.max_bytes)"
-        )
-    if not decompressor.eof:
-        raise ContentEncodingError("the compressed body is truncated")
-    return data
+def _decoders(body: bytes, name: str) -> list[Iterator[bytes]]:
+    """Return the ways to decode a body, of which the first that fits counts."""
+    if name in ("gzip", "x-gzip"):
+        return [_inflate(body, _GZIP)]
+    if name == "deflate":
+        # The header is required, but some servers leave it out (RFC 9110, 8.4.1.2).
+        return [_inflate(body, _ZLIB), _inflate(body, _RAW)]
+    if (codec := _ARROW_CODECS.get(name)) is not None and pa.Codec.is_available(codec):
+        return [_read_with_arrow(body, codec)]
+    return []
+
+
+def _decode(body: bytes, name: str, max_bytes: int) -> bytes:
+    """Return the decoded body, or the body itself if it is not in this encoding."""
+    failure: ContentEncodingError | None = None
+    for parts in _decoders(body, name):
+        data: list[bytes] = []
+        size = 0
+        try:
+            for part in parts:
+                data.append(part)
+                size += len(part)
+                if size > max_bytes:
+                    raise BodyTooLargeError(
+                        f"more than {max_bytes} bytes after decompression (download.max_bytes)"
+                    )
+            return b"".join(data)
+        except (EOFError, zlib.error, OSError) as error:
+            reason = "truncated" if isinstance(error, EOFError) else f"damaged: {error}"
+            failure = ContentEncodingError(
+                f"the compressed body is {reason} (Content-Encoding: {name})"
+            )
+            if size:
+                raise failure from error
+    if failure is not None and body.startswith(_MAGIC.get(name, ())):
+        raise failure
+    return body
+
+
+def _inflate(body: bytes, window: int, part_bytes: int = _PART_BYTES) -> Iterator[bytes]:
+    """Yield the decompressed bytes; a gzip body may have several members (RFC 1952, 2.2).
+
+    Raises:
+        zlib.error: The body is damaged, or in another format.
+        EOFError: The body is truncated.
+    """
+    position = 0
+    while True:
+        decompressor = zlib.decompressobj(window)
+        while not decompressor.eof:
+            part = decompressor.unconsumed_tail
+            if not part:
+                part = body[position : position + part_bytes]
+                position += len(part)
+            data = decompressor.decompress(part, _PART_BYTES)
+            if not part and not data:
+                raise EOFError
+            yield data
+        position -= len(decompressor.unused_data)
+        if window != _GZIP or not body.startswith(_GZIP_MAGIC, position):
+            return
+
+
+def _read_with_arrow(body: bytes, codec: str) -> Iterator[bytes]:
+    stream = pa.CompressedInputStream(pa.BufferReader(body), codec)
+    while part := stream.read(_PART_BYTES):
+        yield part

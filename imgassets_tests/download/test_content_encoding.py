@@ -6,7 +6,9 @@ import gzip
 import random
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
 
 from imgassets.download.content_encoding import decompress, decompress_start
@@ -14,7 +16,10 @@ from imgassets.errors import BodyTooLargeError, ContentEncodingError
 
 DATA = b"the bytes of an image " * 50
 GZIP, DEFLATE = gzip.compress(DATA), zlib.compress(DATA)
+RAW = zlib.compress(DATA, wbits=-15)
+BR, ZSTD = (pa.compress(DATA, codec=name, asbytes=True) for name in ("brotli", "zstd"))
 LIMIT = len(DATA) * 2
+COMPRESSED = [(GZIP, "gzip"), (DEFLATE, "deflate"), (RAW, "deflate"), (BR, "br"), (ZSTD, "zstd")]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,16 @@ LIMIT = len(DATA) * 2
         (zlib.compress(GZIP), "gzip, deflate"),
         (gzip.compress(DEFLATE), "deflate\nGZIP"),
         (gzip.compress(GZIP), "gzip,gzip"),
+        (gzip.compress(DATA[:9]) + gzip.compress(b"") + gzip.compress(DATA[9:]), "gzip"),
+        (GZIP + bytes(9), "gzip"),
+        (GZIP + b"garbage", "gzip"),
+        (RAW, "deflate"),
+        (zlib.compress(DATA, wbits=9), "deflate"),
+        (BR, "br"),
+        (BR, "BR"),
+        (ZSTD, "zstd"),
+        (ZSTD + pa.compress(b"", codec="zstd", asbytes=True), "zstd"),
+        (pa.compress(RAW, codec="brotli", asbytes=True), "deflate, br"),
         # Not compressed, or an encoding that is not supported: unchanged.
         (DATA, "gzip"),
         (DATA, "deflate"),
@@ -48,13 +63,22 @@ def test_a_body_is_decompressed_as_its_content_encoding_says(body: bytes, encodi
         (GZIP, "br"),
         (GZIP, "identity"),
         (b"\0\x1f image", "deflate"),
+        (DATA, "br"),
+        (DATA, "zstd"),
+        (DATA, "utf-8"),
+        (GZIP, "compress"),
+        *(
+            (magic + DATA, name)
+            for magic in (b"\xff\xd8\xff", b"\x89PNG", b"GIF89a", b"RIFF", b"BM")
+            for name in ("gzip", "deflate", "br", "zstd", "compress", "aws-chunked")
+        ),
     ],
 )
 def test_a_body_in_another_encoding_is_unchanged(body: bytes, encoding: str) -> None:
     assert decompress(body, encoding, LIMIT) == body
 
 
-@pytest.mark.parametrize(("body", "encoding"), [(GZIP, "gzip"), (DEFLATE, "deflate")])
+@pytest.mark.parametrize(("body", "encoding"), COMPRESSED)
 def test_a_decompressed_body_above_the_limit_is_an_error(body: bytes, encoding: str) -> None:
     assert decompress(body, encoding, len(DATA)) == DATA
     limit = len(DATA) - 1
@@ -62,12 +86,15 @@ def test_a_decompressed_body_above_the_limit_is_an_error(body: bytes, encoding: 
         decompress(body, encoding, limit)
 
 
-def test_a_gzip_bomb_uses_little_memory() -> None:
-    bomb = gzip.compress(bytes(20_000_000))
+@pytest.mark.parametrize(
+    ("codec", "encoding"), [("gzip", "gzip"), ("brotli", "br"), ("zstd", "zstd")]
+)
+def test_a_bomb_uses_little_memory(codec: str, encoding: str) -> None:
+    bomb = pa.compress(bytes(20_000_000), codec=codec, asbytes=True)
     tracemalloc.start()
     try:
         with pytest.raises(BodyTooLargeError):
-            decompress(bomb, "gzip", 1000)
+            decompress(bomb, encoding, 1000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -82,7 +109,29 @@ def test_a_truncated_or_damaged_body_is_an_error(body: bytes, encoding: str) -> 
         decompress(body[:-1] + bytes([body[-1] ^ 1]), encoding, LIMIT)
 
 
-@pytest.mark.parametrize("body", [GZIP, DATA])
+@pytest.mark.parametrize(
+    ("compress", "encoding"),
+    [
+        (gzip.compress, "gzip"),
+        (lambda data: gzip.compress(data) * 2, "gzip"),
+        (zlib.compress, "deflate"),
+        (lambda data: zlib.compress(data, wbits=-15), "deflate"),
+        (lambda data: pa.compress(data, codec="brotli", asbytes=True), "br"),
+        (lambda data: pa.compress(data, codec="zstd", asbytes=True), "zstd"),
+    ],
+)
+def test_the_error_for_a_body_that_was_cut_names_the_encoding(
+    compress: Callable[[bytes], bytes], encoding: str
+) -> None:
+    data = random.Random(1).randbytes(400_000)
+    body = compress(data)
+    with pytest.raises(
+        ContentEncodingError, match=rf"^the compressed body is .+ \(Content-Encoding: {encoding}\)$"
+    ):
+        decompress(body[: len(body) * 3 // 4], encoding, 10**6)
+
+
+@pytest.mark.parametrize("body", [GZIP, gzip.compress(DATA[:9]) + gzip.compress(DATA[9:]), DATA])
 def test_the_start_of_a_gzip_body_and_of_any_other_is_returned(body: bytes) -> None:
     assert decompress_start(body, LIMIT) == DATA
 
