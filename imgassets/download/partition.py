@@ -161,7 +161,11 @@ def download_shard(
             set.
     """
     storage, journal = partition.storage, Journal(partition, ASSET)
-    finished = {values["key"] for values in journal.rows(shard.name, shard.journal_start)}
+    finished = {
+        values["key"]
+        for values in journal.rows(shard.name, shard.journal_start)
+        if values["outcome"] is not Outcome.NOT_FETCHED
+    }
     url_rows = _read_planned(journal, shard, _URLS, UrlRow)
     pending = [row for row in url_rows if row.key not in finished]
     previous = {row.key: row for row in _read_planned(journal, shard, _PREVIOUS, RawRow)}
@@ -235,7 +239,7 @@ def collect(
 def _final_row(row: UrlRow, latest: Mapping[str, RawRow]) -> RawRow:
     if is_redacted(row.url):
         return raw_row(row, Outcome.REMOVED)
-    message = "the run ended before this URL was requested; materialize the partition again"
+    message = "the run ended before this image was downloaded; materialize the partition again"
     return latest.get(row.key) or raw_row(row, Outcome.NOT_FETCHED, error=message)
 
 

@@ -136,7 +136,14 @@ class Pool:
     def _run(self, task: Task) -> None:
         try:
             action = self._exchange.send_next(task)
-        except (FetchAbortedError, StorageError):
+        except FetchAbortedError:
+            raise
+        except StorageError as error:
+            # A refresh keeps its image and its row.
+            if not task.previous_rows:
+                message = f"the image could not be stored: {error}"
+                with contextlib.suppress(StorageError):
+                    self._record(failed_rows(task, Outcome.NOT_FETCHED, message))
             raise
         except Exception as error:  # noqa: BLE001  (a bug on one image must not stop the others)
             self._log(

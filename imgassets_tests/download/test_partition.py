@@ -243,7 +243,7 @@ def test_a_url_that_was_never_requested_has_the_outcome_not_fetched(partition: P
     (row,) = partition.collect(url_rows("http://127.0.0.1:9/x.jpg"))
     assert (row.outcome, row.attempts) == (Outcome.NOT_FETCHED, 0)
     assert row.error == (
-        "the run ended before this URL was requested; materialize the partition again"
+        "the run ended before this image was downloaded; materialize the partition again"
     )
     assert (row.key, row.url, row.fetched_at) == ("p-0", "http://127.0.0.1:9/x.jpg", None)
 
@@ -411,8 +411,12 @@ def test_finished_rows_are_kept_when_the_disk_fills_up(
     with pytest.raises(StorageError, match="no space left"):
         partition.download(url_rows(*urls))
     monkeypatch.undo()
-    kept = {row.url for row in journal_rows(partition.partition_files).values()}
+    rows = journal_rows(partition.partition_files).values()
+    kept = {row.url for row in rows if row.outcome is Outcome.OK}
     assert len(kept) == 10
+    errors = {(str(row.outcome), row.error) for row in rows if row.url not in kept}
+    message = "the image could not be stored: cannot write: no space left on device"
+    assert errors == {("not_fetched", message)}
     server.hits.clear()
     assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
     assert {server.url(path) for path in server.hits} == {*urls} - kept
@@ -579,6 +583,42 @@ def test_a_shard_that_is_executed_again_requests_only_what_it_has_not_finished(
     assert server.hits == {"/0.jpg": 1, "/1.jpg": 1, "/2.jpg": 2}
     rows = partition.collect(url_rows(*urls))
     assert [str(row.outcome) for row in rows] == ["ok", "http_error", "ok"]
+
+
+def test_on_a_full_disk_finished_rows_are_kept_and_the_others_say_why_they_are_not(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(threads=1)
+    images = [image_bytes(seed=n) for n in range(3)]
+    rows = url_rows(*(server.add(f"/{n}.jpg", data) for n, data in enumerate(images)))
+    (shard,) = partition.plan(rows)
+    with failing_writes(lambda path: path == path_of(images[1])):
+        partition.download_shard(shard)
+    assert [(str(row.outcome), row.error) for row in partition.collect(rows)] == [
+        ("ok", None),
+        ("not_fetched", "the image could not be stored: the disk is gone"),
+        ("not_fetched", "the run ended before this image was downloaded; materialize the "
+         "partition again"),
+    ]  # fmt: skip
+    assert partition.files == stored(images[0])
+    # Whatever the outcomes that are retried: these two were not downloaded.
+    partition.download(rows, retry=[])
+    assert [str(row.outcome) for row in partition.collect(rows)] == ["ok"] * 3
+    assert [server.hits[f"/{n}.jpg"] for n in range(3)] == [1, 2, 1]
+
+
+def test_a_refresh_on_a_full_disk_keeps_the_image_and_is_made_again(
+    partition: Partition, server: Server
+) -> None:
+    rows = url_rows(server.add("/0.jpg", JPEG))
+    partition.run_rows(rows)
+    server.add("/0.jpg", PNG)
+    with failing_writes(lambda path: path == path_of(PNG)):
+        partition.download(rows, refresh=True)
+    (row,) = partition.collect(rows)
+    assert (row.outcome, row.path, row.error) == (Outcome.OK, path_of(JPEG), None)
+    (row,) = partition.run_rows(rows, refresh=True)
+    assert (row.outcome, row.path) == (Outcome.OK, path_of(PNG))
 
 
 def test_a_shard_of_a_partition_that_is_complete_requests_nothing(
