@@ -95,10 +95,11 @@ class ImagingError(ImgassetsError):
 
 
 class UnreadableImageError(ImagingError):
-    """The bytes are not a complete image in a supported format, or the image is too large.
+    """The bytes are not a complete image in a supported format, or its size is outside the limits.
 
     Attributes:
-        outcome: `EMPTY`, `NOT_AN_IMAGE`, `UNSUPPORTED_FORMAT`, `CORRUPT` or `TOO_MANY_PIXELS`.
+        outcome: `EMPTY`, `NOT_AN_IMAGE`, `UNSUPPORTED_FORMAT`, `CORRUPT`, `TOO_MANY_PIXELS` or
+            `TOO_SMALL`.
     """
 
     def __init__(self, outcome: Outcome, message: str) -> None:

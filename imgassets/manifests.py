@@ -63,7 +63,10 @@ class Outcome(StrEnum):
     HOST_DOWN = "host_down", "not requested: the host kept failing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more than download.max_pixels or decode.max_pixels"
-    TOO_SMALL = "too_small", "fewer bytes than download.min_bytes"
+    TOO_SMALL = (
+        "too_small",
+        "fewer bytes than download.min_bytes, or pixels than download.min_pixels",
+    )
     EMPTY = "empty", "the server sent no bytes"
     NOT_AN_IMAGE = "not_an_image", "the bytes are not an image"
     UNSUPPORTED_FORMAT = (
@@ -71,7 +74,7 @@ class Outcome(StrEnum):
         "a format that cannot be processed, such as SVG or HEIC",
     )
     CORRUPT = "corrupt", "the image is truncated or damaged"
-    NOT_FETCHED = "not_fetched", "the run ended before this URL was requested; run it again"
+    NOT_FETCHED = "not_fetched", "the run ended before the image was stored; run it again"
     REMOVED = "removed", "taken down with imgassets forget; never requested again"
 
     NO_RAW = "no_raw", "nothing to process: the download failed; see raw_images"

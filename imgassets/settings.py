@@ -127,6 +127,13 @@ class DownloadSettings(Section):
     max_pixels: int = Field(
         80_000_000, ge=1, description="maximum width x height, checked before the image is decoded"
     )
+    min_pixels: int = Field(
+        16,
+        ge=0,
+        description=(
+            "minimum width x height; rejects placeholders of 1 x 1 pixel, but no photograph"
+        ),
+    )
     max_redirects: int = Field(5, ge=0, le=20, description="maximum number of redirects")
     user_agent: str = Field(
         "imgassets/0.2",
@@ -188,7 +195,7 @@ class DownloadSettings(Section):
         200,
         ge=0,
         description=(
-            "answers 401, 403 and 429 without a success in between after which a host is not "
+            "answers 401, 403, 429 and 430 without a success in between after which a host is not "
             "requested again in this run; 0: no limit"
         ),
     )

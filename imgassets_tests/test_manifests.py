@@ -289,6 +289,7 @@ def test_outcomes_match_the_documented_words() -> None:
         (Outcome.DISALLOWED, "download.robots"),
         (Outcome.TOO_LARGE, "more bytes than download.max_bytes"),
         (Outcome.TOO_SMALL, "fewer bytes than download.min_bytes"),
+        (Outcome.TOO_SMALL, "download.min_pixels"),
         (Outcome.TOO_MANY_PIXELS, "download.max_pixels or decode.max_pixels"),
         (Outcome.TOO_CLOSE, "faces.too_close"),
         (Outcome.NOT_FETCHED, "run it again"),

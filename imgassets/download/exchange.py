@@ -37,12 +37,13 @@ from imgassets.settings import DownloadSettings
 from imgassets.storage import Storage, raw_path
 from imgassets.urls import origin, resolve
 
-# RFC 9110 and RFC 6585: request timeout, too early, too many requests; and all server errors.
-_RETRYABLE_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+# RFC 9110 and RFC 6585: request timeout, too early, too many requests (Shopify also sends 430); and
+# all server errors.
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 430, *range(500, 600)})
 # The host is overloaded; the URL itself may be fine.
-_OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
+_OVERLOADED_STATUSES = frozenset({429, 430, 502, 503, 504})
 # The host refuses us, or asks for fewer requests.
-_REFUSAL_STATUSES = frozenset({401, 403, 429})
+_REFUSAL_STATUSES = frozenset({401, 403, 429, 430})
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _NO_FEEDBACK = HostFeedback()
@@ -72,7 +73,7 @@ class _Result:
 
     Attributes:
         outcome: The outcome of the rows if there is no further attempt.
-        error: The error message; None on success.
+        error: The error message; None on success, and if the outcome says everything.
         response: The server's response; None if there was none.
         retryable: Whether a further attempt may succeed.
         feedback: What the attempt showed about the host.
@@ -203,7 +204,10 @@ class Exchange:
             rows = _not_modified_rows(task, response)
             return NextAction(rows, feedback=replace(feedback, succeeded=True))
         if is_success:
-            rows = self._handle_body(task, response)
+            image = self._read_image(task, response)
+            if isinstance(image, _Result):
+                return self._after_failure(task, image)
+            rows = self._save_image(task, response, *image)
             # A stored image whose refresh failed keeps its outcome, and has an error.
             succeeded = rows[0].outcome is Outcome.OK and rows[0].error is None
             return NextAction(rows, feedback=replace(feedback, succeeded=succeeded))
@@ -384,24 +388,53 @@ class Exchange:
         task.redirects += 1
         return NextAction(None, url, feedback=feedback)
 
-    def _handle_body(self, task: Task, response: Response) -> list[RawRow]:
-        """Decompress, inspect and save the body of a successful response."""
+    def _read_image(
+        self, task: Task, response: Response
+    ) -> tuple[bytes, inspection.ImageInfo] | _Result:
+        """Decompress and inspect the body of a successful response."""
+        try:
+            return self._inspect_body(response)
+        except BodyTooLargeError as error:
+            return _Result(Outcome.TOO_LARGE, str(error), response)
+        except ContentEncodingError as error:
+            return _corrupt(task, str(error), response)
+        except UnreadableImageError as error:
+            if error.outcome is Outcome.CORRUPT:
+                return _corrupt(task, str(error), response)
+            message = str(error)
+            if task.redirects and error.outcome is Outcome.NOT_AN_IMAGE:
+                message += f", after a redirect to {task.url}"
+            return _Result(error.outcome, message, response)
+
+    def _inspect_body(self, response: Response) -> tuple[bytes, inspection.ImageInfo]:
+        """Return the decompressed body and what image it is.
+
+        Raises:
+            BodyTooLargeError: See `content_encoding.decompress`.
+            ContentEncodingError: See `content_encoding.decompress`.
+            UnreadableImageError: It is not an image that the settings allow.
+        """
         settings = self._settings
         body = response.body
+        if encoding := response.headers.get("content-encoding"):
+            body = content_encoding.decompress(body, encoding, settings.max_bytes)
         try:
-            if encoding := response.headers.get("content-encoding"):
-                body = content_encoding.decompress(body, encoding, settings.max_bytes)
             info = inspection.inspect(body, settings.max_pixels)
-        except BodyTooLargeError as error:
-            return _result_rows(task, _Result(Outcome.TOO_LARGE, str(error), response))
-        except ContentEncodingError as error:
-            return _result_rows(task, _Result(Outcome.CORRUPT, str(error), response))
         except UnreadableImageError as error:
-            return _result_rows(task, _Result(error.outcome, str(error), response))
+            if not encoding or body is not response.body:
+                raise
+            message = f"{error} (Content-Encoding: {', '.join(encoding.splitlines())})"
+            raise UnreadableImageError(error.outcome, message) from error
         if len(body) < settings.min_bytes:
             message = f"{len(body)} bytes; download.min_bytes is {settings.min_bytes}"
-            return _result_rows(task, _Result(Outcome.TOO_SMALL, message, response))
-        return self._save_image(task, response, body, info)
+            raise UnreadableImageError(Outcome.TOO_SMALL, message)
+        if info.width * info.height < settings.min_pixels:
+            raise UnreadableImageError(
+                Outcome.TOO_SMALL,
+                f"{info.width} x {info.height} pixels, fewer than {settings.min_pixels:,} "
+                "(download.min_pixels)",
+            )
+        return body, info
 
     def _save_image(
         self, task: Task, response: Response, body: bytes, info: inspection.ImageInfo
@@ -497,6 +530,19 @@ def _opted_out(task: Task, said: str, response: Response | None = None) -> _Resu
     return _Result(Outcome.DISALLOWED, said, response)
 
 
+def _corrupt(task: Task, error: str, response: Response) -> _Result:
+    """Return the result for a body that is not a complete image.
+
+    Without a length, a connection that broke looks like the end of the body, so such a body gets
+    one more attempt.
+    """
+    headers = response.headers
+    may_be_cut = "content-length" not in headers and "transfer-encoding" not in headers
+    retryable = may_be_cut and not task.may_be_cut
+    task.may_be_cut |= may_be_cut
+    return _Result(Outcome.CORRUPT, error, response, retryable)
+
+
 def _conditional_headers(task: Task) -> Mapping[str, str]:
     """Return the headers that request the body only if it has changed (RFC 9110, 13.1)."""
     if not task.previous_rows:
@@ -541,7 +587,7 @@ def _retry_after_s(value: str) -> float:
         return float(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
     if date.tzinfo is None:
         date = date.replace(tzinfo=dt.UTC)
@@ -558,7 +604,8 @@ def _result_rows(task: Task, result: _Result, **image_columns: object) -> list[R
             row,
             result.outcome,
             http_status=result.response.status if result.response else None,
-            error=result.error,
+            error=result.error
+            or (None if result.outcome is Outcome.OK else result.outcome.meaning),
             **_effort(task),
             etag=headers.get("etag"),
             last_modified=headers.get("last-modified"),

@@ -237,7 +237,8 @@ def _decode(data: bytes, format_: str, max_pixels: int) -> ImageInfo:
         except UnreadableImageError:
             raise
         except Exception as error:
-            raise _corrupt(f"the {name} file is broken: {error}") from error
+            reason = str(error) or type(error).__name__
+            raise _corrupt(f"the {name} file is broken: {reason}") from error
     return info
 
 

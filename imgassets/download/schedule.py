@@ -41,6 +41,7 @@ class Task:
             the image has changed; otherwise empty.
         attempts: Number of attempts so far.
         redirects: Number of redirects in the current attempt.
+        may_be_cut: Whether an attempt ended with a damaged image of which the length is unknown.
         started: `time.monotonic()` at the first request; None before it.
         taken_at: `time.monotonic()` at which a thread last took the task, to send a request.
         last_failure: The rows of the last failed attempt, used if there is no further attempt.
@@ -55,6 +56,7 @@ class Task:
     previous_rows: tuple[RawRow, ...] = ()
     attempts: int = 0
     redirects: int = 0
+    may_be_cut: bool = False
     started: float | None = None
     taken_at: float = 0
     last_failure: list[RawRow] | None = None
@@ -68,7 +70,7 @@ class HostFeedback:
     Attributes:
         failure: Error that suggests that the host is down or overloaded; None if it responded.
         cooldown_s: Seconds that the host asked to wait (Retry-After).
-        refusal: Error that says that the host refuses us (401, 403, 429); None if it does not.
+        refusal: Error that says that the host refuses us (401, 403, 429, 430); None if it does not.
         succeeded: Whether an image was delivered, or has not changed.
         robots_known: Whether the robots.txt and the tdmrep.json of the host have been read.
         interval_s: Minimum seconds between two requests, from robots.txt.

@@ -27,7 +27,7 @@ from imgassets.settings import OPT_OUTS, DownloadSettings
 from imgassets.storage import Storage
 from imgassets.urls import origin
 from imgassets_tests.download.conftest import HEADER_OPT_OUTS, Partition, path_of, stored, url_row
-from imgassets_tests.download.images import image_bytes
+from imgassets_tests.download.images import image_bytes, png_of
 from imgassets_tests.download.server import (
     Handler,
     Server,
@@ -232,15 +232,29 @@ def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
         (response(200), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(204), {}, Outcome.EMPTY, "the server sent no bytes"),
         (response(200, b"<html>"), {}, Outcome.NOT_AN_IMAGE, "an HTML page"),
-        (response(200, JPEG[:-9]), {}, Outcome.CORRUPT, "the JPEG file is truncated"),
+        (response(200, JPEG[:-9], content_length="9"), {}, Outcome.CORRUPT,
+         "the JPEG file is truncated"),
+        (response(200, JPEG[:-9], transfer_encoding="chunked"), {}, Outcome.CORRUPT,
+         "the JPEG file is truncated"),
+        (response(200, b"\x1f\x8b?", content_encoding="br"), {}, Outcome.NOT_AN_IMAGE,
+         "not an image; the file starts with b'\\x1f\\x8b?' (Content-Encoding: br)"),
+        (response(200, JPEG[2:], content_encoding="compress\naws-chunked"), {},
+         Outcome.NOT_AN_IMAGE, f"not an image; the file starts with {JPEG[2:18]!r} "
+         "(Content-Encoding: compress, aws-chunked)"),
+        (response(200, gzip.compress(b"<html>"), content_encoding="gzip"), {},
+         Outcome.NOT_AN_IMAGE, "an HTML page"),
+        (response(200, png_of(3, 5)), {"min_bytes": 0}, Outcome.TOO_SMALL,
+         "3 x 5 pixels, fewer than 16 (download.min_pixels)"),
+        (image_response(), {"min_pixels": 5401}, Outcome.TOO_SMALL,
+         "60 x 90 pixels, fewer than 5,401 (download.min_pixels)"),
         (image_response(), {"max_pixels": 5399}, Outcome.TOO_MANY_PIXELS,
          "60 x 90 pixels, more than 5,399 (download.max_pixels)"),
         (image_response(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
          f"{len(JPEG)} bytes; download.min_bytes is {len(JPEG) + 1}"),
         (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": 999},
          Outcome.TOO_LARGE, "more than 999 bytes after decompression (download.max_bytes)"),
-        (response(200, gzip.compress(JPEG)[:-9], content_encoding="gzip"), {}, Outcome.CORRUPT,
-         "the compressed body is truncated"),
+        (response(200, gzip.compress(JPEG)[:-9], content_encoding="gzip", content_length="9"), {},
+         Outcome.CORRUPT, "the compressed body is truncated (Content-Encoding: gzip)"),
         (image_response(x_robots_tag="noindex, NoAI"), {}, Outcome.DISALLOWED,
          "the X-Robots-Tag header says noindex (download.opt_outs: noindex)"),
         (response(304), {}, Outcome.HTTP_ERROR, "the server answered with status 304"),
@@ -273,6 +287,7 @@ def test_a_response_without_a_usable_image_ends_the_task_with_the_reason(
     ("answer", "settings"),
     [
         (image_response(), {"max_pixels": 5400, "min_bytes": len(JPEG), "max_bytes": len(JPEG)}),
+        (image_response(), {"min_pixels": 5400}),
         (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": len(JPEG)}),
         (image_response(x_robots_tag="otherbot: noai"), {}),
         (image_response(x_robots_tag="noai"), {"opt_outs": ["noindex"]}),
@@ -325,7 +340,7 @@ def test_these_statuses_and_no_others_are_retried(
         else:
             assert (only(step).outcome, only(step).http_status) == (Outcome.HTTP_ERROR, status)
         assert step.feedback.cooldown_s == step.wait_s == cooldown_s
-    assert retried == {408, 425, 429, *range(500, 600)}
+    assert retried == {408, 425, 429, 430, *range(500, 600)}
 
 
 def test_these_statuses_and_no_others_count_as_failures_of_the_host(start: StartExchange) -> None:
@@ -337,7 +352,7 @@ def test_these_statuses_and_no_others_count_as_failures_of_the_host(start: Start
         if feedback.failure is not None:
             failures[status] = feedback.failure
     assert failures == {
-        status: f"the server answered with status {status}" for status in (429, 502, 503, 504)
+        status: f"the server answered with status {status}" for status in (429, 430, 502, 503, 504)
     }
 
 
@@ -350,7 +365,7 @@ def test_these_statuses_and_no_others_are_refusals(start: StartExchange) -> None
         if feedback.refusal is not None:
             refusals[status] = feedback.refusal
     assert refusals == {
-        status: f"the server answered with status {status}" for status in (401, 403, 429)
+        status: f"the server answered with status {status}" for status in (401, 403, 429, 430)
     }
 
 
@@ -408,6 +423,33 @@ def test_a_failure_is_retried_as_often_as_the_settings_allow(
     row = only(steps[-1])
     assert (row.outcome, row.http_status, row.attempts) == (Outcome.HTTP_ERROR, 500, retries + 1)
     assert run.requested_urls == [A] * (retries + 1)
+
+
+def test_a_damaged_image_of_unknown_length_gets_one_more_attempt(start: StartExchange) -> None:
+    cut, cut_gzip = response(200, JPEG[:-9]), response(200, gzip.compress(JPEG)[:-9])
+    run = start(cut, image_response())
+    step, last = run.steps()
+    assert step.feedback == HostFeedback()
+    assert (only(last).outcome, only(last).attempts) == (Outcome.OK, 2)
+    cut_gzip = replace(cut_gzip, headers={"content-encoding": "gzip"})
+    for answers in ([cut, cut], [cut, cut_gzip], [response(500), cut_gzip, cut]):
+        row = only(start(*answers).steps()[-1])
+        assert (row.outcome, row.attempts) == (Outcome.CORRUPT, len(answers))
+    row = start(cut, retries=0).row()
+    assert (row.outcome, row.attempts) == (Outcome.CORRUPT, 1)
+
+
+def test_the_error_of_a_page_says_to_which_url_the_redirects_led(start: StartExchange) -> None:
+    page = response(200, b"<html>")
+    run = start(redirect_to("/b"), redirect_to(f"{CDN}/sorry?from=a"), page)
+    row = only(run.steps()[-1])
+    assert row.outcome is Outcome.NOT_AN_IMAGE
+    assert row.error == f"an HTML page, after a redirect to {CDN}/sorry?from=a"
+
+
+def test_a_row_without_an_image_has_an_error_in_any_case(start: StartExchange) -> None:
+    row = start(FetchError(Outcome.CONNECTION_ERROR, "", retryable=False)).row()
+    assert row.error == Outcome.CONNECTION_ERROR.meaning
 
 
 def test_a_row_describes_the_last_attempt(start: StartExchange) -> None:
@@ -612,6 +654,22 @@ def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) ->
         ("\u0663", 0),
         ("\u00b2", 0),
         ("", 0),
+        ("9" * 5000, 60),
+        ("-1.5", 0),
+        ("1e9", 0),
+        ("inf", 0),
+        ("nan", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 60),
+        ("Fri, 31 Dec 9999 23:59:59 +9999", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -9999", 0),
+        ("Fri, 31 Dec 9999 23:59:59 +99999999999999", 0),
+        ("Sat, 01 Jan 0000 00:00:00 GMT", 0),
+        ("Sat, 01 Jan 0001 00:00:00 +2359", 0),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", 0),
+        ("Fri, 31 Feb 2100 25:61:61 GMT", 0),
+        ("Fri, 31 Dec " + "9" * 5000 + " 23:59:59 GMT", 0),
+        ("(" * 5000, 0),
     ],
 )
 def test_a_retry_after_is_capped_and_ignored_if_it_is_invalid(

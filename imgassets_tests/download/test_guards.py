@@ -91,6 +91,16 @@ def test_a_host_whose_dns_answer_changes_is_checked_by_the_address_connected_to(
     assert server.connections == 0
 
 
+def test_a_placeholder_of_one_pixel_is_too_small(partition: Partition, server: Server) -> None:
+    pixel = image_bytes(width=1, height=1)
+    assert len(pixel) >= partition.settings.min_bytes
+    (row,) = partition.run(server.add("/pixel.jpg", pixel))
+    assert row.outcome is Outcome.TOO_SMALL
+    assert row.error == "1 x 1 pixels, fewer than 16 (download.min_pixels)"
+    (row,) = partition.with_settings(min_pixels=1).run(server.url("/pixel.jpg"))
+    assert row.outcome is Outcome.OK
+
+
 def test_an_image_below_min_bytes_is_too_small(partition: Partition, server: Server) -> None:
     url = server.add("/a.jpg", JPEG)
     (row,) = partition.with_settings(min_bytes=len(JPEG) + 1).run(url)

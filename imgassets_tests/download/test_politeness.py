@@ -203,9 +203,18 @@ def test_a_crawl_delay_is_obeyed(polite: Partition, server: Server) -> None:
         (FORBIDDEN.decode().encode("utf-16-be"), {"Content-Type": "text/plain; charset=utf-16"}),
         (gzip.compress(FORBIDDEN), {"Content-Encoding": "gzip"}),
         (gzip.compress(FORBIDDEN), {}),
+        (gzip.compress(b"# our rules\n") + gzip.compress(FORBIDDEN), {}),
         (gzip.compress(FORBIDDEN + b"#" * 5_000_000), {"Content-Encoding": "gzip"}),
     ],
-    ids=["utf-8 mark", "utf-16 mark", "utf-16", "gzip", "gzip without header", "large gzip"],
+    ids=[
+        "utf-8 mark",
+        "utf-16 mark",
+        "utf-16",
+        "gzip",
+        "gzip without header",
+        "two gzip members",
+        "large gzip",
+    ],
 )
 def test_rules_apply_whatever_the_encoding_of_robots_txt(
     polite: Partition, server: Server, body: bytes, headers: dict[str, str]

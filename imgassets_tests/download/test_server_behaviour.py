@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import zlib
 
+import pyarrow as pa
 import pytest
 
 from imgassets.manifests import Outcome, RawRow
@@ -66,7 +68,7 @@ def test_a_client_error_is_not_retried(partition: Partition, server: Server, sta
     assert row.http_status == status
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520])
+@pytest.mark.parametrize("status", [408, 425, 429, 430, 500, 502, 503, 504, 520])
 def test_a_retryable_status_is_retried(partition: Partition, server: Server, status: int) -> None:
     row = download_one(partition, server, in_turn(answer(b"", status), answer(JPEG)))
     assert (row.outcome, row.attempts, row.http_status) == (Outcome.OK, 2, 200)
@@ -92,6 +94,15 @@ def test_a_redirect_to_another_host_is_followed(partition: Partition, server: Se
     server.add("/b.jpg", JPEG)
     row = download_one(partition, server, redirect(server.url("/b.jpg", host="localhost")))
     assert row.outcome is Outcome.OK
+
+
+def test_the_error_of_an_html_page_says_to_which_url_a_redirect_led(
+    partition: Partition, server: Server
+) -> None:
+    page = server.add("/sorry", b"<!doctype html><html>")
+    row = download_one(partition, server, redirect("/sorry"))
+    assert_failed(partition, row, Outcome.NOT_AN_IMAGE)
+    assert row.error == f"an HTML page, after a redirect to {page}"
 
 
 def test_a_redirect_loop_ends(partition: Partition, server: Server) -> None:
@@ -218,6 +229,28 @@ def test_an_uncompressed_image_declared_as_gzip_is_saved(
     assert partition.files == stored(JPEG)
 
 
+def test_an_image_in_any_content_encoding_is_saved_decompressed(
+    partition: Partition, server: Server
+) -> None:
+    bodies = [
+        ("gzip", gzip.compress(JPEG[:1000]) + gzip.compress(JPEG[1000:])),
+        ("deflate", zlib.compress(JPEG)),
+        ("deflate", zlib.compress(JPEG, wbits=-15)),
+        ("br", pa.compress(JPEG, codec="brotli", asbytes=True)),
+        ("zstd", pa.compress(JPEG, codec="zstd", asbytes=True)),
+    ]
+    rows = partition.run(
+        *(
+            server.add(f"/{n}.jpg", answer(body, headers={"Content-Encoding": encoding}))
+            for n, (encoding, body) in enumerate(bodies)
+        ),
+        server.add("/lzw.jpg", answer(b"\x1f\x9d...", headers={"Content-Encoding": "compress"})),
+    )
+    assert [str(row.outcome) for row in rows] == ["ok"] * len(bodies) + ["not_an_image"]
+    assert str(rows[-1].error).endswith(" (Content-Encoding: compress)")
+    assert partition.files == stored(JPEG)
+
+
 def test_a_gzip_bomb_is_too_large(partition: Partition, server: Server) -> None:
     bomb = gzip.compress(bytes(100_000_000))
     assert len(bomb) < partition.settings.max_bytes
@@ -325,6 +358,21 @@ def test_a_body_without_a_length_is_saved(
 ) -> None:
     assert download_one(partition, server, response).outcome is Outcome.OK
     assert partition.files == stored(JPEG)
+
+
+def test_an_image_without_a_length_that_ends_early_is_requested_once_more(
+    partition: Partition, server: Server
+) -> None:
+    cut = JPEG[:-100]
+    rows = partition.run(
+        server.add("/0.jpg", in_turn(body_until_close(cut), body_until_close(JPEG))),
+        server.add("/1.jpg", body_until_close(cut)),
+        server.add("/2.jpg", chunked(cut)),
+        server.add("/3.jpg", cut),
+    )
+    assert [(str(row.outcome), row.attempts) for row in rows] == [
+        ("ok", 2), ("corrupt", 2), ("corrupt", 1), ("corrupt", 1),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
