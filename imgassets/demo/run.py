@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import requests
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import (
@@ -31,7 +30,7 @@ from imgassets.configuration import CONFIG_VARIABLE, load_settings
 from imgassets.defs.instance import DAGSTER_HOME_VARIABLE, open_instance, prepare_dagster_home
 from imgassets.demo.catalogue import build_catalogue, documents
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.demo.server import PORT, SERVER_NAME, CatalogueServer
+from imgassets.demo.server import PORT, CatalogueServer, is_served
 from imgassets.errors import CatalogueServerError
 from imgassets.folders import home, project_root
 from imgassets.sources.factory import MONGODB_VARIABLE, mongodb_address, open_source
@@ -131,7 +130,7 @@ def _catalogue_server(progress: Progress) -> Iterator[str]:
 
     The port is part of the URLs in the documents, so it is stored for the next run. If another
     process of the demo (for example `make ui`) already serves on it, that server is used; if
-    another program does, a free port is taken.
+    another program or another folder's demo does, a free port is taken.
     """
     folder = demo_folder() / "catalogue"
     task = progress.add_task("draw the sample catalogue", total=None)
@@ -143,19 +142,12 @@ def _catalogue_server(progress: Progress) -> Iterator[str]:
         try:
             address = stack.enter_context(CatalogueServer(folder, port)).url
         except CatalogueServerError:
-            address = f"http://127.0.0.1:{port}"
-            if not _is_our_server(address):
+            if is_served(folder, port):
+                address = f"http://127.0.0.1:{port}"
+            else:
                 address = stack.enter_context(CatalogueServer(folder)).url
         file.write_text(address.rpartition(":")[2])
         yield address
-
-
-def _is_our_server(address: str) -> bool:
-    try:
-        answer = requests.head(address, timeout=2)
-    except requests.RequestException:
-        return False
-    return answer.headers.get("Server", "").startswith(SERVER_NAME)
 
 
 def _insert_documents(address: str) -> None:

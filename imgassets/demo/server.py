@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
+import requests
+
 from imgassets.errors import CatalogueServerError
 
 _HOST = "127.0.0.1"
@@ -34,8 +36,25 @@ _Request = socket.socket | tuple[bytes, socket.socket]
 PORT = 8765
 """Default port of the demo; fixed, because it is part of the URLs in the documents."""
 
-SERVER_NAME = "imgassets-demo"
-"""Value of the `Server` header, by which a second demo recognises the server of the first."""
+
+def is_served(folder: Path, port: int) -> bool:
+    """Whether a server of the folder, which may be another process's, listens on a port.
+
+    Args:
+        folder: Folder with the files of a catalogue.
+        port: TCP port on 127.0.0.1.
+    """
+    try:
+        answer = requests.head(f"http://{_HOST}:{port}", timeout=2)
+    except requests.RequestException:
+        return False
+    return answer.headers.get("Server") == _server_name(folder)
+
+
+def _server_name(folder: Path) -> str:
+    """Return the `Server` header by which processes of one demo recognise its server."""
+    digest = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape"))
+    return f"imgassets-demo-{digest.hexdigest()[:16]}"
 
 
 class CatalogueServer:
@@ -157,7 +176,6 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
-    server_version = SERVER_NAME
     # Headers and body are separate writes; Nagle's algorithm would delay the second by 40 ms.
     disable_nagle_algorithm = True
 
@@ -192,6 +210,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Return the `Server` header."""
+        return _server_name(self.server.folder)
 
     def log_message(self, _format: str, *_args: object) -> None:
         """Suppress the access log: the terminal of the demo shows progress."""

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from imgassets.demo.catalogue import Kind, documents, expected
-from imgassets.demo.server import CatalogueServer
+from imgassets.demo.server import CatalogueServer, is_served
 from imgassets.errors import CatalogueServerError
 
 
@@ -104,6 +104,17 @@ def test_a_port_in_use_raises_an_error_that_says_what_to_do(tmp_path: Path) -> N
         ):
             pytest.fail("two servers on one port")
         assert requests.get(f"{server.url}/none.jpg", timeout=10).status_code == 404
+
+
+def test_a_demo_recognises_the_server_of_its_folder_but_not_that_of_another_folder(
+    tmp_path: Path,
+) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    with CatalogueServer(own) as server:
+        port = server.port
+        assert is_served(own, port)
+        assert not is_served(other, port)
+    assert not is_served(own, port)
 
 
 def test_the_address_of_a_server_that_is_not_running_raises_an_error(tmp_path: Path) -> None:
