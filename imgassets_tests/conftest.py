@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings as hypothesis_settings
 from pymongo import MongoClient
 
@@ -62,9 +63,12 @@ def mongo_database(mongodb_uri: str) -> Iterator[Database[dict[str, Any]]]:
 @pytest.fixture(scope="session")
 def catalogue_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the sample catalogue; read-only for tests."""
-    folder = tmp_path_factory.mktemp("catalogue")
-    build_catalogue(folder)
-    return folder
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # the folder of all workers: one of them builds for the others
+    with FileLock(shared / "catalogue.lock"):
+        build_catalogue(shared / "catalogue")
+    return shared / "catalogue"
 
 
 @pytest.fixture

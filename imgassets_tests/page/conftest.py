@@ -46,11 +46,13 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="package")
-def demo(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(
+    chromium: str, catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Demo]:
     """The materialized demo and its UI; created only if there is a browser."""
     assert chromium  # requested first, so that no demo is made without a browser
     with project_copy(tmp_path_factory.mktemp("page") / "imgassets") as folder:
-        demo = Demo(folder)
+        demo = Demo(folder, catalogue_folder)
         with demo.running():
             yield demo
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,10 +32,16 @@ PLACEHOLDER_PRODUCTS = 12
 
 
 class Demo:
-    """A copy of the project with the materialized demo and its UI."""
+    """A copy of the project with the materialized demo and its UI.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The copy.
+        catalogue: The sample catalogue, which is copied: to draw it takes ten seconds.
+    """
+
+    def __init__(self, folder: Path, catalogue: Path) -> None:
         self.folder = folder
+        shutil.copytree(catalogue, folder / ".imgassets/demo/catalogue")
         imgassets(folder, "demo")
         self._add_a_day()
 
