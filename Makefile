@@ -6,6 +6,9 @@ VENV ?= .venv
 # ENGINES= installs none, for tests that do not need them.
 ENGINES ?= $(VENV)/engines
 CORPUS := .imgassets/corpus
+# Processes that run the tests, of about 1 GB each: for two cores, and one more because tests often
+# wait for the processes and servers that they start.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 # What a user's own `dagster` and `imgassets` commands use; the demo has a home of its own.
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
@@ -20,7 +23,7 @@ ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
 test: $(VENV)/installed $(VENV)/res10 $(ENGINES) $(CORPUS)/downloaded  ## run all tests, or those that TESTS names
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 screenshots: $(VENV)/installed  ## take the screenshots in docs/ again (needs chromium)
 	IMGASSETS_TESTS_NEED_BROWSER=1 IMGASSETS_TESTS_SCREENSHOTS=docs \
@@ -35,7 +38,7 @@ mutants: $(VENV)/installed  ## put faults into modules and see whether the tests
 	$(BIN)/python -m benchmarks.mutants $(MODULES)
 
 # What a user of the package does, in an empty environment and an empty folder.
-PACKAGE := .imgassets/package
+PACKAGE ?= .imgassets/package
 package: $(VENV)/installed  ## build the wheel, install it, and run its commands in an empty folder
 	rm -rf $(PACKAGE)
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(PACKAGE) .
