@@ -652,6 +652,13 @@ def _start(partition: Partition, *, keep_raw: bool = True) -> subprocess.Popen[b
     )
 
 
+def _wait_for_images(run: subprocess.Popen[bytes], record: Path, count: int) -> None:
+    """Wait until runs have begun with so many images, which `record_and_wait` records."""
+    while len(record.read_text().split()) < count:
+        assert run.poll() is None
+        time.sleep(0.005)
+
+
 def _complete(run: subprocess.Popen[bytes]) -> None:
     _, errors = run.communicate(timeout=120)
     assert (run.returncode, errors) == (0, b"")
@@ -686,12 +693,11 @@ def test_a_run_killed_at_20_random_moments_repeats_only_what_was_in_flight(
     kills_with_work = 0
     for kill in range(KILLS):
         run = _start(partition)
-        before = record.stat().st_size
-        if kill % 5:  # else at any moment of the start
-            while record.stat().st_size == before:
-                assert run.poll() is None
-                time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.3))
+        if kill % 5:
+            _wait_for_images(run, record, counts.total() + rng.randint(1, 30))
+            time.sleep(rng.uniform(0, 0.02))  # any moment of an image
+        else:
+            time.sleep(rng.uniform(0, 0.3))  # any moment of the start
         run.kill()
         # Its workers have the same standard error, and end without output.
         assert run.communicate(timeout=20)[1] == b""
@@ -727,12 +733,20 @@ def test_two_days_of_one_retailer_can_be_processed_at_the_same_time(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, *, keep_raw: bool
 ) -> None:
     record = tmp_path / "record.txt"
+    record.touch()
     monkeypatch.setenv("IMGASSETS_TEST_RECORD", str(record))
     # The first day is done while the second one has images of it still to process.
     first = _numbered_partition(tmp_path / "data", model, range(60), DAY)
     second = _numbered_partition(tmp_path / "data", model, [*range(100, 220), *range(60)], SECOND)
-    for run in [_start(day, keep_raw=keep_raw) for day in (first, second)]:
-        _complete(run)
+    run_of_first, run_of_second = (_start(day, keep_raw=keep_raw) for day in (first, second))
+    while sum(int(number) >= 100 for number in record.read_text().split()) < 60:
+        assert run_of_second.poll() is None
+        time.sleep(0.005)
+    # However slow the first day is, the second one comes to the shared images after it.
+    run_of_second.send_signal(signal.SIGSTOP)
+    _complete(run_of_first)
+    run_of_second.send_signal(signal.SIGCONT)
+    _complete(run_of_second)
     for day in (first, second):
         rows = day.manifest()
         assert [row.key for row in rows] == [raw.key for raw in day.rows]
