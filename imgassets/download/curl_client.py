@@ -7,7 +7,6 @@ keeps connections alive is in `curl_loop`.
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import sys
@@ -239,8 +238,7 @@ class _Handle:
         curl = self.curl
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, _milliseconds(limits.connect_s))
         curl.setopt(pycurl.TIMEOUT_MS, _milliseconds(limits.total_s))
-        curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
-        curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(limits.read_s))
+        self._transfer.read_s = limits.read_s
         # Since libcurl 8.4 this also limits bodies without a Content-Length.
         # 0 is no limit: `_write` cuts the body off.
         curl.setopt(pycurl.MAXFILESIZE_LARGE, 0 if limits.truncate else limits.max_bytes)

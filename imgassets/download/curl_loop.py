@@ -11,6 +11,7 @@ of these calls would compete for Python's GIL, and half of the time would go int
 from __future__ import annotations
 
 import contextlib
+import math
 import selectors
 import socket
 import threading
@@ -21,6 +22,8 @@ import pycurl  # type: ignore[import-untyped]
 
 from imgassets.errors import FetchAbortedError
 
+_CHECK_INTERVAL_S = 0.2
+"""Seconds between two looks for stalled requests; one may exceed its time limit by this much."""
 _EVENTS = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,
@@ -33,15 +36,35 @@ class CurlTransfer:
 
     Attributes:
         curl: The libcurl handle.
+        read_s: Maximum seconds without a received byte, once the request is sent.
         error: libcurl's error code and message for the last request; None if it succeeded.
     """
 
     def __init__(self, curl: pycurl.Curl) -> None:
         self.curl = curl
+        self.read_s = math.inf
         self.error: tuple[int, str] | None = None
+        self._received = 0
+        self._received_at = 0.0
         self._exception: Exception | None = None
         self._finished = threading.Lock()
         self._finished.acquire()
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether no byte was received for `read_s` seconds until `now` (`time.monotonic()`)."""
+        curl = self.curl
+        # Opening the connection has a time limit of its own.
+        if curl.getinfo(pycurl.PRETRANSFER_TIME):
+            received = curl.getinfo(pycurl.SIZE_DOWNLOAD_T) + curl.getinfo(pycurl.HEADER_SIZE)
+            if received == self._received:
+                return now - self._received_at > self.read_s
+            self._received = received
+        self._received_at = now
+        return False
+
+    def start(self, now: float) -> None:
+        """Begin a request at `now` (`time.monotonic()`)."""
+        self._received, self._received_at = 0, now
 
     def finish(self, error: tuple[int, str] | None, exception: Exception | None = None) -> None:
         """Wake the waiting thread.
@@ -77,6 +100,7 @@ class CurlLoop:
         self._idle = False
         self._active: dict[pycurl.Curl, CurlTransfer] = {}
         self._timer_due: float | None = None
+        self._check_due = 0.0
         self._multi = pycurl.CurlMulti()
         # No HTTP/2 multiplexing: a broken connection then fails only one request.
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_NOTHING)
@@ -137,6 +161,7 @@ class CurlLoop:
                 self._start_queued()
                 self._handle_events(self._wait_for_events())
                 self._finish_done()
+                self._finish_stalled()
         except Exception as error:  # noqa: BLE001  (otherwise waiting threads would hang)
             self._bug = f"the event loop of libcurl failed: {type(error).__name__}: {error}"
         with self._lock:
@@ -151,6 +176,7 @@ class CurlLoop:
     def _start_queued(self) -> None:
         while self._queue:
             transfer = self._queue.popleft()
+            transfer.start(time.monotonic())
             self._active[transfer.curl] = transfer
             self._multi.add_handle(transfer.curl)
 
@@ -159,8 +185,10 @@ class CurlLoop:
         try:
             if self._queue or self._stopped:
                 return []
-            due = self._timer_due
-            timeout_s = None if due is None else max(due - time.monotonic(), 0)
+            due = [self._check_due] if self._active else []
+            if self._timer_due is not None:
+                due.append(self._timer_due)
+            timeout_s = max(min(due) - time.monotonic(), 0) if due else None
             return self._selector.select(timeout_s)
         finally:
             self._idle = False
@@ -187,6 +215,21 @@ class CurlLoop:
                 self._finish(curl, None)
             for curl, code, message in failed:
                 self._finish(curl, (code, message))
+
+    def _finish_stalled(self) -> None:
+        """End the requests that receive nothing.
+
+        libcurl's own limit (CURLOPT_LOW_SPEED_TIME) waits for the time limit of connecting, too, if
+        several requests hang at once: libcurl 8.23 drops its timer on the multi-socket interface.
+        """
+        now = time.monotonic()
+        if now < self._check_due:
+            return
+        self._check_due = now + _CHECK_INTERVAL_S
+        for transfer in [*self._active.values()]:
+            if transfer.is_stalled(now):
+                message = f"no data received for {transfer.read_s:g} s"
+                self._finish(transfer.curl, (pycurl.E_OPERATION_TIMEDOUT, message))
 
     def _finish(self, curl: pycurl.Curl, error: tuple[int, str] | None) -> None:
         self._multi.remove_handle(curl)

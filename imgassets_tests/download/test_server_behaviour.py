@@ -144,6 +144,18 @@ def test_a_response_without_headers_is_a_timeout(partition: Partition, server: S
     assert "download.read_timeout_s" in str(row.error)
 
 
+def test_requests_that_hang_at_once_each_end_at_the_read_timeout(
+    partition: Partition, server: Server
+) -> None:
+    urls = [server.add(f"/{number}.jpg", hang) for number in range(4)]
+    patient = partition.with_settings(
+        connect_timeout_s=30, read_timeout_s=0.3, total_timeout_s=60, retries=0
+    )
+    rows = patient.run(*urls)
+    assert {row.outcome for row in rows} == {Outcome.TIMEOUT}
+    assert max(row.elapsed_ms or 0 for row in rows) < 30_000
+
+
 def test_a_slow_body_ends_at_the_total_timeout(partition: Partition, server: Server) -> None:
     partition.with_settings(retries=0)
     row = download_one(partition, server, drip(JPEG))
