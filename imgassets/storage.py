@@ -11,6 +11,7 @@ that a copied or moved tree stays valid:
     review/retailer=<retailer>/date=<date>/                    contact sheets, plots
     journal/<asset>/retailer=<retailer>/date=<date>/           only while a run works, or was killed
     removed/                                                   records of take-downs
+    reports/<date>.parquet                                     a row of numbers per retailer
 
 The columns of a manifest are in `manifests`, the journal in `journal`, take-downs in `takedown`.
 """

@@ -19,6 +19,11 @@ from imgassets.defs.checks import build_checks
 from imgassets.defs.freshness import build_freshness_check, build_product_documents
 from imgassets.defs.jobs import build_jobs
 from imgassets.defs.partitions import RETAILERS, catalogue_partitions
+from imgassets.defs.reports import (
+    build_daily_report,
+    build_report_checks,
+    build_retailer_report,
+)
 from imgassets.defs.resources import (
     ManifestIOManager,
     MongoDBResource,
@@ -27,7 +32,11 @@ from imgassets.defs.resources import (
 )
 from imgassets.defs.schedules import build_schedules
 from imgassets.defs.scope import Scope
-from imgassets.defs.sensors import build_failed_runs_sensor, build_new_documents_sensor
+from imgassets.defs.sensors import (
+    build_failed_checks_sensor,
+    build_failed_runs_sensor,
+    build_new_documents_sensor,
+)
 from imgassets.settings import Settings
 
 _RESOURCES = ("settings", "mongodb", "manifests")
@@ -76,11 +85,17 @@ def build_defs(
             build_face_model(scope),
             build_raw_images(scope),
             build_processed_images(scope),
+            build_daily_report(scope),
+            build_retailer_report(scope),
         ],
-        asset_checks=[*build_checks(scope), freshness_check],
-        jobs=[jobs.catalogue, jobs.retry_failed, jobs.freshness],
+        asset_checks=[*build_checks(scope), freshness_check, build_report_checks(scope)],
+        jobs=[jobs.catalogue, jobs.retry_failed, jobs.freshness, jobs.daily_report],
         schedules=build_schedules(scope, jobs),
-        sensors=[build_new_documents_sensor(scope, jobs), build_failed_runs_sensor(scope, jobs)],
+        sensors=[
+            build_new_documents_sensor(scope, jobs),
+            build_failed_runs_sensor(scope, jobs),
+            build_failed_checks_sensor(scope, jobs),
+        ],
         resources=_resources(scope, resources or {}),
         executor=executor,
     )

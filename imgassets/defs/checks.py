@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from imgassets.cores import available_cores
+from imgassets.defs.failed_checks import tag_run
 from imgassets.defs.metadata import round_for_display
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
@@ -98,6 +99,13 @@ _PROCESSED: Sequence[_Check] = (
         blocking=True,
     ),
 )
+
+
+CHECK_NAMES: Mapping[str, frozenset[str]] = {
+    "raw_images": frozenset(check.name for check in (*_RAW, *_SUCCESS)),
+    "processed_images": frozenset(check.name for check in _PROCESSED),
+}
+"""Names of the checks by asset."""
 
 
 def build_checks(scope: Scope) -> list[dg.AssetChecksDefinition]:
@@ -181,7 +189,7 @@ def run_checks(
     settings: SettingsResource,
     checks: Mapping[str, Callable[["CheckContext"], "CheckOutcome"]],
 ) -> Iterator[dg.AssetCheckResult]:
-    """Run the selected checks and yield their results.
+    """Run the selected checks, tag the run with those that failed, and yield the results.
 
     A check that cannot run, that has a bug or whose outcome is fatal does not prevent the others;
     the step fails after the last one. The results follow the last check, because the failed ones
@@ -209,8 +217,12 @@ def run_checks(
         except Exception as error:  # noqa: BLE001  (raised again after the results of the others)
             bug = bug or error
     galleries = sum(outcome.shows_images for outcome in outcomes.values())
-    for name, outcome in outcomes.items():
-        yield _result(selected[name], outcome, check_context, galleries)
+    results = {
+        name: _result(selected[name], outcome, check_context, galleries)
+        for name, outcome in outcomes.items()
+    }
+    tag_run(context, results.items())
+    yield from results.values()
     problems += [outcome.description for outcome in outcomes.values() if outcome.fatal]
     if bug is not None:
         raise bug

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ASSETS = ("raw_images", "processed_images")
+_DAILY = "daily_report"  # shows images of all retailers of a day
 _PARTITION_TAG = "dagster/partition"
 _KEYS_PER_QUERY = 200  # databases limit the parameters of a statement
 _EVENTS_PER_QUERY = 1_000
 
 
 def runs_of_partitions(instance: dg.DagsterInstance, keys: Collection[str]) -> list[str]:
-    """Ids of the runs that materialized or checked images of partitions, newest first.
+    """Ids of the runs that materialized, checked or reported images of partitions, newest first.
 
     Their events have thumbnails, galleries and URLs.
 
@@ -26,7 +27,9 @@ def runs_of_partitions(instance: dg.DagsterInstance, keys: Collection[str]) -> l
         instance: The Dagster instance.
         keys: Partition keys, for example `["2026-01-31|zara"]`.
     """
-    assets = [key for key in instance.get_asset_keys() if key.path[-1] in _ASSETS]
+    known = instance.get_asset_keys()
+    assets = [key for key in known if key.path[-1] in _ASSETS]
+    reports = [key for key in known if key.path[-1] == _DAILY]
     found: dict[str, float] = {}
     remaining = iter(sorted(keys))
     while batch := list(islice(remaining, _KEYS_PER_QUERY)):
@@ -36,6 +39,10 @@ def runs_of_partitions(instance: dg.DagsterInstance, keys: Collection[str]) -> l
             found[record.dagster_run.run_id] = record.create_timestamp.timestamp()
         for asset in assets:
             for run_id, timestamp in _materializations(instance, asset, batch):
+                found.setdefault(run_id, timestamp)
+        for asset in reports:
+            days = sorted({key.partition("|")[0] for key in batch})
+            for run_id, timestamp in _materializations(instance, asset, days):
                 found.setdefault(run_id, timestamp)
     return sorted(found, key=lambda run_id: found[run_id], reverse=True)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from imgassets.defs.failed_checks import tag_run
 from imgassets.defs.metadata import as_dagster_failure, markdown_table
 from imgassets.defs.scope import Scope
 from imgassets.errors import SourceError
@@ -59,7 +60,9 @@ def build_freshness_check(scope: Scope) -> dg.AssetChecksDefinition:
             lambda slug: options.for_retailer(slug).checks.max_age_days,
             today(),
         )
-        return _result(stale, len({*registered, *inventory.names}), options)
+        result = _result(stale, len({*registered, *inventory.names}), options)
+        tag_run(context, [("every_retailer_delivers", result)])
+        return result
 
     return every_retailer_delivers
 

@@ -25,11 +25,25 @@ class Jobs:
         catalogue: the job `catalogue_job`: all assets of a partition, with their checks.
         retry_failed: the job `retry_failed`: the failed downloads of a partition.
         freshness: the job `freshness_job`: the check of `product_documents`.
+        daily_report: the job `daily_report_job`: the report of a day, with its checks.
     """
 
     catalogue: Job
     retry_failed: Job
     freshness: Job
+    daily_report: Job
+
+    def own(self, run: dg.DagsterRun, scope: Scope) -> bool:
+        """Whether a run is of one of these jobs, or of selected assets of these definitions.
+
+        Args:
+            run: a run, which may be of another job of the code location.
+            scope: names and settings of the definitions.
+        """
+        jobs = (self.catalogue, self.retry_failed, self.freshness, self.daily_report)
+        checks = run.asset_check_selection or ()
+        keys = {*(run.asset_selection or ()), *(check.asset_key for check in checks)}
+        return run.job_name in {job.name for job in jobs} or any(map(scope.owns, keys))
 
 
 def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
@@ -63,5 +77,10 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
             scope.name("freshness_job"),
             selection=dg.AssetSelection.checks(freshness_check),
             description="Find retailers without a recent document.",
+        ),
+        daily_report=dg.define_asset_job(
+            scope.name("daily_report_job"),
+            selection=dg.AssetSelection.assets(scope.key("daily_report")),
+            description="Report a day: all retailers, what failed, and what is missing.",
         ),
     )

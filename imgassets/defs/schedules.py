@@ -17,10 +17,14 @@ from imgassets.defs.scope import Scope
 
 DAILY_CRON = "0 1 * * *"
 FRESHNESS_CRON = "0 6 * * *"
+REPORT_CRON = "0 7 * * *"
 
 
 def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
-    """Build the schedules `every_day` and `freshness`; both are off until you turn them on."""
+    """Build the schedules, which are off until you turn them on.
+
+    They are `every_day`, `freshness` and `daily_report_schedule`.
+    """
 
     @dg.schedule(
         name=scope.name("every_day"),
@@ -54,4 +58,17 @@ def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Finds retailers without a recent document, every morning.",
     )
-    return [every_day, freshness]
+
+    @dg.schedule(
+        name=scope.name("daily_report_schedule"),
+        job=jobs.daily_report,
+        cron_schedule=REPORT_CRON,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+    )
+    def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        """Requests the report of yesterday (UTC), after the runs of `every_day`."""
+        yesterday = (context.scheduled_execution_time - dt.timedelta(days=1)).date().isoformat()
+        return dg.RunRequest(run_key=f"report {yesterday}", partition_key=yesterday)
+
+    return [every_day, freshness, daily_report_schedule]

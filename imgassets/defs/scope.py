@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 # Resource keys are global in a code location, and many locations have a resource `settings`.
 _RESOURCE_PREFIX = "imgassets"
 
-ASSETS = ("product_documents", "url_list", "face_model", "raw_images", "processed_images")
+ASSETS = (
+    "product_documents",
+    "url_list",
+    "face_model",
+    "raw_images",
+    "processed_images",
+    "daily_report",
+    "retailer_report",
+)
 """Names of the assets, in the order of the data flow."""
 
 

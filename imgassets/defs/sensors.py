@@ -1,4 +1,6 @@
-"""Sensors: `new_documents` requests runs for changed documents, `failed_runs` posts failed runs.
+"""Sensors: `new_documents` requests runs for changed documents; two others post failures.
+
+`failed_runs` posts failed runs, `failed_checks` the failed checks of runs that succeeded.
 
 Only the Dagster side is here. Which partitions changed and are due is decided in `sources.changes`,
 MongoDB is read in `sources.mongo_changes`, and the webhook message is in `webhook`.
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from imgassets.defs.failed_checks import FAILED_TAG, find_failed_checks
 from imgassets.defs.jobs import Jobs
 from imgassets.defs.partitions import Partition
 from imgassets.defs.scope import Scope
@@ -185,7 +188,6 @@ def _sensor_result(
 
 def build_failed_runs_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
     """Build the sensor `failed_runs`."""
-    names = {job.name for job in (jobs.catalogue, jobs.retry_failed, jobs.freshness)}
 
     @dg.run_failure_sensor(
         name=scope.name("failed_runs"),
@@ -196,7 +198,7 @@ def build_failed_runs_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
         ),
     )
     def failed_runs(context: dg.RunFailureSensorContext) -> None:
-        """Posts one message per failed run of these definitions.
+        """Posts one message per failed run of these definitions, with its failed checks.
 
         Raises:
             WebhookError: the message could not be posted. The tick shows the error, and the next
@@ -207,9 +209,40 @@ def build_failed_runs_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
         run, url = context.dagster_run, webhook_url()
         # Dagster calls the sensor for every failed run of the code location, which may contain
         # other jobs.
-        keys = run.asset_selection or ()
-        own = run.job_name in names or any(scope.owns(key) for key in keys)
-        if url is not None and own:
-            post(url, failure_message(run, context.get_step_failure_events()))
+        if url is not None and jobs.own(run, scope):
+            checks = find_failed_checks(context.instance, run.run_id)
+            post(url, failure_message(run, context.get_step_failure_events(), checks))
 
     return failed_runs
+
+
+def build_failed_checks_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
+    """Build the sensor `failed_checks`."""
+
+    @dg.run_status_sensor(
+        name=scope.name("failed_checks"),
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        # Dagster handles 5 runs per tick: with its default of 30 s, fewer than a backfill makes.
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=(
+            "Posts the failed checks of runs that succeeded to the URL in IMGASSETS_WEBHOOK_URL; "
+            "does nothing if the variable is not set."
+        ),
+    )
+    def failed_checks(context: dg.RunStatusSensorContext) -> None:
+        """Posts one message per run of these definitions that succeeded with failed checks.
+
+        Raises:
+            WebhookError: the message could not be posted; see `failed_runs`.
+        """
+        from imgassets.defs.webhook import checks_message, post, webhook_url
+
+        run, url = context.dagster_run, webhook_url()
+        if url is None or run.tags.get(FAILED_TAG) != "true" or not jobs.own(run, scope):
+            return
+        # The tag may be inherited from the run that this one retries.
+        if checks := find_failed_checks(context.instance, run.run_id):
+            post(url, checks_message(run, checks))
+
+    return failed_checks

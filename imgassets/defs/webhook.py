@@ -1,21 +1,25 @@
-"""Builds the message about a failed run, and posts it to the webhook.
+"""Builds the messages about failed runs and checks, and posts them to the webhook.
 
-The message leaves your network, so it contains names only. A run's config, logs and tracebacks may
-contain secrets: the message includes the description of a `dagster.Failure`, which is written for
-users, and only the class of any other error. When messages are sent is in `sensors`.
+A message leaves your network, so it contains names and numbers only. A run's config, logs and
+tracebacks may contain secrets: the message includes the descriptions of a `dagster.Failure` and of
+failed checks, which are written for users, and only the class of any other error. URLs in the
+descriptions of checks are left out. When messages are sent is in `sensors`.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
+from imgassets.defs.failed_checks import FailedCheck
 from imgassets.errors import WebhookError
 
 WEBHOOK_VARIABLE = "IMGASSETS_WEBHOOK_URL"
 TIMEOUT_S = 10
 MAX_REASON_LENGTH = 500  # characters
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 def webhook_url() -> str | None:
@@ -23,23 +27,58 @@ def webhook_url() -> str | None:
     return os.environ.get(WEBHOOK_VARIABLE, "").strip() or None
 
 
-def failure_message(run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
+def failure_message(
+    run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent], checks: Sequence[FailedCheck] = ()
+) -> dict[str, Any]:
     """Build the JSON message about a failed run.
 
     Args:
         run: the run that failed.
         failures: the failure events of its steps.
+        checks: its failed checks.
 
     Returns:
         The message; Slack, Mattermost and similar services show its `text`.
     """
-    partition = run.tags.get("dagster/partition")
     steps = {str(event.step_key): _reason(event) for event in failures}
     retried = run.tags.get("dagster/will_retry") == "true"
-    what = f"{run.job_name} of {partition}" if partition else run.job_name
+    message = _message(
+        run, "failed" + ("; it is retried" if retried else ""), steps, _descriptions(checks)
+    )
+    return {**message, "retried": retried, "steps": steps}
+
+
+def checks_message(run: dg.DagsterRun, checks: Sequence[FailedCheck]) -> dict[str, Any]:
+    """Build the JSON message about the failed checks of a run that succeeded.
+
+    Args:
+        run: the run.
+        checks: its failed checks.
+
+    Returns:
+        The message; see `failure_message`.
+    """
+    return _message(run, "succeeded, but checks failed", {}, _descriptions(checks))
+
+
+def _message(
+    run: dg.DagsterRun, what: str, steps: dict[str, str], checks: dict[str, str]
+) -> dict[str, Any]:
+    """The parts that all messages have.
+
+    Args:
+        run: the run.
+        what: what happened to it.
+        steps: reason by failed step.
+        checks: description by failed check; those that the reason of a step repeats are in `checks`
+            of the message, but not in its text.
+    """
+    partition = run.tags.get("dagster/partition")
+    reasons = "\n".join(steps.values())
     lines = [
-        f"imgassets: {what} failed" + ("; it is retried" if retried else ""),
+        f"imgassets: {run.job_name}{f' of {partition}' if partition else ''} {what}",
         *(f"{step}: {reason}" for step, reason in steps.items()),
+        *(f"{name}: {text}" for name, text in checks.items() if text not in reasons),
         f"run {run.run_id}",
     ]
     return {
@@ -47,9 +86,16 @@ def failure_message(run: dg.DagsterRun, failures: Sequence[dg.DagsterEvent]) -> 
         "job": run.job_name,
         "partition": partition,
         "run_id": run.run_id,
-        "retried": retried,
-        "steps": steps,
+        "checks": checks,
     }
+
+
+def _descriptions(checks: Sequence[FailedCheck]) -> dict[str, str]:
+    return {check.name: _without_urls(check.description) for check in checks}
+
+
+def _without_urls(text: str) -> str:
+    return _URL.sub("(URL)", text)[:MAX_REASON_LENGTH]
 
 
 def post(url: str, message: dict[str, Any]) -> None:

@@ -26,6 +26,9 @@ _INLINE_SIZES = ((2, 60), (2, 45), (2, 30), (2, 15), (1, 30), (1, 0))
 
 _USUAL_TRIM_RATIO = (0.25, 0.97)
 
+SHOWABLE = (Outcome.OK, Outcome.TOO_CLOSE)
+"""Outcomes of images that sheets show."""
+
 
 def contact_sheet(
     rows: Sequence[ProcessedRow],
@@ -105,19 +108,27 @@ def select_rows(rows: Sequence[ProcessedRow], limit: int) -> list[ProcessedRow]:
 
 def showable_rows(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
     """The rows of images that were processed, or rejected because the face is too close."""
-    return [row for row in rows if row.outcome in (Outcome.OK, Outcome.TOO_CLOSE)]
+    return [row for row in rows if row.outcome in SHOWABLE]
 
 
 def review_priority(row: ProcessedRow) -> float:
+    """How urgently an image needs a review; see `priority_of`."""
+    return priority_of(row.outcome, row.face_rule, row.face_score, row.trim_ratio)
+
+
+def priority_of(
+    outcome: str, face_rule: str | None, face_score: float | None, trim_ratio: float | None
+) -> float:
     """How urgently an image needs a review: 0 for none, 2 for a close-up, 1.5 for a printed face.
 
-    A low face score and a trim ratio outside the usual range raise it.
+    A low face score and a trim ratio outside the usual range raise it. The arguments are columns of
+    `processed_images`.
     """
-    too_close = 2.0 if row.outcome == Outcome.TOO_CLOSE else 0.0
-    printed = 1.5 if row.face_rule == "printed" else 0.0
-    face = 0.0 if row.face_score is None else 1 - row.face_score
+    too_close = 2.0 if outcome == Outcome.TOO_CLOSE else 0.0
+    printed = 1.5 if face_rule == "printed" else 0.0
+    face = 0.0 if face_score is None else 1 - face_score
     trim = 0.0
-    if row.trim_ratio is not None:
+    if trim_ratio is not None:
         low, high = _USUAL_TRIM_RATIO
-        trim = max(0.0, (low - row.trim_ratio) / low, (row.trim_ratio - high) / (1 - high) / 2)
+        trim = max(0.0, (low - trim_ratio) / low, (trim_ratio - high) / (1 - high) / 2)
     return max(too_close, printed, face, trim)

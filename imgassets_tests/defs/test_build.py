@@ -20,6 +20,8 @@ GROUPS = {
     "face_model": "images",
     "raw_images": "images",
     "processed_images": "images",
+    "daily_report": "reports",
+    "retailer_report": "reports",
 }
 
 
@@ -47,7 +49,7 @@ def test_every_asset_has_a_group_kinds_and_a_description() -> None:
 def test_every_check_has_a_description() -> None:
     checks = project_defs().resolve_asset_graph().asset_check_keys
     graph = project_defs().resolve_asset_graph()
-    assert len(checks) == 10
+    assert len(checks) == 12
     for key in checks:
         assert len(str(graph.get_check_spec(key).description)) > 40
 

@@ -114,7 +114,7 @@ def test_two_catalogues_run_side_by_side_in_one_location(
     assert (rows(tmp_path, "zara"), rows(tmp_path, "asos")) == (2, 3)
     # `__ASSET_JOB` is Dagster's implicit job.
     names = {job.name for job in defs.get_repository_def().get_all_jobs()} - {"__ASSET_JOB"}
-    jobs = ("catalogue_job", "freshness_job", "retry_failed")
+    jobs = ("catalogue_job", "daily_report_job", "freshness_job", "retry_failed")
     assert names == {f"{prefix}_{job}" for prefix in ("eu", "us_outlet") for job in jobs}
 
 
@@ -127,7 +127,7 @@ def test_every_name_has_the_key_prefix() -> None:
         *(sensor.name for sensor in repository.sensor_defs),
         *(defs.resources or {}),
     ]
-    assert len(named) == 10
+    assert len(named) == 13
     assert all(name.startswith("eu_") for name in named)
     assert {key.path[0] for key in repository.asset_graph.get_all_asset_keys()} == {"eu"}
 

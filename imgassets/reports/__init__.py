@@ -1,0 +1,1 @@
+"""Numbers of each retailer's day, and the texts and images of reports about them; no Dagster."""

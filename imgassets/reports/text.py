@@ -1,0 +1,210 @@
+"""The sentences and the Markdown of reports. Images are in `pictures`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from imgassets.markdown import escape_cell
+from imgassets.reports.day import Day, RetailerDay
+
+MAX_SUMMARY = 1_000
+"""Characters of the summary: the UI shows Markdown inline if it is shorter."""
+MAX_PROBLEMS = 25
+"""Rows of the table of problems, which has a link or two per row."""
+MAX_ROWS = 30
+"""Rows of the table of retailers."""
+
+_MAX_NAMES = 10
+_MAX_REASON = 120  # characters
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of pages, relative to the webserver.
+
+    Attributes:
+        asset: Path of the key of `processed_images`, joined by `/`.
+    """
+
+    asset: str
+
+    def run(self, run_id: str) -> str:
+        """The page of a run."""
+        return f"/runs/{run_id}"
+
+    def partition(self, date: str, retailer: str) -> str:
+        """The page of a partition."""
+        key = quote(f"{date}|{retailer}")
+        return f"/assets/{quote(self.asset)}?view=partitions&partition={key}"
+
+
+def success_sentence(day: Day) -> str:
+    """One sentence: every retailer succeeded, or which did not, and why."""
+    found = day.unsuccessful
+    if not found:
+        return f"every retailer with a run or images of {day.date} succeeded"
+    reasons = [f"{each.retailer} ({'; '.join(each.problems)})" for each in found]
+    return f"{len(found)} of {len(day.retailers)} retailers did not succeed on {day.date}: " + (
+        _enumerate(reasons)
+    )
+
+
+def missing_sentence(day: Day) -> str:
+    """One sentence: no retailer is missing, or which are."""
+    total = len(day.with_documents)
+    if not day.missing:
+        return f"all {total} retailers with documents of {day.date} have processed images"
+    names = [each.retailer for each in day.missing]
+    return (
+        f"{len(names)} missing of {total}: no processed images of {day.date}, although there are "
+        f"documents: {_enumerate(names)}"
+    )
+
+
+def headline(day: Day) -> str:
+    """The totals of a day in one line."""
+    totals = day.totals
+    rate = totals.get("success rate")
+    return (
+        f"{len(day.missing)} missing of {len(day.with_documents)} retailers with documents, "
+        f"{len(day.unsuccessful)} with problems, {totals['failed checks']:,} failed checks; "
+        f"{totals['URLs']:,} URLs{'' if rate is None else f', {rate:.1%} downloaded'} "
+        f"({totals['new']:,} new, {totals['reused']:,} reused), {totals['images']:,} images, "
+        f"{totals['images with a face']:,} of them with a face"
+    )
+
+
+def summary(day: Day, links: Links) -> str:
+    """The summary of a day as Markdown with links, shorter than `MAX_SUMMARY` characters."""
+    text = f"**{day.date}**: {headline(day)}."
+    problems = [
+        f"{_link(each.retailer, _page(day, each, links))} {'; '.join(each.problems)}"
+        for each in day.unsuccessful
+    ]
+    missing = [
+        _link(each.retailer, links.partition(day.date, each.retailer)) for each in day.missing
+    ]
+    # Each of the two lists gets half of what is left.
+    room = (MAX_SUMMARY - len(text)) // 2
+    for title, entries in (("Problems", problems), ("Missing", missing)):
+        text += _fill(title, entries, room)
+    return text
+
+
+def problem_table(day: Day, links: Links) -> str:
+    """The retailers with problems, failed checks or without images, with links, as Markdown."""
+    rows = [
+        each
+        for each in day.worst_first
+        if each.problems or each.is_missing or each.failed_checks or each.failed
+    ]
+    if not rows:
+        return "none"
+    lines = ["| partition | what | run |", "|---|---|---|"]
+    for each in rows[:MAX_PROBLEMS]:
+        partition = _link(each.retailer, links.partition(day.date, each.retailer))
+        run = "" if each.run_id is None else _link(each.run_id[:8], links.run(each.run_id))
+        lines.append(f"| {partition} | {escape_cell(_what(each), _MAX_REASON)} | {run} |")
+    if len(rows) > MAX_PROBLEMS:
+        lines.append(
+            f"\nand {len(rows) - MAX_PROBLEMS} more: `imgassets report --since {day.date}`"
+        )
+    return "\n".join(lines)
+
+
+def retailer_record(each: RetailerDay) -> dict[str, str | int]:
+    """The numbers of a retailer, for a table that people read."""
+    rate = each.success_rate
+    return {
+        "retailer": each.retailer,
+        "documents": each.documents,
+        "URLs": each.urls,
+        "downloaded": "" if rate is None else f"{rate:.0%}",
+        "new": each.new,
+        "reused": each.reused,
+        "failed": each.failed,
+        "reasons": each.top_failures,
+        "images": each.images,
+        "faces": each.with_face,
+        "MB": f"{each.bytes / 1e6:.1f}",
+        "failed checks": ", ".join(sorted(each.failed_checks)),
+        "state": _state(each),
+    }
+
+
+def days_table(days: Iterable[tuple[str, RetailerDay]], links: Links) -> str:
+    """The days of one retailer with links, newest first, as Markdown.
+
+    Args:
+        days: Date and numbers of each day.
+        links: Addresses of pages.
+    """
+    lines = [
+        "| day | URLs | downloaded | new | failed | images | what | run |",
+        "|---|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for date, each in sorted(days, reverse=True, key=lambda day: day[0]):
+        rate = each.success_rate
+        run = "" if each.run_id is None else _link(each.run_id[:8], links.run(each.run_id))
+        cells = (
+            _link(date, links.partition(date, each.retailer)),
+            f"{each.urls:,}",
+            "" if rate is None else f"{rate:.0%}",
+            f"{each.new:,}",
+            f"{each.failed:,}",
+            f"{each.images:,}",
+            escape_cell(_what(each), _MAX_REASON),
+            run,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _state(each: RetailerDay) -> str:
+    """The state of a retailer in a word or two."""
+    if each.problems:
+        return "problem"
+    return "missing" if each.is_missing else "ok"
+
+
+def _what(each: RetailerDay) -> str:
+    """What is wrong with a retailer; empty if nothing is."""
+    warned = [name for name, severity in sorted(each.failed_checks.items()) if severity != "error"]
+    parts = [*each.problems]
+    if each.is_missing:
+        parts.append(f"missing: {each.documents:,} documents, no processed images")
+    if warned:
+        parts.append(f"warned: {', '.join(warned)}")
+    if not parts and each.failures:
+        parts.append(each.top_failures)
+    return "; ".join(parts)
+
+
+def _page(day: Day, each: RetailerDay, links: Links) -> str:
+    if each.run_id is None:
+        return links.partition(day.date, each.retailer)
+    return links.run(each.run_id)
+
+
+def _link(text: str, address: str) -> str:
+    return f"[{text}]({address})"
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _fill(title: str, entries: Sequence[str], room: int) -> str:
+    """As many entries of a list as fit into `room` characters; empty if there are none."""
+    if not entries:
+        return ""
+
+    def build(number: int) -> str:
+        rest = f" and {len(entries) - number} more" if number < len(entries) else ""
+        return f"\n\n{title}: {', '.join(entries[:number])}{rest}"
+
+    fitting = [number for number in range(len(entries) + 1) if len(build(number)) < room]
+    return build(max(fitting)) if fitting else ""
