@@ -100,6 +100,7 @@ def _process(storage: Storage, raw: RawRow, image: str | Outcome) -> ProcessedRo
         height=16,
         face_count=1,
         face_box=[1, 2, 3, 4],
+        face_score=0.9,
         face_boxes=[[1, 2, 3, 4]],
         face_scores=[0.9],
         face_removed=True,

@@ -7,8 +7,6 @@ The checks are not partitioned: a partitioned check stays red as long as one of 
 failed, an unpartitioned one shows the newest day.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -164,11 +162,11 @@ def build_retailer_report(scope: Scope) -> dg.AssetsDefinition:
 
 def measure(
     scope: Scope,
-    options: Settings,
+    options: "Settings",
     instance: dg.DagsterInstance,
     date: str,
     documents: Mapping[tuple[str, str], int],
-) -> Measured:
+) -> "Measured":
     """Compute the numbers of a day, with what the Dagster instance knows about its runs.
 
     Args:
@@ -194,7 +192,7 @@ def measure(
     )
 
 
-def runs_of_day(scope: Scope, instance: dg.DagsterInstance, date: str) -> dict[str, RetailerRun]:
+def runs_of_day(scope: Scope, instance: dg.DagsterInstance, date: str) -> "dict[str, RetailerRun]":
     """The newest run of each retailer's partition of a day, and the checks that failed.
 
     One query per 1,000 runs of the day. A check that failed counts until a later run covers its
@@ -248,14 +246,14 @@ def _image_assets(scope: Scope, run: dg.DagsterRun) -> set[str]:
     return {asset for asset in CHECK_NAMES if scope.key(asset) in keys}
 
 
-def _links(scope: Scope) -> Links:
+def _links(scope: Scope) -> "Links":
     from imgassets.reports.text import Links
 
     return Links("/".join(scope.key("processed_images").path))
 
 
 def _daily_metadata(
-    scope: Scope, measured: Measured, storage: Storage, options: Settings
+    scope: Scope, measured: "Measured", storage: "Storage", options: "Settings"
 ) -> dict[str, Any]:
     """Texts, images and numbers of a day; the UI keeps this order.
 
@@ -288,7 +286,7 @@ def _daily_metadata(
 
 
 def _doubtful_images(
-    rows: Sequence[ProcessedRow], storage: Storage, options: Settings
+    rows: "Sequence[ProcessedRow]", storage: "Storage", options: "Settings"
 ) -> dict[str, dg.MetadataValue[Any]]:
     """The most doubtful images of the retailers whose images may be shown inline."""
     from imgassets.reports.pictures import doubtful_sheet
@@ -303,7 +301,7 @@ def _doubtful_images(
 
 
 def _retailer_metadata(
-    scope: Scope, days: Mapping[str, RetailerDay], dates: list[str]
+    scope: Scope, days: "Mapping[str, RetailerDay]", dates: list[str]
 ) -> dict[str, Any]:
     """The chart and the table of a retailer, and its numbers over all days."""
     from imgassets.reports.pictures import history_chart

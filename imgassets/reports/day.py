@@ -175,21 +175,18 @@ class Day:
     @property
     def totals(self) -> dict[str, int | float]:
         """Numbers over all retailers, by the name under which the UI plots them."""
-        total: Counter[str] = Counter()
-        for each in self.retailers:
-            total.update(
-                {
-                    "URLs": each.urls,
-                    "downloaded": each.downloaded,
-                    "new": each.new,
-                    "reused": each.reused,
-                    "failed": each.failed,
-                    "images": each.images,
-                    "images with a face": each.with_face,
-                    "bytes": each.bytes,
-                    "failed checks": len(each.failed_checks),
-                }
-            )
+        every = self.retailers
+        total = {
+            "URLs": sum(each.urls for each in every),
+            "downloaded": sum(each.downloaded for each in every),
+            "new": sum(each.new for each in every),
+            "reused": sum(each.reused for each in every),
+            "failed": sum(each.failed for each in every),
+            "images": sum(each.images for each in every),
+            "images with a face": sum(each.with_face for each in every),
+            "bytes": sum(each.bytes for each in every),
+            "failed checks": sum(len(each.failed_checks) for each in every),
+        }
         rate = {"success rate": total["downloaded"] / total["URLs"]} if total["URLs"] else {}
         counts = {
             "retailers with documents": len(self.with_documents),

@@ -236,6 +236,23 @@ def test_a_failed_check_lists_the_images_with_the_reason(partition: Partition) -
     assert "image-1 | its file has" in line
 
 
+def test_the_run_is_tagged_with_its_failed_checks(
+    partition: Partition, instance: dg.DagsterInstance
+) -> None:
+    _write(partition, {"lost": 1})
+    done = partition.run("all_checks", checks={"trim_ratio_mean": {"min": 0.9}})
+    run = instance.get_run_by_id(done.run_id)
+    assert run is not None
+    assert run.tags["imgassets/failed_check"] == "true"
+    failed = "download_success_rate=warn trim_ratios=warn"  # in two steps
+    assert run.tags["imgassets/failed_checks"] == failed
+
+    _write(partition, {})
+    run = instance.get_run_by_id(partition.run("every_url_has_a_raw_row").run_id)
+    assert run is not None
+    assert "imgassets/failed_check" not in run.tags
+
+
 @pytest.mark.parametrize("blocking", [True, False])
 def test_severities_and_bounds_can_be_set_per_retailer(
     partition: Partition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocking: bool

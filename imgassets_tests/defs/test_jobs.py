@@ -74,6 +74,19 @@ def test_the_daily_schedule_works_inside_the_code_location(instance: dg.DagsterI
     assert request.tags["dagster/partition/date"] == "2026-01-31"
 
 
+def test_the_report_schedule_requests_the_report_of_yesterday(
+    instance: dg.DagsterInstance,
+) -> None:
+    repository = project_defs().get_repository_def()
+    schedule = repository.get_schedule_def("daily_report_schedule")
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    context = dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=MORNING, repository_def=repository
+    )
+    (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.partition_key == "2026-01-31"
+
+
 def selected(name: str) -> tuple[set[str], set[str]]:
     """The assets that a job materializes, and the checks that it runs."""
     layer = project_defs().resolve_job_def(name).asset_layer
@@ -88,6 +101,12 @@ def test_the_catalogue_job_materializes_a_partition_with_its_checks() -> None:
     assert assets == {"url_list", "raw_images", "processed_images"}
     assert {"every_url_has_a_raw_row", "every_url_has_a_processed_row"} <= checks
     assert "every_retailer_delivers" not in checks
+
+
+def test_the_report_job_materializes_the_report_of_a_day_with_its_checks() -> None:
+    checks = {"every_retailer_succeeded", "nothing_is_missing"}
+    assert selected("daily_report_job") == ({"daily_report"}, checks)
+    assert not checks & selected("catalogue_job")[1]
 
 
 def test_the_retry_job_does_not_materialize_the_url_list() -> None:

@@ -19,7 +19,9 @@ from pymongo.database import Database
 
 from imgassets.configuration import load_settings
 from imgassets.defs import sensors
+from imgassets.defs.failed_checks import FailedCheck, tag_run
 from imgassets.defs.resources import MongoDBResource
+from imgassets.defs.webhook import failure_message
 from imgassets.errors import SourceError, WebhookError
 from imgassets.sources import mongo_changes, mongodb
 from imgassets.sources.mongo_changes import MongoChanges
@@ -83,6 +85,12 @@ def new_documents(
     """Evaluate one tick of the sensor."""
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
     return sensors.evaluate_tick(context, project_scope(), MongoDBResource())
+
+
+def failed_checks(context: Any) -> None:
+    """Call the sensor for one run that succeeded."""
+    sensor: Any = project_defs().get_repository_def().get_sensor_def("failed_checks")
+    sensor(context)
 
 
 def failed_runs(context: Any) -> None:
@@ -362,6 +370,17 @@ def failing() -> None:
     leaking()
 
 
+@dg.op
+def nothing() -> None:
+    """Succeeds."""
+
+
+@dg.job(name="catalogue_job")
+def passing() -> None:
+    """A job without a failure."""
+    nothing()
+
+
 @dg.job
 def theirs() -> None:
     """A job of the same code location that does not belong to imgassets."""
@@ -396,6 +415,130 @@ def test_a_failed_run_is_posted_with_names_and_messages_but_no_secret(
     }
     assert message["text"].startswith("imgassets: catalogue_job of 2026-01-02|zara failed\n")
     assert "s3cret" not in json.dumps(message)
+
+
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(name, asset="raw_images")
+        for name in ("duplicate_images", "download_success_rate", "raw_files_match_rows")
+    ]
+)
+def their_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Two checks that fail, with a URL in a description, and one that passes."""
+    descriptions = {
+        "duplicate_images": "12 products share https://shop.example/a.jpg?key=s3cret today",
+        "download_success_rate": "3 of 10 URLs gave an image",
+        "raw_files_match_rows": "",
+    }
+    for key in sorted(context.selected_asset_check_keys, key=str):
+        text = descriptions[key.name]
+        warn = dg.AssetCheckSeverity.WARN
+        result = dg.AssetCheckResult(
+            passed=not text, check_name=key.name, description=text, severity=warn
+        )
+        tag_run(context, [(key.name, result)])
+        yield result
+
+
+def checked(instance: dg.DagsterInstance, job: str = "catalogue_job") -> tuple[dg.DagsterRun, Any]:
+    """The context of a status sensor after a run with failed checks."""
+    defs = dg.Definitions(
+        asset_checks=[their_checks],
+        jobs=[dg.define_asset_job(job, selection=dg.AssetSelection.all_asset_checks())],
+    )
+    result = defs.resolve_job_def(job).execute_in_process(instance=instance)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    context = dg.build_run_status_sensor_context(
+        sensor_name="failed_checks",
+        dagster_instance=instance,
+        dagster_run=run,
+        dagster_event=result.get_run_success_event(),
+    )
+    return run, context
+
+
+def test_failed_checks_of_a_run_that_succeeded_are_posted_in_one_message_without_urls(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    run, context = checked(instance)
+    assert run.tags["imgassets/failed_check"] == "true"
+    names = "download_success_rate=warn duplicate_images=warn"
+    assert run.tags["imgassets/failed_checks"] == names
+    failed_checks(context)
+    (message,) = webhook.posted
+    assert message["checks"] == {
+        "download_success_rate": "3 of 10 URLs gave an image",
+        "duplicate_images": "12 products share (URL) today",
+    }
+    assert message["text"].splitlines() == [
+        "imgassets: catalogue_job succeeded, but checks failed",
+        "download_success_rate: 3 of 10 URLs gave an image",
+        "duplicate_images: 12 products share (URL) today",
+        f"run {run.run_id}",
+    ]
+
+
+def test_nothing_is_posted_for_good_runs_other_jobs_and_tags_that_a_retry_inherits(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    _, theirs = checked(instance, job="their_job")
+    failed_checks(theirs)
+    inherited = {"imgassets/failed_check": "true", "imgassets/failed_checks": "trim_ratios=warn"}
+    for tags in ({}, inherited):
+        result = passing.execute_in_process(instance=instance, tags=tags)
+        failed_checks(
+            dg.build_run_status_sensor_context(
+                sensor_name="failed_checks",
+                dagster_instance=instance,
+                dagster_run=result.dagster_run,
+                dagster_event=result.get_run_success_event(),
+            )
+        )
+    assert webhook.posted == []
+
+
+def test_a_check_that_passes_in_a_retry_is_removed_from_the_tag(
+    instance: dg.DagsterInstance,
+) -> None:
+    def run(tags: dict[str, str], *, passed: bool) -> dict[str, str]:
+        @dg.asset_check(asset="raw_images")
+        def trim_ratios(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+            result = dg.AssetCheckResult(passed=passed)
+            tag_run(context, [("trim_ratios", result)])
+            return result
+
+        selection = dg.AssetSelection.all_asset_checks()
+        defs = dg.Definitions(
+            asset_checks=[trim_ratios], jobs=[dg.define_asset_job("job", selection)]
+        )
+        job = defs.resolve_job_def("job")
+        done = instance.get_run_by_id(job.execute_in_process(instance=instance, tags=tags).run_id)
+        assert done is not None
+        return {name: done.tags[name] for name in done.tags if name.startswith("imgassets/")}
+
+    assert run({}, passed=True) == {}
+    failed = run({}, passed=False)
+    assert failed == {
+        "imgassets/failed_check": "true",
+        "imgassets/failed_checks": "trim_ratios=error",
+    }
+    assert run(failed, passed=True) == {
+        "imgassets/failed_check": "false",
+        "imgassets/failed_checks": "none",
+    }
+
+
+def test_a_failed_run_is_posted_with_its_failed_checks_once(instance: dg.DagsterInstance) -> None:
+    """The description of a check that is also the reason of the failure is not repeated."""
+    context = failure(instance)
+    reason = "url_list of 2026-01-02|zara was never materialized; materialize it first"
+    checks = [FailedCheck("a", "error", reason), FailedCheck("b", "warn", "too few images")]
+    failures = context.get_step_failure_events()
+    message = failure_message(context.dagster_run, failures, checks)
+    assert message["checks"] == {"a": reason, "b": "too few images"}
+    assert message["text"].count(reason) == 1
+    assert "b: too few images" in message["text"]
 
 
 def test_without_a_webhook_url_nothing_is_posted(

@@ -1,0 +1,261 @@
+"""Tests of the numbers of a day, and of the texts and images of reports."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import io
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgassets.manifests import Outcome
+from imgassets.reports.day import Day, RetailerDay, dates_before, day_path, load_days, save_day
+from imgassets.reports.history import retailer_days
+from imgassets.reports.measure import BROKEN, Measured, RetailerRun, measure_day
+from imgassets.reports.pictures import (
+    HEAT_MAP_BYTES,
+    SHEET_BYTES,
+    doubtful_sheet,
+    heat_map,
+    history_chart,
+)
+from imgassets.reports.text import (
+    MAX_PROBLEMS,
+    MAX_SUMMARY,
+    Links,
+    days_table,
+    missing_sentence,
+    problem_table,
+    success_sentence,
+    summary,
+)
+from imgassets.settings import Settings
+from imgassets.storage import Storage
+from imgassets_tests.data_root import write_data_root
+from imgassets_tests.partition_fixture import PartitionFixture
+from imgassets_tests.rows import PARTITION, processed_row, raw_row
+
+DATE = "2026-01-02"
+NOW = dt.datetime(2026, 1, 3, 7, tzinfo=dt.UTC)
+LINKS = Links("eu/processed_images")
+
+
+def measured(storage: Storage, date: str = DATE, **arguments: Any) -> Measured:
+    given = {"documents": {}, "retailers": [], "runs": {}, "options": Settings().for_retailer}
+    return measure_day(storage, date, **{**given, **arguments})
+
+
+def decoded(markdown: str) -> Image.Image:
+    found = re.search(r"base64,([^)]*)\)", markdown)
+    assert found is not None
+    return Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
+
+
+def many(number: int) -> Day:
+    """A day of retailers with long names of which a third failed and a fifth is missing."""
+    entries = [
+        RetailerDay(
+            retailer=f"retailer-with-a-long-name-{n:03}",
+            documents=90,
+            is_complete=n % 5 > 0,
+            urls=1000,
+            downloaded=100 if n % 3 == 0 else 1000 - n,
+            failures={"http_error": 900, "timeout": 3, "corrupt": 2, "empty": 1},
+            min_success_rate=0.5,
+            run_id=f"{n:032x}",
+            run_status="FAILURE" if n % 3 == 0 else "SUCCESS",
+            failed_checks={"download_success_rate": "error"} if n % 3 == 0 else {},
+        )
+        for n in range(number)
+    ]
+    return Day(DATE, entries, NOW)
+
+
+def test_the_numbers_of_a_day_are_counted_from_manifests_and_runs(storage: Storage) -> None:
+    write_data_root(storage)
+    runs = {"hm": RetailerRun("run-1", "FAILURE", {"trim_ratios": "warn"})}
+    documents = {"zara": 3, "asos": 7}
+    day = measured(storage, documents=documents, retailers=["idle"], runs=runs).day
+
+    assert [each.retailer for each in day.retailers] == ["asos", "hm", "zara"]
+    asos, hm, zara = day.retailers
+    assert (zara.urls, zara.downloaded, zara.new, zara.reused) == (4, 3, 3, 0)
+    assert (zara.images, zara.with_face, zara.failures) == (3, 3, {"http_error": 1})
+    assert zara.success_rate == 0.75
+    assert zara.bytes > 0
+    assert (hm.failures, hm.run_status) == ({"timeout": 1}, "FAILURE")
+    assert asos.is_missing
+    assert not asos.urls
+    assert hm.problems == ["run failure", "success rate 50% (timeout 1)"]
+    totals = day.totals
+    assert (totals["URLs"], totals["images"], totals["retailers missing"]) == (6, 4, 1)
+
+    (zara,) = measured(storage, "2026-01-03", retailers=["zara"]).day.retailers
+    assert (zara.new, zara.reused, zara.failures) == (1, 1, {"failed": 1})
+
+
+def test_a_broken_manifest_is_a_missing_one_and_the_others_are_counted(storage: Storage) -> None:
+    write_data_root(storage)
+    storage.write(storage.partition(DATE, "zara").manifest("processed_images"), b"broken")
+    day = measured(storage, documents={"zara": 3, "hm": 1}).day
+    assert [each.retailer for each in day.missing] == ["zara"]
+    assert day.by_retailer["zara"].failures == {BROKEN: 1}
+    assert day.by_retailer["hm"].images == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({}, []),
+        ({"run_status": "STARTED"}, []),
+        ({"run_status": "CANCELED"}, ["run canceled"]),
+        ({"failed_checks": {"trim_ratios": "warn"}}, []),
+        ({"failed_checks": {"b": "error", "a": "error", "c": "warn"}}, ["failed: a, b"]),
+        ({"downloaded": 89, "failures": {"timeout": 11}}, ["success rate 89% (timeout 11)"]),
+        ({"urls": 0, "downloaded": 0}, []),
+    ],
+)
+def test_a_retailer_has_a_problem_if_its_run_an_error_or_its_success_rate_says_so(
+    changes: dict[str, Any], problems: list[str]
+) -> None:
+    good = RetailerDay(
+        retailer="zara", urls=100, downloaded=100, min_success_rate=0.9, run_status="SUCCESS"
+    )
+    assert replace(good, **changes).problems == problems
+
+
+def test_stored_numbers_are_read_as_they_were_and_broken_files_are_left_out(
+    storage: Storage,
+) -> None:
+    day = many(3)
+    save_day(storage, day)
+    save_day(storage, replace(day, date="2026-01-03", retailers=[]))
+    storage.write(day_path("2026-01-04"), b"broken")
+    days = load_days(storage, ["2026-01-01", DATE, "2026-01-03", "2026-01-04"])
+    assert days == {DATE: day, "2026-01-03": Day("2026-01-03", [], NOW)}
+
+
+def test_the_most_doubtful_images_are_of_several_retailers_and_of_this_day(
+    storage: Storage,
+) -> None:
+    fixture = PartitionFixture(storage)
+    doubtful = [
+        processed_row(n, face_count=1, face_score=score)
+        for n, score in enumerate([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
+    ]
+    reused = processed_row(9, face_score=0.0, reused_from="2026-01-30")
+    broken = processed_row(10, face_score=0.0, outcome=Outcome.FAILED)
+    fixture.raw([raw_row(n) for n in range(6)])
+    fixture.processed([*doubtful, reused, broken])
+    other = PartitionFixture(storage)
+    other.files = storage.partition(PARTITION.date, "hm")
+    other.raw([raw_row(0, retailer="hm")])
+    other.processed([processed_row(0, retailer="hm", face_score=0.95)])
+
+    rows = measured(storage, PARTITION.date, retailers=["zara", "hm"]).doubtful
+
+    assert [(row.retailer, row.face_score) for row in rows] == [
+        ("zara", 0.1),
+        ("zara", 0.2),
+        ("zara", 0.3),
+        ("hm", 0.95),
+        ("zara", 0.4),
+        ("zara", 0.5),
+        ("zara", 0.9),
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 1, 300])
+def test_texts_name_the_culprits_with_links_and_stay_short(number: int) -> None:
+    day = many(number)
+    text, table = summary(day, LINKS), problem_table(day, LINKS)
+    assert len(text) < MAX_SUMMARY
+    assert len(success_sentence(day)) < 2_000
+    assert len(table) < 10_000
+    if not number:
+        assert success_sentence(day) == f"every retailer with a run or images of {DATE} succeeded"
+        assert missing_sentence(day).startswith("all 0 retailers")
+        assert table == "none"
+        return
+    first = "retailer-with-a-long-name-000"
+    link = f"/assets/eu/processed_images?view=partitions&partition={DATE}%7C{first}"
+    assert f"[{first}](/runs/{0:032x})" in text
+    assert f"[{first}]({link})" in table
+    reason = "run failure; failed: download_success_rate; success rate 10% (http_error 900"
+    assert f"{first} ({reason}" in success_sentence(day)
+    assert first in missing_sentence(day)
+    if number == 300:
+        assert "100 of 300 retailers did not succeed" in success_sentence(day)
+        assert "60 missing of 300" in missing_sentence(day)
+        assert table.count("/runs/") == MAX_PROBLEMS
+
+
+def test_a_heat_map_fits_the_event_log_and_shows_a_colour_per_state() -> None:
+    dates = dates_before(DATE)
+    full = heat_map({date: many(300) for date in dates}, dates)
+    assert len(full) < HEAT_MAP_BYTES + 100
+    assert re.search(r"\d+ of 300 retailers, worst first", full)
+
+    entries = [
+        RetailerDay(retailer="a", urls=10, downloaded=10),
+        RetailerDay(retailer="b", urls=10, downloaded=1),
+        RetailerDay(retailer="c", documents=1),
+    ]
+    image = decoded(heat_map({DATE: Day(DATE, entries, NOW)}, dates))
+    column = np.asarray(image)[:, 150 + 29 * 18 + 8]
+    colours = {tuple(map(int, colour)) for colour in column[16 : 16 + 3 * 12]}
+    assert colours == {(38, 145, 84), (205, 52, 52), (60, 64, 72), (255, 255, 255)}
+
+
+def test_the_sheet_of_doubtful_images_hides_faces_and_fits_the_event_log(storage: Storage) -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (456, 304, 3), np.uint8))
+    file = io.BytesIO()
+    noise.save(file, "JPEG")
+    rows = [
+        processed_row(n, face_boxes=[[0, 0, 304, 456]], width=304, height=456) for n in range(12)
+    ]
+    for row in rows:
+        assert row.raw_path is not None
+        storage.write(row.raw_path, file.getvalue())
+    shown, hidden = (
+        doubtful_sheet(rows, storage, hide_faces=lambda _, hide=hide: hide)  # type: ignore[misc]
+        for hide in (False, True)
+    )
+    assert len(shown) <= SHEET_BYTES
+    assert len(hidden) <= SHEET_BYTES
+    # A pixelated face has few different colours, noise has many.
+    cells = [np.asarray(decoded(text))[20:100, 20:60].astype(float) for text in (shown, hidden)]
+    details = [np.abs(np.diff(cell, axis=1)).mean() for cell in cells]
+    assert details[1] < details[0] / 2
+
+
+def test_damaged_and_removed_images_do_not_prevent_the_sheet(storage: Storage) -> None:
+    row = processed_row(0)
+    assert row.path is not None
+    storage.write(row.path, b"not an image")
+    text = doubtful_sheet([row], storage, hide_faces=lambda _: True)
+    assert decoded(text).width > 100
+
+
+def test_the_days_of_a_retailer_come_from_stored_numbers_and_from_manifests(
+    storage: Storage,
+) -> None:
+    write_data_root(storage)
+    dates = ["2026-01-01", DATE, "2026-01-03"]
+    stored = RetailerDay(retailer="zara", urls=9, downloaded=9, run_id="ab" * 16)
+    save_day(storage, Day(DATE, [stored], NOW))
+    days = retailer_days(storage, "zara", dates, Settings().for_retailer("zara"))
+    assert {date: each.urls for date, each in days.items()} == {DATE: 9, "2026-01-03": 2}
+    table = days_table(days.items(), LINKS).splitlines()
+    assert "2026-01-03%7Czara" in table[2]
+    assert f"/runs/{'ab' * 16}" in table[3]
+    chart = history_chart(days, dates)
+    assert len(chart) < 6_000
+    assert decoded(chart).width > 700
+    assert retailer_days(storage, "hm", ["2026-01-01"], Settings().for_retailer("hm")) == {}
