@@ -1,6 +1,6 @@
 """The command `imgassets`: set-up, checks, removal of images, and the demo.
 
-Runs are launched with `dagster`.
+`report`, `status` and `backfill` are in `operations.commands`.
 
 Errors that a user can cause end with one message and exit code 1, without a traceback.
 """
@@ -12,7 +12,6 @@ import getpass
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,15 +23,9 @@ from rich.table import Table
 from imgassets import __version__
 from imgassets.configuration import load_settings
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.errors import (
-    EmbeddedMongoError,
-    ModelError,
-    SettingsError,
-    SourceError,
-    StorageError,
-    TakedownError,
-)
 from imgassets.folders import home
+from imgassets.operations.commands import backfill, report, status
+from imgassets.operations.messages import errors_as_click_exceptions
 from imgassets.project import write_project
 from imgassets.sources.factory import mongodb_address, open_source
 
@@ -349,8 +342,8 @@ def stop() -> None:
         click.echo("stopped" if _embedded_mongo().stop() else "was not running")
 
 
-@db.command()
-def status() -> None:
+@db.command("status")
+def db_status() -> None:
     """Show whether the server is running, and its address."""
     with errors_as_click_exceptions():
         state = _embedded_mongo().status()
@@ -361,24 +354,9 @@ def _embedded_mongo() -> EmbeddedMongo:
     return EmbeddedMongo(home() / "mongodb")
 
 
-@contextmanager
-def errors_as_click_exceptions() -> Iterator[None]:
-    """Show the message of errors that are written for the user, without a traceback.
-
-    Raises:
-        click.ClickException: One of these errors was raised inside the `with` block.
-    """
-    try:
-        yield
-    except (
-        SettingsError,
-        SourceError,
-        StorageError,
-        ModelError,
-        EmbeddedMongoError,
-        TakedownError,
-    ) as error:
-        raise click.ClickException(str(error)) from None
+cli.add_command(report)
+cli.add_command(status)
+cli.add_command(backfill)
 
 
 if __name__ == "__main__":

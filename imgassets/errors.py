@@ -127,6 +127,10 @@ class CheckError(ImgassetsError):
     """A check cannot run because its input is missing."""
 
 
+class BackfillError(ImgassetsError):
+    """A backfill cannot be launched."""
+
+
 class WebhookError(ImgassetsError):
     """The message could not be posted. The text does not contain the webhook's URL, a secret."""
 

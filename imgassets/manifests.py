@@ -321,13 +321,19 @@ OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 Row = TypeVar("Row", UrlRow, RawRow, ProcessedRow)
 
 
-def to_table(rows: Sequence[Row], row_class: type[Row], settings_hash: str = "") -> pa.Table:
+def to_table(
+    rows: Sequence[Row],
+    row_class: type[Row],
+    settings_hash: str = "",
+    documents: int | None = None,
+) -> pa.Table:
     """Convert rows to a table with the columns, dtypes and metadata of their manifest.
 
     Args:
         rows: The rows; may be empty.
         row_class: The class of the rows.
         settings_hash: Hash of the settings that the rows depend on, for the metadata.
+        documents: Number of documents that were listed, for the metadata of `url_list`.
     """
     from importlib.metadata import version
 
@@ -336,10 +342,26 @@ def to_table(rows: Sequence[Row], row_class: type[Row], settings_hash: str = "")
             "imgassets.schema_version": str(SCHEMA_VERSION),
             "imgassets.version": version("imgassets"),
             "imgassets.settings_hash": settings_hash,
+            **({} if documents is None else {"imgassets.documents": str(documents)}),
         }
     )
     columns = [_array(list(map(attrgetter(field.name), rows)), field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def settings_hash_of(table: pa.Table) -> str | None:
+    """The hash of the settings that the rows of a manifest depend on; None if it has none."""
+    return _metadata_of(table, b"imgassets.settings_hash") or None
+
+
+def documents_of(table: pa.Table) -> int | None:
+    """The number of documents that `url_list` was made of; None if its manifest does not say."""
+    number = _metadata_of(table, b"imgassets.documents")
+    return int(number) if number else None
+
+
+def _metadata_of(table: pa.Table, name: bytes) -> str:
+    return str((table.schema.metadata or {}).get(name, b"").decode())
 
 
 def _array(values: list[object], type_: pa.DataType) -> pa.Array:

@@ -22,11 +22,11 @@ from imgassets.thumbnails import encode_webp
 
 _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-SHEET_BYTES, HEAT_MAP_BYTES = 15_000, 9_000
+SHEET_BYTES, HEAT_MAP_BYTES = 20_000, 9_000
 
 _LAYOUT = Layout(cell=(76, 114), pairs=4, gap=4, caption=26, font_size=10, max_key_length=28)
 # WebP quality and number of images, best first.
-_SIZES = ((60, 12), (40, 12), (20, 12), (20, 9), (10, 9), (0, 9), (0, 6))
+_SIZES = ((60, 12), (40, 12), (50, 9), (40, 9), (30, 9), (20, 9), (10, 9), (0, 9), (0, 6))
 
 _BACKGROUND = (255, 255, 255)
 _NOTHING, _MISSING = (232, 234, 238), (60, 64, 72)

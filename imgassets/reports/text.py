@@ -11,9 +11,9 @@ from imgassets.reports.day import Day, RetailerDay
 
 MAX_SUMMARY = 1_000
 """Characters of the summary: the UI shows Markdown inline if it is shorter."""
-MAX_PROBLEMS = 25
+MAX_PROBLEMS = 20
 """Rows of the table of problems, which has a link or two per row."""
-MAX_ROWS = 30
+MAX_ROWS = 20
 """Rows of the table of retailers."""
 
 _MAX_NAMES = 10
@@ -96,9 +96,7 @@ def summary(day: Day, links: Links) -> str:
 def problem_table(day: Day, links: Links) -> str:
     """The retailers with problems, failed checks or without images, with links, as Markdown."""
     rows = [
-        each
-        for each in day.worst_first
-        if each.problems or each.is_missing or each.failed_checks or each.failed
+        each for each in day.worst_first if each.problems or each.is_missing or each.failed_checks
     ]
     if not rows:
         return "none"
@@ -119,18 +117,18 @@ def retailer_record(each: RetailerDay) -> dict[str, str | int]:
     rate = each.success_rate
     return {
         "retailer": each.retailer,
-        "documents": each.documents,
+        "state": _state(each),
         "URLs": each.urls,
-        "downloaded": "" if rate is None else f"{rate:.0%}",
+        "ok": "" if rate is None else f"{rate:.0%}",
         "new": each.new,
         "reused": each.reused,
         "failed": each.failed,
         "reasons": each.top_failures,
+        "failed checks": ", ".join(sorted(each.failed_checks)),
         "images": each.images,
         "faces": each.with_face,
         "MB": f"{each.bytes / 1e6:.1f}",
-        "failed checks": ", ".join(sorted(each.failed_checks)),
-        "state": _state(each),
+        "documents": each.documents,
     }
 
 

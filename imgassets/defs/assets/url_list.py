@@ -50,7 +50,8 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
             takedowns = read_takedowns(storage)
             rows = [takedowns.redact(row) for row in listing.rows]
-            files.write_manifest("url_list", to_table(rows, UrlRow, section_hash(options.source)))
+            hash_ = section_hash(options.source)
+            files.write_manifest("url_list", to_table(rows, UrlRow, hash_, listing.documents))
 
         if listing.note is not None:
             context.log.warning(listing.note)

@@ -1,0 +1,51 @@
+"""Launch runs of given partitions through `dagster job backfill`, which the daemon executes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from imgassets.errors import BackfillError
+from imgassets.folders import project_root
+
+JOB = "catalogue_job"
+# Linux limits an argument to 128 kB; a key has at most 75 characters.
+_PER_COMMAND = 1_500
+
+
+def launch_backfill(keys: Sequence[str]) -> Iterator[int]:
+    """Launch a backfill of `catalogue_job`; large ones are several backfills.
+
+    Args:
+        keys: Partition keys, for example `["2026-01-31|zara"]`.
+
+    Yields:
+        The number of runs that each command has queued.
+
+    Raises:
+        BackfillError: There is no `workspace.yaml`, or Dagster refused.
+    """
+    workspace = project_root() / "workspace.yaml"
+    if not workspace.is_file():
+        raise BackfillError(f"{workspace} does not exist; run `imgassets init` in this folder")
+    program = str(Path(sys.executable).with_name("dagster"))
+    for start in range(0, len(keys), _PER_COMMAND):
+        part = keys[start : start + _PER_COMMAND]
+        command = [program, "job", "backfill", "-j", JOB, "-w", str(workspace), "--noprompt"]
+        done = subprocess.run(  # noqa: S603
+            [*command, "--partitions", ",".join(part)],
+            cwd=project_root(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise BackfillError(
+                f"`dagster job backfill` failed after {start:,} of {len(keys):,} partitions: "
+                f"{lines[-1].strip() if lines else 'no message'}; is DAGSTER_HOME that of the "
+                "daemon?"
+            )
+        yield len(part)

@@ -1,0 +1,289 @@
+"""The commands `imgassets report`, `status` and `backfill`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import click
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from imgassets.configuration import load_settings
+from imgassets.operations.messages import errors_as_click_exceptions
+from imgassets.sources.factory import mongodb_address, open_source
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from imgassets.defs.scope import Scope
+    from imgassets.operations.partition_state import Key, PartitionState
+    from imgassets.reports.day import Day
+    from imgassets.reports.measure import RetailerRun
+    from imgassets.settings import Settings
+    from imgassets.sources.listing import Inventory
+
+MAX_LISTED = 100
+"""Number of partitions that `status` and `backfill --dry-run` list."""
+
+
+class DayType(click.ParamType):
+    """A day: `today`, `yesterday` or `YYYY-MM-DD`, converted to a `datetime.date`."""
+
+    name = "day"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dt.date:
+        """Convert the text of an option."""
+        from imgassets.sources.listing import today
+
+        if isinstance(value, dt.date):
+            return value
+        ages = {"today": 0, "yesterday": 1}
+        try:
+            if value in ages:
+                return today() - dt.timedelta(days=ages[str(value)])
+            return dt.date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no day; write today, yesterday or YYYY-MM-DD", param, ctx)
+
+
+_DAY = DayType()
+_DAYS_AGO_30 = dt.timedelta(days=29)
+
+
+@click.command()
+@click.option("--since", type=_DAY, default="yesterday", show_default=True, help="First day.")
+@click.option("--until", type=_DAY, help="Last day; by default yesterday, or --since if later.")
+@click.option("--retailer", help="Slug of the retailer to show; by default all.")
+def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> None:
+    """Print what happened on each day: per retailer, what failed, what is missing.
+
+    Shows the numbers of the asset daily_report; days without one are computed, with a look at the
+    source. Days are today, yesterday or YYYY-MM-DD.
+    """
+    last = until or max(since, _DAY.convert("yesterday", None, None))
+    dates = _dates(since, last)
+    with errors_as_click_exceptions():
+        for day in _days(dates):
+            _print_day(day, retailer)
+
+
+@click.command()
+@click.option("--since", type=_DAY, help="First day; by default 30 days ago.")
+@click.option("--until", type=_DAY, default="today", show_default=True, help="Last day.")
+@click.option("--retailer", multiple=True, help="Slug of a retailer to show; by default all.")
+@click.option("--disk", is_flag=True, help="Also sum up the files of each retailer, listing all.")
+def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], disk: bool) -> None:
+    """Show which partitions with documents are missing, failed or outdated, and why.
+
+    Outdated: the source has another number of documents than when the images were made, or they
+    were made with other settings. Exit code 1 if any partition is missing, failed or outdated.
+    """
+    with errors_as_click_exceptions():
+        settings = load_settings()
+        found = _states(settings, since or until - _DAYS_AGO_30, until, retailer)
+        use = _disk_use(settings, {each.retailer for each in found}) if disk else {}
+    Console().print(_status_table(found, use))
+    others = [each for each in found if not each.is_current]
+    _print_partitions(others)
+    if others:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--start", type=_DAY, required=True, help="First day.")
+@click.option("--end", type=_DAY, default="yesterday", show_default=True, help="Last day.")
+@click.option("--retailer", multiple=True, help="Slug of a retailer; by default all.")
+@click.option("--missing", is_flag=True, help="Only partitions without processed images.")
+@click.option("--failed", is_flag=True, help="Only partitions that failed; see status.")
+@click.option("--outdated", is_flag=True, help="Only partitions that are outdated; see status.")
+@click.option("--dry-run", is_flag=True, help="Only print the partitions.")
+def backfill(
+    *,
+    start: dt.date,
+    end: dt.date,
+    retailer: tuple[str, ...],
+    missing: bool,
+    failed: bool,
+    outdated: bool,
+    dry_run: bool,
+) -> None:
+    """Launch runs of the partitions that have documents, and of no others.
+
+    --missing, --failed and --outdated narrow them down, and can be combined. New retailers are
+    registered. The daemon executes the runs.
+    """
+    with errors_as_click_exceptions():
+        found = _states(load_settings(), start, end, retailer)
+        if missing or failed or outdated:
+            found = [
+                each
+                for each in found
+                if (missing and each.is_missing)
+                or (failed and each.is_failed)
+                or (outdated and each.outdated)
+            ]
+        if dry_run or not found:
+            _print_partitions(found)
+            click.echo(f"{len(found):,} partitions; nothing was launched")
+            return
+        from imgassets.operations.backfill import launch_backfill
+
+        _register({each.retailer for each in found})
+        done = 0
+        for number in launch_backfill([f"{each.date}|{each.retailer}" for each in found]):
+            done += number
+            click.echo(f"queued {done:,} of {len(found):,} runs")
+
+
+def _dates(first: dt.date, last: dt.date) -> list[str]:
+    if first > last:
+        raise click.UsageError(f"the first day, {first}, is after the last, {last}; exchange them")
+    return [(first + dt.timedelta(days=age)).isoformat() for age in range((last - first).days + 1)]
+
+
+def _days(dates: list[str]) -> Iterator[Day]:
+    """The numbers of days: the stored ones, others computed."""
+    from imgassets.reports.day import load_days
+    from imgassets.storage import open_storage
+
+    settings = load_settings()
+    stored = load_days(open_storage(settings), dates)
+    if len(stored) == len(dates):
+        yield from stored.values()
+        return
+    from imgassets.defs.instance import open_instance
+    from imgassets.defs.reports import measure
+
+    documents = _inventory(settings).documents
+    with open_instance() as instance:
+        for date in dates:
+            known = stored.get(date)
+            yield known or measure(_scope(settings), settings, instance, date, documents).day
+
+
+def _inventory(settings: Settings) -> Inventory:
+    return open_source(settings, mongodb_address).inventory()
+
+
+def _scope(settings: Settings) -> Scope:
+    from imgassets.defs.partitions import RETAILERS, catalogue_partitions
+    from imgassets.defs.scope import Scope
+
+    return Scope(settings, (), catalogue_partitions(settings.start_date, RETAILERS))
+
+
+def _states(
+    settings: Settings, first: dt.date, last: dt.date, retailers: Collection[str]
+) -> list[PartitionState]:
+    """The states of the partitions that have documents."""
+    from imgassets.defs.instance import open_instance
+    from imgassets.errors import SourceError
+    from imgassets.operations.partition_state import partition_states
+    from imgassets.storage import open_storage
+
+    days = set(_dates(first, last))
+    inventory = _inventory(settings)
+    if unknown := sorted(set(retailers) - set(inventory.names)):
+        raise SourceError(
+            f"the source has no retailer {unknown[0]!r}; there are: "
+            f"{', '.join(sorted(inventory.names)) or 'none'}"
+        )
+    wanted = {
+        (slug, day): number
+        for (slug, day), number in inventory.documents.items()
+        if day in days and (not retailers or slug in retailers)
+    }
+    with open_instance() as instance:
+        runs = _runs(_scope(settings), instance, {day for _, day in wanted})
+    return partition_states(open_storage(settings), wanted, runs, settings)
+
+
+def _runs(
+    scope: Scope, instance: dg.DagsterInstance, dates: Collection[str]
+) -> dict[Key, RetailerRun]:
+    from imgassets.defs.reports import runs_of_day
+
+    return {
+        (retailer, date): run
+        for date in sorted(dates)
+        for retailer, run in runs_of_day(scope, instance, date).items()
+    }
+
+
+def _register(retailers: Collection[str]) -> None:
+    from imgassets.defs.instance import open_instance
+    from imgassets.defs.partitions import RETAILERS
+
+    with open_instance() as instance:
+        known = set(instance.get_dynamic_partitions(RETAILERS))
+        if new := sorted(set(retailers) - known):
+            instance.add_dynamic_partitions(RETAILERS, new)
+
+
+def _disk_use(settings: Settings, retailers: Collection[str]) -> dict[str, tuple[int, int]]:
+    from imgassets.operations.partition_state import disk_use
+    from imgassets.storage import open_storage
+
+    storage = open_storage(settings)
+    return {retailer: disk_use(storage, retailer) for retailer in retailers}
+
+
+def _print_day(day: Day, retailer: str | None) -> None:
+    from imgassets.reports.text import headline, missing_sentence, retailer_record, success_sentence
+
+    console = Console(soft_wrap=True)
+    click.echo(f"{day.date} (as of {day.made_at:%Y-%m-%d %H:%M} UTC): {headline(day)}")
+    records = [
+        retailer_record(each) for each in day.worst_first if retailer in (None, each.retailer)
+    ]
+    if records:
+        table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+        for name, value in records[0].items():
+            table.add_column(name, justify="right" if isinstance(value, int) else "left")
+        for record in records:
+            table.add_row(*map(str, record.values()))
+        console.print(table)
+    if retailer is None:
+        click.echo(f"{success_sentence(day)}\n{missing_sentence(day)}\n")
+    elif not records:
+        click.echo(f"nothing of {retailer}\n")
+
+
+def _status_table(states: list[PartitionState], use: Mapping[str, tuple[int, int]]) -> Table:
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("retailer", no_wrap=True)
+    names = [
+        "days",
+        "current",
+        "missing",
+        "failed",
+        "outdated",
+        *(["raw MB", "made MB"] * bool(use)),
+    ]
+    for name in names:
+        table.add_column(name, justify="right")
+    for retailer in sorted({each.retailer for each in states}):
+        own = [each for each in states if each.retailer == retailer]
+        counts = (
+            len(own),
+            sum(each.is_current for each in own),
+            sum(each.is_missing for each in own),
+            sum(each.is_failed for each in own),
+            sum(bool(each.outdated) for each in own),
+        )
+        sizes = (f"{size / 1e6:,.1f}" for size in use.get(retailer, ()))
+        table.add_row(retailer, *map(str, counts), *sizes)
+    return table
+
+
+def _print_partitions(states: list[PartitionState]) -> None:
+    for each in states[:MAX_LISTED]:
+        click.echo(f"{each.date}|{each.retailer}: {each.reason or 'current'}")
+    if len(states) > MAX_LISTED:
+        click.echo(f"and {len(states) - MAX_LISTED:,} more; narrow them down with --retailer")

@@ -1,0 +1,145 @@
+"""Tests of `imgassets report`, `status` and `backfill` on a small data root with a CSV source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from imgassets.cli import cli
+from imgassets.configuration import load_settings
+from imgassets.imaging.worker_protocol import settings_hash
+from imgassets.manifests import ProcessedRow, UrlRow, from_table, to_table
+from imgassets.settings import section_hash
+from imgassets.storage import Storage
+from imgassets_tests.data_root import PARTITIONS, write_data_root
+
+Command = Callable[..., Result]
+DATE = "2026-01-02"
+DOCUMENTS = {("zara", DATE): 4, ("zara", "2026-01-03"): 2, ("hm", DATE): 2, ("asos", DATE): 1}
+
+
+@pytest.fixture
+def imgassets(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """A function that runs a command.
+
+    Zara of 2 January is current, of 3 January outdated; half of hm's URLs failed; asos is missing.
+    """
+    write_data_root(storage)
+    path = tmp_path / "urls.csv"
+    lines = [
+        f"http://a/{retailer}{number}.jpg,{retailer},{date}"
+        for (retailer, date), documents in DOCUMENTS.items()
+        for number in range(documents)
+    ]
+    path.write_text("\n".join(["url,retailer,date", *lines]))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("IMGASSETS__SOURCE__KIND", "csv")
+    monkeypatch.setenv("IMGASSETS__SOURCE__CSV_PATH", str(path))
+    monkeypatch.setenv("IMGASSETS__CHECKS__MIN_SUCCESS_RATE", "0.6")
+    load_settings.cache_clear()
+    settings = load_settings()
+    source_hash = section_hash(settings.source)
+    for (retailer, date), listed in PARTITIONS.items():
+        files = storage.partition(date, retailer)
+        number = 1 if (retailer, date) == ("zara", "2026-01-03") else len(listed)
+        urls = from_table(files.read_manifest("url_list"), UrlRow)
+        files.write_manifest("url_list", to_table(urls, UrlRow, source_hash, number))
+        made = from_table(files.read_manifest("processed_images"), ProcessedRow)
+        hash_ = settings_hash(settings.for_retailer(retailer))
+        files.write_manifest("processed_images", to_table(made, ProcessedRow, hash_))
+    return lambda *arguments: CliRunner().invoke(cli, arguments)
+
+
+def test_status_names_what_is_missing_failed_and_outdated_and_why(
+    imgassets: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since = ("--since", "2026-01-01", "--until", "2026-01-31")
+    done = imgassets("status", *since, "--disk")
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-3:] == [
+        "2026-01-02|asos: no processed images",
+        "2026-01-02|hm: success rate 50% (timeout 1)",
+        "2026-01-03|zara: 2 documents in the source, 1 when it was made",
+    ]
+    # days, current, missing, failed, outdated
+    (row,) = (line.split() for line in done.output.splitlines() if line.startswith(" zara"))
+    assert row[:6] == ["zara", "2", "1", "0", "0", "1"]
+    assert (
+        imgassets("status", "--since", DATE, "--until", DATE, "--retailer", "zara").exit_code == 0
+    )
+
+    unknown = imgassets("status", *since, "--retailer", "zaro")
+    assert unknown.exit_code == 1
+    assert "no retailer 'zaro'; there are: asos, hm, zara" in unknown.output
+
+    monkeypatch.setenv("IMGASSETS__RESIZE__SIZE", "[10, 10]")
+    load_settings.cache_clear()
+    done = imgassets("status", *since, "--retailer", "zara")
+    assert "2026-01-02|zara: made with other settings of images" in done.output
+
+
+def test_backfill_selects_only_partitions_with_documents_that_need_it(imgassets: Command) -> None:
+    def selected(*options: str) -> list[str]:
+        dates = ("--start", "2026-01-01", "--end", "2026-01-31")
+        done = imgassets("backfill", *dates, "--dry-run", *options)
+        assert done.exit_code == 0, done.output
+        *lines, last = done.output.splitlines()
+        assert last == f"{len(lines)} partitions; nothing was launched"
+        return [line.partition(":")[0] for line in lines]
+
+    asos, hm, first, second = (
+        f"{DATE}|asos",
+        f"{DATE}|hm",
+        f"{DATE}|zara",
+        "2026-01-03|zara",
+    )
+    assert selected() == [asos, hm, first, second]
+    assert selected("--retailer", "zara", "--retailer", "hm") == [hm, first, second]
+    assert selected("--missing") == [asos]
+    assert selected("--failed") == [hm]
+    assert selected("--outdated") == [second]
+    assert selected("--missing", "--failed") == [asos, hm]
+    assert selected("--retailer", "zara", "--missing") == []
+
+    reversed_ = imgassets("backfill", "--start", "2026-02-01", "--end", DATE)
+    assert reversed_.exit_code == 2
+    assert "is after the last" in reversed_.output
+
+
+@pytest.mark.slow
+def test_backfill_queues_one_run_per_partition_and_registers_its_retailer(
+    imgassets: Command,
+) -> None:
+    done = imgassets("backfill", "--start", DATE, "--end", DATE, "--missing")
+    assert done.exit_code == 0, done.output
+    assert done.output == "queued 1 of 1 runs\n"
+    assert os.environ["DAGSTER_HOME"]
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+        assert instance.get_dynamic_partitions("retailer") == ["asos"]
+    assert run.job_name == "catalogue_job"
+    assert run.tags["dagster/partition"] == f"{DATE}|asos"
+
+
+def test_report_prints_days_and_names_the_culprits(imgassets: Command) -> None:
+    done = imgassets("report", "--since", DATE, "--until", "2026-01-03")
+    assert done.exit_code == 0, done.output
+    assert "1 missing of 3 retailers with documents, 1 with problems" in done.output
+    assert "1 of 3 retailers did not succeed on 2026-01-02: hm (success rate 50%" in done.output
+    assert "although there are documents: asos" in done.output
+    assert "all 1 retailers with documents of 2026-01-03 have processed images" in done.output
+    only = imgassets("report", "--since", DATE, "--until", DATE, "--retailer", "hm").output
+    assert "zara" not in only
+
+
+@pytest.mark.parametrize("day", ["tomorrow", "2026-02-30", "1.2.2026"])
+def test_a_day_that_is_none_is_one_message(imgassets: Command, day: str) -> None:
+    done = imgassets("report", "--since", day)
+    assert done.exit_code == 2
+    assert f"'{day}' is no day; write today, yesterday or YYYY-MM-DD" in done.output
