@@ -559,7 +559,7 @@ class CheckSettings(Section):
 
 
 class ReviewSettings(Section):
-    """Images for people to look at: contact sheets, and the images of failed checks."""
+    """Images for people to look at: contact sheets, reports, and the images of failed checks."""
 
     max_pages: int = Field(
         10,
@@ -569,7 +569,7 @@ class ReviewSettings(Section):
     )
     hide_faces: bool = Field(
         True,
-        description="pixelate detected faces in contact sheets and in the images of failed checks",
+        description="pixelate detected faces in contact sheets, reports, images of failed checks",
     )
     inline: bool = Field(
         True,
