@@ -141,20 +141,24 @@ def build_retailer_report(scope: Scope) -> dg.AssetsDefinition:
     def retailer_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         """One retailer's last 30 days: success rate and images as a chart, and a table with links.
 
-        Days without a `daily_report` are read from the retailer's manifests.
+        Days without a `daily_report` are read from the retailer's manifests. If the retailer has
+        nothing in the last 30 days, these are the days up to the newest `daily_report`.
         """
-        from imgassets.reports.day import dates_before
+        from imgassets.reports.day import dates_before, newest_date
         from imgassets.reports.history import retailer_days
         from imgassets.sources.listing import today
         from imgassets.storage import open_storage
 
         options = scope.settings_resource(context).load()
         retailer = context.partition_key
+        storage, own = open_storage(options), options.for_retailer(retailer)
         dates = dates_before(today().isoformat())
         with as_dagster_failure(StorageError):
-            days = retailer_days(
-                open_storage(options), retailer, dates, options.for_retailer(retailer)
-            )
+            days = retailer_days(storage, retailer, dates, own)
+            newest = newest_date(storage)
+            if not days and newest is not None:
+                dates = dates_before(newest)
+                days = retailer_days(storage, retailer, dates, own)
         return dg.MaterializeResult(metadata=_retailer_metadata(scope, days, dates))
 
     return retailer_report

@@ -30,35 +30,43 @@ MAX_LISTED = 100
 """Number of partitions that `status` and `backfill --dry-run` list."""
 
 
-class DayType(click.ParamType):
-    """A day: `today`, `yesterday` or `YYYY-MM-DD`, converted to a `datetime.date`."""
+def _day(
+    context: click.Context | None, parameter: click.Parameter | None, value: str | None
+) -> dt.date | None:
+    """The day that an option names: `today`, `yesterday` or `YYYY-MM-DD`."""
+    from imgassets.sources.listing import today
 
-    name = "day"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dt.date:
-        """Convert the text of an option."""
-        from imgassets.sources.listing import today
-
-        if isinstance(value, dt.date):
-            return value
-        ages = {"today": 0, "yesterday": 1}
-        try:
-            if value in ages:
-                return today() - dt.timedelta(days=ages[str(value)])
-            return dt.date.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no day; write today, yesterday or YYYY-MM-DD", param, ctx)
+    ages = {"today": 0, "yesterday": 1}
+    if value is None:
+        return None
+    try:
+        if value in ages:
+            return today() - dt.timedelta(days=ages[value])
+        return dt.date.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is no day; write today, yesterday or YYYY-MM-DD", context, parameter
+        ) from None
 
 
-_DAY = DayType()
 _DAYS_AGO_30 = dt.timedelta(days=29)
 
 
 @click.command()
-@click.option("--since", type=_DAY, default="yesterday", show_default=True, help="First day.")
-@click.option("--until", type=_DAY, help="Last day; by default yesterday, or --since if later.")
+@click.option(
+    "--since",
+    callback=_day,
+    metavar="DAY",
+    default="yesterday",
+    show_default=True,
+    help="First day.",
+)
+@click.option(
+    "--until",
+    callback=_day,
+    metavar="DAY",
+    help="Last day; by default yesterday, or --since if later.",
+)
 @click.option("--retailer", help="Slug of the retailer to show; by default all.")
 def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> None:
     """Print what happened on each day: per retailer, what failed, what is missing.
@@ -66,16 +74,19 @@ def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> No
     Shows the numbers of the asset daily_report; days without one are computed, with a look at the
     source. Days are today, yesterday or YYYY-MM-DD.
     """
-    last = until or max(since, _DAY.convert("yesterday", None, None))
-    dates = _dates(since, last)
+    from imgassets.sources.listing import today
+
+    dates = _dates(since, until or max(since, today() - dt.timedelta(days=1)))
     with errors_as_click_exceptions():
         for day in _days(dates):
             _print_day(day, retailer)
 
 
 @click.command()
-@click.option("--since", type=_DAY, help="First day; by default 30 days ago.")
-@click.option("--until", type=_DAY, default="today", show_default=True, help="Last day.")
+@click.option("--since", callback=_day, metavar="DAY", help="First day; by default 30 days ago.")
+@click.option(
+    "--until", callback=_day, metavar="DAY", default="today", show_default=True, help="Last day."
+)
 @click.option("--retailer", multiple=True, help="Slug of a retailer to show; by default all.")
 @click.option("--disk", is_flag=True, help="Also sum up the files of each retailer, listing all.")
 def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], disk: bool) -> None:
@@ -96,8 +107,10 @@ def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], 
 
 
 @click.command()
-@click.option("--start", type=_DAY, required=True, help="First day.")
-@click.option("--end", type=_DAY, default="yesterday", show_default=True, help="Last day.")
+@click.option("--start", callback=_day, metavar="DAY", required=True, help="First day.")
+@click.option(
+    "--end", callback=_day, metavar="DAY", default="yesterday", show_default=True, help="Last day."
+)
 @click.option("--retailer", multiple=True, help="Slug of a retailer; by default all.")
 @click.option("--missing", is_flag=True, help="Only partitions without processed images.")
 @click.option("--failed", is_flag=True, help="Only partitions that failed; see status.")

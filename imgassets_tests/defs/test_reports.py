@@ -129,12 +129,22 @@ def test_a_retailer_is_reported_over_the_days(
     data: Storage, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert data
-    monkeypatch.setattr(listing, "today", lambda: dt.date(2026, 1, 4))
     job = project_defs().resolve_implicit_global_asset_job_def()
-    result = job.execute_in_process(
-        instance=instance, asset_selection=[dg.AssetKey("retailer_report")], partition_key="zara"
-    )
-    found = metadata(result)
+
+    def of_zara() -> dict[str, Any]:
+        selected = [dg.AssetKey("retailer_report")]
+        return metadata(
+            job.execute_in_process(
+                instance=instance, asset_selection=selected, partition_key="zara"
+            )
+        )
+
+    monkeypatch.setattr(listing, "today", lambda: dt.date(2026, 6, 30))
+    assert of_zara()["days with data"] == 0
+    report(instance, "2026-01-03")
+    assert of_zara()["days with data"] == 2
+    monkeypatch.setattr(listing, "today", lambda: dt.date(2026, 1, 4))
+    found = of_zara()
     assert found["last 30 days"].startswith("![](data:image/png")
     assert "partition=2026-01-03%7Czara" in found["days, with links"]
     assert (found["days with data"], found["URLs"]) == (2, 6)
