@@ -498,6 +498,22 @@ def test_nothing_is_posted_for_good_runs_other_jobs_and_tags_that_a_retry_inheri
     assert webhook.posted == []
 
 
+def test_each_run_with_failed_checks_is_posted_once(
+    webhook: Webhook, instance: dg.DagsterInstance
+) -> None:
+    sensor = project_defs().get_repository_def().get_sensor_def("failed_checks")
+
+    def evaluate(cursor: str | None) -> str | None:
+        context = dg.build_sensor_context(instance=instance, cursor=cursor)
+        return sensor.evaluate_tick(context).cursor
+
+    cursor = evaluate(None)  # from now on
+    run, _ = checked(instance)
+    for _ in range(3):
+        cursor = evaluate(cursor)
+    assert [message["run_id"] for message in webhook.posted] == [run.run_id]
+
+
 def test_a_check_that_passes_in_a_retry_is_removed_from_the_tag(
     instance: dg.DagsterInstance,
 ) -> None:
