@@ -98,7 +98,7 @@ def _scans(
     changes: MongoChanges, products: Collection[dict[str, Any]], changed: int, rounds: int
 ) -> tuple[float, float]:
     """Median ms of a scan without changes, and of one after so many documents were inserted."""
-    cursor = changes.initial_cursor(time.time())
+    cursor = changes.initial_cursor()
     times: dict[int, list[float]] = {0: [], changed: []}
     for number in range(rounds):
         for new, taken in times.items():

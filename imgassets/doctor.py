@@ -79,7 +79,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
     yield _documents(settings, inventory, *addresses)
     yield from _anomalies(inventory)
     if isinstance(source, MongoSource):
-        yield _index(source)
+        yield from _index(source)
 
 
 def _documents(settings: Settings, inventory: Inventory, uri: str | None = None) -> Diagnosis:
@@ -128,16 +128,39 @@ def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
         )
 
 
-def _index(source: MongoSource) -> Diagnosis:
-    if source.has_index():
-        return Diagnosis("index", "ok", "an index finds the documents of a partition")
-    keys = ", ".join(f'"{name}": {direction}' for name, direction in source.index_keys)
-    return Diagnosis(
-        "index",
-        "warning",
-        "missing, so every run reads the whole collection; in mongosh: "
-        f"db.{source.settings.collection}.createIndex({{{keys}}})",
-    )
+_QUERIES = {
+    "partition": "each run reads the whole collection",
+    "retailers": "each run reads the whole collection for the retailers' names",
+    "survey": "imgassets sync and the freshness check read all documents instead of the index",
+    "sensor": "each poll of the sensor reads the whole collection",
+}
+
+
+def _index(source: MongoSource) -> Iterator[Diagnosis]:
+    """Whether each query of the source uses an index."""
+    try:
+        plans = source.query_plans()
+    except SourceError as error:
+        yield Diagnosis("index", "warning", f"cannot be checked: {error}")
+        return
+    if source.settings.query:
+        plans.pop("survey", None)  # the filter has to look at the documents
+    for query, indexed in plans.items():
+        if indexed:
+            continue
+        keys = (
+            [(str(source.settings.fields.updated), 1)] if query == "sensor" else source.index_keys
+        )
+        shown = ", ".join(f'"{name}": {direction}' for name, direction in keys)
+        yield Diagnosis(
+            "index",
+            "warning",
+            f"missing for the {query} query, so {_QUERIES[query]}; in mongosh: "
+            f"db.{source.settings.collection}.createIndex({{{shown}}})",
+        )
+    if all(plans.values()):
+        used = f"used by all queries: {', '.join(plans)}"
+        yield Diagnosis("index", "ok", used if plans else "not needed, the collection is empty")
 
 
 def _storage(settings: Settings) -> Diagnosis:

@@ -86,6 +86,13 @@ class SourceSettings(Section):
         default_factory=dict, description="additional MongoDB filter, for example {in_stock: true}"
     )
     fields: SourceFields = Field(default_factory=SourceFields)
+    date_format: str | None = Field(
+        None,
+        description=(
+            "format of dates that are text (strptime), for example '%d/%m/%Y', tried before the "
+            "usual ones, which are unambiguous; a time after the date need not be named"
+        ),
+    )
     csv_path: str | None = Field(
         None,
         description="path of a CSV file: url[,retailer][,date][,product_id], or url,save_path",
@@ -95,6 +102,19 @@ class SourceSettings(Section):
         description="dotted path (package.module.function) of your function that yields the rows",
         pattern=r"^\w+(\.\w+)+$",
     )
+
+    @field_validator("date_format")
+    @classmethod
+    def _require_a_day(cls, value: str | None) -> str | None:
+        if value is not None:
+            day = dt.datetime(2026, 1, 31, tzinfo=dt.UTC)
+            try:
+                found = dt.datetime.strptime(day.strftime(value), value)
+            except ValueError as error:
+                raise ValueError(f"input should be a format of strptime ({error})") from None
+            if found.date() != day.date():
+                raise ValueError("input should name day, month and year: '%d/%m/%Y'")
+        return value
 
 
 class DownloadSettings(Section):

@@ -32,6 +32,7 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "source.fields.date": ("seen.at", "seen.at"),
     "source.fields.product_id": ("sku", "sku"),
     "source.fields.updated": ("changed", "changed"),
+    "source.date_format": ("on %d/%m/%Y", "on %d/%m/%Y"),
     "source.csv_path": ("urls.csv", "urls.csv"),
     "source.function": ("shops.rows", "shops.rows"),
     "sensor.enabled": ("true", True),
@@ -269,6 +270,7 @@ def test_these_sections_can_be_overridden_per_retailer() -> None:
     "option",
     [
         "source.fields.updated",
+        "source.date_format",
         "source.csv_path",
         "source.function",
         "download.auth",
@@ -292,6 +294,7 @@ def test_these_options_are_null_by_default() -> None:
     off = {option for option, default in DEFAULTS.items() if default is None}
     assert off == {
         "source.fields.updated",
+        "source.date_format",
         "source.csv_path",
         "source.function",
         "download.auth",
@@ -322,6 +325,7 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "source.database": (["x"], [""]),
     "source.collection": (["x"], [""]),
     "source.query": ([{}], [[], "x"]),
+    "source.date_format": (["%d/%m/%y", "%Y-%m-%d %H:%M %z"], ["", "%d/%m", "%Q", "%H:%M"]),
     "source.function": (["a.b", "a.b_2.c"], ["a", ".b", "a.", "a..b", "a-b.c", "a.b "]),
     "sensor.interval_s": FROM_ONE,
     "sensor.method": (["auto", "stream", "poll"], ["watch"]),

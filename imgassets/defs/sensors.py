@@ -94,7 +94,7 @@ def _scan(
     with changes.time_limit():
         cursor = read_cursor(context.cursor) if context.cursor else None
         if cursor is None or cursor.source != changes.source_name:
-            cursor, names = changes.initial_cursor(now), changes.retailer_names()
+            cursor, names = changes.initial_cursor(), changes.retailer_names()
             return _sensor_result(
                 context,
                 scope,
@@ -102,8 +102,8 @@ def _scan(
                 ready={},
                 names=names,
                 skip_message=(
-                    f"first scan of {changes.source_name}: {len(names)} retailers, "
-                    f"{len(cursor.pending)} partitions waiting for a run"
+                    f"first scan of {changes.source_name}: {len(names)} retailers; the next ones "
+                    f"read {_NEXT[options.start_from]}"
                 ),
             )
         result = scan(
@@ -126,6 +126,9 @@ def _scan(
     return _sensor_result(
         context, scope, result.cursor, ready=ready, names=names, skip_message=skip_message
     )
+
+
+_NEXT = {"now": "the changes from now on", "everything": "the existing documents, then the changes"}
 
 
 def _waiting_message(partitions: int) -> str:

@@ -54,6 +54,8 @@ class StreamPosition:
             is no such poll.
         poll_next: Where that poll continues on the index, in seconds since 1970.
         bins: `(count, checksum)` of the documents by bin, day and retailer, as last polled.
+        survey_after: Where the reading of the existing documents continues, which precedes the
+            changes: the last `_id` in extended JSON; empty for the start, None if it is complete.
     """
 
     read_until: float
@@ -61,6 +63,7 @@ class StreamPosition:
     poll_started: float | None = None
     poll_next: float | None = None
     bins: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    survey_after: str | None = None
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,13 @@ def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
         case "csv":
             from imgassets.sources.table import TableSource, csv_records
 
-            return TableSource(csv_records(str(settings.source.csv_path)), settings.start_date)
+            records = csv_records(str(settings.source.csv_path))
+            return TableSource(records, settings.start_date, settings.source.date_format)
         case "python":
             from imgassets.sources.table import TableSource, function_records
 
-            return TableSource(function_records(str(settings.source.function)), settings.start_date)
+            records = function_records(str(settings.source.function))
+            return TableSource(records, settings.start_date, settings.source.date_format)
 
 
 def mongodb_address() -> str:

@@ -45,7 +45,6 @@ from imgassets.settings import SensorSettings, Settings
 from imgassets.sources.changes import (
     ChangePage,
     Cursor,
-    PendingPartition,
     StreamPosition,
     change_id,
     unpartitioned_message,
@@ -56,6 +55,9 @@ from imgassets.sources.mongo_poll import MongoPoll
 from imgassets.sources.mongodb import MongoSource, Products
 
 PAGE_EVENTS = 5_000
+
+# A page of the existing documents, which takes about half a second.
+PAGE_DOCUMENTS = 50_000
 
 # Dagster stops a sensor's tick after 60 s. No further page is read after READ_SECONDS, and
 # SERVER_SECONDS limits all operations of the server together; the rest is for Dagster.
@@ -68,6 +70,11 @@ _AWAIT_MS = 200
 # Error codes of a token that cannot be resumed: ChangeStreamHistoryLost, ChangeStreamFatalError,
 # InvalidResumeToken (such as a token of another cluster), FailedToParse, Overflow.
 _RESUME_ERRORS = {286, 280, 260, 9, 15}
+
+# Error codes if there is no change stream for this user or collection: Unauthorized,
+# CommandNotSupportedOnView, InvalidNamespace.
+_UNAUTHORIZED = 13
+_NO_STREAM_ERRORS = {_UNAUTHORIZED, 166, 73}
 
 _OPERATIONS = ("insert", "update", "replace", "invalidate")
 
@@ -134,29 +141,25 @@ class MongoChanges:
         with pymongo.timeout(SERVER_SECONDS):
             yield
 
-    def initial_cursor(self, now: float) -> Cursor:
+    def initial_cursor(self) -> Cursor:
         """Make the cursor of the first scan, after which only later changes are reported.
 
-        Args:
-            now: Current time in seconds since 1970.
-
         Returns:
-            The cursor; if `sensor.start_from` is `everything`, all partitions are pending.
+            The cursor; if `sensor.start_from` is `everything`, the pages after it start with those
+            of the existing documents.
 
         Raises:
             SourceError: MongoDB cannot be read.
         """
         with self.source.collection() as collection:
-            position = self._current_position(collection)
+            position, _ = self._current_position(collection)
             if position.token is None:
                 # Count the existing documents, so that the next poll does not report them as new.
                 *_, last = self._poll.pages(collection, position, position.read_until)
                 position = last.position
-        if self.options.start_from == "now":
-            return Cursor(self.source_name, position)
-        pending = PendingPartition(change_id("start", position.read_until), now, now)
-        days = sorted(self.source.inventory().documents)
-        return Cursor(self.source_name, position, {f"{day}|{slug}": pending for slug, day in days})
+        if self.options.start_from == "everything":
+            position = replace(position, survey_after="")
+        return Cursor(self.source_name, position)
 
     def retailer_names(self) -> dict[str, list[str]]:
         """The retailers' names in the documents, by slug.
@@ -175,6 +178,9 @@ class MongoChanges:
                 change stream.
         """
         with self.source.collection() as collection:
+            for page in self._survey_pages(collection, position):
+                yield page
+                position = page.position
             polling = position.poll_started is not None or self.options.method == "poll"
             if position.token is not None and not polling:
                 try:
@@ -191,24 +197,63 @@ class MongoChanges:
             started = position.poll_started
             if started is None:
                 # Take the new token before the poll, so that no change is missed between them.
-                current = self._current_position(collection)
+                current, no_stream = self._current_position(collection)
                 position, started = replace(position, token=current.token), current.read_until
+                if no_stream is not None:
+                    yield ChangePage(position, {}, more=True, note=no_stream)
             yield from self._poll.pages(collection, position, started)
 
-    def _current_position(self, collection: Products) -> StreamPosition:
-        """The position after all changes so far, with a token if there is a change stream."""
+    def _survey_pages(self, collection: Products, position: StreamPosition) -> Iterator[ChangePage]:
+        """Read the partitions of the existing documents, in the order of `_id`."""
+        while position.survey_after is not None:
+            after = json_util.loads(position.survey_after)["_id"] if position.survey_after else None
+            # `$expr` compares ids of all types, `$gt` alone those of one type.
+            later = {} if after is None else {"$expr": {"$gt": ["$_id", {"$literal": after}]}}
+            last = collection.find_one(
+                later, {"_id": 1}, sort=[("_id", 1)], skip=PAGE_DOCUMENTS - 1, hint=[("_id", 1)]
+            )
+            within = {"$expr": {"$lte": ["$_id", {"$literal": last["_id"]}]}} if last else {}
+            groups = collection.aggregate(
+                [
+                    {"$match": {"$and": [later, within]}},
+                    {"$match": self.source.query},
+                    {"$group": {"_id": self.resolver.key}},
+                ],
+                hint={"_id": 1},
+            )
+            resolved = {self.resolver.resolve(group["_id"]) for group in groups}
+            change = change_id("start", position.read_until)
+            # `imgassets sync` and `imgassets doctor` report documents without a partition.
+            partitions = {name: change for name in resolved if isinstance(name, str)}
+            position = replace(position, survey_after=json_util.dumps(last) if last else None)
+            yield ChangePage(position, partitions, more=True)
+
+    def _current_position(self, collection: Products) -> tuple[StreamPosition, str | None]:
+        """The position after all changes so far, with a token if there is a change stream.
+
+        Returns:
+            The position, and the warning if the user may not read the change stream.
+        """
         hello = collection.database.client.admin.command("hello")
         server_time = hello["localTime"].timestamp()
         has_stream = "setName" in hello or hello.get("msg") == "isdbgrid"
         if self.options.method == "poll" or (self.options.method == "auto" and not has_stream):
-            return StreamPosition(server_time)
+            return StreamPosition(server_time), None
         if not has_stream:
             raise SourceError(
                 "sensor.method is stream, but this MongoDB is not a replica set and has no change "
                 "streams; set it to auto or poll, or make the server a replica set"
             )
-        with collection.watch(self._event_pipeline(), max_await_time_ms=_AWAIT_MS) as stream:
-            return StreamPosition(server_time, token=json_util.dumps(stream.resume_token))
+        try:
+            with collection.watch(self._event_pipeline(), max_await_time_ms=_AWAIT_MS) as stream:
+                return StreamPosition(server_time, token=json_util.dumps(stream.resume_token)), None
+        except OperationFailure as error:
+            if error.code not in _NO_STREAM_ERRORS:
+                raise
+            note = _no_stream_note(self.source_name, error.code)
+            if self.options.method == "stream":
+                raise SourceError(f"sensor.method is stream, but {note}") from None
+            return StreamPosition(server_time), f"{note}; the sensor polls instead"
 
     def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[ChangePage]:
         server_time = collection.database.client.admin.command("hello")["localTime"].timestamp()
@@ -259,7 +304,7 @@ class MongoChanges:
         """
         if not pre_images:
             return [{"$match": {"operationType": {"$in": [*_OPERATIONS]}}}, {"$project": _EVENT}]
-        before = _prefix_paths(self.resolver.expressions, _PRE_IMAGE)
+        before = {name: f"${_PRE_IMAGE}.{path[1:]}" for name, path in self.resolver.fields.items()}
         return [
             {"$match": {"operationType": {"$in": [*_OPERATIONS, "delete"]}}},
             {"$project": {**_EVENT, "before": before}},
@@ -304,8 +349,8 @@ class MongoChanges:
         documents = primary.aggregate(
             [
                 {"$match": {"_id": {"$in": [document for document, _ in changed.values()]}}},
-                {"$match": self.source.settings.query},
-                {"$project": self.resolver.expressions},
+                {"$match": self.source.query},
+                {"$project": self.resolver.fields},
             ]
         )
         for document in documents:
@@ -331,6 +376,15 @@ def open_changes(settings: Settings, mongodb_uri: str) -> MongoChanges:
     return MongoChanges(source, PartitionResolver(source, settings.start_date), settings.sensor)
 
 
+def _no_stream_note(name: str, code: int | None) -> str:
+    if code == _UNAUTHORIZED:
+        return (
+            "the user in MONGODB_URI may not read the change stream: grant it the actions find and "
+            f"changeStream on {name} (the role read has them)"
+        )
+    return f"{name} is a view, which has no change stream"
+
+
 def _gap_note(read_until: float, reason: object) -> str:
     since = dt.datetime.fromtimestamp(read_until, dt.UTC).isoformat(timespec="seconds")
     return (
@@ -347,14 +401,3 @@ def _stores_pre_images(collection: Products) -> bool:
     except OperationFailure:
         return False  # the user has no permission to read the options
     return bool(options.get("changeStreamPreAndPostImages", {}).get("enabled"))
-
-
-def _prefix_paths(expression: Any, prefix: str) -> Any:
-    """Rewrite an expression on a document for the same document nested at a path."""
-    if isinstance(expression, str) and expression.startswith("$"):
-        return f"${prefix}.{expression[1:]}"
-    if isinstance(expression, dict):
-        return {name: _prefix_paths(part, prefix) for name, part in expression.items()}
-    if isinstance(expression, list):
-        return [_prefix_paths(part, prefix) for part in expression]
-    return expression

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bson import DatetimeMS
-
 from imgassets.sources.changes import MAX_DAYS_AHEAD
 from imgassets.sources.listing import Anomaly, day_anomaly, retailer_slug, today
+from imgassets.sources.mongo_dates import date_detail
 from imgassets.sources.mongodb import MongoSource
 
 
@@ -32,7 +31,7 @@ class PartitionResolver:
     """Finds the partition of a document.
 
     Attributes:
-        source: The source, which has the field names and the expression for a document's date.
+        source: The source, which has the field names and decides the day of a document.
         start_date: First day that has a partition.
     """
 
@@ -40,52 +39,34 @@ class PartitionResolver:
     start_date: dt.date
 
     @property
-    def expressions(self) -> dict[str, Any]:
-        """Aggregation expressions for a document's `retailer`, and its `day` or date anomaly."""
-        return {
-            "retailer": f"${self.source.settings.fields.retailer}",
-            "day": {
-                "$ifNull": [
-                    {"$dateTrunc": {"date": self.source.date_expression, "unit": "day"}},
-                    self.source.missing_or_invalid_date_expression,
-                ]
-            },
-        }
+    def fields(self) -> dict[str, str]:
+        """Paths of a document's `retailer`, `date` and `_id`, as aggregation expressions."""
+        names = self.source.settings.fields
+        return {"retailer": f"${names.retailer}", "date": f"${names.date}", "_id": "$_id"}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Expressions for `retailer` and `date` with few distinct values, to group documents."""
+        return {"retailer": self.fields["retailer"], "date": self.source.day_key}
 
     def resolve(self, values: Mapping[str, Any]) -> str | Unpartitioned:
         """Find the partition of a document.
 
         Args:
-            values: The values of `expressions` for the document.
+            values: The values of `fields` or of `key` for the document.
 
         Returns:
             The partition key, or the reason why the document has no partition.
         """
-        retailer, day = values.get("retailer"), values["day"]
+        retailer, value = values.get("retailer"), values.get("date")
         slug = retailer_slug(retailer)
         if slug is None:
             return Unpartitioned(Anomaly.NO_RETAILER, f"the retailer is {retailer!r}")
-        if isinstance(day, str):
-            return Unpartitioned(Anomaly(day), self._date_detail(Anomaly(day)))
-        if not isinstance(day, dt.datetime):
-            # A date outside the range of Python's datetime, in milliseconds since 1970.
-            in_future = isinstance(day, DatetimeMS) and int(day) > 0
-            anomaly = Anomaly.IN_FUTURE if in_future else Anomaly.BEFORE_START_DATE
-            return Unpartitioned(anomaly, f"the date is {day!r}")
-        date = day.date()
-        reason = day_anomaly(date, self.start_date)
-        near = date <= today() + dt.timedelta(days=MAX_DAYS_AHEAD)
-        if reason is None or (reason is Anomaly.IN_FUTURE and near):
-            return f"{date.isoformat()}|{slug}"
-        return Unpartitioned(reason, f"the date is {date}")
-
-    def _date_detail(self, anomaly: Anomaly) -> str:
-        """What is wrong with a document's date, without its value: `expressions` has none.
-
-        The poll groups documents by `expressions`; with the value, each invalid date would be a
-        group of its own.
-        """
-        field = self.source.settings.fields.date
-        if anomaly is Anomaly.NO_DATE:
-            return f"{field} is missing, and _id has no creation time; add the date to the document"
-        return f"{field} is neither a date nor ISO 8601 text; correct it in the document"
+        day = self.source.document_day(value, values.get("_id"))
+        reason = day if isinstance(day, Anomaly) else day_anomaly(day, self.start_date)
+        if isinstance(day, dt.date):
+            near = day <= today() + dt.timedelta(days=MAX_DAYS_AHEAD)
+            if reason is None or (reason is Anomaly.IN_FUTURE and near):
+                return f"{day.isoformat()}|{slug}"
+        assert reason is not None  # noqa: S101  (a day without a reason has a partition)
+        return Unpartitioned(reason, date_detail(self.source.settings.fields.date, reason, value))

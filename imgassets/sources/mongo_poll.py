@@ -146,11 +146,11 @@ class MongoPoll:
         hashed = {"$toHashedIndexKey": {"id": "$_id", "moment": moment}}
         return [
             {"$match": {field: within}},
-            {"$match": self.settings.query},
+            {"$match": self.resolver.source.query},
             {
                 "$group": {
                     "_id": {
-                        **self.resolver.expressions,
+                        **self.resolver.key,
                         "bin": {"$dateTrunc": {"date": moment, **_TEN_MINUTES}},
                     },
                     "count": {"$sum": 1},

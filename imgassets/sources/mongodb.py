@@ -1,8 +1,7 @@
 """Read product documents from MongoDB.
 
-MongoDB computes the day of a document, with one expression that the partition's query and the
-inventory share. URL rows, keys and slugs are made in `listing`; changes are read in
-`mongo_changes`.
+The day of a document is decided in `dates` and found in MongoDB by `mongo_dates`. URL rows, keys
+and slugs are made in `listing`; changes are read in `mongo_changes`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,18 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote_plus
 
-from bson import ObjectId
+from bson import json_util
 from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import (
+    ConfigurationError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 
 from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
@@ -38,9 +43,26 @@ from imgassets.sources.listing import (
     retailer_slug,
     today,
 )
+from imgassets.sources.mongo_dates import (
+    date_detail,
+    dated,
+    day_key,
+    document_day,
+    spelled,
+    undated,
+)
 
 # Long enough for a replica set to elect a primary, short enough for a waiting user.
 SERVER_SELECTION_MS = 8_000
+
+_DATE = "_imgassets_date"
+_AUTHENTICATION_FAILED = 18
+
+# The types of extended JSON that have no form in YAML.
+_NUMBERS = {"$numberInt", "$numberLong", "$numberDouble", "$numberDecimal"}
+_EXTENDED_JSON = {"$oid", "$date", "$uuid"} | _NUMBERS
+# 20 kB of ids; a query may have 16 MB.
+_IDS_PER_QUERY = 1_000
 
 Document = Mapping[str, Any]
 Products = Collection[dict[str, Any]]
@@ -60,6 +82,12 @@ class MongoSource:
         self._settings = settings
         self._fields = settings.fields
         self._start_date = start_date
+        self._query: dict[str, Any] = _parse_query(settings.query)
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """`source.query` with dates and values of extended JSON as MongoDB needs them."""
+        return self._query
 
     @property
     def settings(self) -> SourceSettings:
@@ -83,8 +111,8 @@ class MongoSource:
                 return listing_without_retailer(retailer, names)
             if len(names[retailer]) > 1:
                 raise SourceError(conflict_message(retailer, names[retailer]))
-            name = names[retailer][0]
-            for document in collection.aggregate(self._partition_pipeline(name, date)):
+            match = {self._fields.retailer: names[retailer][0]}
+            for document in self._documents(collection, match, dt.date.fromisoformat(date)):
                 documents += 1
                 product = value_at_path(document, self._fields.product_id)
                 rows += document_rows(
@@ -95,188 +123,171 @@ class MongoSource:
                     retailer=retailer,
                     report=report,
                 )
-            self._report_undated(collection, {self._fields.retailer: name}, report)
         return build_listing(rows, documents, report)
 
     def inventory(self) -> Inventory:
         """Read the retailers and days of the collection; MongoDB counts the documents."""
         report = SourceReport()
-        documents: dict[tuple[str, str], int] = {}
+        documents: dict[tuple[str, str], int] = defaultdict(int)
         names: dict[str, set[str]] = defaultdict(set)
-        pipeline = [
-            {"$match": self._settings.query},
-            {
-                "$group": {
-                    "_id": {
-                        "retailer": f"${self._fields.retailer}",
-                        "day": {"$dateTrunc": {"date": self.date_expression, "unit": "day"}},
-                    },
-                    "count": {"$sum": 1},
-                    "example": {"$first": "$_id"},
-                }
-            },
-        ]
         with self.collection() as collection:
-            for group in collection.aggregate(pipeline, allowDiskUse=True):
-                name, day = group["_id"].get("retailer"), group["_id"].get("day")
+            # Without a hint, MongoDB reads the documents where the index would do.
+            covering = self._covering_index(collection)
+            hint: dict[str, Any] = {} if covering is None else {"hint": covering}
+            for group in collection.aggregate(self._survey_pipeline, allowDiskUse=True, **hint):
+                name, value = group["_id"].get("retailer"), group["_id"].get("date")
+                example, count = str(group["example"]), group["count"]
                 slug = retailer_slug(name)
                 if slug is None:
-                    detail = f"the retailer is {name!r}"
-                    report.add(Anomaly.NO_RETAILER, str(group["example"]), detail, group["count"])
+                    report.add(Anomaly.NO_RETAILER, example, f"the retailer is {name!r}", count)
                     continue
                 names[slug].add(name)
-                if isinstance(day, dt.datetime) and not day_anomaly(day.date(), self._start_date):
-                    documents[slug, day.date().isoformat()] = group["count"]
-            self._report_undated(collection, {self._fields.retailer: {"$type": "string"}}, report)
+                day = self.document_day(value)
+                anomaly = day if isinstance(day, Anomaly) else day_anomaly(day, self._start_date)
+                if anomaly is not None:
+                    detail = date_detail(self._fields.date, anomaly, value)
+                    report.add(anomaly, example, detail, count)
+                elif isinstance(day, dt.date):
+                    documents[slug, day.isoformat()] += count
         return build_inventory(names, documents, report)
 
-    def has_index(self) -> bool:
-        """Whether the partition's query uses an index; true for an empty collection."""
+    def document_day(self, value: object, document_id: object = None) -> dt.date | Anomaly:
+        """The day of a document, or why it has none; see `mongo_dates.document_day`."""
+        return document_day(value, document_id, self._settings.date_format)
+
+    @property
+    def day_key(self) -> dict[str, Any]:
+        """Expression for a document's day; see `mongo_dates.day_key`."""
+        return day_key(self._fields.date, self._settings.date_format)
+
+    def query_plans(self) -> dict[str, bool]:
+        """Whether an index finds what each query needs; empty for an empty collection.
+
+        Returns:
+            The queries `partition`, `retailers`, `survey` and, if it needs an index of its own,
+            `sensor`. For the survey, whether it reads the index only, and no document.
+        """
         with self.collection() as collection:
             if collection.find_one({}, {"_id": 1}) is None:
-                return True
-            plan = collection.database.command(
-                "explain",
-                {
-                    "aggregate": collection.name,
-                    "pipeline": self._partition_pipeline("imgassets", today().isoformat()),
-                    "cursor": {},
-                },
-                verbosity="queryPlanner",
-            )
-        return "COLLSCAN" not in str(plan)
+                return {}
+            match, day = {self._fields.retailer: "imgassets"}, today()
+            pipelines = [
+                *(pipeline for pipeline in self._document_pipelines(match, day)),
+                self._spelled_pipeline(match, day),
+            ]
+            indexed = {
+                "partition": not any(
+                    "COLLSCAN" in _stages(collection, _aggregate(collection, pipeline))
+                    for pipeline in pipelines
+                ),
+                "retailers": "COLLSCAN"
+                not in _stages(
+                    collection,
+                    {"distinct": collection.name, "key": self._fields.retailer, "query": {}},
+                ),
+                "survey": self._covering_index(collection) is not None,
+            }
+            if updated := self._fields.updated:
+                find = {"find": collection.name, "sort": {updated: 1}}
+                bound = {updated: {"$gte": dt.datetime.now(dt.UTC)}}
+                stages = _stages(collection, {**find, "filter": bound})
+                indexed["sensor"] = "COLLSCAN" not in stages
+        return indexed
 
     def create_index(self) -> str:
         """Create the index for the partition's query, and return its name."""
         with self.collection() as collection:
             return collection.create_index(self.index_keys)
 
-    @property
-    def date_expression(self) -> dict[str, Any]:
-        """Expression for a document's date: its field, or the time in its ObjectId; or null."""
-        field = f"${self._fields.date}"
-        return {
-            "$switch": {
-                "branches": [
-                    {"case": {"$eq": [{"$type": field}, "date"]}, "then": field},
-                    {
-                        "case": {"$eq": [{"$type": field}, "string"]},
-                        "then": {"$convert": {"input": field, "to": "date", "onError": None}},
-                    },
-                    {
-                        "case": {
-                            "$and": [
-                                self._missing_date_expression,
-                                {"$eq": [{"$type": "$_id"}, "objectId"]},
-                            ]
-                        },
-                        "then": {"$toDate": "$_id"},
-                    },
-                ],
-                "default": None,
-            }
-        }
-
-    @property
-    def missing_or_invalid_date_expression(self) -> dict[str, Any]:
-        """Expression for the anomaly of a document whose `date_expression` is null."""
-        return {"$cond": [self._missing_date_expression, Anomaly.NO_DATE, Anomaly.INVALID_DATE]}
-
-    @property
-    def _missing_date_expression(self) -> dict[str, Any]:
-        return {"$in": [{"$type": f"${self._fields.date}"}, ["missing", "null", "undefined"]]}
-
-    def _partition_pipeline(self, name: str, date: str) -> list[dict[str, Any]]:
-        field = self._fields.date
-        start = dt.datetime.fromisoformat(date).replace(tzinfo=dt.UTC)
-        end = start + dt.timedelta(days=1)
-        # Text can have a UTC offset of up to 14 hours, so the written day can be a neighbour.
-        first, last = (start - dt.timedelta(days=1)).date(), (end + dt.timedelta(days=1)).date()
-        near: list[dict[str, Any]] = [
-            {field: {"$gte": start, "$lt": end}},
-            {field: {"$gte": first.isoformat(), "$lt": last.isoformat()}},
-            {field: None, "_id": {"$gte": _first_id(start), "$lt": _first_id(end)}},
-        ]
-        wanted = (self._fields.images, self._fields.product_id, "_id")
-        return [
-            # Each branch starts with the retailer, so that each can use the index.
-            {"$match": {"$or": [{self._fields.retailer: name, **branch} for branch in near]}},
-            {"$match": self._settings.query},
-            {"$set": {"_imgassets_date": self.date_expression}},
-            {"$match": {"_imgassets_date": {"$gte": start, "$lt": end}}},
-            {"$project": dict.fromkeys(wanted, 1)},
-        ]
-
-    def _report_undated(self, collection: Products, match: Document, report: SourceReport) -> None:
-        """Report the documents that have no partition because of their date.
+    def _documents(
+        self, collection: Products, match: Document, day: dt.date
+    ) -> Iterator[dict[str, Any]]:
+        """Read the documents of a day; the index finds them, and `document_day` decides.
 
         Args:
             collection: The collection.
-            match: Filter for the documents of the retailers to report.
-            report: The report that receives the anomalies.
+            match: Filter for the documents of one retailer.
+            day: Day in UTC.
         """
+        for pipeline in self._document_pipelines(match, day):
+            for document in collection.aggregate(pipeline):
+                if self.document_day(document.get(_DATE), document["_id"]) == day:
+                    yield document
+        # Texts and objects of other days can look like those of the day, so their days are decided
+        # before the documents are read.
+        found = collection.aggregate(self._spelled_pipeline(match, day))
+        ids = [key["_id"] for key in found if self.document_day(key.get(_DATE)) == day]
+        for start in range(0, len(ids), _IDS_PER_QUERY):
+            chunk = ids[start : start + _IDS_PER_QUERY]
+            yield from collection.aggregate(self._wanted_pipeline([{"_id": {"$in": chunk}}]))
+
+    def _document_pipelines(self, match: Document, day: dt.date) -> list[list[dict[str, Any]]]:
+        """Pipelines that read the documents of a day whose field is a date, a number or missing."""
         field = self._fields.date
-        start = dt.datetime.combine(self._start_date, dt.time(), dt.UTC)
-        end = dt.datetime.combine(today() + dt.timedelta(days=1), dt.time(), dt.UTC)
-        outside: list[dict[str, Any]] = [
-            {field: {"$lt": start}},
-            {field: {"$gte": end}},
-            # Which text is an invalid date or outside the range is decided after the conversion.
-            {field: {"$type": "string"}},
-            {field: None, "_id": {"$lt": _first_id(start)}},
-            {field: None, "_id": {"$gte": _first_id(end)}},
-            {field: None, "_id": {"$not": {"$type": "objectId"}}},
-            {field: {"$type": _NON_DATE_TYPES}},
+        return [
+            self._wanted_pipeline([{**match, **branch} for branch in dated(field, day)]),
+            # Separate, because the index cannot tell null from missing: in one `$or` with the
+            # others, MongoDB would read each document twice.
+            self._wanted_pipeline([{**match, **undated(field, day)}]),
         ]
-        pipeline = [
-            {"$match": {"$or": [{**match, **branch} for branch in outside]}},
-            {"$match": self._settings.query},
-            {"$set": {"_imgassets_date": self.date_expression}},
-            {"$set": {"_imgassets_anomaly": self._date_anomaly_expression(start, end)}},
-            {"$match": {"_imgassets_anomaly": {"$ne": None}}},
+
+    def _spelled_pipeline(self, match: Document, day: dt.date) -> list[dict[str, Any]]:
+        """Pipeline that reads the ids and dates of documents whose date can be a text of a day."""
+        field = self._fields.date
+        branches = spelled(field, day, self._settings.date_format)
+        return [
+            {"$match": {"$or": [{**match, **branch} for branch in branches]}},
+            {"$project": {_DATE: f"${field}"}},
+        ]
+
+    def _wanted_pipeline(self, branches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        wanted = (self._fields.images, self._fields.product_id, "_id")
+        return [
+            # Each branch starts with the retailer, so that each can use the index.
+            {"$match": {"$or": branches}},
+            {"$match": self._query},
+            {"$project": {**dict.fromkeys(wanted, 1), _DATE: f"${self._fields.date}"}},
+        ]
+
+    @property
+    def _survey_pipeline(self) -> list[dict[str, Any]]:
+        return [
+            {"$match": self._query},
             {
                 "$group": {
-                    "_id": "$_imgassets_anomaly",
+                    "_id": {"retailer": f"${self._fields.retailer}", "date": self.day_key},
                     "count": {"$sum": 1},
-                    "example": {"$first": {"id": "$_id", "date": f"${field}"}},
+                    "example": {"$first": "$_id"},
                 }
             },
         ]
-        for group in collection.aggregate(pipeline):
-            anomaly, example = Anomaly(group["_id"]), group["example"]
-            detail = f"{field} is {example.get('date')!r}"
-            report.add(anomaly, str(example["id"]), detail, group["count"])
 
-    def _date_anomaly_expression(self, start: dt.datetime, end: dt.datetime) -> dict[str, Any]:
-        """Expression for the reason why `_imgassets_date` is in no partition; null if it is in one.
-
-        Args:
-            start: Start of the first day that has a partition.
-            end: End of the last day that has a partition.
-        """
-        return {
-            "$switch": {
-                "branches": [
-                    {
-                        "case": {"$eq": ["$_imgassets_date", None]},
-                        "then": self.missing_or_invalid_date_expression,
-                    },
-                    {
-                        "case": {"$lt": ["$_imgassets_date", start]},
-                        "then": Anomaly.BEFORE_START_DATE,
-                    },
-                    {"case": {"$gte": ["$_imgassets_date", end]}, "then": Anomaly.IN_FUTURE},
-                ],
-                "default": None,
-            }
-        }
+    def _covering_index(self, collection: Products) -> str | None:
+        """The name of an index that has all that the survey needs; None if there is none."""
+        needed = {key for key, _ in self.index_keys}
+        try:
+            indexes = collection.index_information()
+        except OperationFailure:
+            return None  # a view, or the user may only read documents
+        for name, index in indexes.items():
+            # Partial and sparse indexes leave documents out, and a hidden one cannot be named.
+            partial = {"partialFilterExpression", "sparse", "hidden", "collation"} & index.keys()
+            if needed <= {key for key, _ in index["key"]} and not partial:
+                command = _aggregate(collection, self._survey_pipeline)
+                if "FETCH" not in _stages(collection, {**command, "hint": name}):
+                    return name
+        return None
 
     def names_by_slug(self, collection: Products) -> dict[str, list[str]]:
         """The retailers' names in the documents, by slug."""
         names: dict[str, list[str]] = defaultdict(list)
-        for name in collection.distinct(self._fields.retailer, self._settings.query):
+        field, query = self._fields.retailer, self._query
+        # With the query, `distinct` would read every document instead of some keys of the index.
+        for name in collection.distinct(field):
             slug = retailer_slug(name)
-            if slug is not None:
+            if slug is None:
+                continue
+            if not query or collection.find_one({"$and": [{field: name}, query]}, {"_id": 1}):
                 names[slug].append(name)
         return names
 
@@ -295,6 +306,11 @@ class MongoSource:
                 # By default, a date outside the range of Python's datetime fails the whole query.
                 datetime_conversion=DatetimeConversion.DATETIME_AUTO,
             )
+        except OSError as error:
+            raise SourceError(
+                f"the file {error.filename} of tlsCAFile or tlsCertificateKeyFile in MONGODB_URI "
+                f"cannot be read: {error.strerror}; correct the path"
+            ) from None
         except (InvalidURI, ConfigurationError, ValueError) as error:
             raise SourceError(
                 f"MONGODB_URI is not a valid MongoDB address: {_mask_secrets(error, self._uri)}; "
@@ -312,10 +328,27 @@ class MongoSource:
             ) from None
 
 
-_NON_DATE_TYPES = [
-    *("number", "object", "array", "binData", "objectId", "bool", "timestamp", "regex"),
-    *("javascript", "javascriptWithScope", "symbol", "dbPointer", "minKey", "maxKey"),
-]
+def _aggregate(collection: Products, pipeline: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"aggregate": collection.name, "pipeline": pipeline, "cursor": {}}
+
+
+def _stages(collection: Products, command: Mapping[str, Any]) -> set[str]:
+    """The names of the stages of a command's plan, such as `IXSCAN`."""
+    explained = collection.database.command("explain", command, verbosity="queryPlanner")
+    stages: set[str] = set()
+
+    def visit(part: object, *, chosen: bool) -> None:
+        if isinstance(part, Mapping):
+            if chosen and isinstance(part.get("stage"), str):
+                stages.add(part["stage"])
+            for name, value in part.items():
+                visit(value, chosen=chosen or name == "winningPlan")
+        elif isinstance(part, list):
+            for value in part:
+                visit(value, chosen=chosen)
+
+    visit(explained, chosen=False)
+    return stages
 
 
 def mask_uri(uri: str) -> str:
@@ -325,7 +358,45 @@ def mask_uri(uri: str) -> str:
     return f"{scheme}://{hosts}" if hosts else "the address in MONGODB_URI"
 
 
+def _parse_query(value: Any) -> Any:
+    """Parse dates of YAML, and extended JSON such as `{$oid: ...}`, in a filter.
+
+    Raises:
+        SourceError: A value is not valid extended JSON.
+    """
+    if isinstance(value, list):
+        return [_parse_query(part) for part in value]
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+        return dt.datetime.combine(value, dt.time(), dt.UTC)
+    if not isinstance(value, dict):
+        return value
+    parsed = {name: _parse_query(part) for name, part in value.items()}
+    if len(parsed) != 1 or not parsed.keys() <= _EXTENDED_JSON:
+        return parsed
+    if isinstance(parsed.get("$date"), dt.datetime):
+        return parsed["$date"]  # YAML has parsed it
+    try:
+        return json_util.object_hook(parsed, json_util.JSONOptions(tz_aware=True))
+    except (BSONError, ArithmeticError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"source.query: {error}; write values as in MongoDB's extended JSON, for example "
+            "{_id: {$gt: {$oid: 6957b3400000000000000000}}}"
+        ) from None
+
+
 def _error_message(error: PyMongoError, uri: str) -> str:
+    if error.timeout and not isinstance(error, ServerSelectionTimeoutError):
+        return (
+            f"MongoDB at {mask_uri(uri)} did not finish a query in time: "
+            f"{_mask_secrets(error, uri).split(', full error')[0]}; create the indexes that "
+            "`imgassets doctor` names, or narrow source.query"
+        )
+    if isinstance(error, OperationFailure) and error.code == _AUTHENTICATION_FAILED:
+        return (
+            f"MongoDB at {mask_uri(uri)} refused the login: Authentication failed; check user and "
+            "password in MONGODB_URI, and that its authSource is the database in which the user "
+            "was created, for example ?authSource=admin"
+        )
     if isinstance(error, OperationFailure):
         reason = (error.details or {}).get("errmsg") or str(error)
         return (
@@ -351,10 +422,6 @@ def _mask_secrets(error: object, uri: str) -> str:
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
     return text
-
-
-def _first_id(moment: dt.datetime) -> ObjectId:
-    return ObjectId.from_datetime(moment)
 
 
 def value_at_path(document: object, path: str) -> object:

@@ -1,7 +1,7 @@
 """Sources with one record per image URL: a CSV file, or a Python function of the user.
 
-A record is a mapping with `url` and, if known, `retailer`, `date` (ISO 8601 text, a date or a
-datetime) and `product_id`. URL rows, keys and slugs are made in `listing`.
+A record is a mapping with `url` and, if known, `retailer`, `date` (see `dates.parse_day`)
+and `product_id`. URL rows, keys and slugs are made in `listing`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from upath import UPath
 from imgassets.errors import SourceError
 from imgassets.folders import project_root
 from imgassets.imports import import_function
+from imgassets.sources.dates import invalid_date_hint, parse_day
 from imgassets.sources.listing import (
     Anomaly,
     Inventory,
@@ -51,11 +52,15 @@ class TableSource:
     Args:
         records: The function.
         start_date: First day that has a partition; also the day of records without a `date` key.
+        date_format: `source.date_format`.
     """
 
-    def __init__(self, records: Records, start_date: dt.date) -> None:
+    def __init__(
+        self, records: Records, start_date: dt.date, date_format: str | None = None
+    ) -> None:
         self._records = records
         self._start_date = start_date
+        self._date_format = date_format
 
     def listing(self, date: str, retailer: str) -> Listing:
         """Read the URL rows of one partition; see `Source.listing`."""
@@ -126,11 +131,13 @@ class TableSource:
             report.add(Anomaly.NO_RETAILER, name, f"the retailer is {record.get('retailer')!r}")
             return None, None
         date = record.get("date", self._start_date)
-        day = _parse_day(date)
+        day = parse_day(date, self._date_format)
         if date is None or date == "":
             report.add(Anomaly.NO_DATE, name, "the date is empty")
         elif day is None:
-            report.add(Anomaly.INVALID_DATE, name, f"the date is {date!r}")
+            report.add(
+                Anomaly.INVALID_DATE, name, f"the date is {date!r}; {invalid_date_hint(date)}"
+            )
         elif anomaly := day_anomaly(day, self._start_date):
             report.add(anomaly, name, f"the date is {date!r}")
         else:
@@ -195,17 +202,6 @@ def _parse_csv(lines: Iterator[list[str]], address: str) -> Iterator[Record]:
             f"source.csv_path: {address} starts with {','.join(first)[:100]!r}; it must start "
             "with a header (url[,retailer][,date][,product_id]), or have two columns: url,save_path"
         )
-
-
-def _parse_day(value: object) -> dt.date | None:
-    if isinstance(value, str):
-        try:
-            value = dt.datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
-    if isinstance(value, dt.datetime):
-        return (value.astimezone(dt.UTC) if value.tzinfo else value).date()
-    return value if isinstance(value, dt.date) else None
 
 
 def _product_id(record: Record) -> str:

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pymongo
 import pytest
 from bson import DatetimeMS, ObjectId, json_util
 from pymongo import MongoClient
@@ -21,8 +23,8 @@ from pymongo.errors import PyMongoError
 
 from imgassets.demo import mongod_program
 from imgassets.errors import SourceError
-from imgassets.settings import Settings
-from imgassets.sources import mongodb
+from imgassets.settings import Settings, SourceSettings
+from imgassets.sources import mongo_changes, mongodb
 from imgassets.sources.changes import (
     Cursor,
     PendingPartition,
@@ -33,6 +35,7 @@ from imgassets.sources.changes import (
 )
 from imgassets.sources.listing import today
 from imgassets.sources.mongo_changes import MongoChanges, open_changes
+from imgassets.sources.mongodb import MongoSource
 
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 Products = Database[dict[str, Any]]
@@ -65,7 +68,7 @@ class Follower:
         return open_changes(self.settings, self.uri)
 
     def start(self) -> Follower:
-        self.cursor = self.changes.initial_cursor(time.time())
+        self.cursor = self.changes.initial_cursor()
         return self
 
     def due(self, *, keep: bool = True) -> dict[str, PendingPartition]:
@@ -128,9 +131,46 @@ def test_with_start_from_everything_existing_documents_are_requested(
         mongodb_uri, mongo_database, method, sensor={"start_from": "everything"}
     )
     follower.start()
-    first = follower.due(keep=False)
+    first, second = follower.due(keep=False), follower.due()
     assert set(first) == {"2026-01-02|zara", "2026-01-02|asos"}
-    assert follower.due() == first  # a repeated scan gives the same run keys
+    keys = [{run_key(name, pending) for name, pending in due.items()} for due in (first, second)]
+    assert keys[0] == keys[1]  # a repeated scan
+    assert follower.scan() == set()
+
+
+@BOTH
+def test_existing_documents_are_read_in_parts_whatever_the_type_of_their_ids(
+    mongodb_uri: str, mongo_database: Products, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo_changes, "PAGE_DOCUMENTS", 2)
+    ids: list[Any] = [7, 8.5, "a", "b", {"a": 1}, {"b": 1}, made(9e6), made(9e5), NOON]
+    products = mongo_database["products"]
+    products.insert_many(
+        [
+            *(document(_id=id_, product_retailer=f"s {n}") for n, id_ in enumerate(ids)),
+            document(product_retailer="hidden", hidden=True),
+            document(product_retailer="undated", scraped_at="soon"),
+        ]
+    )
+    follower = make_follower(
+        mongodb_uri,
+        mongo_database,
+        method,
+        sensor={"start_from": "everything"},
+        source={"query": {"hidden": {"$exists": False}}},
+    ).start()
+    assert follower.cursor is not None
+    products.insert_one(document(product_retailer="later"))
+    cursor, pages = follower.cursor, 0
+    while cursor.position.survey_after is not None:  # a tick whose time is up after each page
+        cursor = scan(
+            cursor, follower.changes.pages, now=time.time(), out_of_time=lambda: True
+        ).cursor
+        pages += 1
+    assert pages >= 6
+    follower.cursor = cursor
+    everything = {f"2026-01-02|s-{number}" for number in range(len(ids))}
+    assert follower.scan() == everything | {"2026-01-02|later"}
     assert follower.scan() == set()
 
 
@@ -187,8 +227,10 @@ def test_changes_before_the_start_date_are_ignored(
     changes = open_changes(Settings.model_validate(options), mongodb_uri)
     products = mongo_database["products"]
     products.insert_many([document(scraped_at="2025-06-30"), document(scraped_at="2025-06-29")])
-    cursor = changes.initial_cursor(time.time())
-    assert set(cursor.pending) == {"2025-06-30|zara"}
+    cursor = changes.initial_cursor()
+    result = scan(cursor, changes.pages, now=time.time(), out_of_time=lambda: False)
+    assert set(result.cursor.pending) == {"2025-06-30|zara"}
+    cursor = result.cursor
     products.insert_many([document(scraped_at="2025-07-01"), document(scraped_at="2025-06-28")])
     result = scan(cursor, changes.pages, now=time.time(), out_of_time=lambda: False)
     assert set(result.cursor.pending) == {"2025-06-30|zara", "2025-07-01|zara"}
@@ -351,8 +393,8 @@ def test_documents_without_a_partition_are_noted_once_and_do_not_affect_others(
 @pytest.mark.parametrize(
     ("values", "detail"),
     [
-        ({"scraped_at": "yesterday"}, "scraped_at is neither a date nor ISO 8601 text; correct it"),
-        ({"_id": 1, "scraped_at": ...}, "scraped_at is missing, and _id has no creation time; add"),
+        ({"scraped_at": "yesterday"}, "scraped_at is 'yesterday'; write dates as ISO 8601, for"),
+        ({"_id": 1, "scraped_at": ...}, "scraped_at is None, and _id has no creation time; add"),
     ],
 )
 def test_the_note_about_a_document_without_a_valid_date_names_the_field_and_the_remedy(
@@ -517,33 +559,40 @@ def test_the_first_document_of_a_new_collection_is_detected(
     assert follower.scan() == {"2026-01-02|zara"}
 
 
-@pytest.fixture
-def standalone(tmp_path: Path) -> Iterator[str]:
-    """The address of a standalone MongoDB."""
+@contextmanager
+def running_mongod(folder: Path, *options: str) -> Iterator[int]:
+    """A mongod with other options than the embedded one; gives its port."""
     program = mongod_program.find()
     assert program is not None
-    binary = mongod_program.runnable(program, tmp_path)
+    binary = mongod_program.runnable(program, folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    data = tmp_path / "data"
+        port = int(free.getsockname()[1])
+    data = folder / "data"
     data.mkdir()
     server = subprocess.Popen(
         [
             str(binary),
             *("--dbpath", str(data), "--port", str(port), "--bind_ip", "127.0.0.1"),
-            *("--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25"),
+            *("--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25", *options),
         ],
         stdout=subprocess.DEVNULL,
     )
-    uri = f"mongodb://127.0.0.1:{port}/"
     try:
-        with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=60_000) as client:
-            client.admin.command("ping")
-        yield uri
+        yield port
     finally:
         server.terminate()
         server.wait(30)
         shutil.rmtree(data)
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> Iterator[str]:
+    """The address of a standalone MongoDB."""
+    with running_mongod(tmp_path) as port:
+        uri = f"mongodb://127.0.0.1:{port}/"
+        with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=60_000) as client:
+            client.admin.command("ping")
+        yield uri
 
 
 def test_a_standalone_mongodb_is_polled(standalone: str) -> None:
@@ -558,6 +607,81 @@ def test_a_standalone_mongodb_is_polled(standalone: str) -> None:
         follower.method = "stream"
         with pytest.raises(SourceError, match="not a replica set and has no change streams"):
             follower.scan()
+
+
+def test_a_view_is_polled(mongodb_uri: str, mongo_database: Products) -> None:
+    mongo_database["products"].insert_one(document(product_retailer="old"))
+    mongo_database.create_collection("view", viewOn="products", pipeline=[])
+    follower = make_follower(mongodb_uri, mongo_database, source={"collection": "view"})
+    follower.sensor = {"start_from": "everything"}
+    follower.start()
+    mongo_database["products"].insert_one(document())
+    assert follower.scan() == {"2026-01-02|old", "2026-01-02|zara"}
+    assert "view is a view, which has no change stream; the sensor polls" in follower.notes[0]
+    assert follower.changes.source.inventory().names == {"old": "old", "zara": "Zara"}
+    assert len(follower.changes.source.listing("2026-01-02", "zara").rows) == 1
+
+
+@pytest.fixture
+def readers_address(tmp_path: Path) -> Iterator[str]:
+    """The address of a replica set for a user that may find documents, and nothing else."""
+    key = tmp_path / "key"
+    key.write_text("a" * 32)
+    key.chmod(0o600)
+    options = ("--replSet", "rs", "--keyFile", str(key), "--oplogSize", "990")
+    with running_mongod(tmp_path, *options) as port:
+        admin: dict[str, Any] = {"directConnection": True, "serverSelectionTimeoutMS": 60_000}
+        with MongoClient[dict[str, Any]](f"mongodb://127.0.0.1:{port}/", **admin) as client:
+            member = {"_id": 0, "host": f"127.0.0.1:{port}"}
+            client.admin.command("replSetInitiate", {"_id": "rs", "members": [member]})
+            while not client.admin.command("hello")["isWritablePrimary"]:
+                time.sleep(0.05)
+            client.admin.command({"createUser": "root", "pwd": "s3cret", "roles": ["root"]})
+        uri = f"mongodb://root:s3cret@127.0.0.1:{port}/"
+        with MongoClient[dict[str, Any]](uri, **admin) as client:
+            rights = {"resource": {"db": "shop", "collection": "products"}, "actions": ["find"]}
+            client["shop"].command("createRole", "reader", privileges=[rights], roles=[])
+            client["shop"].command({"createUser": "reader", "pwd": "s3cret", "roles": ["reader"]})
+            client["shop"]["products"].insert_one(document())
+        yield f"mongodb://reader:s3cret@127.0.0.1:{port}/?directConnection=true&authSource=shop"
+
+
+def test_for_a_user_that_may_only_read_the_sensor_polls_and_names_the_missing_grant(
+    readers_address: str,
+) -> None:
+    sensor = {"start_from": "everything"}
+    follower = Follower(readers_address, "shop", sensor=sensor).start()
+    assert follower.scan() == {"2026-01-02|zara"}
+    assert "grant it the actions find and changeStream on shop.products" in follower.notes[0]
+    assert follower.notes[0].endswith("; the sensor polls instead")
+    source = follower.changes.source
+    assert source.inventory().documents == {("zara", "2026-01-02"): 1}
+    assert len(source.listing("2026-01-02", "zara").rows) == 1
+    assert source.query_plans() == {"partition": False, "retailers": False, "survey": False}
+    follower.method = "stream"
+    with pytest.raises(SourceError, match=r"sensor\.method is stream, but the user in MONGODB_URI"):
+        follower.start()
+    wrong = readers_address.replace("authSource=shop", "authSource=admin")
+    with pytest.raises(
+        SourceError, match=r"refused the login: .*its authSource is the database"
+    ) as error:
+        Follower(wrong, "shop").start()
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_query_that_takes_too_long_says_so_and_what_to_do(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    mongo_database["products"].insert_many([document() for _ in range(100)])
+    body = "function() { sleep(100); return true; }"
+    slow = {"$expr": {"$function": {"body": body, "args": [], "lang": "js"}}}
+    source = MongoSource(
+        mongodb_uri, SourceSettings(database=mongo_database.name, query=slow), dt.date(2026, 1, 1)
+    )
+    with pytest.raises(SourceError) as error, pymongo.timeout(1):
+        source.inventory()
+    assert "did not finish a query in time" in str(error.value)
+    assert "create the indexes that `imgassets doctor` names" in str(error.value)
 
 
 @BOTH

@@ -109,7 +109,12 @@ def test_anomalies_of_records_are_counted_with_examples(tmp_path: Path) -> None:
     undated = [
         (Anomaly.NO_RETAILER, "record 2", "the retailer is ''"),
         (Anomaly.NO_DATE, "record 3", "the date is empty"),
-        (Anomaly.INVALID_DATE, "record 4", "the date is 'soon'"),
+        (
+            Anomaly.INVALID_DATE,
+            "record 4",
+            "the date is 'soon'; write dates as ISO 8601, for example 2026-01-31T10:00:00Z, or set "
+            "source.date_format",
+        ),
         (Anomaly.BEFORE_START_DATE, "record 5", "the date is '2020-01-01'"),
         (Anomaly.IN_FUTURE, "record 6", "the date is '9999-01-01'"),
     ]
@@ -122,7 +127,7 @@ def test_values_of_none_or_a_wrong_type_are_counted_as_anomalies() -> None:
         lambda: [
             {"url": "http://a/1", "retailer": "Zara", "date": None},
             {"url": "http://a/2", "retailer": None, "date": "2026-01-02"},
-            {"url": "http://a/3", "retailer": "Zara", "date": 20260102},
+            {"url": "http://a/3", "retailer": "Zara", "date": 20260132},
             {"url": None, "retailer": "Zara", "date": "2026-01-02"},
         ],
         START,
