@@ -93,7 +93,7 @@ def _measure(address: str, database: Database[dict[str, Any]], spelling: str) ->
     source = MongoSource(address, settings.source, settings.start_date)
     for index in ("no", "yes"):
         if index == "yes":
-            source.create_index()
+            source.create_indexes()
         for name, work in (("survey", _survey), ("partition", _listing)):
             taken, examined, returned = [], 0, 0
             for round_ in range(3):
@@ -135,7 +135,7 @@ def _ticks(settings: Settings, address: str, method: str, spelling: str) -> None
     changes = open_changes(settings.model_copy(update={"sensor": sensor}), address)
     began = time.perf_counter()
     cursor = changes.initial_cursor()
-    changes.retailer_names()
+    changes.retailers()
     _print_tick(spelling, f"first tick, {method}", began, 0)
     caught_up, number = False, 0
     while not caught_up:

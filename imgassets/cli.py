@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import click
 from dotenv import load_dotenv
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from imgassets import __version__
@@ -77,7 +78,7 @@ def sync() -> None:
         from imgassets.defs.instance import open_instance
         from imgassets.defs.partitions import RETAILERS
         from imgassets.defs.sync import register_retailers
-        from imgassets.sources.listing import conflict_message
+        from imgassets.sources.listing import spellings_note
 
         inventory = open_source(settings, mongodb_address).inventory()
         with open_instance() as instance:
@@ -87,7 +88,7 @@ def sync() -> None:
     for slug, name in sorted(inventory.names.items()):
         days = {day: n for (found, day), n in inventory.documents.items() if found == slug}
         table.add_row(
-            name,
+            escape(name),
             slug,
             min(days, default=""),
             max(days, default=""),
@@ -102,10 +103,9 @@ def sync() -> None:
         console.print(f"registered, but not in the source: {', '.join(synced.absent)}")
     for anomaly, count in inventory.report.counts.items():
         console.print(f"{count} documents belong to no partition: {anomaly}")
-    for slug, names in inventory.conflicts.items():
-        click.echo(f"Error: {conflict_message(slug, names)}", err=True)
-    if inventory.conflicts:
-        sys.exit(1)
+    notes = [spellings_note(slug, names) for slug, names in inventory.spellings.items()]
+    for note in (*notes, *inventory.warnings):
+        console.print(note, markup=False, soft_wrap=True)
 
 
 @cli.command()

@@ -90,12 +90,13 @@ def _documents(settings: Settings, inventory: Inventory, uri: str | None = None)
         inventory: The retailers and days of the source.
         uri: Address of MongoDB; None for other sources.
     """
+    from imgassets.sources.mongo_places import Places
     from imgassets.sources.mongodb import mask_uri
 
     options = settings.source
     location = options.csv_path or options.function or ""
     if uri is not None:
-        location = f"{mask_uri(uri)} {options.database}.{options.collection}"
+        location = f"{mask_uri(uri)} {Places(options).name}"
     total = sum(inventory.documents.values())
     if not total:
         return Diagnosis(
@@ -115,10 +116,12 @@ _HINTS = {
 
 
 def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
-    from imgassets.sources.listing import conflict_message
+    from imgassets.sources.listing import spellings_note
 
-    for slug, names in inventory.conflicts.items():
-        yield Diagnosis("source", "error", conflict_message(slug, names))
+    for slug, names in inventory.spellings.items():
+        yield Diagnosis("source", "ok", spellings_note(slug, names))
+    for warning in inventory.warnings:
+        yield Diagnosis("source", "warning", warning)
     for anomaly, count in inventory.report.counts.items():
         example = next(e for e in inventory.report.examples if e[0] is anomaly)
         yield Diagnosis(
@@ -139,28 +142,37 @@ _QUERIES = {
 def _index(source: MongoSource) -> Iterator[Diagnosis]:
     """Whether each query of the source uses an index."""
     try:
-        plans = source.query_plans()
+        unindexed = source.unindexed()
     except SourceError as error:
         yield Diagnosis("index", "warning", f"cannot be checked: {error}")
         return
     if source.settings.query:
-        plans.pop("survey", None)  # the filter has to look at the documents
-    for query, indexed in plans.items():
-        if indexed:
-            continue
-        keys = (
-            [(str(source.settings.fields.updated), 1)] if query == "sensor" else source.index_keys
-        )
+        # With a filter, the survey has to look at the documents.
+        unindexed.pop("survey", None)
+    for query, places in unindexed.items():
+        names = [str(source.settings.fields.updated)]
+        keys = [(names[0], 1)] if query == "sensor" else source.index_keys
         shown = ", ".join(f'"{name}": {direction}' for name, direction in keys)
+        commands = [
+            f'db.getSiblingDB("{place.database}").getCollection("{place.collection}")'
+            f".createIndex({{{shown}}})"
+            if place.has_stream
+            else f"create it in the collection that the view {place} reads"
+            for place in places[:_MAX_COMMANDS]
+        ]
+        more = f"; and {len(places) - _MAX_COMMANDS} more" if len(places) > _MAX_COMMANDS else ""
         yield Diagnosis(
             "index",
             "warning",
             f"missing for the {query} query, so {_QUERIES[query]}; in mongosh: "
-            f"db.{source.settings.collection}.createIndex({{{shown}}})",
+            f"{'; '.join(commands)}{more}",
         )
-    if all(plans.values()):
-        used = f"used by all queries: {', '.join(plans)}"
-        yield Diagnosis("index", "ok", used if plans else "not needed, the collection is empty")
+    if not unindexed:
+        yield Diagnosis("index", "ok", "used by all queries")
+
+
+# How many commands for missing indexes a message has.
+_MAX_COMMANDS = 5
 
 
 def _storage(settings: Settings) -> Diagnosis:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -36,6 +37,19 @@ OptOut = Literal[
 ]
 OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)
 RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _require_slug(name: str) -> str:
+    # Imported only if a name is set, because every run imports this module.
+    from imgassets.sources.retailers import retailer_slug
+
+    if retailer_slug(name) is None:
+        raise ValueError("a retailer's name must contain a letter or a digit")
+    return name
+
+
+RetailerName = Annotated[str, AfterValidator(_require_slug)]
 
 
 class Section(BaseModel):
@@ -80,8 +94,29 @@ class SourceSettings(Section):
     kind: Literal["mongodb", "csv", "python"] = Field(
         "mongodb", description="mongodb, csv (needs csv_path) or python (needs function)"
     )
-    database: str = Field("catalogue", description="MongoDB database", min_length=1)
-    collection: str = Field("products", description="MongoDB collection", min_length=1)
+    database: NonEmpty = Field(
+        "catalogue",
+        description="MongoDB database; shop_* for a database per retailer, named by the part at *",
+    )
+    collection: NonEmpty | dict[RetailerName, NonEmpty] = Field(
+        "products",
+        description=(
+            "MongoDB collection; a collection per retailer is products_*, where the part at * is "
+            "the retailer, or {zara: products_zara, mango: shop.mango_items}, where text before a "
+            "dot is the database; source.fields.retailer is not read then"
+        ),
+    )
+    retailer: RetailerName | None = Field(
+        None,
+        description="retailer of all documents; source.fields.retailer is not read then",
+    )
+    retailer_aliases: dict[RetailerName, RetailerSlug] = Field(
+        default_factory=dict,
+        description=(
+            "retailers that are known by other names, name or slug to slug, for example "
+            "{ZARA HOME ES: zara-home}"
+        ),
+    )
     query: dict[str, Any] = Field(
         default_factory=dict, description="additional MongoDB filter, for example {in_stock: true}"
     )
@@ -114,6 +149,27 @@ class SourceSettings(Section):
                 raise ValueError(f"input should be a format of strptime ({error})") from None
             if found.date() != day.date():
                 raise ValueError("input should name day, month and year: '%d/%m/%Y'")
+        return value
+
+    @field_validator("database", "collection")
+    @classmethod
+    def _allow_one_star(
+        cls, value: str | dict[str, str], info: ValidationInfo
+    ) -> str | dict[str, str]:
+        names = [value] if isinstance(value, str) else list(value.values())
+        database = info.data.get("database", "")
+        if isinstance(value, dict) and "*" in "".join((database, *names)):
+            raise ValueError(
+                "a mapping names each collection in full; remove the * from it and from "
+                "source.database"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError("two retailers have the same collection; name it once")
+        if sum(name.count("*") for name in (database, *names)) > 1:
+            raise ValueError(
+                "source.database and source.collection can have one * together, which is the "
+                "retailer; name the rest in full, or write a mapping from retailer to collection"
+            )
         return value
 
 

@@ -25,7 +25,9 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "owners": ('["team:data", "a@example.com"]', ("team:data", "a@example.com")),
     "source.kind": ("csv", "csv"),
     "source.database": ("shops", "shops"),
-    "source.collection": ("documents", "documents"),
+    "source.collection": ('{"zara": "eu.zara"}', {"zara": "eu.zara"}),
+    "source.retailer": ("Zara", "Zara"),
+    "source.retailer_aliases": ('{"ZARA ES": "zara"}', {"ZARA ES": "zara"}),
     "source.query": ('{"in_stock": true}', {"in_stock": True}),
     "source.fields.retailer": ("shop.name", "shop.name"),
     "source.fields.images": ("media.url", "media.url"),
@@ -270,6 +272,7 @@ def test_these_sections_can_be_overridden_per_retailer() -> None:
     "option",
     [
         "source.fields.updated",
+        "source.retailer",
         "source.date_format",
         "source.csv_path",
         "source.function",
@@ -294,6 +297,7 @@ def test_these_options_are_null_by_default() -> None:
     off = {option for option, default in DEFAULTS.items() if default is None}
     assert off == {
         "source.fields.updated",
+        "source.retailer",
         "source.date_format",
         "source.csv_path",
         "source.function",
@@ -322,8 +326,13 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "start_date": (["1999-12-31"], ["31.12.1999"]),
     "owners": ([[], ["team:a"], ["a.b+c%d@e-f.example"]], [["a"], "team:a"]),
     "source.kind": (["mongodb"], ["sql", None]),
-    "source.database": (["x"], [""]),
-    "source.collection": (["x"], [""]),
+    "source.database": (["x", "*", "x_*"], ["", "*_*"]),
+    "source.collection": (
+        ["x", "a.b", "x_*_y", {"a b": "x", "c": "y.x"}],
+        ["", "**", None, [], {"?": "x"}, {"a": ""}, {"a": "*"}, {"a": "x", "b": "x"}, {"a": None}],
+    ),
+    "source.retailer": (["x", "X & Y", "7"], ["", "?!", 7]),
+    "source.retailer_aliases": ([{}, {"X Y": "x", "x-y": "x"}], [{"?": "x"}, {"x": "X"}, ["x"]]),
     "source.query": ([{}], [[], "x"]),
     "source.date_format": (["%d/%m/%y", "%Y-%m-%d %H:%M %z"], ["", "%d/%m", "%Q", "%H:%M"]),
     "source.function": (["a.b", "a.b_2.c"], ["a", ".b", "a.", "a..b", "a-b.c", "a.b "]),

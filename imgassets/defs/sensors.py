@@ -94,16 +94,16 @@ def _scan(
     with changes.time_limit():
         cursor = read_cursor(context.cursor) if context.cursor else None
         if cursor is None or cursor.source != changes.source_name:
-            cursor, names = changes.initial_cursor(), changes.retailer_names()
+            cursor, retailers = changes.initial_cursor(), changes.retailers()
             return _sensor_result(
                 context,
                 scope,
                 cursor,
                 ready={},
-                names=names,
+                retailers=retailers,
                 skip_message=(
-                    f"first scan of {changes.source_name}: {len(names)} retailers; the next ones "
-                    f"read {_NEXT[options.start_from]}"
+                    f"first scan of {changes.source_name}: {len(retailers)} retailers; the next "
+                    f"ones read {_NEXT[options.start_from]}"
                 ),
             )
         result = scan(
@@ -116,15 +116,15 @@ def _scan(
             context.log.warning(note)
         ready = due_partitions(result, options, now=now, today=today())
         try:
-            names = changes.retailer_names() if ready else {}
+            retailers = changes.retailers() if ready else set()
         except SourceError as error:
             # Keep the new cursor: the changes were read, and stay due at the next tick.
             return _sensor_result(
-                context, scope, result.cursor, ready={}, names={}, skip_message=str(error)
+                context, scope, result.cursor, ready={}, retailers=set(), skip_message=str(error)
             )
     skip_message = _waiting_message(len(result.cursor.pending))
     return _sensor_result(
-        context, scope, result.cursor, ready=ready, names=names, skip_message=skip_message
+        context, scope, result.cursor, ready=ready, retailers=retailers, skip_message=skip_message
     )
 
 
@@ -147,7 +147,7 @@ def _sensor_result(
     cursor: "Cursor",
     *,
     ready: "Mapping[PartitionName, PendingPartition]",
-    names: "Mapping[str, list[str]]",
+    retailers: set[str],
     skip_message: str,
 ) -> dg.SensorResult:
     """Request runs for partitions that are due, and register new retailers.
@@ -157,25 +157,14 @@ def _sensor_result(
         scope: settings and names of the definitions.
         cursor: the cursor after the scan.
         ready: the partitions that are due for a run.
-        names: the retailers' names by slug; a slug with several names is not registered, and its
-            partitions are not run.
+        retailers: the slugs of the retailers in the source.
         skip_message: the skip reason of the tick if no run is requested.
     """
     from imgassets.sources.changes import remove_requested, run_key
-    from imgassets.sources.listing import conflict_message
 
-    conflicts = {slug: same for slug, same in names.items() if len(same) > 1}
-    for slug, same in conflicts.items():
-        # The partitions stay in the cursor until the names in the source are corrected.
-        context.log.error(conflict_message(slug, same))
-    allowed = {
-        name: pending
-        for name, pending in ready.items()
-        if Partition.parse(name).retailer not in conflicts
-    }
-    runs = dict(list(allowed.items())[: scope.settings.sensor.max_runs])
+    runs = dict(list(ready.items())[: scope.settings.sensor.max_runs])
     known = scope.registered_retailers(context.instance)
-    found = {Partition.parse(name).retailer for name in runs} | set(names) - set(conflicts)
+    found = {Partition.parse(name).retailer for name in runs} | retailers
     new = sorted(found - set(known))
     add_request = dg.DynamicPartitionsDefinition(name=scope.retailers).build_add_request(new)
     return dg.SensorResult(

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -153,17 +153,19 @@ def _catalogue_server(progress: Progress) -> Iterator[str]:
 def _insert_documents(address: str) -> None:
     from pymongo import MongoClient, ReplaceOne
 
+    from imgassets.sources.mongo_places import Places
     from imgassets.sources.mongodb import MongoSource
 
     # Inherited by child processes: runs and the UI.
     uri = os.environ[MONGODB_VARIABLE] = EmbeddedMongo(home() / "mongodb").ensure_running()
     settings = load_settings()
     source = settings.source
-    with MongoClient[dict[str, object]](uri) as client:
-        client[source.database][source.collection].bulk_write(
+    with MongoClient[dict[str, Any]](uri) as client:
+        (place,) = Places(source).find(client)
+        place.open(client).bulk_write(
             [ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in documents(address)]
         )
-    MongoSource(uri, source, settings.start_date).create_index()
+    MongoSource(uri, source, settings.start_date).create_indexes()
 
 
 def _register() -> tuple[list[Partition], dg.DagsterInstance]:

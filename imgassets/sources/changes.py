@@ -54,8 +54,9 @@ class StreamPosition:
             is no such poll.
         poll_next: Where that poll continues on the index, in seconds since 1970.
         bins: `(count, checksum)` of the documents by bin, day and retailer, as last polled.
-        survey_after: Where the reading of the existing documents continues, which precedes the
-            changes: the last `_id` in extended JSON; empty for the start, None if it is complete.
+        places: The collections that existed, if there can be several; None if there can be one.
+        surveys: The collections whose existing documents are still to be read, which precedes the
+            changes; each with the last `_id` that was read in extended JSON, empty for the start.
     """
 
     read_until: float
@@ -63,7 +64,8 @@ class StreamPosition:
     poll_started: float | None = None
     poll_next: float | None = None
     bins: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    survey_after: str | None = None
+    places: tuple[str, ...] | None = None
+    surveys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Cursor:
     """The state of the sensor between two ticks.
 
     Attributes:
-        source: Name of the collection; the cursor is invalid for any other collection.
-        position: Position up to which the collection's changes were read.
+        source: Name of the collections in the settings; the cursor is invalid for any other name.
+        position: Position up to which the collections' changes were read.
         pending: Partitions that wait for their run.
     """
 

@@ -31,12 +31,12 @@ def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
             from imgassets.sources.table import TableSource, csv_records
 
             records = csv_records(str(settings.source.csv_path))
-            return TableSource(records, settings.start_date, settings.source.date_format)
+            return TableSource(records, settings.source, settings.start_date)
         case "python":
             from imgassets.sources.table import TableSource, function_records
 
             records = function_records(str(settings.source.function))
-            return TableSource(records, settings.start_date, settings.source.date_format)
+            return TableSource(records, settings.source, settings.start_date)
 
 
 def mongodb_address() -> str:

@@ -1,7 +1,7 @@
-"""The common part of all sources: the `Source` protocol, URL rows, keys, slugs and anomalies.
+"""The common part of all sources: the `Source` protocol, URL rows, keys and anomalies.
 
-Keys, slugs and days must be the same for all sources, so they are made here only. Documents are
-read in `mongodb` and `table`.
+Keys and days must be the same for all sources, so they are made here only; slugs are made in
+`retailers`. Documents are read in `mongodb` and `table`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from typing import Protocol
 
 from slugify import slugify
@@ -30,7 +29,9 @@ class Anomaly(StrEnum):
     """
 
     NO_RETAILER = "no_retailer"
-    """The name is missing, not text, or contains no letter or digit."""
+    """The name is missing, neither text nor a whole number, or contains no letter or digit."""
+    SEVERAL_RETAILERS = "several_retailers"
+    """There is a list with the names of several retailers."""
     NO_DATE = "no_date"
     """There is neither a date nor an ObjectId with a creation time."""
     INVALID_DATE = "invalid_date"
@@ -74,6 +75,19 @@ class SourceReport:
 
 
 @dataclass(frozen=True)
+class Unpartitioned:
+    """Why a document has no partition.
+
+    Attributes:
+        anomaly: The anomaly of the document.
+        detail: What is wrong, for messages.
+    """
+
+    anomaly: Anomaly
+    detail: str
+
+
+@dataclass(frozen=True)
 class Listing:
     """The contents of one partition.
 
@@ -95,17 +109,18 @@ class Inventory:
     """The retailers and days of the whole source.
 
     Attributes:
-        names: The retailers' names, as in the documents, by slug.
+        names: The retailers' names by slug, each as in most of its documents.
         documents: Number of documents by `(slug, day)`, for days that have a partition.
-        conflicts: The names by slug, for slugs that several names share. These slugs are in neither
-            `names` nor `documents`.
         report: Documents that have no partition, and why.
+        spellings: All names of the retailers that have several, by slug, the most frequent first.
+        warnings: What is wrong with the source as a whole.
     """
 
     names: dict[str, str]
     documents: dict[tuple[str, str], int]
-    conflicts: dict[str, list[str]]
     report: SourceReport
+    spellings: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 class Source(Protocol):
@@ -119,8 +134,7 @@ class Source(Protocol):
             retailer: Slug of the retailer.
 
         Raises:
-            SourceError: The source cannot be read, has no retailer at all, or has several names
-                for this one.
+            SourceError: The source cannot be read, or has no retailer at all.
         """
 
     def inventory(self) -> Inventory:
@@ -131,32 +145,24 @@ class Source(Protocol):
         """
 
 
-def retailer_slug(name: object) -> str | None:
-    """The slug of a retailer's name (`[a-z0-9-]`); None if the name has no letter or digit."""
-    return _slug(name) if isinstance(name, str) else None
+def spellings_note(slug: str, names: Sequence[str]) -> str:
+    """The note that several names are one retailer.
+
+    Args:
+        slug: Slug of the retailer.
+        names: Its names in the documents, the most frequent first.
+    """
+    quoted = ", ".join(repr(name) for name in names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"retailer {slug} is written in {len(names)} ways: {quoted}{more}"
 
 
-@lru_cache(maxsize=10_000)
-def _slug(name: str) -> str | None:
-    # 60 µs each, and a survey asks for the same names once per day.
-    return slugify(name, max_length=64) or None
-
-
-def conflict_message(slug: str, names: list[str]) -> str:
-    """The error message for several names that share one slug."""
-    quoted = " and ".join(repr(name) for name in sorted(names))
-    return (
-        f"retailers {quoted} both become the partition {slug!r}; give them one name in the "
-        "documents, or leave one out with source.query"
-    )
-
-
-def listing_without_retailer(slug: str, known: Mapping[str, object]) -> Listing:
+def listing_without_retailer(slug: str, known: Collection[str]) -> Listing:
     """The empty listing of a retailer that has left the source, with a note.
 
     Args:
         slug: Slug of the partition's retailer.
-        known: The retailers of the source, by slug.
+        known: The slugs of the source's retailers.
 
     Raises:
         SourceError: The source has no retailer at all, so its settings are probably wrong.
@@ -249,23 +255,30 @@ def document_rows(
 
 
 def build_inventory(
-    names: Mapping[str, Collection[str]],
+    names: Mapping[str, Counter[str]],
     documents: Mapping[tuple[str, str], int],
     report: SourceReport,
+    warnings: Sequence[str] = (),
 ) -> Inventory:
-    """Separate the retailers of a source from those whose names share a slug.
+    """Choose the name of each retailer.
 
     Args:
-        names: The distinct names of the retailers in the documents, by slug.
+        names: Number of documents by the name in them, by slug.
         documents: Number of documents by `(slug, day)`.
         report: Anomalies of the documents.
+        warnings: What is wrong with the source as a whole.
     """
-    conflicts = {slug: sorted(same) for slug, same in names.items() if len(same) > 1}
+    # The most frequent first; names that are as frequent in the order of the alphabet.
+    ordered = {
+        slug: [name for name, _ in sorted(same.items(), key=lambda item: (-item[1], item[0]))]
+        for slug, same in sorted(names.items())
+    }
     return Inventory(
-        names={slug: min(same) for slug, same in names.items() if slug not in conflicts},
-        documents={key: count for key, count in documents.items() if key[0] not in conflicts},
-        conflicts=conflicts,
+        names={slug: same[0] for slug, same in ordered.items()},
+        documents=dict(documents),
         report=report,
+        spellings={slug: same for slug, same in ordered.items() if len(same) > 1},
+        warnings=list(warnings),
     )
 
 

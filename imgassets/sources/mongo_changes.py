@@ -14,11 +14,16 @@ with the poll, on the embedded MongoDB 6.0 and two cores:
   cursor.
 - It cannot resume if the oplog no longer contains the token (the sensor was off for too long). Then
   the poll reads the gap, and a note says so.
+- One stream reads all collections of a source, at the level of the database or of the cluster.
 
 The events contain the ids of documents only. Their current retailers and days are read with one
 query per page. An update of fields that do not affect the URL rows is ignored.
 
-**The poll** is used on a standalone MongoDB. Its limits are in `mongo_poll`.
+**The poll** is used on a standalone MongoDB, and if a collection is a view. Its limits are in
+`mongo_poll`.
+
+**A new collection** of a source that can have several is read whole: it may have been renamed or
+restored, with old ObjectIds.
 
 If a document is deleted, or moved to another day or retailer, only the change stream can report the
 partition that it left, and only if MongoDB stores pre-images (`changeStreamPreAndPostImages` of the
@@ -29,8 +34,9 @@ yourself.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +44,7 @@ import bson
 import pymongo
 from bson import json_util
 from pymongo import ReadPreference
+from pymongo.change_stream import ChangeStream
 from pymongo.errors import OperationFailure
 
 from imgassets.errors import SourceError
@@ -49,10 +56,11 @@ from imgassets.sources.changes import (
     change_id,
     unpartitioned_message,
 )
-from imgassets.sources.listing import SourceReport
-from imgassets.sources.mongo_partitions import PartitionResolver, Unpartitioned
+from imgassets.sources.listing import SourceReport, Unpartitioned
+from imgassets.sources.mongo_partitions import PartitionResolver
+from imgassets.sources.mongo_places import UNAUTHORIZED, Client, Place
 from imgassets.sources.mongo_poll import MongoPoll
-from imgassets.sources.mongodb import MongoSource, Products
+from imgassets.sources.mongodb import MongoSource
 
 PAGE_EVENTS = 5_000
 
@@ -71,15 +79,11 @@ _AWAIT_MS = 200
 # InvalidResumeToken (such as a token of another cluster), FailedToParse, Overflow.
 _RESUME_ERRORS = {286, 280, 260, 9, 15}
 
-# Error codes if there is no change stream for this user or collection: Unauthorized,
-# CommandNotSupportedOnView, InvalidNamespace.
-_UNAUTHORIZED = 13
-_NO_STREAM_ERRORS = {_UNAUTHORIZED, 166, 73}
-
 _OPERATIONS = ("insert", "update", "replace", "invalidate")
 
 _EVENT: Mapping[str, Any] = {
     "operationType": 1,
+    "ns": 1,
     "documentKey._id": 1,
     # Only the names of the changed fields; their values are not needed.
     "fields": {
@@ -107,10 +111,10 @@ _PRE_IMAGE = "fullDocumentBeforeChange"
 
 @dataclass(frozen=True)
 class MongoChanges:
-    """Reads the changes of a source's collection.
+    """Reads the changes of a source's collections.
 
     Attributes:
-        source: The source, which opens the collection.
+        source: The source, which connects to MongoDB.
         resolver: Finds the partition of a document.
         options: The settings of the sensor, with the method and the overlap of the poll.
     """
@@ -125,8 +129,8 @@ class MongoChanges:
 
     @property
     def source_name(self) -> str:
-        """The name of the collection, `database.collection`, as in `Cursor.source`."""
-        return f"{self.source.settings.database}.{self.source.settings.collection}"
+        """The name of the collections in the settings, as in `Cursor.source`."""
+        return self.source.places.name
 
     @contextmanager
     def time_limit(self) -> Iterator[None]:
@@ -135,9 +139,9 @@ class MongoChanges:
         Raises:
             SourceError: MongoDB cannot be reached.
         """
-        with self.source.collection() as collection:
+        with self.source.client() as client:
             # Ping outside the limit, which pymongo would also use as the server selection timeout.
-            collection.database.client.admin.command("ping")
+            client.admin.command("ping")
         with pymongo.timeout(SERVER_SECONDS):
             yield
 
@@ -151,24 +155,27 @@ class MongoChanges:
         Raises:
             SourceError: MongoDB cannot be read.
         """
-        with self.source.collection() as collection:
-            position, _ = self._current_position(collection)
+        with self.source.client() as client:
+            places = self.source.places.find(client)
+            position, _ = self._current_position(client, places)
             if position.token is None:
                 # Count the existing documents, so that the next poll does not report them as new.
-                *_, last = self._poll.pages(collection, position, position.read_until)
+                *_, last = self._poll.pages(client, places, position, position.read_until)
                 position = last.position
+        if not self.source.places.is_one:
+            position = replace(position, places=_existing(places))
         if self.options.start_from == "everything":
-            position = replace(position, survey_after="")
+            position = replace(position, surveys=dict.fromkeys(_existing(places), ""))
         return Cursor(self.source_name, position)
 
-    def retailer_names(self) -> dict[str, list[str]]:
-        """The retailers' names in the documents, by slug.
+    def retailers(self) -> set[str]:
+        """The slugs of the retailers that have documents.
 
         Raises:
             SourceError: MongoDB cannot be read.
         """
-        with self.source.collection() as collection:
-            return self.source.names_by_slug(collection)
+        with self.source.client() as client:
+            return self.source.retailers_in(client, self.source.places.find(client))
 
     def pages(self, position: StreamPosition) -> Iterator[ChangePage]:
         """Read the changes after a position.
@@ -177,14 +184,22 @@ class MongoChanges:
             SourceError: MongoDB cannot be read, or `sensor.method` is `stream` and there is no
                 change stream.
         """
-        with self.source.collection() as collection:
-            for page in self._survey_pages(collection, position):
+        with self.source.client() as client:
+            places = self.source.places.find(client)
+            position, note = self._with_new_places(position, places)
+            if note is not None:
+                yield ChangePage(position, {}, more=True, note=note)
+            for page in self._survey_pages(client, places, position):
                 yield page
                 position = page.position
-            polling = position.poll_started is not None or self.options.method == "poll"
+            polling = (
+                position.poll_started is not None
+                or self.options.method == "poll"
+                or not all(place.has_stream for place in places)
+            )
             if position.token is not None and not polling:
                 try:
-                    yield from self._stream_pages(collection, position)
+                    yield from self._stream_pages(client, places, position)
                 except OperationFailure as error:
                     if error.code not in _RESUME_ERRORS:
                         raise
@@ -197,44 +212,90 @@ class MongoChanges:
             started = position.poll_started
             if started is None:
                 # Take the new token before the poll, so that no change is missed between them.
-                current, no_stream = self._current_position(collection)
+                current, no_stream = self._current_position(client, places)
                 position, started = replace(position, token=current.token), current.read_until
                 if no_stream is not None:
                     yield ChangePage(position, {}, more=True, note=no_stream)
-            yield from self._poll.pages(collection, position, started)
+            yield from self._poll.pages(client, places, position, started)
 
-    def _survey_pages(self, collection: Products, position: StreamPosition) -> Iterator[ChangePage]:
+    def _with_new_places(
+        self, position: StreamPosition, places: Sequence[Place]
+    ) -> tuple[StreamPosition, str | None]:
+        """Add the collections that are new since the position, so that they are read whole.
+
+        Returns:
+            The position, and the note about new collections, or if there is none at all.
+        """
+        if self.source.places.is_one:
+            return position, None
+        known, existing = position.places, _existing(places)
+        new = [name for name in existing if known is not None and name not in known]
+        surveys = {**position.surveys, **dict.fromkeys(new, "")}
+        position = replace(position, places=existing, surveys=surveys)
+        if new:
+            return position, f"new collections, of which all partitions are run: {', '.join(new)}"
+        return position, None if existing else f"no collection matches {self.source_name}"
+
+    def _survey_pages(
+        self, client: Client, places: Sequence[Place], position: StreamPosition
+    ) -> Iterator[ChangePage]:
         """Read the partitions of the existing documents, in the order of `_id`."""
-        while position.survey_after is not None:
-            after = json_util.loads(position.survey_after)["_id"] if position.survey_after else None
-            # `$expr` compares ids of all types, `$gt` alone those of one type.
-            later = {} if after is None else {"$expr": {"$gt": ["$_id", {"$literal": after}]}}
-            last = collection.find_one(
-                later, {"_id": 1}, sort=[("_id", 1)], skip=PAGE_DOCUMENTS - 1, hint=[("_id", 1)]
-            )
-            within = {"$expr": {"$lte": ["$_id", {"$literal": last["_id"]}]}} if last else {}
-            groups = collection.aggregate(
-                [
-                    {"$match": {"$and": [later, within]}},
-                    {"$match": self.source.query},
-                    {"$group": {"_id": self.resolver.key}},
-                ],
-                hint={"_id": 1},
-            )
-            resolved = {self.resolver.resolve(group["_id"]) for group in groups}
-            change = change_id("start", position.read_until)
-            # `imgassets sync` and `imgassets doctor` report documents without a partition.
-            partitions = {name: change for name in resolved if isinstance(name, str)}
-            position = replace(position, survey_after=json_util.dumps(last) if last else None)
-            yield ChangePage(position, partitions, more=True)
+        found = {str(place): place for place in places}
+        for name, text in position.surveys.items():
+            later = {other: at for other, at in position.surveys.items() if other != name}
+            if name not in found:  # dropped since
+                position = replace(position, surveys=later)
+                continue
+            after: str | None = text
+            while after is not None:
+                partitions, after = self._survey_page(client, found[name], after)
+                change = change_id("start", position.read_until)
+                surveys = later if after is None else {name: after, **later}
+                position = replace(position, surveys=surveys)
+                yield ChangePage(position, dict.fromkeys(partitions, change), more=True)
 
-    def _current_position(self, collection: Products) -> tuple[StreamPosition, str | None]:
+    def _survey_page(self, client: Client, place: Place, text: str) -> tuple[list[str], str | None]:
+        """Read the partitions of existing documents of one collection, in the order of `_id`.
+
+        Args:
+            client: The client.
+            place: The collection.
+            text: The last `_id` that was read, in extended JSON; empty for the start.
+
+        Returns:
+            The partitions, and the last `_id`; None if there are no further documents.
+        """
+        collection = place.open(client)
+        after = json_util.loads(text)["_id"] if text else None
+        # `$expr` compares ids of all types, `$gt` alone those of one type.
+        later = {} if after is None else {"$expr": {"$gt": ["$_id", {"$literal": after}]}}
+        last = collection.find_one(
+            later, {"_id": 1}, sort=[("_id", 1)], skip=PAGE_DOCUMENTS - 1, hint=[("_id", 1)]
+        )
+        within = {"$expr": {"$lte": ["$_id", {"$literal": last["_id"]}]}} if last else {}
+        groups = collection.aggregate(
+            [
+                {"$match": {"$and": [later, within]}},
+                {"$match": self.source.query},
+                {"$group": {"_id": self.resolver.key}},
+            ],
+            hint={"_id": 1},
+        )
+        # `imgassets sync` and `imgassets doctor` report documents without a partition.
+        resolved = {self.resolver.resolve(place, group["_id"]) for group in groups}
+        partitions = [name for name in resolved if isinstance(name, str)]
+        return partitions, json_util.dumps(last) if last else None
+
+    def _current_position(
+        self, client: Client, places: Sequence[Place]
+    ) -> tuple[StreamPosition, str | None]:
         """The position after all changes so far, with a token if there is a change stream.
 
         Returns:
-            The position, and the warning if the user may not read the change stream.
+            The position, and the warning if there is no change stream of the collections, or the
+            user may not read it.
         """
-        hello = collection.database.client.admin.command("hello")
+        hello = client.admin.command("hello")
         server_time = hello["localTime"].timestamp()
         has_stream = "setName" in hello or hello.get("msg") == "isdbgrid"
         if self.options.method == "poll" or (self.options.method == "auto" and not has_stream):
@@ -244,31 +305,39 @@ class MongoChanges:
                 "sensor.method is stream, but this MongoDB is not a replica set and has no change "
                 "streams; set it to auto or poll, or make the server a replica set"
             )
-        try:
-            with collection.watch(self._event_pipeline(), max_await_time_ms=_AWAIT_MS) as stream:
-                return StreamPosition(server_time, token=json_util.dumps(stream.resume_token)), None
-        except OperationFailure as error:
-            if error.code not in _NO_STREAM_ERRORS:
-                raise
-            note = _no_stream_note(self.source_name, error.code)
-            if self.options.method == "stream":
-                raise SourceError(f"sensor.method is stream, but {note}") from None
-            return StreamPosition(server_time), f"{note}; the sensor polls instead"
+        views = (place for place in places if not place.has_stream)
+        note = next((f"{view} is a view, which has no change stream" for view in views), None)
+        if note is None:
+            try:
+                with self._watch(client) as stream:
+                    token = json_util.dumps(stream.resume_token)
+                    return StreamPosition(server_time, token=token), None
+            except OperationFailure as error:
+                if error.code != UNAUTHORIZED:
+                    raise
+                note = (
+                    "the user in MONGODB_URI may not read the change stream: grant it the actions "
+                    f"find and changeStream on {self.source.places.stream_resource}"
+                )
+        if self.options.method == "stream":
+            raise SourceError(f"sensor.method is stream, but {note}")
+        return StreamPosition(server_time), f"{note}; the sensor polls instead"
 
-    def _stream_pages(self, collection: Products, position: StreamPosition) -> Iterator[ChangePage]:
-        server_time = collection.database.client.admin.command("hello")["localTime"].timestamp()
-        pre_images = _stores_pre_images(collection)
-        with collection.watch(
-            self._event_pipeline(pre_images=pre_images),
-            full_document_before_change="whenAvailable" if pre_images else None,
+    def _stream_pages(
+        self, client: Client, places: Sequence[Place], position: StreamPosition
+    ) -> Iterator[ChangePage]:
+        server_time = _server_time(client)
+        pre_images = any(place.has_pre_images for place in places)
+        with self._watch(
+            client,
+            pre_images=pre_images,
             # Not resume_after, which cannot resume after the collection was dropped.
             start_after=json_util.loads(str(position.token)),
             batch_size=PAGE_EVENTS,
-            max_await_time_ms=_AWAIT_MS,
         ) as stream:
             more = True
             while more:
-                changed: dict[bytes, tuple[object, str]] = {}
+                changed: dict[Place, dict[bytes, tuple[object, str]]] = defaultdict(dict)
                 left_partitions: dict[str, str] = {}
                 for _ in range(PAGE_EVENTS):
                     event = stream.try_next()
@@ -279,36 +348,49 @@ class MongoChanges:
                         # Dropped or renamed; a new collection of this name needs a new stream.
                         more = True
                         break
-                    if self._affects_rows(event):
+                    place = self.source.places.at(event["ns"]["db"], event["ns"]["coll"])
+                    if place is not None and self._affects_rows(event):
                         document, token = event["documentKey"]["_id"], event["_id"]["_data"]
-                        changed[bson.encode({"_": document})] = (document, token)
-                        before = self.resolver.resolve(event["before"]) if pre_images else None
-                        if isinstance(before, str):
-                            left_partitions[before] = token
+                        changed[place][bson.encode({"_": document})] = (document, token)
+                        if pre_images:
+                            before = self.resolver.resolve(place, event["before"])
+                            if isinstance(before, str):
+                                left_partitions[before] = token
                 position = replace(
                     position,
                     token=json_util.dumps(stream.resume_token),
                     read_until=position.read_until if more else server_time,
                 )
-                partitions, note = self._changed_partitions(collection, changed, left_partitions)
+                partitions, note = self._changed_partitions(client, changed, left_partitions)
                 yield ChangePage(position, partitions, more=more, note=note)
                 if more and not stream.alive:
                     return
 
-    def _event_pipeline(self, *, pre_images: bool = False) -> list[Mapping[str, Any]]:
-        """The pipeline of the change stream.
+    def _watch(
+        self, client: Client, *, pre_images: bool = False, **options: Any
+    ) -> AbstractContextManager[ChangeStream[dict[str, Any]]]:
+        """Open the change stream.
 
         Args:
+            client: The client.
             pre_images: Whether to report deletions, and the partitions of documents before a
                 change.
+            options: Further options of the stream.
         """
-        if not pre_images:
-            return [{"$match": {"operationType": {"$in": [*_OPERATIONS]}}}, {"$project": _EVENT}]
-        before = {name: f"${_PRE_IMAGE}.{path[1:]}" for name, path in self.resolver.fields.items()}
-        return [
-            {"$match": {"operationType": {"$in": [*_OPERATIONS, "delete"]}}},
-            {"$project": {**_EVENT, "before": before}},
-        ]
+        operations, fields = [*_OPERATIONS], dict(_EVENT)
+        if pre_images:
+            operations.append("delete")
+            fields["before"] = {
+                name: f"${_PRE_IMAGE}.{path[1:]}" for name, path in self.resolver.fields.items()
+            }
+            options["full_document_before_change"] = "whenAvailable"
+        return self.source.places.watch(
+            client,
+            {"operationType": {"$in": operations}},
+            fields,
+            max_await_time_ms=_AWAIT_MS,
+            **options,
+        )
 
     def _affects_rows(self, event: Mapping[str, Any]) -> bool:
         """Whether an event can change the URL rows of its document."""
@@ -324,15 +406,16 @@ class MongoChanges:
 
     def _changed_partitions(
         self,
-        collection: Products,
-        changed: Mapping[bytes, tuple[object, str]],
+        client: Client,
+        changed: Mapping[Place, Mapping[bytes, tuple[object, str]]],
         left_partitions: Mapping[str, str],
     ) -> tuple[dict[str, str], str | None]:
         """Find the current partitions of changed documents.
 
         Args:
-            collection: The collection of the documents.
-            changed: `(_id, token of the last change)` of each document, by its encoded `_id`.
+            client: The client.
+            changed: `(_id, token of the last change)` of each document, by its collection and its
+                encoded `_id`.
             left_partitions: The token of the last change by partition, for known partitions that
                 the documents were in before.
 
@@ -340,33 +423,32 @@ class MongoChanges:
             The changed partitions with the ids of their last changes, and the warning about
             documents that have no partition.
         """
-        if not changed:
-            return {}, None
         report = SourceReport()
         latest = dict(left_partitions)
-        # A secondary may not have replicated the changes yet.
-        primary = collection.with_options(read_preference=ReadPreference.PRIMARY)
-        documents = primary.aggregate(
-            [
-                {"$match": {"_id": {"$in": [document for document, _ in changed.values()]}}},
-                {"$match": self.source.query},
-                {"$project": self.resolver.fields},
-            ]
-        )
-        for document in documents:
-            partition = self.resolver.resolve(document)
-            if isinstance(partition, Unpartitioned):
-                report.add(partition.anomaly, str(document["_id"]), partition.detail)
-            else:
-                # Tokens sort in the order of the changes.
-                token = changed[bson.encode({"_": document["_id"]})][1]
-                latest[partition] = max(token, latest.get(partition, ""))
+        for place, tokens in changed.items():
+            # A secondary may not have replicated the changes yet.
+            primary = place.open(client).with_options(read_preference=ReadPreference.PRIMARY)
+            documents = primary.aggregate(
+                [
+                    {"$match": {"_id": {"$in": [document for document, _ in tokens.values()]}}},
+                    {"$match": self.source.query},
+                    {"$project": self.resolver.fields},
+                ]
+            )
+            for document in documents:
+                partition = self.resolver.resolve(place, document)
+                if isinstance(partition, Unpartitioned):
+                    report.add(partition.anomaly, str(document["_id"]), partition.detail)
+                else:
+                    # Tokens sort in the order of the changes.
+                    token = tokens[bson.encode({"_": document["_id"]})][1]
+                    latest[partition] = max(token, latest.get(partition, ""))
         partitions = {name: change_id(token) for name, token in latest.items()}
         return partitions, unpartitioned_message(report)
 
 
 def open_changes(settings: Settings, mongodb_uri: str) -> MongoChanges:
-    """Open the changes of the collection that the settings name.
+    """Open the changes of the collections that the settings name.
 
     Args:
         settings: Settings with the source, the start date and the sensor's options.
@@ -374,15 +456,6 @@ def open_changes(settings: Settings, mongodb_uri: str) -> MongoChanges:
     """
     source = MongoSource(mongodb_uri, settings.source, settings.start_date)
     return MongoChanges(source, PartitionResolver(source, settings.start_date), settings.sensor)
-
-
-def _no_stream_note(name: str, code: int | None) -> str:
-    if code == _UNAUTHORIZED:
-        return (
-            "the user in MONGODB_URI may not read the change stream: grant it the actions find and "
-            f"changeStream on {name} (the role read has them)"
-        )
-    return f"{name} is a view, which has no change stream"
 
 
 def _gap_note(read_until: float, reason: object) -> str:
@@ -394,10 +467,11 @@ def _gap_note(read_until: float, reason: object) -> str:
     )
 
 
-def _stores_pre_images(collection: Products) -> bool:
-    """Whether MongoDB stores the collection's documents as they were before a change."""
-    try:
-        options = collection.options()
-    except OperationFailure:
-        return False  # the user has no permission to read the options
-    return bool(options.get("changeStreamPreAndPostImages", {}).get("enabled"))
+def _existing(places: Sequence[Place]) -> tuple[str, ...]:
+    return tuple(str(place) for place in places if place.exists)
+
+
+def _server_time(client: Client) -> float:
+    """The time of the server in seconds since 1970."""
+    hello = client.admin.command("hello")
+    return float(hello["localTime"].timestamp())

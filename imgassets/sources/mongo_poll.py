@@ -14,6 +14,8 @@ The poll cannot detect:
 - documents whose `_id` is not an ObjectId
 
 If `updated` is set, every document must have the field, as a date.
+
+Several collections are polled as if they were one.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bson import DatetimeMS, ObjectId
 
 from imgassets.settings import SourceSettings
 from imgassets.sources.changes import ChangePage, StreamPosition, change_id, unpartitioned_message
-from imgassets.sources.listing import Anomaly, SourceReport
-from imgassets.sources.mongo_partitions import PartitionResolver, Unpartitioned
-from imgassets.sources.mongodb import Products, value_at_path
+from imgassets.sources.listing import Anomaly, SourceReport, Unpartitioned
+from imgassets.sources.mongo_partitions import PartitionResolver
+from imgassets.sources.mongo_places import Client, Place, Products
+from imgassets.sources.mongodb import value_at_path
 
 BIN_SECONDS = 600
 _TEN_MINUTES = {"unit": "minute", "binSize": BIN_SECONDS // 60}
@@ -38,7 +41,7 @@ _TEN_MINUTES = {"unit": "minute", "binSize": BIN_SECONDS // 60}
 
 @dataclass(frozen=True)
 class MongoPoll:
-    """Polls a collection.
+    """Polls the collections of a source.
 
     Attributes:
         settings: Field names and the extra filter.
@@ -51,12 +54,17 @@ class MongoPoll:
     overlap_s: int
 
     def pages(
-        self, collection: Products, position: StreamPosition, started: float
+        self,
+        client: Client,
+        places: Sequence[Place],
+        position: StreamPosition,
+        started: float,
     ) -> Iterator[ChangePage]:
         """Count the bins from the start of the overlap, or from where an incomplete poll stopped.
 
         Args:
-            collection: The collection to poll.
+            client: The client.
+            places: The collections to poll.
             position: The position after the last scan.
             started: Start of the poll, in seconds since 1970.
 
@@ -66,15 +74,23 @@ class MongoPoll:
         start = position.poll_next
         low = _bin_start(position.read_until - self.overlap_s if start is None else start)
         more = True
+        # The time of the first document that is not counted yet; no entry if there is none.
+        firsts: dict[Place, float] = dict.fromkeys(places, -math.inf)
         while more:
-            first = self._first_since(collection, low)
+            for place in [place for place, first in firsts.items() if first < low]:
+                first = self._first_since(place.open(client), low)
+                if first is None:
+                    del firsts[place]
+                else:
+                    firsts[place] = first
+            first = min(firsts.values(), default=None)
             low = low if first is None else max(low, _bin_start(min(first, started)))
             # The last page has no upper bound, because a writer's clock may be fast.
             high = low + BIN_SECONDS
             more = first is not None and high <= started
-            bins, report = self._count_bins(
-                collection, low, high if more else None, known=position.bins
-            )
+            end = high if more else None
+            counted = [place for place, at in firsts.items() if end is None or at < end]
+            bins, report = self._count_bins(client, counted, low, end, known=position.bins)
             changed = _changed_partitions(position, bins)
             merged = {**position.bins, **bins}
             position = replace(position, bins=merged, poll_started=started, poll_next=high)
@@ -106,7 +122,8 @@ class MongoPoll:
 
     def _count_bins(
         self,
-        collection: Products,
+        client: Client,
+        places: Sequence[Place],
         low: int,
         high: int | None,
         *,
@@ -115,7 +132,8 @@ class MongoPoll:
         """Count the documents of a time range, by bin and by partition or anomaly.
 
         Args:
-            collection: The collection to poll.
+            client: The client.
+            places: The collections that have documents in the time range.
             low: Start of the range, in seconds since 1970.
             high: End of the range; None for no end.
             known: The bins as last polled; their documents without a partition were reported.
@@ -126,15 +144,17 @@ class MongoPoll:
         """
         bins: dict[str, tuple[int, int]] = {}
         report = SourceReport()
-        for group in collection.aggregate(self._count_pipeline(low, high), allowDiskUse=True):
-            key, count = group["_id"], group["count"]
-            partition = self.resolver.resolve(key)
-            suffix = partition.anomaly if isinstance(partition, Unpartitioned) else partition
-            name = f"{_epoch_seconds(key['bin'])}|{suffix}"
-            total, checksum = bins.get(name, (0, 0))
-            bins[name] = (total + count, checksum + group["checksum"])
-            if isinstance(partition, Unpartitioned) and known.get(name) is None:
-                report.add(partition.anomaly, str(group["example"]), partition.detail, count)
+        pipeline = self._count_pipeline(low, high)
+        for place in places:
+            for group in place.open(client).aggregate(pipeline, allowDiskUse=True):
+                key, count = group["_id"], group["count"]
+                partition = self.resolver.resolve(place, key)
+                suffix = partition.anomaly if isinstance(partition, Unpartitioned) else partition
+                name = f"{_epoch_seconds(key['bin'])}|{suffix}"
+                total, checksum = bins.get(name, (0, 0))
+                bins[name] = (total + count, checksum + group["checksum"])
+                if isinstance(partition, Unpartitioned) and known.get(name) is None:
+                    report.add(partition.anomaly, str(group["example"]), partition.detail, count)
         return bins, report
 
     def _count_pipeline(self, low: int, high: int | None) -> list[dict[str, object]]:

@@ -1,14 +1,15 @@
 """Read product documents from MongoDB.
 
-The day of a document is decided in `dates` and found in MongoDB by `mongo_dates`. URL rows, keys
-and slugs are made in `listing`; changes are read in `mongo_changes`.
+The collections are found in `mongo_places`. The day of a document is decided in `dates` and found
+in MongoDB by `mongo_dates`; its retailer is decided in `retailers`. URL rows and keys are made in
+`listing`; changes are read in `mongo_changes`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote_plus
@@ -17,9 +18,9 @@ from bson import json_util
 from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from pymongo import MongoClient
-from pymongo.collection import Collection
 from pymongo.errors import (
     ConfigurationError,
+    InvalidName,
     InvalidURI,
     OperationFailure,
     PyMongoError,
@@ -34,13 +35,12 @@ from imgassets.sources.listing import (
     Inventory,
     Listing,
     SourceReport,
+    Unpartitioned,
     build_inventory,
     build_listing,
-    conflict_message,
     day_anomaly,
     document_rows,
     listing_without_retailer,
-    retailer_slug,
     today,
 )
 from imgassets.sources.mongo_dates import (
@@ -51,11 +51,14 @@ from imgassets.sources.mongo_dates import (
     spelled,
     undated,
 )
+from imgassets.sources.mongo_places import Client, Place, Places, Products
+from imgassets.sources.retailers import Retailer, Retailers
 
 # Long enough for a replica set to elect a primary, short enough for a waiting user.
 SERVER_SELECTION_MS = 8_000
 
 _DATE = "_imgassets_date"
+_RETAILER = "_imgassets_retailer"
 _AUTHENTICATION_FAILED = 18
 
 # The types of extended JSON that have no form in YAML.
@@ -65,15 +68,14 @@ _EXTENDED_JSON = {"$oid", "$date", "$uuid"} | _NUMBERS
 _IDS_PER_QUERY = 1_000
 
 Document = Mapping[str, Any]
-Products = Collection[dict[str, Any]]
 
 
 class MongoSource:
-    """A collection of product documents.
+    """Collections of product documents.
 
     Args:
         uri: Address of the server; error messages never contain its password.
-        settings: Names of the database, collection and fields, and an extra filter.
+        settings: Names of the databases, collections and fields, and an extra filter.
         start_date: First day that has a partition.
     """
 
@@ -83,6 +85,8 @@ class MongoSource:
         self._fields = settings.fields
         self._start_date = start_date
         self._query: dict[str, Any] = _parse_query(settings.query)
+        self.places = Places(settings)
+        self.retailers = Retailers.from_settings(settings)
 
     @property
     def query(self) -> dict[str, Any]:
@@ -91,65 +95,133 @@ class MongoSource:
 
     @property
     def settings(self) -> SourceSettings:
-        """Names of the database, collection and fields, and an extra filter."""
+        """Names of the databases, collections and fields, and an extra filter."""
         return self._settings
 
     @property
     def index_keys(self) -> list[tuple[str, int]]:
-        """Keys of the index for the partition's query: `(retailer, date, _id)`, ascending."""
-        keys = dict.fromkeys([self._fields.retailer, self._fields.date, "_id"])
-        return [(key, 1) for key in keys]
+        """Keys of the index for the partition's query: `(retailer, date, _id)`, ascending.
+
+        Without the retailer if the documents' field is not read.
+        """
+        retailer = [] if self.places.have_retailers else [self._fields.retailer]
+        return [(key, 1) for key in dict.fromkeys([*retailer, self._fields.date, "_id"])]
+
+    @property
+    def retailer_field(self) -> dict[str, str]:
+        """The expression `retailer` for a document's retailer; empty if the field is not read."""
+        return {} if self.places.have_retailers else {"retailer": f"${self._fields.retailer}"}
 
     def listing(self, date: str, retailer: str) -> Listing:
         """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
         rows: list[UrlRow] = []
         documents = 0
-        with self.collection() as collection:
-            names = self.names_by_slug(collection)
-            if retailer not in names:
-                return listing_without_retailer(retailer, names)
-            if len(names[retailer]) > 1:
-                raise SourceError(conflict_message(retailer, names[retailer]))
-            match = {self._fields.retailer: names[retailer][0]}
-            for document in self._documents(collection, match, dt.date.fromisoformat(date)):
-                documents += 1
-                product = value_at_path(document, self._fields.product_id)
-                rows += document_rows(
-                    document_id=str(document["_id"]),
-                    product_id=str(document["_id"] if product is None else product),
-                    images=value_at_path(document, self._fields.images),
-                    date=date,
-                    retailer=retailer,
-                    report=report,
-                )
+        with self.client() as client:
+            places = self.places.existing(client)
+            matches = self._matches(client, places, retailer)
+            for place, match in matches:
+                earlier = {row.key for row in rows}
+                for document in self._documents(place, client, match, dt.date.fromisoformat(date)):
+                    # A list that contains a name of the retailer can contain those of others.
+                    if not self._is_of(place, document, retailer):
+                        continue
+                    documents += 1
+                    for row in self._rows(document, date, retailer, report):
+                        if row.key in earlier:
+                            # Collections of one retailer can have documents with the same id.
+                            report.add(Anomaly.DUPLICATE_URL, row.document_id, row.url)
+                        else:
+                            rows.append(row)
+            if not documents and (self.places.have_retailers or not matches):
+                missing = self.places.missing_messages(client)
+                if message := dict(missing).get(retailer):
+                    raise SourceError(message)
+                known = self.retailers_in(client, places)
+                if retailer not in known:
+                    return listing_without_retailer(retailer, known)
         return build_listing(rows, documents, report)
 
+    def _matches(
+        self, client: Client, places: Sequence[Place], retailer: str
+    ) -> list[tuple[Place, Document]]:
+        """The collections that can have documents of a retailer, with the filter for them.
+
+        Args:
+            client: The client.
+            places: The collections.
+            retailer: Slug of the retailer.
+        """
+        matches: list[tuple[Place, Document]] = []
+        for place in places:
+            if place.retailer is None:
+                names = self._names(place.open(client)).get(retailer)
+                if names is not None:
+                    matches.append((place, {self._fields.retailer: {"$in": names}}))
+            elif place.retailer.slug == retailer:
+                matches.append((place, {}))
+        return matches
+
+    def _is_of(self, place: Place, document: Document, retailer: str) -> bool:
+        found = self._retailer_of(place, document.get(_RETAILER))
+        return isinstance(found, Retailer) and found.slug == retailer
+
+    def _rows(
+        self, document: Document, date: str, retailer: str, report: SourceReport
+    ) -> list[UrlRow]:
+        product = value_at_path(document, self._fields.product_id)
+        return document_rows(
+            document_id=str(document["_id"]),
+            product_id=str(document["_id"] if product is None else product),
+            images=value_at_path(document, self._fields.images),
+            date=date,
+            retailer=retailer,
+            report=report,
+        )
+
+    def _retailer_of(self, place: Place, value: object) -> Retailer | Unpartitioned:
+        """The retailer of a document, or the reason why it has none.
+
+        Args:
+            place: The collection of the document.
+            value: The value of its field, which is used if the collection has no retailer.
+        """
+        return place.retailer or self.retailers.resolve(value)
+
     def inventory(self) -> Inventory:
-        """Read the retailers and days of the collection; MongoDB counts the documents."""
+        """Read the retailers and days of the collections; MongoDB counts the documents."""
         report = SourceReport()
-        documents: dict[tuple[str, str], int] = defaultdict(int)
-        names: dict[str, set[str]] = defaultdict(set)
-        with self.collection() as collection:
-            # Without a hint, MongoDB reads the documents where the index would do.
-            covering = self._covering_index(collection)
-            hint: dict[str, Any] = {} if covering is None else {"hint": covering}
-            for group in collection.aggregate(self._survey_pipeline, allowDiskUse=True, **hint):
-                name, value = group["_id"].get("retailer"), group["_id"].get("date")
-                example, count = str(group["example"]), group["count"]
-                slug = retailer_slug(name)
-                if slug is None:
-                    report.add(Anomaly.NO_RETAILER, example, f"the retailer is {name!r}", count)
-                    continue
-                names[slug].add(name)
-                day = self.document_day(value)
-                anomaly = day if isinstance(day, Anomaly) else day_anomaly(day, self._start_date)
-                if anomaly is not None:
-                    detail = date_detail(self._fields.date, anomaly, value)
-                    report.add(anomaly, example, detail, count)
-                elif isinstance(day, dt.date):
-                    documents[slug, day.isoformat()] += count
-        return build_inventory(names, documents, report)
+        documents: Counter[tuple[str, str]] = Counter()
+        names: dict[str, Counter[str]] = defaultdict(Counter)
+        with self.client() as client:
+            for place in self.places.existing(client):
+                for group in self._survey(place, client):
+                    value, count = group["_id"].get("date"), group["count"]
+                    example = str(group["example"])
+                    retailer = self._retailer_of(place, group["_id"].get("retailer"))
+                    if isinstance(retailer, Unpartitioned):
+                        report.add(retailer.anomaly, example, retailer.detail, count)
+                        continue
+                    names[retailer.slug][retailer.name] += count
+                    day = self.document_day(value)
+                    anomaly = (
+                        day if isinstance(day, Anomaly) else day_anomaly(day, self._start_date)
+                    )
+                    if anomaly is not None:
+                        detail = date_detail(self._fields.date, anomaly, value)
+                        report.add(anomaly, example, detail, count)
+                    elif isinstance(day, dt.date):
+                        documents[retailer.slug, day.isoformat()] += count
+            warnings = [message for _, message in self.places.missing_messages(client)]
+        return build_inventory(names, documents, report, warnings)
+
+    def _survey(self, place: Place, client: Client) -> Iterator[Document]:
+        """The number of documents in one collection by retailer and date, with an example."""
+        # Without a hint, MongoDB reads the documents where the index would do.
+        covering = self._covering_index(place, client)
+        hint: dict[str, Any] = {} if covering is None else {"hint": covering}
+        collection = place.open(client)
+        yield from collection.aggregate(self._survey_pipeline, allowDiskUse=True, **hint)
 
     def document_day(self, value: object, document_id: object = None) -> dt.date | Anomaly:
         """The day of a document, or why it has none; see `mongo_dates.document_day`."""
@@ -160,55 +232,61 @@ class MongoSource:
         """Expression for a document's day; see `mongo_dates.day_key`."""
         return day_key(self._fields.date, self._settings.date_format)
 
-    def query_plans(self) -> dict[str, bool]:
-        """Whether an index finds what each query needs; empty for an empty collection.
+    def unindexed(self) -> dict[str, list[Place]]:
+        """The collections in which no index finds what a query needs, by the query.
 
         Returns:
             The queries `partition`, `retailers`, `survey` and, if it needs an index of its own,
-            `sensor`. For the survey, whether it reads the index only, and no document.
+            `sensor`, with the collections that have documents. For the survey, those in which it
+            reads documents instead of an index.
         """
-        with self.collection() as collection:
-            if collection.find_one({}, {"_id": 1}) is None:
-                return {}
-            match, day = {self._fields.retailer: "imgassets"}, today()
-            pipelines = [
-                *(pipeline for pipeline in self._document_pipelines(match, day)),
-                self._spelled_pipeline(match, day),
-            ]
-            indexed = {
-                "partition": not any(
-                    "COLLSCAN" in _stages(collection, _aggregate(collection, pipeline))
-                    for pipeline in pipelines
-                ),
-                "retailers": "COLLSCAN"
-                not in _stages(
-                    collection,
-                    {"distinct": collection.name, "key": self._fields.retailer, "query": {}},
-                ),
-                "survey": self._covering_index(collection) is not None,
-            }
-            if updated := self._fields.updated:
-                find = {"find": collection.name, "sort": {updated: 1}}
-                bound = {updated: {"$gte": dt.datetime.now(dt.UTC)}}
-                stages = _stages(collection, {**find, "filter": bound})
-                indexed["sensor"] = "COLLSCAN" not in stages
-        return indexed
+        unindexed: dict[str, list[Place]] = defaultdict(list)
+        with self.client() as client:
+            for place in self.places.existing(client):
+                if place.open(client).find_one({}, {"_id": 1}) is not None:
+                    for query in self._unindexed_queries(place, client):
+                        unindexed[query].append(place)
+        return dict(unindexed)
 
-    def create_index(self) -> str:
-        """Create the index for the partition's query, and return its name."""
-        with self.collection() as collection:
-            return collection.create_index(self.index_keys)
+    def _unindexed_queries(self, place: Place, client: Client) -> Iterator[str]:
+        collection, day = place.open(client), today()
+        match = {} if place.retailer else {self._fields.retailer: {"$in": ["imgassets"]}}
+        pipelines = [
+            *self._document_pipelines(match, day),
+            self._spelled_pipeline(match, day),
+        ]
+        if any(_is_scan(collection, _aggregate(collection, pipeline)) for pipeline in pipelines):
+            yield "partition"
+        names = {"distinct": collection.name, "key": self._fields.retailer, "query": {}}
+        if place.retailer is None and _is_scan(collection, names):
+            yield "retailers"
+        if place.has_stream and self._covering_index(place, client) is None:
+            yield "survey"
+        if updated := self._fields.updated:
+            find = {"find": collection.name, "sort": {updated: 1}}
+            bound = {updated: {"$gte": dt.datetime.now(dt.UTC)}}
+            if _is_scan(collection, {**find, "filter": bound}):
+                yield "sensor"
+
+    def create_indexes(self) -> None:
+        """Create the index for the partition's query in each collection; views have none."""
+        with self.client() as client:
+            for place in self.places.existing(client):
+                if place.has_stream:
+                    place.open(client).create_index(self.index_keys)
 
     def _documents(
-        self, collection: Products, match: Document, day: dt.date
+        self, place: Place, client: Client, match: Document, day: dt.date
     ) -> Iterator[dict[str, Any]]:
         """Read the documents of a day; the index finds them, and `document_day` decides.
 
         Args:
-            collection: The collection.
+            place: The collection.
+            client: The client.
             match: Filter for the documents of one retailer.
             day: Day in UTC.
         """
+        collection = place.open(client)
         for pipeline in self._document_pipelines(match, day):
             for document in collection.aggregate(pipeline):
                 if self.document_day(document.get(_DATE), document["_id"]) == day:
@@ -246,7 +324,13 @@ class MongoSource:
             # Each branch starts with the retailer, so that each can use the index.
             {"$match": {"$or": branches}},
             {"$match": self._query},
-            {"$project": {**dict.fromkeys(wanted, 1), _DATE: f"${self._fields.date}"}},
+            {
+                "$project": {
+                    **dict.fromkeys(wanted, 1),
+                    _DATE: f"${self._fields.date}",
+                    _RETAILER: f"${self._fields.retailer}",
+                }
+            },
         ]
 
     @property
@@ -255,15 +339,16 @@ class MongoSource:
             {"$match": self._query},
             {
                 "$group": {
-                    "_id": {"retailer": f"${self._fields.retailer}", "date": self.day_key},
+                    "_id": {**self.retailer_field, "date": self.day_key},
                     "count": {"$sum": 1},
                     "example": {"$first": "$_id"},
                 }
             },
         ]
 
-    def _covering_index(self, collection: Products) -> str | None:
+    def _covering_index(self, place: Place, client: Client) -> str | None:
         """The name of an index that has all that the survey needs; None if there is none."""
+        collection = place.open(client)
         needed = {key for key, _ in self.index_keys}
         try:
             indexes = collection.index_information()
@@ -278,28 +363,39 @@ class MongoSource:
                     return name
         return None
 
-    def names_by_slug(self, collection: Products) -> dict[str, list[str]]:
-        """The retailers' names in the documents, by slug."""
-        names: dict[str, list[str]] = defaultdict(list)
+    def retailers_in(self, client: Client, places: Sequence[Place]) -> set[str]:
+        """The slugs of the retailers that have documents."""
+        slugs: set[str] = set()
+        for place in places:
+            collection = place.open(client)
+            if place.retailer is None:
+                slugs.update(self._names(collection))
+            elif collection.find_one(self._query, {"_id": 1}) is not None:
+                slugs.add(place.retailer.slug)
+        return slugs
+
+    def _names(self, collection: Products) -> dict[str, list[object]]:
+        """The retailers' names in the documents, as they are, by slug."""
+        names: dict[str, list[object]] = defaultdict(list)
         field, query = self._fields.retailer, self._query
         # With the query, `distinct` would read every document instead of some keys of the index.
         for name in collection.distinct(field):
-            slug = retailer_slug(name)
-            if slug is None:
+            retailer = self.retailers.named(name)
+            if retailer is None:
                 continue
             if not query or collection.find_one({"$and": [{field: name}, query]}, {"_id": 1}):
-                names[slug].append(name)
+                names[retailer.slug].append(name)
         return names
 
     @contextmanager
-    def collection(self) -> Iterator[Products]:
-        """Open the collection with a new client, which is closed at the end of the block.
+    def client(self) -> Iterator[Client]:
+        """Connect to MongoDB with a new client, which is closed at the end of the block.
 
         Raises:
             SourceError: The address is invalid, or MongoDB raises an error inside the block.
         """
         try:
-            client: MongoClient[dict[str, Any]] = MongoClient(
+            client: Client = MongoClient(
                 self._uri,
                 serverSelectionTimeoutMS=SERVER_SELECTION_MS,
                 tz_aware=True,
@@ -318,18 +414,27 @@ class MongoSource:
             ) from None
         try:
             with client:
-                yield client[self._settings.database][self._settings.collection]
+                yield client
+        except InvalidName as error:
+            raise SourceError(
+                f"source.database or source.collection is no name of MongoDB: {error}"
+            ) from None
         except PyMongoError as error:
             raise SourceError(_error_message(error, self._uri)) from None
         except BSONError as error:
             raise SourceError(
-                f"a document of {self._settings.database}.{self._settings.collection} "
+                f"a document of {self.places.name} "
                 f"cannot be decoded: {error}; repair it, or exclude it with source.query"
             ) from None
 
 
 def _aggregate(collection: Products, pipeline: list[dict[str, Any]]) -> dict[str, Any]:
     return {"aggregate": collection.name, "pipeline": pipeline, "cursor": {}}
+
+
+def _is_scan(collection: Products, command: Mapping[str, Any]) -> bool:
+    """Whether the plan of a command reads the whole collection."""
+    return "COLLSCAN" in _stages(collection, command)
 
 
 def _stages(collection: Products, command: Mapping[str, Any]) -> set[str]:

@@ -44,8 +44,7 @@ def stale_retailers(
     for slug, date in inventory.documents:
         newest[slug] = max(date, newest.get(slug, date))
     stale = []
-    # The inventory has no documents of conflicting slugs; `imgassets sync` reports the conflicts.
-    for slug in {*registered, *inventory.names} - set(inventory.conflicts):
+    for slug in {*registered, *inventory.names}:
         day: str | None = newest.get(slug)
         age = None if day is None else (today - dt.date.fromisoformat(day)).days
         if age is None or age > allowed(slug):

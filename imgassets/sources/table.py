@@ -1,7 +1,7 @@
 """Sources with one record per image URL: a CSV file, or a Python function of the user.
 
 A record is a mapping with `url` and, if known, `retailer`, `date` (see `dates.parse_day`)
-and `product_id`. URL rows, keys and slugs are made in `listing`.
+and `product_id`. URL rows and keys are made in `listing`, slugs in `retailers`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import datetime as dt
 import hashlib
 import inspect
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,20 +20,21 @@ from upath import UPath
 from imgassets.errors import SourceError
 from imgassets.folders import project_root
 from imgassets.imports import import_function
+from imgassets.settings import SourceSettings
 from imgassets.sources.dates import invalid_date_hint, parse_day
 from imgassets.sources.listing import (
     Anomaly,
     Inventory,
     Listing,
     SourceReport,
+    Unpartitioned,
     build_inventory,
     build_listing,
-    conflict_message,
     day_anomaly,
     document_rows,
     listing_without_retailer,
-    retailer_slug,
 )
+from imgassets.sources.retailers import Retailer, Retailers
 
 Record = Mapping[str, Any]
 Records = Callable[..., Iterable[Record]]
@@ -51,33 +52,31 @@ class TableSource:
 
     Args:
         records: The function.
+        settings: The format of dates, and the retailer of all records or the retailers' aliases.
         start_date: First day that has a partition; also the day of records without a `date` key.
-        date_format: `source.date_format`.
     """
 
-    def __init__(
-        self, records: Records, start_date: dt.date, date_format: str | None = None
-    ) -> None:
+    def __init__(self, records: Records, settings: SourceSettings, start_date: dt.date) -> None:
         self._records = records
+        self._retailers = Retailers.from_settings(settings)
         self._start_date = start_date
-        self._date_format = date_format
+        self._date_format = settings.date_format
 
     def listing(self, date: str, retailer: str) -> Listing:
         """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
-        names: dict[str, set[str]] = defaultdict(set)
+        slugs: set[str] = set()
         products: dict[str, list[object]] = defaultdict(list)
         for number, record in enumerate(self._read(date, retailer), 1):
-            slug, day = self._partition_of(record, f"record {number}", report)
-            if slug is not None:
-                names[slug].add(record["retailer"])
-            if slug == retailer and day == date:
+            found, day = self._partition_of(record, f"record {number}", report)
+            if found is None:
+                continue
+            slugs.add(found.slug)
+            if found.slug == retailer and day == date:
                 products[_product_id(record)].append(record.get("url"))
         # A function that gets the partition may have no records for it.
-        if retailer not in names and not self._partition_parameters:
-            return listing_without_retailer(retailer, names)
-        if len(names[retailer]) > 1:
-            raise SourceError(conflict_message(retailer, list(names[retailer])))
+        if retailer not in slugs and not self._partition_parameters:
+            return listing_without_retailer(retailer, slugs)
         rows = [
             row
             for product, urls in products.items()
@@ -95,14 +94,14 @@ class TableSource:
     def inventory(self) -> Inventory:
         """Read the retailers and days of all records; a product is counted once per day."""
         report = SourceReport()
-        names: dict[str, set[str]] = defaultdict(set)
+        names: dict[str, Counter[str]] = defaultdict(Counter)
         products: dict[tuple[str, str], set[str]] = defaultdict(set)
         for number, record in enumerate(self._read(None, None), 1):
-            slug, day = self._partition_of(record, f"record {number}", report)
-            if slug is not None:
-                names[slug].add(record["retailer"])
+            found, day = self._partition_of(record, f"record {number}", report)
+            if found is not None:
+                names[found.slug][found.name] += 1
                 if day is not None:
-                    products[slug, day].add(_product_id(record))
+                    products[found.slug, day].add(_product_id(record))
         documents = {partition: len(ids) for partition, ids in products.items()}
         return build_inventory(names, documents, report)
 
@@ -125,10 +124,10 @@ class TableSource:
 
     def _partition_of(
         self, record: Record, name: str, report: SourceReport
-    ) -> tuple[str | None, str | None]:
-        slug = retailer_slug(record.get("retailer"))
-        if slug is None:
-            report.add(Anomaly.NO_RETAILER, name, f"the retailer is {record.get('retailer')!r}")
+    ) -> tuple[Retailer | None, str | None]:
+        retailer = self._retailers.resolve(record.get("retailer"))
+        if isinstance(retailer, Unpartitioned):
+            report.add(retailer.anomaly, name, retailer.detail)
             return None, None
         date = record.get("date", self._start_date)
         day = parse_day(date, self._date_format)
@@ -141,8 +140,8 @@ class TableSource:
         elif anomaly := day_anomaly(day, self._start_date):
             report.add(anomaly, name, f"the date is {date!r}")
         else:
-            return slug, day.isoformat()
-        return slug, None
+            return retailer, day.isoformat()
+        return retailer, None
 
 
 def csv_records(address: str) -> Records:

@@ -162,11 +162,6 @@ def test_the_check_fails_and_names_retailers_without_a_recent_document(
     assert checked(instance).passed
 
 
-def test_a_slug_with_conflicting_names_is_not_reported_as_late() -> None:
-    inventory = Inventory({}, {}, {"zara": ["ZARA", "Zara"]}, SourceReport())
-    assert stale_retailers(inventory, ["zara"], lambda _: 3, dt.date(2026, 1, 31)) == []
-
-
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.lists(st.integers(0, 40), min_size=1, max_size=5)),
     st.integers(0, 40),
@@ -180,7 +175,7 @@ def test_a_retailer_is_late_if_its_newest_document_is_too_old(
         for slug, found in ages.items()
         for age in found
     }
-    inventory = Inventory({slug: slug for slug in ages}, documents, {}, SourceReport())
+    inventory = Inventory({slug: slug for slug in ages}, documents, SourceReport())
     stale = stale_retailers(inventory, [], lambda _: allowed, day)
     assert {r.slug: r.age_days for r in stale} == {
         slug: min(found) for slug, found in ages.items() if min(found) > allowed

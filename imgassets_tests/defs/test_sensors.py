@@ -34,7 +34,7 @@ Tick = Callable[[], dg.SensorResult]
 
 def document(retailer: object = "Zara", **values: Any) -> dict[str, Any]:
     usual = {"product_retailer": retailer, "product_images": ["http://a"], "scraped_at": NOON}
-    return {**usual, **values}
+    return {name: value for name, value in {**usual, **values}.items() if value is not ...}
 
 
 @pytest.fixture
@@ -160,17 +160,32 @@ def test_a_partition_waits_until_its_documents_no_longer_change(
     assert asked(tick()) == {"2026-01-02|zara"}
 
 
-def test_conflicting_retailer_names_hold_back_only_their_own_partition(
+def test_names_with_one_slug_are_one_retailer(
     tick: Tick, mongo_database: Products, instance: dg.DagsterInstance
 ) -> None:
     tick()
-    products = mongo_database["products"]
-    products.insert_many([document("Zara"), document("ZARA"), document("Asos")])
-    assert asked(tick()) == {"2026-01-02|asos"}
-    assert instance.get_dynamic_partitions("retailer") == ["asos"]
-    assert asked(tick()) == set()
-    products.update_many({"product_retailer": "ZARA"}, {"$set": {"product_retailer": "Zara"}})
-    assert asked(tick()) == {"2026-01-02|zara"}
+    mongo_database["products"].insert_many([document("Zara"), document("ZARA "), document("Asos")])
+    assert asked(tick()) == {"2026-01-02|asos", "2026-01-02|zara"}
+    assert set(instance.get_dynamic_partitions("retailer")) == {"asos", "zara"}
+
+
+def test_a_collection_per_retailer_is_followed_also_if_it_is_new(
+    tick: Tick,
+    mongo_database: Products,
+    instance: dg.DagsterInstance,
+    option: Callable[[str, str], None],
+) -> None:
+    option("SOURCE__COLLECTION", "products_*")
+    mongo_database["products_zara"].insert_one(document(...))
+    assert reason(tick()) == (
+        f"first scan of {mongo_database.name}.products_*: 1 retailers; the next ones read the "
+        "changes from now on"
+    )
+    mongo_database["products_zara"].insert_one(document(...))
+    mongo_database["products_asos"].insert_one(document(...))
+    assert asked(tick()) == {"2026-01-02|zara", "2026-01-02|asos"}
+    assert set(instance.get_dynamic_partitions("retailer")) == {"zara", "asos"}
+    assert reason(tick()) == "no changes"
 
 
 def test_an_unreachable_mongodb_skips_the_tick_with_a_reason_and_no_change_is_lost(
@@ -195,13 +210,13 @@ def test_an_unreachable_mongodb_skips_the_tick_with_a_reason_and_no_change_is_lo
 def test_the_cursor_is_kept_if_the_retailer_names_cannot_be_read(
     tick: Tick, mongo_database: Products, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_late(_: object) -> dict[str, list[str]]:
+    def too_late(_: object) -> set[str]:
         raise SourceError("MongoDB took too long")
 
     tick()
     mongo_database["products"].insert_one(document())
     with monkeypatch.context() as late:
-        late.setattr(MongoChanges, "retailer_names", too_late)
+        late.setattr(MongoChanges, "retailers", too_late)
         result = tick()
     assert reason(result) == "MongoDB took too long"
     assert "2026-01-02|zara" in str(result.cursor)

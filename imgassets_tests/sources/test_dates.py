@@ -254,10 +254,12 @@ def test_records_of_a_table_have_the_same_days() -> None:
         if value != ""
     ]
     days = {f"s{number}": expected(day) for number, (_, day) in enumerate(cases)}
-    inventory = TableSource(lambda: records, START).inventory()
+    inventory = TableSource(lambda: records, SourceSettings(), START).inventory()
     assert set(inventory.documents) == {(slug, str(day)) for slug, day in days.items() if day}
     formatted = TableSource(
-        lambda: [{"url": "http://a", "retailer": "s", "date": "2/1/2026"}], START, "%d/%m/%Y"
+        lambda: [{"url": "http://a", "retailer": "s", "date": "2/1/2026"}],
+        SourceSettings(date_format="%d/%m/%Y"),
+        START,
     )
     assert set(formatted.inventory().documents) == {("s", "2026-01-02")}
 
@@ -407,7 +409,7 @@ def test_a_listing_reads_the_documents_that_it_returns_and_a_survey_reads_the_in
     date_format = "%d/%m/%Y" if spelling == "format" else None
     settings = SourceSettings(database=mongo_database.name, date_format=date_format)
     source = MongoSource(mongodb_uri, settings, START)
-    source.create_index()
+    source.create_indexes()
     mongo_database.command("profile", 2)
     profile = mongo_database["system.profile"]
     ours = {"ns": f"{mongo_database.name}.products", "docsExamined": {"$exists": True}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import string
 import time
 
 import pytest
@@ -17,12 +16,11 @@ from imgassets.sources.listing import (
     Anomaly,
     SourceReport,
     build_listing,
-    conflict_message,
     day_anomaly,
     document_rows,
     image_key,
     listing_without_retailer,
-    retailer_slug,
+    spellings_note,
     today,
 )
 from imgassets_tests.rows import url_row
@@ -80,39 +78,17 @@ def test_document_product_position_and_url_each_change_the_key() -> None:
     assert len({image_key(*image)[-16:] for image in images}) == len(images)
 
 
-@given(st.text())
-def test_a_slug_is_a_safe_partition_key_or_none(name: str) -> None:
-    slug = retailer_slug(name)
-    assert slug is None or set(slug) <= set(string.ascii_lowercase + string.digits + "-")
-
-
-@pytest.mark.parametrize(
-    ("name", "slug"),
-    [
-        ("Zara", "zara"),
-        ("Nord & Sol", "nord-sol"),
-        ("H&M | Women/Men, 20%", "h-m-women-men-20"),
-        ("Ünïcødé", "unicode"),
-        ("a" * 100, "a" * 64),
-        ("!!!", None),
-        ("", None),
-        (None, None),
-        (7, None),
-    ],
-)
-def test_retailer_names_become_slugs(name: object, slug: str | None) -> None:
-    assert retailer_slug(name) == slug
-
-
-def test_the_message_for_conflicting_names_lists_them_in_order_and_says_what_to_do() -> None:
-    assert conflict_message("zara", ["Zara", "ZARA ", "Zára"]) == (
-        "retailers 'ZARA ' and 'Zara' and 'Zára' both become the partition 'zara'; give them one "
-        "name in the documents, or leave one out with source.query"
+def test_the_note_about_several_spellings_shows_the_first_five() -> None:
+    assert spellings_note("zara", ["Zara", "ZARA "]) == (
+        "retailer zara is written in 2 ways: 'Zara', 'ZARA '"
+    )
+    assert spellings_note("a", [*"abcdefg"]) == (
+        "retailer a is written in 7 ways: 'a', 'b', 'c', 'd', 'e' and 2 more"
     )
 
 
 def test_a_retailer_that_left_the_source_has_an_empty_listing_that_names_twenty_others() -> None:
-    known = {f"shop-{number:02}": "" for number in reversed(range(30))}
+    known = {f"shop-{number:02}" for number in reversed(range(30))}
     listing = listing_without_retailer("zara", known)
     assert (listing.rows, listing.documents, listing.report.counts) == ([], 0, {})
     listed = ", ".join(f"shop-{number:02}" for number in range(20))
@@ -125,7 +101,7 @@ def test_a_retailer_that_left_the_source_has_an_empty_listing_that_names_twenty_
 
 def test_a_source_without_any_retailer_is_an_error_about_its_settings() -> None:
     with pytest.raises(SourceError, match=r"has no document with a retailer.*source\.collection"):
-        listing_without_retailer("zara", {})
+        listing_without_retailer("zara", set())
 
 
 def test_today_is_the_day_in_utc_whatever_the_local_time_zone(time_zone: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imgassets.errors import SourceError
-from imgassets.settings import Settings
+from imgassets.settings import Settings, SourceSettings
 from imgassets.sources.factory import open_source
 from imgassets.sources.listing import Anomaly, Listing, Source, today
 from imgassets.sources.table import TableSource, csv_records, function_records
@@ -20,7 +20,7 @@ START = dt.date(2026, 1, 1)
 
 def csv_source(path: Path, text: str) -> TableSource:
     path.write_text(text, encoding="utf-8")
-    return TableSource(csv_records(str(path)), START)
+    return TableSource(csv_records(str(path)), SourceSettings(), START)
 
 
 def urls(listing: Listing) -> list[str]:
@@ -130,6 +130,7 @@ def test_values_of_none_or_a_wrong_type_are_counted_as_anomalies() -> None:
             {"url": "http://a/3", "retailer": "Zara", "date": 20260132},
             {"url": None, "retailer": "Zara", "date": "2026-01-02"},
         ],
+        SourceSettings(),
         START,
     )
     listing = source.listing("2026-01-02", "zara")
@@ -153,7 +154,9 @@ def test_a_relative_path_is_relative_to_the_project_folder(
     monkeypatch.setattr("imgassets.sources.table.project_root", lambda: tmp_path)
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "zara.csv").write_text("url\nhttp://a/1\n")
-    assert TableSource(csv_records("lists/zara.csv"), START).inventory().names == {"zara": "zara"}
+    assert TableSource(
+        csv_records("lists/zara.csv"), SourceSettings(), START
+    ).inventory().names == {"zara": "zara"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_an_invalid_csv_raises_an_error_with_its_name(
     if text is not None:
         path.write_text(text)
     with pytest.raises(SourceError, match=message) as caught:
-        TableSource(csv_records(str(path)), START).inventory()
+        TableSource(csv_records(str(path)), SourceSettings(), START).inventory()
     assert "broken.csv" in str(caught.value)
 
 
@@ -185,20 +188,33 @@ def test_a_csv_that_is_not_utf_8_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "latin.csv"
     path.write_bytes("url\nhttp://a/é\n".encode("latin-1"))
     with pytest.raises(SourceError, match="cannot be read as CSV: 'utf-8' codec"):
-        TableSource(csv_records(str(path)), START).inventory()
+        TableSource(csv_records(str(path)), SourceSettings(), START).inventory()
 
 
-def test_conflicting_retailer_names_do_not_affect_other_retailers(tmp_path: Path) -> None:
-    source = csv_source(
-        tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\nhttp://a/2,zara\nhttp://a/3,Mango\n"
-    )
-    with pytest.raises(SourceError, match="'Zara' and 'zara' both become"):
-        source.listing("2026-01-01", "zara")
-    assert urls(source.listing("2026-01-01", "mango")) == ["http://a/3"]
+def test_names_with_one_slug_or_alias_are_one_retailer() -> None:
+    names = ("ZARA", "Zara", "zára ", "Zara", "Mango", 42, ["Mango"], "Zara ES", ["Zara", "Mango"])
+    records = [{"url": f"http://a/{number}", "retailer": name} for number, name in enumerate(names)]
+    settings = SourceSettings(retailer_aliases={"zara es": "zara"})
+    source = TableSource(lambda: records, settings, START)
+    assert urls(source.listing("2026-01-01", "zara")) == [f"http://a/{n}" for n in (0, 1, 2, 3, 7)]
     inventory = source.inventory()
-    assert inventory.conflicts == {"zara": ["Zara", "zara"]}
-    assert inventory.names == {"mango": "Mango"}
-    assert inventory.documents == {("mango", "2026-01-01"): 1}
+    assert inventory.names == {"zara": "Zara", "mango": "Mango", "42": "42"}
+    assert inventory.spellings == {"zara": ["Zara", "ZARA", "Zara ES", "zára "]}
+    assert inventory.documents == {
+        ("zara", "2026-01-01"): 5,
+        ("mango", "2026-01-01"): 2,
+        ("42", "2026-01-01"): 1,
+    }
+    assert inventory.report.counts == {Anomaly.SEVERAL_RETAILERS: 1}
+
+
+def test_a_fixed_retailer_is_that_of_all_records(tmp_path: Path) -> None:
+    path = tmp_path / "export-7.csv"
+    path.write_text("url,retailer\nhttp://a/1,Mango\nhttp://a/2,\n")
+    settings = SourceSettings(retailer="Zara")
+    source = TableSource(csv_records(str(path)), settings, START)
+    assert source.inventory().names == {"zara": "Zara"}
+    assert urls(source.listing("2026-01-01", "zara")) == ["http://a/1", "http://a/2"]
 
 
 def test_a_retailer_that_left_the_file_has_an_empty_listing_with_a_note(tmp_path: Path) -> None:
@@ -296,12 +312,12 @@ def test_a_python_function_is_a_source_and_gets_the_requested_partition() -> Non
 
 
 def test_a_function_that_gets_the_partition_may_return_no_records() -> None:
-    source = TableSource(function_records(f"{__name__}.no_rows"), START)
+    source = TableSource(function_records(f"{__name__}.no_rows"), SourceSettings(), START)
     assert source.listing("2026-01-02", "zara").rows == []
 
 
 def test_a_function_that_yields_something_else_than_mappings_raises_an_error() -> None:
-    source = TableSource(function_records(f"{__name__}.wrong_rows"), START)
+    source = TableSource(function_records(f"{__name__}.wrong_rows"), SourceSettings(), START)
     with pytest.raises(SourceError, match="the source yields 'http://a/1'; it must yield mapp"):
         source.inventory()
 
