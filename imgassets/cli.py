@@ -45,7 +45,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def cli() -> None:
-    """Turn product documents (MongoDB, CSV, a Python function) into image datasets with Dagster."""
+    """Turn product documents (MongoDB, files, a function) into image datasets with Dagster."""
 
 
 @cli.command()
@@ -78,7 +78,7 @@ def sync() -> None:
         from imgassets.defs.instance import open_instance
         from imgassets.defs.partitions import RETAILERS
         from imgassets.defs.sync import register_retailers
-        from imgassets.sources.listing import spellings_note
+        from imgassets.sources.listing import LINE_ANOMALIES, spellings_note
 
         inventory = open_source(settings, mongodb_address).inventory()
         with open_instance() as instance:
@@ -102,7 +102,12 @@ def sync() -> None:
     if synced.absent:
         console.print(f"registered, but not in the source: {', '.join(synced.absent)}")
     for anomaly, count in inventory.report.counts.items():
-        console.print(f"{count} documents belong to no partition: {anomaly}")
+        if anomaly in LINE_ANOMALIES:
+            line = next(example for example in inventory.report.examples if example[0] is anomaly)
+            message = f"{count} lines: {anomaly}, for example {line[1]}: {line[2]}"
+            console.print(message, markup=False, soft_wrap=True)
+        else:
+            console.print(f"{count} documents belong to no partition: {anomaly}")
     notes = [spellings_note(slug, names) for slug, names in inventory.spellings.items()]
     for note in (*notes, *inventory.warnings):
         console.print(note, markup=False, soft_wrap=True)

@@ -115,11 +115,12 @@ def validate_settings(
             settings.for_retailer(slug)
         except ValidationError as error:
             problems += _error_lines(error, ("retailers", slug), layers)
-    if settings.source.kind == "csv" and settings.source.csv_path is None:
+    kind = settings.source.kind
+    if kind in ("csv", "jsonl", "parquet") and settings.source.path is None:
         problems.append(
-            "source.csv_path is not set; source.kind is csv, so set it to the path of the file"
+            f"source.path is not set; source.kind is {kind}, so set it to the path of the file"
         )
-    if settings.source.kind == "python" and settings.source.function is None:
+    if kind == "python" and settings.source.function is None:
         problems.append(
             "source.function is not set; source.kind is python, so set it to the dotted path of "
             "your function (package.module.function)"

@@ -17,7 +17,7 @@ from imgassets.folders import models_folder
 from imgassets.settings import Settings
 
 if TYPE_CHECKING:
-    from imgassets.sources.listing import Inventory
+    from imgassets.sources.listing import Inventory, Source
     from imgassets.sources.mongodb import MongoSource
 
 Status = Literal["ok", "warning", "error"]
@@ -39,7 +39,7 @@ class Diagnosis:
 
 
 def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
-    """Check settings, source, storage, face model and DAGSTER_HOME, in this order.
+    """Check settings, source, images, storage, face model and DAGSTER_HOME, in this order.
 
     Args:
         mongodb_uri: Returns the address of MongoDB; called only if the source is MongoDB.
@@ -80,6 +80,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
     yield from _anomalies(inventory)
     if isinstance(source, MongoSource):
         yield from _index(source)
+    yield from _images(source)
 
 
 def _documents(settings: Settings, inventory: Inventory, uri: str | None = None) -> Diagnosis:
@@ -94,7 +95,7 @@ def _documents(settings: Settings, inventory: Inventory, uri: str | None = None)
     from imgassets.sources.mongodb import mask_uri
 
     options = settings.source
-    location = options.csv_path or options.function or ""
+    location = options.path or options.function or ""
     if uri is not None:
         location = f"{mask_uri(uri)} {Places(options).name}"
     total = sum(inventory.documents.values())
@@ -110,13 +111,15 @@ def _documents(settings: Settings, inventory: Inventory, uri: str | None = None)
 
 _HINTS = {
     "mongodb": "source.database, source.collection, source.fields, source.query and start_date",
-    "csv": "the columns of the file and start_date",
+    **dict.fromkeys(
+        ("csv", "jsonl", "parquet"), "the columns of the file, source.fields and start_date"
+    ),
     "python": "the records that the function returns and start_date",
 }
 
 
 def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
-    from imgassets.sources.listing import spellings_note
+    from imgassets.sources.listing import LINE_ANOMALIES, spellings_note
 
     for slug, names in inventory.spellings.items():
         yield Diagnosis("source", "ok", spellings_note(slug, names))
@@ -124,10 +127,11 @@ def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
         yield Diagnosis("source", "warning", warning)
     for anomaly, count in inventory.report.counts.items():
         example = next(e for e in inventory.report.examples if e[0] is anomaly)
+        unit = "lines" if anomaly in LINE_ANOMALIES else "documents"
         yield Diagnosis(
             "source",
             "warning",
-            f"{count} documents: {anomaly}, for example {example[1]}: {example[2]}",
+            f"{count} {unit}: {anomaly}, for example {example[1]}: {example[2]}",
         )
 
 
@@ -137,6 +141,8 @@ _QUERIES = {
     "survey": "imgassets sync and the freshness check read all documents instead of the index",
     "sensor": "each poll of the sensor reads the whole collection",
 }
+# How many commands for missing indexes a message has.
+_MAX_COMMANDS = 5
 
 
 def _index(source: MongoSource) -> Iterator[Diagnosis]:
@@ -171,8 +177,34 @@ def _index(source: MongoSource) -> Iterator[Diagnosis]:
         yield Diagnosis("index", "ok", "used by all queries")
 
 
-# How many commands for missing indexes a message has.
-_MAX_COMMANDS = 5
+def _images(source: Source) -> Iterator[Diagnosis]:
+    """Which image URLs are found in some documents, and which paths find none."""
+    try:
+        sample = source.sample()
+    except SourceError as error:
+        yield Diagnosis("images", "error", str(error))
+        return
+    if not sample.documents:
+        return
+    for path, fields in sample.hints.items():
+        yield Diagnosis(
+            "images",
+            "warning",
+            f"source.fields.images: {path} finds nothing in {sample.documents} documents; {fields}",
+        )
+    if sample.hints and not sample.urls:
+        return
+    if sample.urls:
+        found = f"{len(sample.urls)} of {sample.documents} documents have URLs, for example"
+        yield Diagnosis("images", "ok", f"{found} {' '.join(dict.fromkeys(sample.urls[:3]))}")
+    for anomaly, count in sample.report.counts.items():
+        example = next(e for e in sample.report.examples if e[0] is anomaly)
+        yield Diagnosis(
+            "images",
+            "warning",
+            f"{anomaly}: {count} in {sample.documents} documents, for example {example[1]}: "
+            f"{example[2]}",
+        )
 
 
 def _storage(settings: Settings) -> Diagnosis:

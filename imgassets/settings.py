@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -36,7 +37,8 @@ OptOut = Literal[
     "noai", "noimageai", "noml", "noindex", "noimageindex", "tdm-reservation", "content-usage"
 ]
 OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)
-RetailerSlug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+RetailerSlug = Annotated[str, StringConstraints(pattern=_SLUG)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -71,10 +73,16 @@ class Section(BaseModel):
 
 
 class SourceFields(Section):
-    """Fields of a product document; a dotted path names a field of a sub-document."""
+    """Fields of a document or columns of a file; a dotted path reaches into objects and lists."""
 
     retailer: str = Field("product_retailer", description="name of the retailer")
-    images: str = Field("product_images", description="list of the product's image URLs")
+    images: str | tuple[str, ...] = Field(
+        "product_images",
+        description=(
+            "the product's image URLs: one path, or a list of paths such as "
+            "[image_link, additional_image_link]"
+        ),
+    )
     date: str = Field(
         "scraped_at", description="date of the document; if missing, the time of its ObjectId"
     )
@@ -87,12 +95,27 @@ class SourceFields(Section):
         ),
     )
 
+    # In place of one message per type of the union.
+    @field_validator("images", mode="before")
+    @classmethod
+    def _require_paths(cls, value: object) -> object:
+        paths = value if isinstance(value, list | tuple) else [value]
+        if not paths or not all(isinstance(path, str) and path for path in paths):
+            raise ValueError("input should be a path or a list of paths")
+        return value
+
+    @property
+    def image_paths(self) -> tuple[str, ...]:
+        """The paths of `images`."""
+        return (self.images,) if isinstance(self.images, str) else self.images
+
 
 class SourceSettings(Section):
     """The source of the product documents."""
 
-    kind: Literal["mongodb", "csv", "python"] = Field(
-        "mongodb", description="mongodb, csv (needs csv_path) or python (needs function)"
+    kind: Literal["mongodb", "csv", "jsonl", "parquet", "python"] = Field(
+        "mongodb",
+        description="mongodb; csv, jsonl or parquet (need path); or python (needs function)",
     )
     database: NonEmpty = Field(
         "catalogue",
@@ -128,9 +151,41 @@ class SourceSettings(Section):
             "usual ones, which are unambiguous; a time after the date need not be named"
         ),
     )
-    csv_path: str | None = Field(
+    separator: str | None = Field(
         None,
-        description="path of a CSV file: url[,retailer][,date][,product_id], or url,save_path",
+        description=(
+            "what separates several URLs in one text; null: a space, line break, comma, semicolon "
+            "or vertical bar, where another http(s):// or // follows"
+        ),
+        min_length=1,
+    )
+    base_url: str | dict[str, str] | None = Field(
+        None,
+        description=(
+            "address that relative image URLs refer to, or one per retailer: "
+            "{zara: 'https://www.zara.com'}"
+        ),
+    )
+    path: str | None = Field(
+        None,
+        description=(
+            "csv, jsonl, parquet: path of the file (relative to the project), or s3://bucket/file; "
+            ".gz too"
+        ),
+    )
+    encoding: str | None = Field(
+        None,
+        description=(
+            "csv, jsonl: encoding of the file; null: UTF-8, and Windows-1252 for lines that are "
+            "not UTF-8"
+        ),
+        min_length=1,
+    )
+    delimiter: str | None = Field(
+        None,
+        description="csv: character between cells; null: comma, semicolon, tab or vertical bar",
+        min_length=1,
+        max_length=1,
     )
     function: str | None = Field(
         None,
@@ -171,6 +226,39 @@ class SourceSettings(Section):
                 "retailer; name the rest in full, or write a mapping from retailer to collection"
             )
         return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _require_codec(cls, value: str | None) -> str | None:
+        try:
+            "".encode(value or "utf-8")
+        except LookupError:
+            raise ValueError("input should be an encoding such as utf-8 or latin-1") from None
+        return value
+
+    # In place of one message per type of the union.
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _require_addresses(cls, value: object) -> object:
+        addresses = value if isinstance(value, Mapping) else {"all": value}
+        for slug, address in addresses.items():
+            is_address = isinstance(address, str) and re.match(r"https?://[^\s/]", address)
+            if value is not None and not (re.match(_SLUG, str(slug)) and is_address):
+                raise ValueError(
+                    "input should be an address such as https://shop.com, or a mapping from "
+                    "retailers' slugs to addresses"
+                )
+        return value
+
+    def base_url_of(self, retailer: str) -> str | None:
+        """The address that the relative URLs of a retailer refer to; None if it is not set.
+
+        Args:
+            retailer: Slug of the retailer.
+        """
+        if isinstance(self.base_url, Mapping):
+            return self.base_url.get(retailer)
+        return self.base_url
 
 
 class DownloadSettings(Section):

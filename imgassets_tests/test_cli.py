@@ -90,6 +90,14 @@ def test_sync_registers_new_retailers_and_keeps_those_without_documents(
     assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
 
 
+def test_sync_names_the_first_broken_line_of_a_file(imgassets: Command, tmp_path: Path) -> None:
+    line = '{"url": "http://a", "retailer": "Zara", "date": "2026-01-02"}\n'
+    (tmp_path / "items.jl").write_text(line + '["[/bold]", broken\n')
+    done = imgassets("sync", options={"source": {"kind": "jsonl", "path": f"{tmp_path}/items.jl"}})
+    assert done.returncode == 0
+    assert "1 lines: invalid_record, for example line 2: not JSON: Expecting value" in done.stdout
+
+
 def test_sync_registers_names_with_one_slug_as_one_retailer_and_notes_their_spellings(
     imgassets: Command, tmp_path: Path, mongo_database: Database[dict[str, Any]]
 ) -> None:
@@ -114,7 +122,7 @@ def test_sync_registers_names_with_one_slug_as_one_retailer_and_notes_their_spel
         ({}, {"MONGODB_URI": "mongo//nowhere"}, "MONGODB_URI is not a valid MongoDB address"),
         ({"download": {"threads": 0}}, {}, "config.yaml: download.threads: got 0; input should"),
         ({}, {"IMGASSETS_CONFIG": "absent.yaml"}, "absent.yaml, which cannot be read"),
-        ({"source": {"kind": "csv", "csv_path": "absent.csv"}}, {}, "absent.csv cannot be read"),
+        ({"source": {"kind": "csv", "path": "absent.csv"}}, {}, "absent.csv cannot be read"),
     ],
 )
 def test_a_user_error_is_one_message_and_exit_code_1(
@@ -142,22 +150,28 @@ def test_doctor_reports_ok_for_a_correct_setup(
         "ok settings",
         "ok source",
         "ok index",
+        "ok images",
         "ok storage",
         "ok face model",
         "ok DAGSTER_HOME",
     ]
     assert "1 documents, 1 retailers, 1 partitions" in lines[1]
+    assert "1 of 1 documents have URLs, for example http://a" in lines[3]
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_doctor_warns_about_a_missing_index_and_shows_the_command(
+def test_doctor_warns_about_a_missing_index_and_a_path_without_images(
     imgassets: Command, mongo_database: Database[dict[str, Any]]
 ) -> None:
     insert(mongo_database, "Zara")
-    done = imgassets("doctor")
+    fields = {"images": ["product_images", "pics"]}
+    source = {"database": mongo_database.name, "fields": fields}
+    done = imgassets("doctor", options={"source": source})
     assert done.returncode == 0
     for query in ("partition", "retailers", "survey"):
         assert f"warning index: missing for the {query} query, so " in done.stdout
+    assert "warning images: source.fields.images: pics finds nothing in 1 documents" in done.stdout
+    assert "ok images: 1 of 1 documents have URLs" in done.stdout
     command = (
         f'db.getSiblingDB("{mongo_database.name}").getCollection("products")'
         '.createIndex({"product_retailer": 1, "scraped_at": 1, "_id": 1})'
@@ -185,7 +199,7 @@ def test_doctor_names_the_options_of_the_source_if_no_document_has_a_partition(
     imgassets: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.csv").write_text("url\n")
-    source = {"kind": "csv", "csv_path": str(tmp_path / "empty.csv")}
+    source = {"kind": "csv", "path": str(tmp_path / "empty.csv")}
     done = imgassets("doctor", options={"source": source})
     assert done.returncode == 0
     assert "empty.csv has no document that belongs to a partition; check the columns" in done.stdout

@@ -192,7 +192,7 @@ def test_every_invalid_option_of_retailers_and_the_source_is_reported_once(confi
         f"{config}: retailers.zara.checks.drift.day: there is no such option; allowed: "
         "partitions, days, min_images, success_rate, trim_ratio_mean, untrimmed_share, "
         "face_share",
-        "source.csv_path is not set; source.kind is csv, so set it to the path of the file",
+        "source.path is not set; source.kind is csv, so set it to the path of the file",
     ]
 
 
@@ -206,9 +206,7 @@ def test_a_python_source_without_a_function_is_an_error(config: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "source", ["{kind: python, function: a.b}", "{kind: csv, csv_path: a.csv}"]
-)
+@pytest.mark.parametrize("source", ["{kind: python, function: a.b}", "{kind: csv, path: a.csv}"])
 def test_a_source_with_its_required_option_is_accepted(config: Path, source: str) -> None:
     config.write_text(f"source: {source}")
     assert load_settings().source.kind in source

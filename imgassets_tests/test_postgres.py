@@ -56,7 +56,7 @@ def run(folder: Path, url: str, *command: str, ok: bool = True) -> str:
         "DAGSTER_POSTGRES_URL": url,
         "IMGASSETS__DATA_ROOT": str(folder / "data"),
         "IMGASSETS__SOURCE__KIND": "csv",
-        "IMGASSETS__SOURCE__CSV_PATH": str(folder / "urls.csv"),
+        "IMGASSETS__SOURCE__PATH": str(folder / "urls.csv"),
     }
     done = subprocess.run(
         [Path(sys.executable).with_name(command[0]), *command[1:]],

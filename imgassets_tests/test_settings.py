@@ -35,7 +35,11 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "source.fields.product_id": ("sku", "sku"),
     "source.fields.updated": ("changed", "changed"),
     "source.date_format": ("on %d/%m/%Y", "on %d/%m/%Y"),
-    "source.csv_path": ("urls.csv", "urls.csv"),
+    "source.separator": ("'|'", "|"),
+    "source.base_url": ("https://shop", "https://shop"),
+    "source.path": ("urls.csv", "urls.csv"),
+    "source.encoding": ("latin-1", "latin-1"),
+    "source.delimiter": ("';'", ";"),
     "source.function": ("shops.rows", "shops.rows"),
     "sensor.enabled": ("true", True),
     "sensor.interval_s": ("31", 31),
@@ -147,7 +151,7 @@ OTHER: Mapping[str, tuple[str, object]] = {
 }
 """A value other than the default of each option: as YAML text and as a Python value."""
 
-WITH: Mapping[str, dict[str, str]] = {"source.kind": {"source.csv_path": "urls.csv"}}
+WITH: Mapping[str, dict[str, str]] = {"source.kind": {"source.path": "urls.csv"}}
 """Further options that an option requires."""
 
 
@@ -245,6 +249,16 @@ def test_every_common_option_applies_to_retailers_with_and_without_overrides() -
     assert options_of(settings.for_retailer("asos")) == common
 
 
+def test_several_paths_and_addresses_can_be_set_by_environment_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMGASSETS__SOURCE__FIELDS__IMAGES", '["a", "b.c"]')
+    monkeypatch.setenv("IMGASSETS__SOURCE__BASE_URL", '{"zara": "https://zara"}')
+    source = load_settings().source
+    assert source.fields.image_paths == ("a", "b.c")
+    assert (source.base_url_of("zara"), source.base_url_of("mango")) == ("https://zara", None)
+
+
 def test_one_of_two_bounds_can_be_set_without_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGASSETS__CHECKS__TRIM_RATIO_P05__MAX", "0.5")
     monkeypatch.setenv("IMGASSETS__CHECKS__UNTRIMMED_SHARE", '{"min": 0.1}')
@@ -274,7 +288,11 @@ def test_these_sections_can_be_overridden_per_retailer() -> None:
         "source.fields.updated",
         "source.retailer",
         "source.date_format",
-        "source.csv_path",
+        "source.separator",
+        "source.base_url",
+        "source.path",
+        "source.encoding",
+        "source.delimiter",
         "source.function",
         "download.auth",
         "download.proxy",
@@ -299,7 +317,11 @@ def test_these_options_are_null_by_default() -> None:
         "source.fields.updated",
         "source.retailer",
         "source.date_format",
-        "source.csv_path",
+        "source.separator",
+        "source.base_url",
+        "source.path",
+        "source.encoding",
+        "source.delimiter",
         "source.function",
         "download.auth",
         "download.proxy",
@@ -333,6 +355,14 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     ),
     "source.retailer": (["x", "X & Y", "7"], ["", "?!", 7]),
     "source.retailer_aliases": ([{}, {"X Y": "x", "x-y": "x"}], [{"?": "x"}, {"x": "X"}, ["x"]]),
+    "source.fields.images": (["a.b", ["a"], ["a", "b.c"]], [[], "", 3, [3], [""], None]),
+    "source.separator": ([" | "], ["", 3]),
+    "source.base_url": (
+        ["http://a", "https://a/b?c", {"a-b": "https://a"}],
+        ["shop.com", "//shop", "ftp://a", "https:///a", {"A": "https://a"}, {"a": "b"}, 3],
+    ),
+    "source.encoding": (["utf-16", "cp1252"], ["utf-99", "base64", ""]),
+    "source.delimiter": ([","], ["", ",,"]),
     "source.query": ([{}], [[], "x"]),
     "source.date_format": (["%d/%m/%y", "%Y-%m-%d %H:%M %z"], ["", "%d/%m", "%Q", "%H:%M"]),
     "source.function": (["a.b", "a.b_2.c"], ["a", ".b", "a.", "a..b", "a-b.c", "a.b "]),
@@ -442,8 +472,8 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
 
 WITHOUT_LIMITS = {
     *(option for option, default in DEFAULTS.items() if isinstance(default, bool)),
-    *(option for option in DEFAULTS if option.startswith("source.fields.")),
-    "source.csv_path",
+    *(o for o in DEFAULTS if o.startswith("source.fields.") and o != "source.fields.images"),
+    "source.path",
 }
 
 
@@ -470,7 +500,7 @@ def test_an_option_accepts_values_up_to_its_limits_and_rejects_others(option: st
 )
 def test_options_that_are_not_boolean_reject_booleans(option: str) -> None:
     for value in (True, False):
-        with pytest.raises(SettingsError, match=r"got (True|False); input should not be a boolean"):
+        with pytest.raises(SettingsError, match=r"got (True|False); input should "):
             validate_settings(nested({option: value}), [])
 
 

@@ -40,9 +40,10 @@ def test_every_row_has_a_type_a_default_and_a_meaning() -> None:
     [
         ("data_root", "text, not empty", "`.imgassets/data`"),
         ("start_date", "date, `YYYY-MM-DD`", "`2026-01-01`"),
-        ("source.kind", "`mongodb`, `csv`, `python`", "`mongodb`"),
-        ("source.csv_path", "text or `null`", "`null`"),
+        ("source.kind", "`mongodb`, `csv`, `jsonl`, `parquet`, `python`", "`mongodb`"),
+        ("source.path", "text or `null`", "`null`"),
         ("source.query", "mapping", "`{}`"),
+        ("source.fields.images", "text or list of: text", "`product_images`"),
         ("source.function", r"text that matches `^\w+(\.\w+)+$` or `null`", "`null`"),
         ("download.threads", "integer from 1 to 512", "`32`"),
         ("download.read_timeout_s", "number > 0", "`20`"),

@@ -1,1 +1,1 @@
-"""Sources: read product documents (MongoDB, CSV, Python function) and make URL rows; no Dagster."""
+"""Sources: read product documents (MongoDB, files, functions) and make URL rows; no Dagster."""

@@ -27,11 +27,11 @@ def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
             from imgassets.sources.mongodb import MongoSource
 
             return MongoSource(mongodb_uri(), settings.source, settings.start_date)
-        case "csv":
-            from imgassets.sources.table import TableSource, csv_records
+        case "csv" | "jsonl" | "parquet":
+            from imgassets.sources.files import file_records
+            from imgassets.sources.table import TableSource
 
-            records = csv_records(str(settings.source.csv_path))
-            return TableSource(records, settings.source, settings.start_date)
+            return TableSource(file_records(settings.source), settings.source, settings.start_date)
         case "python":
             from imgassets.sources.table import TableSource, function_records
 

@@ -1,7 +1,8 @@
 """The common part of all sources: the `Source` protocol, URL rows, keys and anomalies.
 
 Keys and days must be the same for all sources, so they are made here only; slugs are made in
-`retailers`. Documents are read in `mongodb` and `table`.
+`retailers`. Documents are read in `mongodb` and `table`; how URLs are found in a document is in
+`images`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,26 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from slugify import slugify
 
 from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
+from imgassets.settings import SourceSettings
+from imgassets.sources.images import (
+    fields_near,
+    image_entries,
+    is_placeholder,
+    is_relative,
+    values_at_paths,
+)
 
 MAX_EXAMPLES = 20
+SAMPLE_SIZE = 100
 
 
 class Anomaly(StrEnum):
@@ -46,6 +56,18 @@ class Anomaly(StrEnum):
     """An entry of the list is empty or not text; the other entries become rows."""
     DUPLICATE_URL = "duplicate_url"
     """The document lists a URL more than once; it becomes one row."""
+    PLACEHOLDER_URL = "placeholder_url"
+    """An entry is a text that names no file on a server: `N/A`, `null`, `-`, `data:...`."""
+    RELATIVE_URL = "relative_url"
+    """A URL has no host and `source.base_url` is not set; its row becomes `invalid_url`."""
+    INVALID_RECORD = "invalid_record"
+    """A line of a file cannot be read; the other lines are."""
+    NOT_UTF_8 = "not_utf_8"
+    """A line of a file is not UTF-8; it is read as Windows-1252."""
+
+
+LINE_ANOMALIES = frozenset({Anomaly.INVALID_RECORD, Anomaly.NOT_UTF_8})
+"""Anomalies of lines of a file, whichever document they belong to."""
 
 
 @dataclass
@@ -123,6 +145,24 @@ class Inventory:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The images of some documents of a source, to check its settings.
+
+    Attributes:
+        documents: Number of documents.
+        urls: The first URL of each document that has one.
+        hints: By path of `source.fields.images` that finds nothing in any document: the fields that
+            the first document has near it.
+        report: Anomalies of the documents' images.
+    """
+
+    documents: int
+    urls: list[str]
+    hints: dict[str, str]
+    report: SourceReport
+
+
 class Source(Protocol):
     """A source of product documents."""
 
@@ -139,6 +179,13 @@ class Source(Protocol):
 
     def inventory(self) -> Inventory:
         """Read the retailers and days of the whole source.
+
+        Raises:
+            SourceError: The source cannot be read.
+        """
+
+    def sample(self) -> Sample:
+        """Read the images of some documents, at most `SAMPLE_SIZE`.
 
         Raises:
             SourceError: The source cannot be read.
@@ -216,35 +263,44 @@ def document_rows(
     date: str,
     retailer: str,
     report: SourceReport,
+    separator: str | None = None,
+    base_url: str | None = None,
 ) -> list[UrlRow]:
-    """Make the URL rows of one document, and add the anomalies of its list to the report.
+    """Make the URL rows of one document, and add the anomalies of its images to the report.
 
     Args:
         document_id: Id of the document.
         product_id: Id of the product.
-        images: The document's list of URLs; a single URL is treated as a list of one.
+        images: What the document has as images: a text, an object, or a list of any depth.
         date: Day of the document in UTC, `YYYY-MM-DD`.
         retailer: Slug of the retailer.
         report: The report that receives the anomalies.
+        separator: `source.separator`.
+        base_url: `source.base_url` of the retailer.
 
     Returns:
-        One row per distinct URL, in the order of the list.
+        One row per distinct URL, in the order of the document. The position of a row is its index
+        in the flattened list, which counts invalid entries, too.
     """
-    entries = [images] if isinstance(images, str) else images
-    if not isinstance(entries, list | tuple) or not entries:
+    entries = image_entries(images, separator, base_url)
+    if not entries:
         report.add(Anomaly.NO_IMAGES, document_id, f"the list of URLs is {images!r}")
-        return []
     rows: dict[str, UrlRow] = {}
     for position, entry in enumerate(entries):
-        url = entry.strip() if isinstance(entry, str) else ""
-        if not url:
+        if not isinstance(entry, str) or not entry:
             report.add(Anomaly.NON_STRING_URL, document_id, f"entry {position} is {entry!r}")
-        elif url in rows:
-            report.add(Anomaly.DUPLICATE_URL, document_id, url)
+        elif is_placeholder(entry):
+            detail = f"entry {position} is {entry[:100]!r}"
+            report.add(Anomaly.PLACEHOLDER_URL, document_id, detail)
+        elif entry in rows:
+            report.add(Anomaly.DUPLICATE_URL, document_id, entry)
         else:
-            rows[url] = UrlRow(
-                key=image_key(document_id, product_id, position, url),
-                url=url,
+            if is_relative(entry):
+                detail = f"{entry}; set source.base_url to the address of the shop"
+                report.add(Anomaly.RELATIVE_URL, document_id, detail)
+            rows[entry] = UrlRow(
+                key=image_key(document_id, product_id, position, entry),
+                url=entry,
                 retailer=retailer,
                 date=date,
                 product_id=product_id,
@@ -300,4 +356,52 @@ def build_listing(rows: list[UrlRow], documents: int, report: SourceReport) -> L
             f"{len(repeated)} image keys are not unique, for example {repeated[0]!r}: the same "
             "document was read twice; check the source for repeated ids"
         )
-    return Listing(rows, documents, report)
+    note = None
+    if documents and not rows:
+        note = (
+            f"the {documents} documents of the partition have no image URL; check "
+            "source.fields.images (`imgassets doctor` shows the URLs that it finds)"
+        )
+    return Listing(rows, documents, report, note)
+
+
+def build_sample(
+    documents: Iterable[tuple[str, str | None, Mapping[str, Any]]],
+    paths: Sequence[str],
+    settings: SourceSettings,
+) -> Sample:
+    """Find the images of some documents.
+
+    Args:
+        documents: Ids, slugs of the retailers (None if there is none) and documents.
+        paths: Where the images are, in place of `source.fields.images`.
+        settings: How several URLs in a text are separated, and what relative URLs refer to.
+    """
+    report = SourceReport()
+    total, urls = 0, []
+    hints: dict[str, str] = {}
+    found: set[str] = set()
+    for number, (document_id, retailer, document) in enumerate(documents):
+        total += 1
+        found.update(path for path in paths if values_at_paths(document, [path]))
+        if number == 0:
+            hints = {path: _fields_hint(document, path) for path in paths}
+        rows = document_rows(
+            document_id=document_id,
+            product_id=document_id,
+            images=values_at_paths(document, paths),
+            date="",
+            retailer=retailer or "",
+            report=report,
+            separator=settings.separator,
+            base_url=settings.base_url_of(retailer or ""),
+        )
+        urls += [row.url for row in rows[:1]]
+    hints = {path: hint for path, hint in hints.items() if path not in found}
+    return Sample(total, urls, hints, report)
+
+
+def _fields_hint(document: Mapping[str, Any], path: str) -> str:
+    place, names = fields_near(document, path)
+    shown = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+    return f"fields of {place or 'the document'}: {shown}"

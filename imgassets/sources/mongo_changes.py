@@ -56,6 +56,7 @@ from imgassets.sources.changes import (
     change_id,
     unpartitioned_message,
 )
+from imgassets.sources.images import GRAPH
 from imgassets.sources.listing import SourceReport, Unpartitioned
 from imgassets.sources.mongo_partitions import PartitionResolver
 from imgassets.sources.mongo_places import UNAUTHORIZED, Client, Place
@@ -400,7 +401,13 @@ class MongoChanges:
         fields = self.source.settings.fields
         relevant = {
             path.split(".")[0]
-            for path in (fields.retailer, fields.images, fields.date, fields.product_id)
+            for path in (
+                fields.retailer,
+                *fields.image_paths,
+                fields.date,
+                fields.product_id,
+                GRAPH,
+            )
         }
         return any(path.split(".")[0] in relevant for path in event["fields"])
 

@@ -30,10 +30,10 @@ from bson import DatetimeMS, ObjectId
 
 from imgassets.settings import SourceSettings
 from imgassets.sources.changes import ChangePage, StreamPosition, change_id, unpartitioned_message
+from imgassets.sources.images import value_at_path
 from imgassets.sources.listing import Anomaly, SourceReport, Unpartitioned
 from imgassets.sources.mongo_partitions import PartitionResolver
 from imgassets.sources.mongo_places import Client, Place, Products
-from imgassets.sources.mongodb import value_at_path
 
 BIN_SECONDS = 600
 _TEN_MINUTES = {"unit": "minute", "binSize": BIN_SECONDS // 60}

@@ -1,8 +1,8 @@
 """Read product documents from MongoDB.
 
 The collections are found in `mongo_places`. The day of a document is decided in `dates` and found
-in MongoDB by `mongo_dates`; its retailer is decided in `retailers`. URL rows and keys are made in
-`listing`; changes are read in `mongo_changes`.
+in MongoDB by `mongo_dates`; its retailer is decided in `retailers`, its images are found in
+`images`. URL rows and keys are made in `listing`; changes are read in `mongo_changes`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ from pymongo.errors import (
 from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
 from imgassets.settings import SourceSettings
+from imgassets.sources.images import GRAPH, path_heads, value_at_path, values_at_paths
 from imgassets.sources.listing import (
+    SAMPLE_SIZE,
     Anomaly,
     Inventory,
     Listing,
+    Sample,
     SourceReport,
     Unpartitioned,
     build_inventory,
     build_listing,
+    build_sample,
     day_anomaly,
     document_rows,
     listing_without_retailer,
@@ -85,6 +89,12 @@ class MongoSource:
         self._fields = settings.fields
         self._start_date = start_date
         self._query: dict[str, Any] = _parse_query(settings.query)
+        paths = (*self._fields.image_paths, self._fields.product_id)
+        # What images and product ids can be in: whole fields, and those whose names have dots.
+        heads = [name for path in paths for name in path_heads(path)]
+        self._whole = dict.fromkeys(["_id", GRAPH, *(name for name in heads if "." not in name)], 1)
+        dotted = enumerate(name for name in heads if "." in name)
+        self._dotted = {f"_imgassets_dotted_{number}": name for number, name in dotted}
         self.places = Places(settings)
         self.retailers = Retailers.from_settings(settings)
 
@@ -167,16 +177,19 @@ class MongoSource:
         return isinstance(found, Retailer) and found.slug == retailer
 
     def _rows(
-        self, document: Document, date: str, retailer: str, report: SourceReport
+        self, projected: Document, date: str, retailer: str, report: SourceReport
     ) -> list[UrlRow]:
+        document = {self._dotted.get(name, name): value for name, value in projected.items()}
         product = value_at_path(document, self._fields.product_id)
         return document_rows(
             document_id=str(document["_id"]),
             product_id=str(document["_id"] if product is None else product),
-            images=value_at_path(document, self._fields.images),
+            images=values_at_paths(document, self._fields.image_paths),
             date=date,
             retailer=retailer,
             report=report,
+            separator=self._settings.separator,
+            base_url=self._settings.base_url_of(retailer),
         )
 
     def _retailer_of(self, place: Place, value: object) -> Retailer | Unpartitioned:
@@ -222,6 +235,23 @@ class MongoSource:
         hint: dict[str, Any] = {} if covering is None else {"hint": covering}
         collection = place.open(client)
         yield from collection.aggregate(self._survey_pipeline, allowDiskUse=True, **hint)
+
+    def sample(self) -> Sample:
+        """Read the images of the newest documents of each collection; see `Source.sample`."""
+        with self.client() as client:
+            places = self.places.existing(client)[:SAMPLE_SIZE]
+            documents = (
+                (str(document["_id"]), self._slug_of(place, document), document)
+                for place in places
+                for document in place.open(client).find(
+                    self._query, sort={"_id": -1}, limit=SAMPLE_SIZE // len(places)
+                )
+            )
+            return build_sample(documents, self._fields.image_paths, self._settings)
+
+    def _slug_of(self, place: Place, document: Document) -> str | None:
+        found = self._retailer_of(place, value_at_path(document, self._fields.retailer))
+        return found.slug if isinstance(found, Retailer) else None
 
     def document_day(self, value: object, document_id: object = None) -> dt.date | Anomaly:
         """The day of a document, or why it has none; see `mongo_dates.document_day`."""
@@ -319,14 +349,19 @@ class MongoSource:
         ]
 
     def _wanted_pipeline(self, branches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        wanted = (self._fields.images, self._fields.product_id, "_id")
         return [
             # Each branch starts with the retailer, so that each can use the index.
             {"$match": {"$or": branches}},
             {"$match": self._query},
             {
+                # A dotted path in a projection reads neither texts in a list beside objects, nor
+                # the element of an index, nor a field whose name contains dots.
                 "$project": {
-                    **dict.fromkeys(wanted, 1),
+                    **self._whole,
+                    **{
+                        alias: {"$getField": {"$literal": name}}
+                        for alias, name in self._dotted.items()
+                    },
                     _DATE: f"${self._fields.date}",
                     _RETAILER: f"${self._fields.retailer}",
                 }
@@ -527,20 +562,3 @@ def _mask_secrets(error: object, uri: str) -> str:
         for secret in filter(None, secrets):
             text = text.replace(secret, "***")
     return text
-
-
-def value_at_path(document: object, path: str) -> object:
-    """Get the value at a dotted path, which also goes through lists, as in MongoDB.
-
-    Returns:
-        The value; None if there is none. For a list on the path, the values of its elements that
-        are not empty.
-    """
-    for index, part in enumerate(path.split(".")):
-        if isinstance(document, list):
-            rest = ".".join(path.split(".")[index:])
-            return [value for value in (value_at_path(entry, rest) for entry in document) if value]
-        if not isinstance(document, Mapping) or part not in document:
-            return None
-        document = document[part]
-    return document

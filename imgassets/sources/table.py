@@ -1,43 +1,44 @@
-"""Sources with one record per image URL: a CSV file, or a Python function of the user.
+"""Sources of records, each with one or several image URLs: a file, or a function of the user.
 
-A record is a mapping with `url` and, if known, `retailer`, `date` (see `dates.parse_day`)
-and `product_id`. URL rows and keys are made in `listing`, slugs in `retailers`.
+A record is a mapping with `url` and, if known, `retailer`, `date` (see `dates.parse_day`) and
+`product_id`, or with the names that `source.fields` sets. Records of one product are one document.
+Files are read in `files`; URL rows and keys are made in `listing`, slugs in `retailers`.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import hashlib
 import inspect
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
 from typing import Any
 
-from upath import UPath
-
 from imgassets.errors import SourceError
-from imgassets.folders import project_root
 from imgassets.imports import import_function
 from imgassets.settings import SourceSettings
 from imgassets.sources.dates import invalid_date_hint, parse_day
+from imgassets.sources.files import DEFAULT_PATHS, InvalidLine, Record, paths_of
+from imgassets.sources.images import path_heads, value_at_path, values_at_paths
 from imgassets.sources.listing import (
+    SAMPLE_SIZE,
     Anomaly,
     Inventory,
     Listing,
+    Sample,
     SourceReport,
     Unpartitioned,
     build_inventory,
     build_listing,
+    build_sample,
     day_anomaly,
     document_rows,
     listing_without_retailer,
 )
 from imgassets.sources.retailers import Retailer, Retailers
 
-Record = Mapping[str, Any]
-Records = Callable[..., Iterable[Record]]
+Records = Callable[..., Iterable[Record | InvalidLine]]
 """A function that returns records.
 
 If it has a parameter `date` or `retailer`, it gets the day or the slug of the requested partition,
@@ -52,22 +53,24 @@ class TableSource:
 
     Args:
         records: The function.
-        settings: The format of dates, and the retailer of all records or the retailers' aliases.
-        start_date: First day that has a partition; also the day of records without a `date` key.
+        settings: The names of the fields, how URLs and dates are written in them, and the retailer
+            of all records or the retailers' aliases.
+        start_date: First day that has a partition; also the day of records without a date.
     """
 
     def __init__(self, records: Records, settings: SourceSettings, start_date: dt.date) -> None:
         self._records = records
+        self._settings = settings
         self._retailers = Retailers.from_settings(settings)
         self._start_date = start_date
-        self._date_format = settings.date_format
+        self._paths = {field: paths_of(settings, field) for field in DEFAULT_PATHS}
 
     def listing(self, date: str, retailer: str) -> Listing:
         """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
         slugs: set[str] = set()
         products: dict[str, list[object]] = defaultdict(list)
-        for number, record in enumerate(self._read(date, retailer), 1):
+        for number, record in enumerate(self._read(date, retailer, report), 1):
             found, day = self._partition_of(record, f"record {number}", report)
             if found is None:
                 continue
@@ -83,10 +86,12 @@ class TableSource:
             for row in document_rows(
                 document_id=product,
                 product_id=product,
-                images=urls,
+                images=urls if len(urls) > 1 else urls[0],
                 date=date,
                 retailer=retailer,
                 report=report,
+                separator=self._settings.separator,
+                base_url=self._settings.base_url_of(retailer),
             )
         ]
         return build_listing(rows, len(products), report)
@@ -96,7 +101,7 @@ class TableSource:
         report = SourceReport()
         names: dict[str, Counter[str]] = defaultdict(Counter)
         products: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for number, record in enumerate(self._read(None, None), 1):
+        for number, record in enumerate(self._read(None, None, report), 1):
             found, day = self._partition_of(record, f"record {number}", report)
             if found is not None:
                 names[found.slug][found.name] += 1
@@ -105,22 +110,67 @@ class TableSource:
         documents = {partition: len(ids) for partition, ids in products.items()}
         return build_inventory(names, documents, report)
 
+    def sample(self) -> Sample:
+        """Read the images of the first records; see `Source.sample`."""
+        found = self._records(**dict.fromkeys(self._partition_parameters))
+        read = (self._checked(record) for record in found if not isinstance(record, InvalidLine))
+        records = list(itertools.islice(read, SAMPLE_SIZE))
+        default = ("product_images",) if any("product_images" in r for r in records) else ("url",)
+        return build_sample(
+            (
+                (f"record {number}", self._slug_of(record), record)
+                for number, record in enumerate(records, 1)
+            ),
+            self._paths["images"] or default,
+            self._settings,
+        )
+
+    def _slug_of(self, record: Record) -> str | None:
+        found = self._retailers.resolve(self._as_record(record).get("retailer"))
+        return found.slug if isinstance(found, Retailer) else None
+
     @property
     def _partition_parameters(self) -> list[str]:
         """The parameters of the function that receive the partition: `date`, `retailer` or both."""
         parameters = inspect.signature(self._records).parameters
         return [name for name in ("date", "retailer") if name in parameters]
 
-    def _read(self, date: str | None, retailer: str | None) -> Iterator[Record]:
+    def _read(
+        self, date: str | None, retailer: str | None, report: SourceReport
+    ) -> Iterator[Record]:
+        """The records, with the keys `url`, `retailer`, `date` and `product_id`."""
         partition = {"date": date, "retailer": retailer}
         arguments = {name: partition[name] for name in self._partition_parameters}
         for record in self._records(**arguments):
-            if not isinstance(record, Mapping):
-                raise SourceError(
-                    f"the source yields {record!r}; it must yield mappings with the keys "
-                    f"{', '.join(_COLUMNS)}"
-                )
-            yield record
+            if isinstance(record, InvalidLine):
+                report.add(record.anomaly, record.name, record.detail)
+            else:
+                yield self._as_record(self._checked(record))
+
+    def _checked(self, record: object) -> Record:
+        if not isinstance(record, Mapping):
+            raise SourceError(
+                f"the source yields {record!r}; it must yield mappings with the keys "
+                f"{', '.join(_COLUMNS)}"
+            )
+        return record
+
+    def _as_record(self, found: Record) -> dict[str, Any]:
+        """A record with the keys of `_COLUMNS`; a key is missing if its field is."""
+        record: dict[str, Any] = {}
+        for field in ("retailer", "date", "product_id"):
+            for path in self._paths[field] or DEFAULT_PATHS[field]:
+                if path in found:
+                    record[field] = found[path]
+                    break
+                if "." in path and not found.keys().isdisjoint(path_heads(path)):
+                    record[field] = value_at_path(found, path)
+                    break
+        images = self._paths["images"]
+        if images is None:
+            images = tuple(path for path in DEFAULT_PATHS["images"] if path in found)[:1]
+        record["url"] = values_at_paths(found, images)
+        return record
 
     def _partition_of(
         self, record: Record, name: str, report: SourceReport
@@ -130,7 +180,7 @@ class TableSource:
             report.add(retailer.anomaly, name, retailer.detail)
             return None, None
         date = record.get("date", self._start_date)
-        day = parse_day(date, self._date_format)
+        day = parse_day(date, self._settings.date_format)
         if date is None or date == "":
             report.add(Anomaly.NO_DATE, name, "the date is empty")
         elif day is None:
@@ -144,31 +194,6 @@ class TableSource:
         return retailer, None
 
 
-def csv_records(address: str) -> Records:
-    """Make a function that reads the records of a CSV file.
-
-    With a header, the columns are `url[,retailer][,date][,product_id]` in any order. Without a
-    header, there are two columns, `url,save_path`, and the last folder of the save path is the
-    retailer. If the file gives no retailer, the file name without its extension is the retailer.
-
-    Args:
-        address: Path, relative to the project folder, or an fsspec address.
-    """
-
-    def records() -> Iterator[Record]:
-        path = UPath(address) if "://" in address else UPath(project_root() / address)
-        try:
-            with path.open("r", encoding="utf-8-sig", newline="") as file:
-                yield from _parse_csv(csv.reader(file), address)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise SourceError(
-                f"source.csv_path: {address} cannot be read as CSV: {error}; "
-                "correct the path, or save the file as CSV in UTF-8"
-            ) from None
-
-    return records
-
-
 def function_records(dotted: str) -> Records:
     """Import the function that returns the records.
 
@@ -179,28 +204,6 @@ def function_records(dotted: str) -> Records:
         SourceError: The path cannot be imported, or is not callable.
     """
     return import_function("source.function", dotted, SourceError)
-
-
-def _parse_csv(lines: Iterator[list[str]], address: str) -> Iterator[Record]:
-    first = next((line for line in lines if line), None)
-    if first is None:
-        return
-    header = [cell.strip().lower() for cell in first]
-    default_retailer = Path(address).stem
-    if "url" in header:
-        for line in lines:
-            if line:
-                yield {"retailer": default_retailer, **dict(zip(header, line, strict=False))}
-    elif len(first) == 2 and "://" in first[0]:
-        for line in (first, *lines):
-            if line:
-                folder = PurePosixPath(line[1].strip() if len(line) > 1 else "").parent.name
-                yield {"url": line[0], "retailer": folder or default_retailer}
-    else:
-        raise SourceError(
-            f"source.csv_path: {address} starts with {','.join(first)[:100]!r}; it must start "
-            "with a header (url[,retailer][,date][,product_id]), or have two columns: url,save_path"
-        )
 
 
 def _product_id(record: Record) -> str:

@@ -134,7 +134,7 @@ def test_the_check_fails_and_names_retailers_without_a_recent_document(
     rows = [f"http://a/{n}.jpg,{n},{today() - dt.timedelta(days=age)}" for n, age in days.items()]
     path.write_text("\n".join(["url,retailer,date", *rows]))
     monkeypatch.setenv("IMGASSETS__SOURCE__KIND", "csv")
-    monkeypatch.setenv("IMGASSETS__SOURCE__CSV_PATH", str(path))
+    monkeypatch.setenv("IMGASSETS__SOURCE__PATH", str(path))
     monkeypatch.setenv("IMGASSETS__RETAILERS", '{"slow": {"checks": {"max_age_days": 30}}}')
     load_settings.cache_clear()
     instance.add_dynamic_partitions("retailer", ["zara", "gone"])

@@ -36,7 +36,7 @@ def catalogue(folder: Path, name: str, urls: int) -> Settings:
     return Settings.model_validate(
         {
             "data_root": str(folder / f"data-{name}"),
-            "source": {"kind": "csv", "csv_path": str(folder / f"{name}.csv")},
+            "source": {"kind": "csv", "path": str(folder / f"{name}.csv")},
             "download": {"retries": 0, "robots": False, "allow_private_addresses": True},
             "checks": {"fatal_success_rate": 0},
         }
@@ -247,7 +247,7 @@ type: imgassets.CatalogueComponent
 attributes:
   key_prefix: fashion
   settings:
-    source: {kind: csv, csv_path: urls.csv}
+    source: {kind: csv, path: urls.csv}
 """,
 }
 

@@ -235,7 +235,7 @@ def test_a_csv_source_needs_no_mongodb(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(MongoDBResource, "address", lambda _: pytest.fail("asked for MongoDB"))
     path = tmp_path / "urls.csv"
     path.write_text("url,retailer,date\nhttp://127.0.0.1/1.jpg,Zara,2026-01-31\n")
-    settings = Settings.model_validate({"source": {"kind": "csv", "csv_path": str(path)}})
+    settings = Settings.model_validate({"source": {"kind": "csv", "path": str(path)}})
     rows = MongoDBResource().source(settings).listing(*PARTITION).rows
     assert [row.url for row in rows] == ["http://127.0.0.1/1.jpg"]
 

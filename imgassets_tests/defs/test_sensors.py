@@ -297,7 +297,7 @@ def test_for_a_csv_source_the_tick_is_skipped_and_names_the_schedule(
     option: Callable[[str, str], None], instance: dg.DagsterInstance
 ) -> None:
     option("SOURCE__KIND", "csv")
-    option("SOURCE__CSV_PATH", "urls.csv")
+    option("SOURCE__PATH", "urls.csv")
     result = new_documents(instance)
     assert isinstance(result, dg.SkipReason)
     assert "source.kind is csv" in str(result.skip_message)

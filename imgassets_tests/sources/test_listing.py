@@ -180,7 +180,7 @@ def rows_of(images: object) -> tuple[list[tuple[int, str]], dict[str, int]]:
     return [(row.position, row.url) for row in rows], {str(k): n for k, n in report.counts.items()}
 
 
-@pytest.mark.parametrize("images", [None, [], {}, 3, {"url": "http://a"}])
+@pytest.mark.parametrize("images", [None, [], {}, 3, [[]], "[]"])
 def test_a_document_without_images_is_reported(images: object) -> None:
     assert rows_of(images) == ([], {"no_images": 1})
 
@@ -262,3 +262,12 @@ def test_the_order_of_a_listing_does_not_depend_on_the_order_of_reading() -> Non
     assert listing.rows == rows
     assert listing.documents == 7
     assert listing.report is report
+
+
+def test_a_partition_of_documents_without_a_url_has_a_note_with_the_remedy() -> None:
+    assert build_listing([], 7, SourceReport()).note == (
+        "the 7 documents of the partition have no image URL; check source.fields.images "
+        "(`imgassets doctor` shows the URLs that it finds)"
+    )
+    assert build_listing([], 0, SourceReport()).note is None
+    assert build_listing([url_row(0)], 7, SourceReport()).note is None

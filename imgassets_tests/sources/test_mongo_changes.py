@@ -269,6 +269,21 @@ def test_the_stream_detects_documents_updated_in_place(
     assert follower.scan() == set()
 
 
+def test_the_stream_detects_updates_at_each_path_of_the_images(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    products = mongo_database["products"]
+    for number in range(3):
+        products.insert_one(document(_id=number, product_retailer=f"shop {number}"))
+    source = {"fields": {"images": ["main.url", "og.image"]}}
+    follower = make_follower(mongodb_uri, mongo_database, source=source).start()
+    products.update_one({"_id": 0}, {"$set": {"main.url": "http://shop/new.jpg"}})
+    with_dots = {"$setField": {"field": "og.image", "input": "$$ROOT", "value": "http://shop/a"}}
+    products.update_one({"_id": 1}, [{"$replaceWith": with_dots}])
+    products.update_one({"_id": 2}, {"$set": {"product_images": []}})
+    assert follower.scan() == {"2026-01-02|shop-0", "2026-01-02|shop-1"}
+
+
 def test_with_pre_images_the_stream_detects_the_partitions_that_documents_left(
     mongodb_uri: str, mongo_database: Products
 ) -> None:

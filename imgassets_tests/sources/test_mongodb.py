@@ -31,7 +31,7 @@ from imgassets.errors import SourceError
 from imgassets.settings import Settings, SourceSettings
 from imgassets.sources.factory import open_source
 from imgassets.sources.listing import Anomaly, Inventory, today
-from imgassets.sources.mongodb import MongoSource, mask_uri, value_at_path
+from imgassets.sources.mongodb import MongoSource, mask_uri
 
 START = dt.date(2026, 1, 1)
 NOON = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
@@ -384,7 +384,7 @@ def test_open_source_passes_the_start_date_of_the_settings(
     assert inventory.report.counts == {Anomaly.BEFORE_START_DATE: 1}
 
 
-def test_a_dotted_path_through_a_scalar_finds_no_value(
+def test_a_url_in_place_of_an_object_on_the_path_of_the_images_is_an_image(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
     insert(
@@ -401,37 +401,56 @@ def test_a_dotted_path_through_a_scalar_finds_no_value(
     )
     listing = MongoSource(mongodb_uri, settings, START).listing("2026-01-02", "zara")
     assert [(row.url, row.product_id, row.document_id) for row in listing.rows] == [
-        ("http://b", "d2", "d2")
+        ("http://a/url.jpg", "d1", "d1"),
+        ("http://a/url.jpg", "d2", "d2"),
+        ("http://b", "d2", "d2"),
     ]
     assert listing.report.examples == [
-        (Anomaly.NO_IMAGES, "d1", "the list of URLs is None"),
         (Anomaly.NO_IMAGES, "d3", "the list of URLs is None"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("a", {"b": 1, "list": [{"x": 1}, {"x": 0}, 7, {"y": 2}, {"x": [3]}]}),
-        ("a.b", 1),
-        ("a.c", None),
-        ("a.b.c", None),
-        ("a.list.x", [1, [3]]),
-        ("text.t", None),
-        ("none", None),
-        ("none.x", None),
-        ("absent.x", None),
-        ("rows.cells.v", [[1, 2], [3]]),
-    ],
-)
-def test_the_value_at_a_dotted_path_is_found_as_in_mongodb(path: str, value: object) -> None:
-    document = {
-        "a": {"b": 1, "list": [{"x": 1}, {"x": 0}, 7, {"y": 2}, {"x": [3]}]},
-        "text": "t",
-        "none": None,
-        "rows": [{"cells": [{"v": 1}, {"v": 2}]}, {"cells": [{"v": 3}]}],
+def test_a_sample_has_the_urls_of_the_newest_documents_and_fields_near_paths_that_find_nothing(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    insert(
+        mongo_database,
+        *(document(_id=number, media={"src": f"/{number}.jpg"}) for number in range(150)),
+        document(_id=150, media={"src": None}),
+    )
+    settings = SourceSettings.model_validate(
+        {
+            "database": mongo_database.name,
+            "query": {"_id": {"$ne": 149}},
+            "base_url": {"zara": "https://zara", "mango": "https://mango"},
+            "fields": {"images": ["media.src", "media.url", "pics"]},
+        }
+    )
+    sample = MongoSource(mongodb_uri, settings, START).sample()
+    assert sample.documents == 100
+    assert sample.urls == [f"https://zara/{number}.jpg" for number in range(148, 49, -1)]
+    assert sample.hints == {
+        "media.url": "fields of media: src",
+        "pics": "fields of the document: _id, product_retailer, product_images, scraped_at, media",
     }
-    assert value_at_path(document, path) == value
+    assert sample.report.counts == {Anomaly.NO_IMAGES: 1}
+
+
+def test_a_partition_reads_only_the_fields_that_the_rows_need(
+    mongodb_uri: str, mongo_database: Products
+) -> None:
+    insert(mongo_database, document(_id=1, sku="7", description="x" * 1000))
+    fields = {"images": ["product_images.0", "og.image.url"], "product_id": "sku"}
+    settings = SourceSettings.model_validate({"database": mongo_database.name, "fields": fields})
+    source = MongoSource(mongodb_uri, settings, START)
+    with source.client() as client:
+        (place,) = source.places.existing(client)
+        (found,) = place.open(client).aggregate(source._wanted_pipeline([{"_id": 1}]))
+    assert {name: value for name, value in found.items() if not name.startswith("_imgassets")} == {
+        "_id": 1,
+        "sku": "7",
+        "product_images": ["http://shop/a.jpg"],
+    }
 
 
 def test_without_a_product_id_the_document_id_is_used(

@@ -34,7 +34,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
     def url_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         """One row per image URL in the retailer's product documents of that day.
 
-        Reads MongoDB, a CSV file or your own function (`source` in the settings). Documents without
+        Reads MongoDB, a file or your own function (`source` in the settings). Documents without
         a row and URLs that are listed twice are counted and shown with examples.
         """
         from imgassets.manifests import UrlRow, fingerprint, to_table

@@ -46,7 +46,7 @@ class Chain:
     def run(self, *, refresh: bool = False, **options: Any) -> dict[str, str]:
         """Materialize all three assets; returns their data versions by asset."""
         overrides = {
-            "source": {"kind": "csv", "csv_path": str(self._csv)},
+            "source": {"kind": "csv", "path": str(self._csv)},
             "download": {"allow_private_addresses": True, "retries": 0, "robots": False},
             **options,
         }

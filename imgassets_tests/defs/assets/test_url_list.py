@@ -21,7 +21,7 @@ def _list(csv: Path, partition: Partition = PARTITION) -> list[UrlRow]:
     """Materialize `url_list` with a CSV file as source; returns its rows."""
     job = dg.define_asset_job("job", selection=["url_list"])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
-    overrides = {"source": {"kind": "csv", "csv_path": str(csv)}}
+    overrides = {"source": {"kind": "csv", "path": str(csv)}}
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("retailer", [partition.retailer])
         defs.resolve_job_def("job").execute_in_process(
@@ -70,7 +70,7 @@ def test_the_partition_of_a_retailer_that_left_the_source_is_green_and_empty(
     assets = {"url_list": UrlRow, "raw_images": RawRow, "processed_images": ProcessedRow}
     job = dg.define_asset_job("job", selection=[*assets])
     defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
-    overrides = {"source": {"kind": "csv", "csv_path": str(csv)}}
+    overrides = {"source": {"kind": "csv", "path": str(csv)}}
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("retailer", [PARTITION.retailer])
         result = defs.resolve_job_def("job").execute_in_process(

@@ -1,0 +1,264 @@
+"""Tests of CSV, JSON Lines and Parquet files as sources."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from imgassets.errors import SourceError
+from imgassets.settings import SourceSettings
+from imgassets.sources.files import file_records
+from imgassets.sources.listing import Anomaly
+from imgassets.sources.table import TableSource
+
+START = dt.date(2026, 1, 1)
+
+
+def file_source(path: Path, kind: str, **options: Any) -> TableSource:
+    settings = SourceSettings.model_validate({"kind": kind, "path": str(path), **options})
+    return TableSource(file_records(settings), settings, START)
+
+
+class Case(NamedTuple):
+    """The bytes of a file, settings of `source`, and the expected rows and anomalies.
+
+    `rows` has the URL, and the retailer, date or product id where it is not the usual one.
+    """
+
+    content: bytes
+    rows: Sequence[tuple[str, ...]]
+    settings: Mapping[str, Any] = MappingProxyType({})
+    anomalies: Mapping[str, str] = MappingProxyType({})
+
+
+def feed(
+    text: str, rows: Sequence[tuple[str, ...]], *, encoding: str = "utf-8", **more: Any
+) -> Case:
+    return Case(text.encode(encoding), rows, **more)
+
+
+def fields(**names: str | list[str]) -> dict[str, Any]:
+    return {"fields": names}
+
+
+USUAL = ("zara", "2026-01-01", "p1")
+ROW = [("http://a/1", *USUAL)]
+TWO = [*ROW, ("http://a/2", *USUAL)]
+MERCHANT = fields(
+    images=["image_link", "additional_image_link"], retailer="brand", date="seen", product_id="id"
+)
+PARQUET = pa.table(
+    {
+        "url": ["http://page/1", "http://page/2", "http://page/3"],
+        "retailer": ["Zara", "Zara", None],
+        "date": [dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1, 23), None],
+        "product_id": ["p1", "p1", "p2"],
+        "pictures": [["http://a/1"], ["http://a/2"], []],
+        "media": [{"url": "http://a/1", "n": 1}, {"url": "http://a/2", "n": 2}, None],
+        "galleries": [[{"src": "http://a/1"}], [{"src": "http://a/2"}], None],
+        "og.image": ["http://a/1", "http://a/2", None],
+    },
+    schema=pa.schema(
+        {
+            "url": pa.string(),
+            "retailer": pa.dictionary(pa.int8(), pa.string()),
+            "date": pa.timestamp("ns"),
+            "product_id": pa.large_string(),
+            "pictures": pa.list_(pa.string()),
+            "media": pa.struct({"url": pa.string(), "n": pa.int8()}),
+            "galleries": pa.list_(pa.struct({"src": pa.string()})),
+            "og.image": pa.string(),
+        }
+    ),
+)
+NO_RETAILER = {"no_retailer": "record 3: the retailer is None"}
+
+
+def parquet(**more: Any) -> Case:
+    buffer = io.BytesIO()
+    pq.write_table(PARQUET, buffer, row_group_size=2)
+    return Case(buffer.getvalue(), anomalies=NO_RETAILER, **more)
+
+
+CASES = {
+    # CSV
+    "semicolon.csv": feed("url;retailer;product_id\nhttp://a/1;Zara;p1\n", ROW),
+    "tab.csv": feed("url\tretailer\tproduct_id\nhttp://a/1\tZara\tp1\n", ROW),
+    "bar.csv": feed("url|retailer|product_id\nhttp://a/1|Zara|p1\n", ROW),
+    "two-columns.csv": feed("http://a/1;x/Zara/1.jpg\n", [("http://a/1", "zara")]),
+    "caret.csv": feed(
+        "url^retailer^product_id\nhttp://a/1^Zara^p1\n", ROW, settings={"delimiter": "^"}
+    ),
+    "commas in a cell.csv": feed(
+        'title;url;retailer;product_id\n"a, b, c";http://a/1,http://a/2;Zara;p1\n', TWO
+    ),
+    "zara.csv.gz": Case(gzip.compress(b"url,product_id\nhttp://a/1,p1\n"), ROW),
+    "zipped": Case(gzip.compress(b"url,retailer,product_id\nhttp://a/1,Zara,p1\n"), ROW),
+    "latin-1.csv": feed(
+        "url,retailer,product_id\nhttp://a/\xe9,Zara,p1\n",
+        [("http://a/\xe9", *USUAL)],
+        encoding="latin-1",
+        settings={"encoding": "latin-1"},
+    ),
+    "cp1252.csv": feed(
+        "url,retailer,product_id\nhttp://a/1,Zara,p1\nhttp://a/\u20ac,Zara,p1\n",
+        [*ROW, ("http://a/\u20ac", *USUAL)],
+        encoding="cp1252",
+        anomalies={"not_utf_8": "line 3: 'utf-8' codec can't decode byte 0x80"},
+    ),
+    "utf-16.csv": feed("url,retailer,product_id\nhttp://a/1,Zara,p1\n", ROW, encoding="utf-16"),
+    "utf-8-sig.csv": feed(
+        "\ufeffurl,retailer,product_id\nhttp://a/1,Zara,p1\n", ROW, settings={"encoding": "utf-8"}
+    ),
+    "mac.csv": feed("url,retailer,product_id\rhttp://a/1,Zara,p1\rhttp://a/2,Zara,p1\r", TWO),
+    "merchant.csv": feed(
+        "id,Image_Link,additional_image_link,Brand,seen,url\n"
+        'p1,http://a/1,"http://a/2,http://a/3",Zara,2026-01-01,http://page\n'
+        "p1,http://a/4,,Zara,2026-01-01,http://page\n",
+        [(f"http://a/{number}", *USUAL) for number in (1, 2, 3, 4)],
+        settings=MERCHANT,
+    ),
+    "json in a cell.csv": feed(
+        'images,retailer,product_id\n"[""http://a/1"", ""http://a/2""]",Zara,p1\n',
+        TWO,
+        settings=fields(images="images"),
+    ),
+    "path in a cell.csv": feed(
+        'images,retailer,product_id\n"[{""url"": ""http://a/1""}]",Zara,p1\n',
+        ROW,
+        settings=fields(images="images.url"),
+    ),
+    "dots.csv": feed(
+        "og.image,retailer,product_id\nhttp://a/1,Zara,p1\n",
+        ROW,
+        settings=fields(images="og.image"),
+    ),
+    "catalogue.csv": feed(
+        "product_images,product_retailer,scraped_at,_id\nhttp://a/1,Zara,2026-01-01,p1\n", ROW
+    ),
+    "short rows.csv": feed(
+        "url,retailer,product_id\nhttp://a/1,Zara,p1,x\nhttp://a/2\n",
+        [("http://a/2", "short-rows"), *ROW],
+    ),
+    "long cell.csv": feed(
+        "url,retailer,product_id\nhttp://a/1,Zara,p1\n" + "x" * 200_000 + "\nhttp://a/2,Zara,p1\n",
+        TWO,
+        anomalies={"invalid_record": "line 3: field larger than field limit (131072)"},
+    ),
+    "open quote.csv": feed(
+        'url,retailer,product_id\nhttp://a/1,Zara,p1\n"http://a/2,Zara,p1\nhttp://a/3,Zara,p1\n',
+        ROW,
+        anomalies={"invalid_record": "line 3: a quote is not closed, so the rest of the file is"},
+    ),
+    "quoted end.csv": feed('url,retailer,product_id\n"http://a/1","Zara","p1"', ROW),
+    "base.csv": feed(
+        "url,retailer,product_id\n1,Zara,p1\n", ROW, settings={"base_url": {"zara": "http://a"}}
+    ),
+    # JSON Lines
+    "feed.jl": feed(
+        '{"image_urls": ["http://a/1", "http://a/2"], "shop": {"name": "Zara"}, "sku": "p1"}\n\n',
+        TWO,
+        settings=fields(images="image_urls", retailer="shop.name", product_id="sku"),
+    ),
+    "zara.jsonl": feed(
+        '{"url": "http://a/1", "product_id": "p1"}\n{"url": ["http://a/2"], "product_id": "p1"}',
+        TWO,
+    ),
+    "zara.jsonl.gz": Case(gzip.compress(b'{"url": "http://a/1", "product_id": "p1"}\n'), ROW),
+    "zara.json": feed(
+        '\n[\n{"url": "http://a/1", "product_id": "p1"},\n'
+        '{"url": "http://a/2", "product_id": "p1"},\n7]\n',
+        TWO,
+        anomalies={"invalid_record": "record 3: not a JSON object: '7'"},
+    ),
+    "broken.jsonl": feed(
+        '{"url": "http://a/1", "product_id": "p1", "retailer": "Zara"}\n{"url": "http://a/\n'
+        '{"url": "http://a/2", "product_id": "p1", "retailer": "Zara"}\n',
+        TWO,
+        anomalies={"invalid_record": "line 2: not JSON: Invalid control character"},
+    ),
+    "not objects.jsonl": feed(
+        '{"url": "http://a/1", "product_id": "p1", "retailer": "Zara"}\n"text"\n',
+        ROW,
+        anomalies={"invalid_record": "line 2: not a JSON object: 'text'"},
+    ),
+    "deep.jsonl": feed(
+        '{"url": "http://a/1", "product_id": "p1", "retailer": "Zara"}\n' + "[" * 100_000,
+        ROW,
+        anomalies={"invalid_record": "line 2: not JSON: "},
+    ),
+    "latin.jsonl": feed(
+        '{"url": "http://a/\xe9", "product_id": "p1", "retailer": "Zara", "price": NaN}\n',
+        [("http://a/\xe9", *USUAL)],
+        encoding="latin-1",
+        anomalies={"not_utf_8": "line 1: 'utf-8' codec can't decode"},
+    ),
+    "no images.jsonl": feed(
+        '{"url": null, "product_id": "p1", "retailer": "Zara"}\n',
+        [],
+        anomalies={"no_images": "p1: the list of URLs is None"},
+    ),
+    # Parquet
+    "lists.parquet": parquet(rows=TWO, settings=fields(images="pictures")),
+    "structs.parquet": parquet(rows=TWO, settings=fields(images="media.url")),
+    "lists of structs.parquet": parquet(rows=TWO, settings=fields(images="galleries.src")),
+    "several.parquet": parquet(rows=TWO, settings=fields(images=["galleries", "og.image"]),),
+    "dots.parquet": parquet(rows=TWO, settings=fields(images="og.image")),
+}  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    return "parquet" if "parquet" in name else "jsonl" if ".j" in name else "csv"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_is_read_as_the_settings_say(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    (tmp_path / name).write_bytes(case.content)
+    source = file_source(tmp_path / name, kind_of(name), **case.settings)
+    inventory = source.inventory()
+    listings = [source.listing(day, retailer) for retailer, day in inventory.documents]
+    rows = sorted((row for listing in listings for row in listing.rows), key=lambda r: r.retailer)
+    found = [(row.url, row.retailer, row.date, row.product_id) for row in rows]
+    assert [row[: len(want)] for row, want in zip(found, case.rows, strict=True)] == case.rows
+    examples = {example[0]: example for example in inventory.report.examples}
+    for listing in listings:
+        examples |= {example[0]: example for example in listing.report.examples}
+    if "several" in name:  # both columns have the same URLs
+        del examples[Anomaly.DUPLICATE_URL]
+    assert set(examples) == set(case.anomalies)
+    for anomaly, who, detail in examples.values():
+        assert f"{who}: {detail}".startswith(case.anomalies[anomaly])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"),
+    [
+        ("a.csv", b"url\nhttp://a/\xe9\n", {"encoding": "utf-8"}, "set source.encoding to the enc"),
+        ("a.csv", b"link\nhttp://a/1\n", fields(images="image"), "the column image .source.fields"),
+        ("a.csv", b"url,shop\nx,y\n", fields(date="day"), "no column 'day'; its columns: url"),
+        ("a.csv", b'url,"a\nhttp://a/1\n', {}, "the header of .* is broken: a quote is not closed"),
+        ("a.csv.gz", gzip.compress(b"url\nhttp://a/1\n")[:-9], {}, "cannot be read as CSV: Compr"),
+        ("a.json", b'[{"url": "http://a/1"},\n{"url', {}, "read as JSON Lines: .* line 2"),
+        ("a.parquet", b"PAR1 no", {}, "cannot be read as Parquet: "),
+        ("a.parquet", parquet(rows=[]).content, fields(images="x"), "no column x; .* url, retai"),
+        ("a.parquet", parquet(rows=[]).content, fields(date="day"), "has no column 'day'; its"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_one_sentence_with_its_name_and_the_setting(
+    tmp_path: Path, name: str, content: bytes, settings: dict[str, Any], message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=message) as caught:
+        file_source(tmp_path / name, kind_of(name), **settings).inventory()
+    assert name in str(caught.value)
+    assert str(caught.value).startswith("source.")

@@ -1,0 +1,252 @@
+"""The shapes in which documents hold image URLs, through a real MongoDB and through JSON Lines."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+from pymongo import MongoClient
+
+from imgassets.settings import SourceSettings
+from imgassets.sources.files import file_records
+from imgassets.sources.listing import Listing
+from imgassets.sources.mongodb import MongoSource
+from imgassets.sources.table import TableSource
+
+START = dt.date(2026, 1, 1)
+A, B, C = "https://shop/a.jpg", "https://shop/b.jpg", "https://shop/c.jpg"
+CLOUD = "https://res.cloudinary.com/x/w_500,h_300/a.jpg"
+CLOUD_2 = "https://res.cloudinary.com/x/w_500,h_300/b.jpg"
+SHOP = "https://www.zara.com/de/"
+
+
+class Shape(NamedTuple):
+    """A document, settings of `source`, and the expected URLs with positions and anomalies."""
+
+    document: dict[str, Any]
+    urls: list[str]
+    settings: Mapping[str, Any] = MappingProxyType({})
+    anomalies: Mapping[str, int] = MappingProxyType({})
+    positions: list[int] | None = None
+
+
+def images(value: object, urls: list[str], **more: Any) -> Shape:
+    return Shape({"product_images": value}, urls, **more)
+
+
+def at(path: str | list[str], document: dict[str, Any], urls: list[str], **more: Any) -> Shape:
+    return Shape(document, urls, {"fields": {"images": path}}, **more)
+
+
+def page(*nodes: dict[str, Any]) -> dict[str, Any]:
+    return {"@context": "https://schema.org", "@graph": list(nodes)}
+
+
+PRODUCT = {"@type": "Product", "url": "https://shop/page", "image": [A, B]}
+OTHER_NODE = {"@type": "BreadcrumbList", "url": "https://shop/list", "name": "Jeans"}
+
+SHAPES = {
+    # lists and objects
+    "list": images([A, B], [A, B]),
+    "one-text": images(A, [A]),
+    "lists-of-lists": images([[A], [[B, [C]]]], [A, B, C]),
+    "list-of-objects": images([{"src": A, "alt": "front"}, {"src": B, "alt": None}], [A, B]),
+    "one-object": images({"url": A, "width": 500}, [A]),
+    "object-of-urls": images({"front": A, "back": B}, [A, B]),
+    "object-of-lists": images({"red": [A, B], "blue": [C]}, [A, B, C]),
+    "object-of-objects": images({"red": {"front": {"url": A}}, "blue": {"front": B}}, [A, B]),
+    "object-with-other-fields": images({"image_1": A, "image_2": B, "alt": "x", "n": 2}, [A, B]),
+    "object-with-image-and-page": images([{"url": "https://shop/page", "image": A}], [A]),
+    "lazy-loaded": images({"src": "data:image/gif;base64,R0l", "data-src": A}, [A]),
+    "content-url": images({"@id": "https://x", "url": "https://p", "contentUrl": A}, [A]),
+    "texts-and-objects": images([A, {"url": B}, [C]], [A, B, C]),
+    "object-without-url": images([{"alt": "front"}, A], [A], anomalies={"non_string_url": 1}),
+    "empty-list": images([], [], anomalies={"no_images": 1}),
+    "empty-lists": images([[], [[]], {}], [], anomalies={"no_images": 1}),
+    "number": images(3, [], anomalies={"no_images": 1}),
+    "missing": Shape({}, [], anomalies={"no_images": 1}),
+    # paths
+    "nested-lists-on-the-path": at(
+        "variants.images.src",
+        {"variants": [{"images": [{"src": A}, {"src": B}]}, {}, {"images": {"src": C}}]},
+        [A, B, C],
+    ),
+    "lists-at-the-end": at("items.image", {"items": [{"image": [A]}, {"image": B}]}, [A, B]),
+    "texts-and-objects-on-the-path": at("media.url", {"media": [A, {"url": B}, "red"]}, [A, B]),
+    "empty-objects-on-the-path": at(
+        "media.url",
+        {"media": [{"url": None}, {}, {"url": A}]},
+        [A],
+        positions=[0],
+    ),
+    "index": at("images.0.src", {"images": [{"src": A}, {"src": B}]}, [A]),
+    "index-at-the-end": at("images.1", {"images": [A, B]}, [B]),
+    "index-out-of-range": at("images.5", {"images": [A]}, [], anomalies={"no_images": 1}),
+    "index-as-a-name": at("images.0", {"images": {"0": A, "1": B}}, [A]),
+    "name-with-dots": at("image.link", {"image.link": A}, [A]),
+    "name-with-dots-inside": at("media.image.url", {"media": {"image.url": [A]}}, [A]),
+    "name-with-dots-outside": at("og.image.url", {"og.image": {"url": A}}, [A]),
+    "several-paths": at(
+        ["image_link", "additional_image_link"],
+        {"image_link": A, "additional_image_link": [B, C]},
+        [A, B, C],
+    ),
+    "several-paths-one-missing": at(["image_link", "more.url"], {"more": [{"url": B}]}, [B]),
+    "several-paths-one-image": at(
+        ["main", "all"], {"main": A, "all": [A, B]}, [A, B], anomalies={"duplicate_url": 1}
+    ),
+    "several-paths-all-missing": at(["x", "y"], {}, [], anomalies={"no_images": 1}),
+    "list-of-one-path": at(["pics"], {"pics": [A]}, [A]),
+    "path-into-a-text": at("media.url", {"media": "x"}, [], anomalies={"no_images": 1}),
+    "path-into-a-url": at("media.url", {"media": A}, [A]),
+    "path-into-json": at("media.large", {"media": json.dumps([{"thumb": B, "large": A}])}, [A]),
+    # JSON-LD
+    "graph": at("jsonld.image", {"jsonld": page(OTHER_NODE, PRODUCT)}, [A, B]),
+    "graph-in-the-path": at("jsonld.@graph.image", {"jsonld": page(OTHER_NODE, PRODUCT)}, [A, B]),
+    "graph-in-a-text": at("ld.image", {"ld": json.dumps(page(OTHER_NODE, PRODUCT))}, [A, B]),
+    "graph-at-the-end": at("jsonld", {"jsonld": page(OTHER_NODE, PRODUCT)}, [A, B]),
+    "graph-as-text": at("jsonld", {"jsonld": json.dumps(page(OTHER_NODE, PRODUCT))}, [A, B]),
+    "document-is-a-graph": at("image", page(OTHER_NODE, PRODUCT), [A, B]),
+    "image-objects": at(
+        "ld.image", {"ld": [{"image": {"@type": "ImageObject", "contentUrl": A, "url": "p"}}]}, [A]
+    ),
+    # lists in a text
+    "json": images(json.dumps([A, B]), [A, B]),
+    "json-of-objects": images(json.dumps([{"src": A}, {"src": B}]), [A, B]),
+    "json-object": images(json.dumps({"front": A, "back": [B]}), [A, B]),
+    "json-twice": images(json.dumps(json.dumps([A, B])), [A, B]),
+    "json-text": images(json.dumps(A), [A]),
+    "json-with-entities": images("[&quot;https://shop/a.jpg&quot;]", [A]),
+    "json-in-a-list": images([json.dumps([A]), B], [A, B]),
+    "json-empty": images("[]", [], anomalies={"no_images": 1}),
+    "python-repr": images(repr([A, B]), [A, B]),
+    "python-tuple": images(repr((A, None)), [A], anomalies={"non_string_url": 1}),
+    "python-dictionary": images(repr({"front": A, "alt": None}), [A]),
+    "numpy-list": images(f"['{A}' '{B}']", [A, B]),
+    "brackets-without-quotes": images(f"[{A}, {B}]", [A, B]),
+    "postgres-array": images(f"{{{A},{B}}}", [A, B]),
+    "commas": images(f"{A},{B}, {C}", [A, B, C]),
+    "spaces": images(f" {A} {B}\t{C} ", [A, B, C]),
+    "lines": images(f"{A}\r\n{B}\n\n{C}\n", [A, B, C]),
+    "leading-separator": images(f", {A}, {B}", [A, B]),
+    "bars": images(f"{A}|{B} | {C}|", [A, B, C]),
+    "semicolons": images(f"{A};{B}; //cdn.shop/c.jpg", [A, B, "//cdn.shop/c.jpg"]),
+    "commas-inside": images(f"{CLOUD},{CLOUD_2}", [CLOUD, CLOUD_2]),
+    "one-url-with-commas": images(CLOUD, [CLOUD]),
+    "one-url-with-spaces": images("https://s/red shirt, a.jpg", ["https://s/red shirt, a.jpg"]),
+    "one-url-with-two-slashes": images("https://s/a;//b.jpg", ["https://s/a;//b.jpg"]),
+    "one-url-inside-another": images(
+        "https://proxy/w_1,h_2/https://shop/a.jpg", ["https://proxy/w_1,h_2/https://shop/a.jpg"]
+    ),
+    "list-in-a-list": images([f"{A},{B}", C], [A, B, C], positions=[0, 1, 2]),
+    "separator": images("/a.jpg, /b.jpg,", [f"{SHOP[:-4]}/a.jpg", f"{SHOP[:-4]}/b.jpg"], settings={
+        "separator": ",", "base_url": SHOP,
+    }),
+    "separator-and-entities": images(
+        "https://s/a?x=1&amp;y=2;https://s/b", ["https://s/a?x=1&y=2", "https://s/b"],
+        settings={"separator": ";"},
+    ),
+    "separator-of-several-characters": images(f"{A} ## {B}", [A, B], settings={"separator": "##"}),
+    # srcset
+    "srcset-densities": images(f"{A} 1x, {B} 2x, {C} 1.5x", [B]),
+    "srcset-widths": images(f"{A} 480w,{B} 1200w, {C} 800w", [B]),
+    "srcset-without-descriptor": images(f"{A}, {B} 2x", [B]),
+    "srcset-commas-inside": images(f"{CLOUD} 300w, {CLOUD_2} 600w", [CLOUD_2]),
+    "srcset-one": images(f"{A} 1x", [A]),
+    "srcset-relative": images("a.jpg 1x, b.jpg 2x", [f"{SHOP}b.jpg"], settings={"base_url": SHOP}),
+    "srcset-in-a-list": images([f"{A} 1x, {B} 2x", C], [B, C]),
+    # single URLs
+    "no-scheme": images(["//cdn.shop/a.jpg"], ["//cdn.shop/a.jpg"]),
+    "no-scheme-with-a-base": images(
+        ["//cdn.shop/a.jpg"], ["http://cdn.shop/a.jpg"], settings={"base_url": "http://shop"}
+    ),
+    "entity": images([f"{A}?x=1&amp;y=2"], [f"{A}?x=1&amp;y=2"]),
+    "relative": images(["/a.jpg", A], ["/a.jpg", A], anomalies={"relative_url": 1}),
+    "relative-with-a-base": images(
+        ["/a.jpg", "b.jpg", A],
+        ["https://www.zara.com/a.jpg", f"{SHOP}b.jpg", A],
+        settings={"base_url": SHOP},
+    ),
+    "relative-with-a-base-of-the-retailer": images(
+        "/a.jpg",
+        ["https://mine/a.jpg"],
+        settings={
+            "base_url": {
+                "relative-with-a-base-of-the-retailer": "https://mine", "zara": "https://other"
+            }
+        },
+    ),
+    "relative-with-a-base-of-another": images(
+        "/a.jpg", ["/a.jpg"], settings={"base_url": {"zara": SHOP}}, anomalies={"relative_url": 1}
+    ),
+    "malformed-with-a-base": images(["//[a/b.jpg"], ["//[a/b.jpg"], settings={"base_url": SHOP}),
+    "placeholders": images(
+        ["N/A", A, "null", "-", "None", "data:image/png;base64,AAAA", "blob:https://a/1", B,
+         "about:blank", "#"],
+        [A, B],
+        anomalies={"placeholder_url": 8},
+        positions=[1, 7],
+        settings={"base_url": SHOP},
+    ),
+    "placeholder-alone": images("N/A", [], anomalies={"placeholder_url": 1}),
+    "data-and-separator": images(
+        "data:image/png;base64,AAAA", [], anomalies={"placeholder_url": 1},
+        settings={"separator": ","},
+    ),
+    "empty-entries": images(
+        ["", None, " ", A, 7, True], [A], anomalies={"non_string_url": 5}, positions=[3]
+    ),
+    "empty-text": images("", [], anomalies={"non_string_url": 1}),
+    "twice": images([A, B, f" {A} "], [A, B], anomalies={"duplicate_url": 1}),
+}  # fmt: skip
+
+
+def stored(name: str) -> dict[str, Any]:
+    """The document of a shape; its name is the retailer, so that each is a partition."""
+    return {"_id": name, "product_retailer": name, **SHAPES[name].document}
+
+
+@pytest.fixture(scope="module")
+def database(mongodb_uri: str) -> Iterator[str]:
+    name = "test_image_shapes"
+    with MongoClient[dict[str, Any]](mongodb_uri) as client:
+        noon = dt.datetime(2026, 1, 2, 12)
+        client[name]["products"].insert_many([{**stored(s), "scraped_at": noon} for s in SHAPES])
+        yield name
+        client.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("feed") / "items.jl"
+    lines = (json.dumps({**stored(name), "scraped_at": "2026-01-02"}) for name in SHAPES)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def check(listing: Listing, shape: Shape) -> None:
+    assert [row.url for row in listing.rows] == shape.urls
+    assert {str(kind): count for kind, count in listing.report.counts.items()} == shape.anomalies
+    if shape.positions is not None:
+        assert [row.position for row in listing.rows] == shape.positions
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_urls_are_found_in_documents_of_mongodb(mongodb_uri: str, database: str, name: str) -> None:
+    shape = SHAPES[name]
+    settings = SourceSettings.model_validate({"database": database, **shape.settings})
+    check(MongoSource(mongodb_uri, settings, START).listing("2026-01-02", name), shape)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_urls_are_found_in_lines_of_json(feed: Path, name: str) -> None:
+    shape = SHAPES[name]
+    options = {"kind": "jsonl", "path": str(feed), **shape.settings}
+    settings = SourceSettings.model_validate(options)
+    source = TableSource(file_records(settings), settings, START)
+    check(source.listing("2026-01-02", name), shape)
