@@ -223,8 +223,10 @@ def _has_images(columns: Iterable[str], settings: SourceSettings) -> bool:
 
 
 def _require_columns(columns: list[str], settings: SourceSettings) -> None:
-    """Raise an error if a column that `source.fields` sets is missing."""
+    """Raise an error if a column that `source.fields` sets and that is read is missing."""
     for field in DEFAULT_PATHS:
+        if field == "retailer" and settings.retailer:
+            continue
         for path in paths_of(settings, field) or ():
             if set(columns).isdisjoint(path_heads(path)):
                 raise SourceError(

@@ -50,7 +50,7 @@ class PartitionResolver:
         Returns:
             The partition key, or the reason why the document has no partition.
         """
-        retailer = place.retailer or self.source.retailers.resolve(values.get("retailer"))
+        retailer = self.source.retailer_of(place, values.get("retailer"))
         if isinstance(retailer, Unpartitioned):
             return retailer
         value = values.get("date")

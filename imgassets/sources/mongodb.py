@@ -96,7 +96,7 @@ class MongoSource:
         dotted = enumerate(name for name in heads if "." in name)
         self._dotted = {f"_imgassets_dotted_{number}": name for number, name in dotted}
         self.places = Places(settings)
-        self.retailers = Retailers.from_settings(settings)
+        self._retailers = Retailers.from_settings(settings)
 
     @property
     def query(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ class MongoSource:
                 earlier = {row.key for row in rows}
                 for document in self._documents(place, client, match, dt.date.fromisoformat(date)):
                     # A list that contains a name of the retailer can contain those of others.
-                    if not self._is_of(place, document, retailer):
+                    if self._slug_of(place, document.get(_RETAILER)) != retailer:
                         continue
                     documents += 1
                     for row in self._rows(document, date, retailer, report):
@@ -172,10 +172,6 @@ class MongoSource:
                 matches.append((place, {}))
         return matches
 
-    def _is_of(self, place: Place, document: Document, retailer: str) -> bool:
-        found = self._retailer_of(place, document.get(_RETAILER))
-        return isinstance(found, Retailer) and found.slug == retailer
-
     def _rows(
         self, projected: Document, date: str, retailer: str, report: SourceReport
     ) -> list[UrlRow]:
@@ -192,14 +188,18 @@ class MongoSource:
             base_url=self._settings.base_url_of(retailer),
         )
 
-    def _retailer_of(self, place: Place, value: object) -> Retailer | Unpartitioned:
+    def retailer_of(self, place: Place, value: object) -> Retailer | Unpartitioned:
         """The retailer of a document, or the reason why it has none.
 
         Args:
             place: The collection of the document.
             value: The value of its field, which is used if the collection has no retailer.
         """
-        return place.retailer or self.retailers.resolve(value)
+        return place.retailer or self._retailers.resolve(value)
+
+    def _slug_of(self, place: Place, value: object) -> str | None:
+        found = self.retailer_of(place, value)
+        return found.slug if isinstance(found, Retailer) else None
 
     def inventory(self) -> Inventory:
         """Read the retailers and days of the collections; MongoDB counts the documents."""
@@ -211,7 +211,7 @@ class MongoSource:
                 for group in self._survey(place, client):
                     value, count = group["_id"].get("date"), group["count"]
                     example = str(group["example"])
-                    retailer = self._retailer_of(place, group["_id"].get("retailer"))
+                    retailer = self.retailer_of(place, group["_id"].get("retailer"))
                     if isinstance(retailer, Unpartitioned):
                         report.add(retailer.anomaly, example, retailer.detail, count)
                         continue
@@ -241,17 +241,17 @@ class MongoSource:
         with self.client() as client:
             places = self.places.existing(client)[:SAMPLE_SIZE]
             documents = (
-                (str(document["_id"]), self._slug_of(place, document), document)
+                (
+                    str(document["_id"]),
+                    self._slug_of(place, value_at_path(document, self._fields.retailer)),
+                    document,
+                )
                 for place in places
                 for document in place.open(client).find(
                     self._query, sort={"_id": -1}, limit=SAMPLE_SIZE // len(places)
                 )
             )
             return build_sample(documents, self._fields.image_paths, self._settings)
-
-    def _slug_of(self, place: Place, document: Document) -> str | None:
-        found = self._retailer_of(place, value_at_path(document, self._fields.retailer))
-        return found.slug if isinstance(found, Retailer) else None
 
     def document_day(self, value: object, document_id: object = None) -> dt.date | Anomaly:
         """The day of a document, or why it has none; see `mongo_dates.document_day`."""
@@ -415,7 +415,7 @@ class MongoSource:
         field, query = self._fields.retailer, self._query
         # With the query, `distinct` would read every document instead of some keys of the index.
         for name in collection.distinct(field):
-            retailer = self.retailers.named(name)
+            retailer = self._retailers.named(name)
             if retailer is None:
                 continue
             if not query or collection.find_one({"$and": [{field: name}, query]}, {"_id": 1}):

@@ -205,6 +205,66 @@ def test_documents_with_the_same_id_in_two_collections_of_a_retailer_give_one_ro
     assert listing.report.counts == {"duplicate_url": 1}
 
 
+def test_images_of_a_collection_per_retailer_are_found_at_all_paths_with_its_address(
+    shops: Shops,
+) -> None:
+    shops.insert("products_zara", {"_id": "z", "main": {"src": "/1.jpg"}, "og.image": ["/2.jpg"]})
+    shops.insert("products_zara_es", {"_id": "e", "main": [{"src": "/3.jpg"}, "/4.jpg"]})
+    shops.insert("products_mango", {"_id": "m", "main": None, "og.image": "/5.jpg;/6.jpg"})
+    shops.source = {
+        "collection": "products_*",
+        "retailer_aliases": {"zara-es": "zara"},
+        "fields": {"images": ["main.src", "og.image"]},
+        "separator": ";",
+        "base_url": {"zara": "https://zara", "mango": "https://mango/de/"},
+    }
+    found = {
+        retailer: [row.url for row in shops.mongodb.listing("2026-01-02", retailer).rows]
+        for retailer in ("zara", "mango")
+    }
+    assert found == {
+        "zara": [f"https://zara/{number}.jpg" for number in (3, 4, 1, 2)],
+        "mango": ["https://mango/5.jpg", "https://mango/6.jpg"],
+    }
+    sample = shops.mongodb.sample()
+    assert (sample.documents, sample.hints) == (3, {})
+    assert sample.urls == [found["mango"][0], found["zara"][2], found["zara"][0]]
+
+
+def test_a_sample_has_documents_of_each_collection(shops: Shops) -> None:
+    for shop in ("zara", "mango"):
+        shops.insert(f"products_{shop}", *({"product_images": f"http://{shop}"} for _ in range(60)))
+    shops.source = {"collection": "products_*"}
+    sample = shops.mongodb.sample()
+    assert sample.urls == ["http://mango"] * 50 + ["http://zara"] * 50
+
+
+def test_names_in_objects_with_aliases_and_dates_that_are_text_agree_in_survey_and_listing(
+    shops: Shops,
+) -> None:
+    spellings = [("Zara ES", "02.01.2026 10:00"), ("ZARA", "Fri, 2 Jan 2026 10:00:00 GMT")]
+    spellings += [("zara-es", "1767348000"), ("Zara", "2026-01-02T23:00:00-05:00")]
+    spellings += [("Zara", "02/01/2026"), ("Mango", "2026-01-02")]
+    for number, (retailer, date) in enumerate(spellings):
+        shop = {"name": retailer, "seen": date, "pics": [f"http://a/{number}"]}
+        shops.insert("products", {"_id": number, "shop": shop})
+    shops.source = {
+        "retailer_aliases": {"zara-es": "zara"},
+        "date_format": "%d.%m.%Y",
+        "fields": {"retailer": "shop.name", "date": "shop.seen", "images": ["shop.pics", "pics"]},
+    }
+    inventory = shops.mongodb.inventory()
+    assert inventory.documents == {
+        ("zara", "2026-01-02"): 3,
+        ("zara", "2026-01-03"): 1,
+        ("mango", "2026-01-02"): 1,
+    }
+    assert inventory.report.counts == {"invalid_date": 1}
+    listing = shops.mongodb.listing("2026-01-02", "zara")
+    assert [row.url for row in listing.rows] == ["http://a/0", "http://a/1", "http://a/2"]
+    assert shops.listed("mango") == ["5"]
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

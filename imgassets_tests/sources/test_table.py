@@ -199,12 +199,47 @@ def test_names_with_one_slug_or_alias_are_one_retailer() -> None:
     assert inventory.report.counts == {Anomaly.SEVERAL_RETAILERS: 1}
 
 
-def test_a_fixed_retailer_is_that_of_all_records(tmp_path: Path) -> None:
-    path = tmp_path / "export-7.csv"
-    path.write_text("url,retailer\nhttp://a/1,Mango\nhttp://a/2,\n")
-    source = file_source(str(path), retailer="Zara")
+@pytest.mark.parametrize(
+    ("kind", "text", "options"),
+    [
+        ("csv", "url,retailer\n/1,Mango\n/2,\n", {}),
+        ("csv", "url\n/1\n/2\n", {"fields": {"retailer": "brand"}}),
+        ("jsonl", '{"url": "/1", "retailer": "Mango"}\n{"url": "/2"}', {}),
+        ("jsonl", '{"url": "/1"}\n{"url": "/2"}', {"fields": {"retailer": "brand"}}),
+    ],
+)
+def test_a_fixed_retailer_is_that_of_all_records(
+    tmp_path: Path, kind: str, text: str, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "export-7"
+    path.write_text(text)
+    base = {"zara": "http://a", "export-7": "http://b", "mango": "http://c"}
+    source = file_source(str(path), kind, retailer="Zara", base_url=base, **options)
     assert source.inventory().names == {"zara": "Zara"}
     assert urls(source.listing("2026-01-01", "zara")) == ["http://a/1", "http://a/2"]
+    assert source.sample().urls == ["http://a/1", "http://a/2"]
+
+
+def test_retailers_with_aliases_and_dates_in_a_format_are_read_from_lines_of_json(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "items.jl"
+    path.write_text(
+        '{"url": "/1", "retailer": "Zara ES", "date": "03/01/2026"}\n'
+        '{"url": "/2", "retailer": ["ZARA"], "date": {"$date": "2026-01-03T10:00:00Z"}}\n'
+        '{"url": "/3", "retailer": "zara", "date": "1/3"}\n'
+    )
+    source = file_source(
+        str(path),
+        "jsonl",
+        retailer_aliases={"zara-es": "zara"},
+        date_format="%d/%m/%Y",
+        base_url={"zara": "http://a"},
+    )
+    inventory = source.inventory()
+    assert inventory.documents == {("zara", "2026-01-03"): 2}
+    assert inventory.report.counts == {Anomaly.INVALID_DATE: 1}
+    assert urls(source.listing("2026-01-03", "zara")) == ["http://a/1", "http://a/2"]
 
 
 def test_a_retailer_that_left_the_file_has_an_empty_listing_with_a_note(tmp_path: Path) -> None:
