@@ -156,8 +156,8 @@ def _index(source: MongoSource) -> Iterator[Diagnosis]:
         # With a filter, the survey has to look at the documents.
         unindexed.pop("survey", None)
     for query, places in unindexed.items():
-        names = [str(source.settings.fields.updated)]
-        keys = [(names[0], 1)] if query == "sensor" else source.index_keys
+        updated = str(source.settings.fields.updated)
+        keys = [(updated, 1)] if query == "sensor" else source.index_keys
         shown = ", ".join(f'"{name}": {direction}' for name, direction in keys)
         commands = [
             f'db.getSiblingDB("{place.database}").getCollection("{place.collection}")'
@@ -174,7 +174,7 @@ def _index(source: MongoSource) -> Iterator[Diagnosis]:
             f"{'; '.join(commands)}{more}",
         )
     if not unindexed:
-        yield Diagnosis("index", "ok", "used by all queries")
+        yield Diagnosis("index", "ok", "none is missing")
 
 
 def _images(source: Source) -> Iterator[Diagnosis]:
