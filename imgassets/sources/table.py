@@ -208,6 +208,7 @@ def function_records(dotted: str) -> Records:
 
 def _product_id(record: Record) -> str:
     if product := record.get("product_id"):
-        return str(product)
+        # Exports of MongoDB write ids as {"$oid": ...}.
+        return str(product.get("$oid", product) if isinstance(product, Mapping) else product)
     # Does not depend on the order of the records.
     return hashlib.sha256(str(record.get("url")).encode()).hexdigest()[:12]

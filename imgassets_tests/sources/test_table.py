@@ -226,7 +226,8 @@ def test_retailers_with_aliases_and_dates_in_a_format_are_read_from_lines_of_jso
     path = tmp_path / "items.jl"
     path.write_text(
         '{"url": "/1", "retailer": "Zara ES", "date": "03/01/2026"}\n'
-        '{"url": "/2", "retailer": ["ZARA"], "date": {"$date": "2026-01-03T10:00:00Z"}}\n'
+        '{"url": "/2", "retailer": ["ZARA"], "date": {"$date": "2026-01-03T10:00:00Z"}, '
+        '"_id": {"$oid": "6957b3400000000000000000"}}\n'
         '{"url": "/3", "retailer": "zara", "date": "1/3"}\n'
     )
     source = file_source(
@@ -239,7 +240,9 @@ def test_retailers_with_aliases_and_dates_in_a_format_are_read_from_lines_of_jso
     inventory = source.inventory()
     assert inventory.documents == {("zara", "2026-01-03"): 2}
     assert inventory.report.counts == {Anomaly.INVALID_DATE: 1}
-    assert urls(source.listing("2026-01-03", "zara")) == ["http://a/1", "http://a/2"]
+    listing = source.listing("2026-01-03", "zara")
+    assert sorted(urls(listing)) == ["http://a/1", "http://a/2"]
+    assert "6957b3400000000000000000" in {row.product_id for row in listing.rows}
 
 
 def test_a_retailer_that_left_the_file_has_an_empty_listing_with_a_note(tmp_path: Path) -> None:
