@@ -39,7 +39,7 @@ def data(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     lines = [f"http://a/{name}.jpg,{name},{DATE}" for name in ("zara", "hm", "asos")]
     path.write_text("\n".join(["url,retailer,date", *lines]))
     monkeypatch.setenv("IMGASSETS__SOURCE__KIND", "csv")
-    monkeypatch.setenv("IMGASSETS__SOURCE__CSV_PATH", str(path))
+    monkeypatch.setenv("IMGASSETS__SOURCE__PATH", str(path))
     monkeypatch.setenv("IMGASSETS__CHECKS__MIN_SUCCESS_RATE", "0.6")
     load_settings.cache_clear()
     return storage
