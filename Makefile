@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
 
 SHELL := /bin/bash
-.PHONY: demo ui test package mutants screenshots lint format constraints clean
+.PHONY: demo ui test package image-test mutants screenshots lint format constraints clean
 
 demo: $(VENV)/installed  ## send a sample catalogue through the assets
 	$(BIN)/imgassets demo
@@ -48,6 +48,9 @@ package: $(VENV)/installed  ## build the wheel, install it, and run its commands
 	mkdir $(PACKAGE)/project
 	cd $(PACKAGE)/project && PATH="$(CURDIR)/$(PACKAGE)/venv/bin:$$PATH" \
 	  bash -eu $(CURDIR)/.ci/package
+
+image-test: $(VENV)/installed  ## build the Docker image and try it (as root; needs buildah, mmdebstrap, iproute2)
+	$(BIN)/python -m benchmarks.image
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

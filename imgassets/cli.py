@@ -308,7 +308,18 @@ def _print_runs(partitions: Sequence[PartitionFiles]) -> None:
 @cli.command()
 @click.option("--ui", is_flag=True, help="Start the Dagster UI with the results of the demo.")
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
-def demo(*, ui: bool, port: int) -> None:
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address that the Dagster UI listens on; it has no login.",
+)
+@click.option(
+    "--mongodb",
+    metavar="URI",
+    help="Use this MongoDB, database imgassets_demo, instead of the embedded one.",
+)
+def demo(*, ui: bool, port: int, host: str, mongodb: str | None) -> None:
     """Run all assets on a sample catalogue.
 
     Prints a summary of the results.
@@ -317,8 +328,8 @@ def demo(*, ui: bool, port: int) -> None:
 
     with errors_as_click_exceptions():
         if ui:
-            sys.exit(run_ui(port))
-        if not run_demo():
+            sys.exit(run_ui(port, host, mongodb))
+        if not run_demo(mongodb):
             sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 
 This module has the steps and the console output. Images are made in `catalogue` and served by
 `server`; the database is started in `mongod`. The demo has its own DAGSTER_HOME, database and data,
-and never uses the MongoDB of MONGODB_URI.
+and uses the MongoDB of MONGODB_URI only if it is told to.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ def use_demo_state() -> None:
     prepare_dagster_home(demo_folder() / "dagster_home")
 
 
-def run_demo() -> bool:
+def run_demo(mongodb: str | None = None) -> bool:
     """Materialize the sample catalogue, and print the results.
 
     Partitions that are materialized and current are skipped.
+
+    Args:
+        mongodb: Address of the MongoDB to use; None starts the embedded one.
 
     Returns:
         Whether every run succeeded and every check passed.
@@ -70,7 +73,7 @@ def run_demo() -> bool:
     use_demo_state()
     with _progress(console) as progress, _catalogue_server(progress) as address:
         with _step(progress, "start MongoDB and insert the product documents"):
-            _insert_documents(address)
+            _insert_documents(address, mongodb)
         with _step(progress, "register the retailers as partitions"):
             partitions, instance = _register()
         with instance:
@@ -101,11 +104,13 @@ def run_demo() -> bool:
     return good
 
 
-def run_ui(port: int) -> int:
+def run_ui(port: int, host: str = "127.0.0.1", mongodb: str | None = None) -> int:
     """Serve the sample catalogue and the Dagster UI of the demo until it is stopped.
 
     Args:
         port: Port of the UI.
+        host: Address that the UI listens on. It has no login.
+        mongodb: Address of the MongoDB to use; None starts the embedded one.
 
     Returns:
         The exit code of `dagster dev`.
@@ -114,12 +119,12 @@ def run_ui(port: int) -> int:
     use_demo_state()
     with _progress(console) as progress, _catalogue_server(progress) as address:
         with _step(progress, "start MongoDB and insert the product documents"):
-            _insert_documents(address)
+            _insert_documents(address, mongodb)
         with _step(progress, "register the retailers as partitions"):
             _register()[1].dispose()
         progress.stop()
-        console.print(f"Dagster UI: http://127.0.0.1:{port}  (Ctrl-C stops it)")
-        command = ["dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
+        console.print(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
+        command = ["dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
         program = str(Path(sys.executable).with_name(command[0]))
         return subprocess.call([program, *command[1:]], cwd=project_root())  # noqa: S603
 
@@ -150,14 +155,15 @@ def _catalogue_server(progress: Progress) -> Iterator[str]:
         yield address
 
 
-def _insert_documents(address: str) -> None:
+def _insert_documents(address: str, mongodb: str | None) -> None:
     from pymongo import MongoClient, ReplaceOne
 
     from imgassets.sources.mongo_places import Places
     from imgassets.sources.mongodb import MongoSource
 
     # Inherited by child processes: runs and the UI.
-    uri = os.environ[MONGODB_VARIABLE] = EmbeddedMongo(home() / "mongodb").ensure_running()
+    uri = mongodb or EmbeddedMongo(home() / "mongodb").ensure_running()
+    os.environ[MONGODB_VARIABLE] = uri
     settings = load_settings()
     source = settings.source
     with MongoClient[dict[str, Any]](uri) as client:
