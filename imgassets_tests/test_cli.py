@@ -222,3 +222,9 @@ def test_dagster_home_is_created_with_dagster_yaml_if_the_variable_is_not_set(
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     prepare_dagster_home()
     assert (folder / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+    # The project folder was moved, together with the folder of the instance.
+    (folder / "dagster.yaml").unlink()
+    (folder / "dagster.yaml").symlink_to(tmp_path / "before the move" / "dagster.yaml")
+    prepare_dagster_home()
+    assert (folder / "dagster.yaml").read_text() == expected

@@ -18,7 +18,7 @@ DAGSTER_HOME_VARIABLE = "DAGSTER_HOME"
 def prepare_dagster_home(default: Path | None = None) -> Path:
     """Create the folder and its `dagster.yaml`, and set DAGSTER_HOME for this process.
 
-    An existing `dagster.yaml` is not changed.
+    An existing `dagster.yaml` is not changed; a link to a file that no longer exists is replaced.
 
     Args:
         default: the folder to use if DAGSTER_HOME is not set; by default `.imgassets/dagster_home`
@@ -32,6 +32,7 @@ def prepare_dagster_home(default: Path | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     project_file, instance_file = project_root() / "dagster.yaml", folder / "dagster.yaml"
     if not instance_file.exists():
+        instance_file.unlink(missing_ok=True)  # after a move of the project folder, it dangles
         if project_file.is_file():
             # A link, so that changes to the project's file apply to the instance.
             instance_file.symlink_to(project_file)
