@@ -156,22 +156,21 @@ def _catalogue_server(progress: Progress) -> Iterator[str]:
 
 
 def _insert_documents(address: str, mongodb: str | None) -> None:
-    from pymongo import MongoClient, ReplaceOne
+    from pymongo import ReplaceOne
 
-    from imgassets.sources.mongo_places import Places
     from imgassets.sources.mongodb import MongoSource
 
     # Inherited by child processes: runs and the UI.
     uri = mongodb or EmbeddedMongo(home() / "mongodb").ensure_running()
     os.environ[MONGODB_VARIABLE] = uri
     settings = load_settings()
-    source = settings.source
-    with MongoClient[dict[str, Any]](uri) as client:
-        (place,) = Places(source).find(client)
+    source = MongoSource(uri, settings.source, settings.start_date)
+    with source.client() as client:
+        (place,) = source.places.find(client)
         place.open(client).bulk_write(
             [ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in documents(address)]
         )
-    MongoSource(uri, source, settings.start_date).create_indexes()
+    source.create_indexes()
 
 
 def _register() -> tuple[list[Partition], dg.DagsterInstance]:

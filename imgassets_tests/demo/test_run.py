@@ -6,12 +6,17 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
+from pymongo.database import Database
 
-from imgassets.demo.catalogue import expected
+from imgassets.configuration import load_settings
+from imgassets.demo import run
+from imgassets.demo.catalogue import documents, expected
+from imgassets.errors import SourceError
 from imgassets_tests.demo.copies import imgassets, project_copy
 
 
@@ -26,6 +31,21 @@ def image_files(folder: Path) -> dict[str, int]:
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in (folder / ".imgassets" / "demo" / "data" / "images").rglob("*")
     }
+
+
+@pytest.mark.usefixtures("storage")  # forgets the settings
+def test_the_documents_go_to_the_mongodb_that_is_named(
+    mongodb_uri: str, mongo_database: Database[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGASSETS__SOURCE__DATABASE", mongo_database.name)
+    monkeypatch.setenv("MONGODB_URI", "mongodb://127.0.0.1:9/")
+    load_settings.cache_clear()
+    run._insert_documents("http://127.0.0.1:8765", mongodb_uri)
+    (name,) = mongo_database.list_collection_names()
+    assert mongo_database[name].count_documents({}) == len(documents("http://127.0.0.1:8765"))
+    assert os.environ["MONGODB_URI"] == mongodb_uri  # for the runs
+    with pytest.raises(SourceError, match="is not a valid MongoDB address"):
+        run._insert_documents("http://127.0.0.1:8765", "http://mongo:27017")
 
 
 @pytest.mark.slow
