@@ -105,14 +105,14 @@ def validate_settings(
     Raises:
         SettingsError: Options are not valid; the message names each with the layer that sets it.
     """
-    problems: list[str] = []
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_error_lines(error, (), layers))) from None
+    problems = [*_size_problems(settings, "")]
     for slug in settings.retailers:
         try:
-            settings.for_retailer(slug)
+            problems += _size_problems(settings.for_retailer(slug), f"retailers.{slug}: ")
         except ValidationError as error:
             problems += _error_lines(error, ("retailers", slug), layers)
     kind = settings.source.kind
@@ -128,6 +128,22 @@ def validate_settings(
     if problems:
         raise SettingsError("\n".join(dict.fromkeys(problems)))
     return settings
+
+
+def _size_problems(settings: RetailerSettings, where: str) -> Iterator[str]:
+    """Say which steps would crop an image after the resize has given it the exact size."""
+    steps, size = settings.steps, settings.resize.size
+    if size is None or "resize" not in steps:
+        return
+    crops = {"trim": settings.trim.method != "none", "remove_face": settings.faces.action == "crop"}
+    later = [step for step in steps[steps.index("resize") :] if crops.get(step)]
+    if later:
+        order = [*(step for step in steps if step != "resize"), "resize"]
+        yield (
+            f"{where}resize.size is {list(size)}, but process.steps runs {' and '.join(later)} "
+            "after resize, which crops the image to another size; put resize last "
+            f"([{', '.join(order)}]), or set resize.max_side instead of resize.size"
+        )
 
 
 def _from_environment() -> dict[str, Any]:

@@ -424,7 +424,8 @@ class ProcessSettings(Section):
         STEPS,
         description=(
             "remove_face, resize, trim in any order, and dotted paths (package.module.function) "
-            "of your own functions from Image to Image; see imgassets.imaging.steps"
+            "of your own functions from Image to Image; see imgassets.imaging.steps; with "
+            "resize.size, the default order runs resize last"
         ),
     )
     keep_raw: bool = Field(
@@ -536,8 +537,8 @@ class ResizeSettings(Section):
     size: tuple[Side, Side] | None = Field(
         None,
         description=(
-            "replaces max_side: width, height in pixels of every image, with padding; "
-            "later steps can change them, so put resize last in process.steps"
+            "replaces max_side: width, height in pixels of every image, with padding; the default "
+            "process.steps then run resize last, and others must not crop after it"
         ),
     )
     padding: Colour = Field((255, 255, 255), description="colour of the padding: red, green, blue")
@@ -790,6 +791,17 @@ class RetailerSettings(Section):
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
     checks: CheckSettings = Field(default_factory=CheckSettings)
     review: ReviewSettings = Field(default_factory=ReviewSettings)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """`process.steps` in the order in which they run.
+
+        With `resize.size`, the default order runs the resize last: the trim would crop an image
+        of the exact size, padding first.
+        """
+        if self.resize.size is not None and self.process.steps == STEPS:
+            return (*(step for step in STEPS if step != "resize"), "resize")
+        return self.process.steps
 
 
 class Settings(RetailerSettings):

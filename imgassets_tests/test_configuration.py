@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -348,3 +349,36 @@ def test_an_owner_is_a_team_or_an_email_address(config: Path, owner: str) -> Non
     config.write_text(f'owners: ["team:data", "someone@example.com", "{owner}"]')
     with pytest.raises(SettingsError, match=r"owners\.2: got '"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("options", "later"),
+    [
+        ({"process": {"steps": ["resize", "trim"]}}, "trim"),
+        ({"process": {"steps": ["resize", "remove_face", "trim"]}}, "remove_face and trim"),
+        ({"process": {"steps": ["resize", "trim", "shop.sharpen"]}}, "trim"),
+        ({"process": {"steps": ["remove_face", "trim", "resize", "shop.sharpen"]}}, None),
+        ({"process": {"steps": ["resize", "trim"]}, "trim": {"method": "none"}}, None),
+        ({"process": {"steps": ["resize", "remove_face"]}, "faces": {"action": "blur"}}, None),
+        ({"process": {"steps": ["trim"]}}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("retailer", [False, True])
+def test_steps_that_crop_after_the_resize_are_refused_if_an_exact_size_is_set(
+    options: dict[str, Any], later: str | None, retailer: bool
+) -> None:
+    values = options | {"resize": {"size": [300, 400]}}
+    if retailer:
+        values = {"retailers": {"zara": values}}
+    if later is None:
+        validate_settings(values, [])
+        return
+    with pytest.raises(SettingsError) as caught:
+        validate_settings(values, [])
+    message = str(caught.value)
+    where = "retailers.zara: " if retailer else ""
+    expected = f"{where}resize.size is [300, 400], but process.steps runs {later} after resize"
+    assert message.startswith(expected)
+    assert "put resize last ([" in message
+    assert len(message.splitlines()) == 1

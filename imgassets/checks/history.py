@@ -40,7 +40,7 @@ class DriftReport:
     Attributes:
         messages: One sentence per metric that differs too much.
         differences: Signed difference of each of those metrics from the median, by name.
-        medians: Medians of the earlier metrics, by the name under which the UI plots them.
+        medians: Medians of the earlier metrics, by the name that the UI shows.
     """
 
     messages: list[str]

@@ -73,7 +73,7 @@ def process_image(
         return None, ImageRecord(outcome=error.outcome, error=str(error))
 
     record = ImageRecord(outcome=Outcome.OK)
-    for step in settings.process.steps:
+    for step in settings.steps:
         if step == "remove_face":
             without_faces, record = _run_remove_face(image, record, settings, detector)
             if without_faces is None:
@@ -85,7 +85,7 @@ def process_image(
             image = resize(image, settings.resize)
         else:
             image = run_user_step(step, image)
-    untouched = settings.encode.format == "served" and not settings.process.steps
+    untouched = settings.encode.format == "served" and not settings.steps
     file = data if untouched else encode(image.pixels, settings.encode, data)
     return file, replace(
         record,
@@ -130,7 +130,7 @@ def _shrink_factor(width: int, height: int, settings: RetailerSettings) -> int:
     Returns:
         The factor: 1, 2, 4 or 8.
     """
-    steps = settings.process.steps
+    steps = settings.steps
     if "resize" not in steps:
         return 1
     before = steps[: steps.index("resize")]

@@ -120,7 +120,7 @@ def detect_residual_faces(
     Raises:
         ModelError: The model cannot be loaded.
     """
-    if settings.faces.action == "none" or "remove_face" not in settings.process.steps:
+    if settings.faces.action == "none" or "remove_face" not in settings.steps:
         return ResidualFaces(0, {}, [])
     network = load_shared_network(model)
 

@@ -96,7 +96,8 @@ def settings_hash(settings: RetailerSettings) -> str:
             "faces": {"model_source", "model_config_source", "model_sha256"},
         },
     )
+    parts["process"]["steps"] = settings.steps
     parts["model"] = model_sha256(settings.faces)
-    parts["own"] = [source_hash(step) for step in settings.process.steps if step not in STEPS]
+    parts["own"] = [source_hash(step) for step in settings.steps if step not in STEPS]
     text = json.dumps({"version": VERSION, **parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

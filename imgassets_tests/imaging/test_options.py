@@ -198,6 +198,21 @@ def test_an_image_has_the_configured_size(
     assert (record.width, record.height) == size
 
 
+def test_the_default_steps_give_the_exact_size_with_the_background_trimmed() -> None:
+    image = PILImage.new("RGB", (800, 600), "white")
+    image.paste("red", (300, 100, 500, 500))
+    resize = {"size": [120, 200], "enlarge": True, "padding": [0, 0, 255]}
+    pixels, record = process(png(image), trim={"method": "background"}, resize=resize)
+    assert pixels is not None
+    assert pixels.shape == (200, 120, 3)
+    assert (record.width, record.height) == (120, 200)
+    # The product, which is half as wide as high, is as high as the image: without its background.
+    red = (np.abs(pixels.astype(int) - np.array([255, 0, 0])) < 60).all(axis=2)
+    assert np.any(red, axis=1).sum() > 180
+    assert np.any(red, axis=0).sum() > 90
+    assert (pixels[:, 0] == (0, 0, 255)).all()
+
+
 @pytest.mark.parametrize(
     ("options", "rows"), [({}, 150), ({"enlarge": True}, 300), ({"padding": [1, 2, 3]}, 150)]
 )

@@ -187,6 +187,13 @@ def test_the_settings_hash_depends_only_on_settings_that_change_pixels() -> None
         assert settings_hash(RetailerSettings.model_validate(changed)) != plain
 
 
+def test_the_settings_hash_depends_on_the_order_in_which_the_steps_run() -> None:
+    size: dict[str, object] = {"size": [300, 400]}
+    ordered = _with(process={"steps": ["remove_face", "trim", "resize"]}, resize=size)
+    assert settings_hash(_with(resize=size)) == settings_hash(ordered)
+    assert settings_hash(ordered) != settings_hash(SETTINGS)
+
+
 def test_an_image_with_too_many_pixels_has_its_own_outcome(product: Pixels) -> None:
     detector = FakeDetector()
     file, record = process_image(_png(product), _with(decode={"max_pixels": 119_999}), detector)
