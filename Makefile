@@ -19,8 +19,8 @@ SHELL := /bin/bash
 demo: $(VENV)/installed  ## send a sample catalogue through the assets
 	$(BIN)/imgassets demo
 
-ui: $(VENV)/installed  ## open the Dagster UI on the demo's state
-	$(BIN)/imgassets demo --ui
+ui: $(VENV)/installed  ## open the Dagster UI on the demo's state; PORT=3001 for another port
+	$(BIN)/imgassets demo --ui $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/installed $(VENV)/res10 $(ENGINES) $(CORPUS)  ## run all tests, or those that TESTS names
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)

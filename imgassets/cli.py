@@ -97,6 +97,9 @@ def sync() -> None:
             "new" if slug in synced.new else "",
         )
     console = Console()
+    # Rich would cut slugs to the width of the terminal, which is 80 in a pipe.
+    wide = console.options.update(max_width=10_000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
     console.print(table)
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
     if synced.absent:
@@ -307,7 +310,13 @@ def _print_runs(partitions: Sequence[PartitionFiles]) -> None:
 
 @cli.command()
 @click.option("--ui", is_flag=True, help="Start the Dagster UI with the results of the demo.")
-@click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    help="Port of the Dagster UI.",
+)
 @click.option(
     "--host",
     default="127.0.0.1",

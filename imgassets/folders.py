@@ -18,6 +18,16 @@ def project_root() -> Path:
     return checkout if (checkout / "config" / "default.yaml").is_file() else Path.cwd()
 
 
+def resolve_data_root(data_root: str) -> str:
+    """The absolute path, or the address, of a data root.
+
+    Args:
+        data_root: A folder, relative to the project folder or absolute, or an fsspec address.
+    """
+    root = data_root.removeprefix("file://").rstrip("/")
+    return root if "://" in root else str(project_root() / root)
+
+
 def home() -> Path:
     """The folder for data, models, DAGSTER_HOME and the embedded database; git ignores it."""
     return project_root() / ".imgassets"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,6 +91,17 @@ def test_sync_registers_new_retailers_and_keeps_those_without_documents(
     assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
 
 
+def test_sync_prints_slugs_whole_in_a_narrow_pipe(
+    imgassets: Command, mongo_database: Database[dict[str, Any]]
+) -> None:
+    name = "The Long Name Of A Shop That Sells Everything For Everyone"
+    insert(mongo_database, name, "Zara")
+    lines = imgassets("sync", COLUMNS="80").stdout.splitlines()
+    (line,) = [line for line in lines if "everything" in line]
+    assert name in line
+    assert name.lower().replace(" ", "-") in line
+
+
 def test_sync_names_the_first_broken_line_of_a_file(imgassets: Command, tmp_path: Path) -> None:
     line = '{"url": "http://a", "retailer": "Zara", "date": "2026-01-02"}\n'
     (tmp_path / "items.jl").write_text(line + '["[/bold]", broken\n')
@@ -112,6 +124,26 @@ def test_sync_registers_names_with_one_slug_as_one_retailer_and_notes_their_spel
         "ok source: retailer zara is written in 2 ways: 'ZARA', 'Zara'"
         in imgassets("doctor").stdout
     )
+
+
+def test_a_port_that_is_taken_stops_the_ui_of_the_demo_with_one_sentence(
+    imgassets: Command,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = imgassets("demo", "--ui", "--port", str(port))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: the UI cannot use port {port}: Address already in use; ")
+    assert f"make ui PORT={port + 1}" in line
+
+
+@pytest.mark.parametrize(("variables", "end"), [([], "demo --ui"), (["PORT=7"], "--port 7")])
+def test_make_ui_passes_the_port_on(variables: list[str], end: str) -> None:
+    command = ["make", "--dry-run", "--old-file=.venv/installed", "ui", *variables]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith(end)
 
 
 @pytest.mark.parametrize("command", ["sync", "doctor"])

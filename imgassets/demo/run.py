@@ -8,8 +8,10 @@ and uses the MongoDB of MONGODB_URI only if it is told to.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,13 +27,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from imgassets.configuration import CONFIG_VARIABLE, load_settings
 from imgassets.defs.instance import DAGSTER_HOME_VARIABLE, open_instance, prepare_dagster_home
 from imgassets.demo.catalogue import build_catalogue, documents
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.demo.server import PORT, CatalogueServer, is_served
-from imgassets.errors import CatalogueServerError
+from imgassets.errors import CatalogueServerError, SettingsError, StorageError
 from imgassets.folders import home, project_root
 from imgassets.sources.factory import MONGODB_VARIABLE, mongodb_address, open_source
 
@@ -57,7 +60,8 @@ def use_demo_state() -> None:
 def run_demo(mongodb: str | None = None) -> bool:
     """Materialize the sample catalogue, and print the results.
 
-    Partitions that are materialized and current are skipped.
+    Partitions that are materialized and current, and whose last run succeeded with all checks
+    passed, are skipped.
 
     Args:
         mongodb: Address of the MongoDB to use; None starts the embedded one.
@@ -77,7 +81,12 @@ def run_demo(mongodb: str | None = None) -> bool:
         with _step(progress, "register the retailers as partitions"):
             partitions, instance = _register()
         with instance:
-            todo = [p for p in partitions if not _is_current(p, instance, address)]
+            todo = [
+                partition
+                for partition in partitions
+                if not _is_current(partition, instance, address)
+                or _last_run(partition, instance)[1]
+            ]
             task = progress.add_task("materialize the partitions", total=len(partitions))
             progress.advance(task, len(partitions) - len(todo))
             for partition in todo:
@@ -85,8 +94,10 @@ def run_demo(mongodb: str | None = None) -> bool:
                 _materialize(partition, instance)
                 progress.advance(task)
             progress.update(task, description="materialize the partitions")
-            table, good = _results(partitions, instance)
+            table, problems = _results(partitions, instance)
     console.print(table)
+    for problem in problems:
+        console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     if len(todo) < len(partitions):
         console.print(f"{len(partitions) - len(todo)} partitions were already materialized.")
     data = load_settings().data_root
@@ -101,7 +112,7 @@ def run_demo(mongodb: str | None = None) -> bool:
         f"{MONGODB_VARIABLE}='{os.environ[MONGODB_VARIABLE]}'",
         soft_wrap=True,
     )
-    return good
+    return not problems
 
 
 def run_ui(port: int, host: str = "127.0.0.1", mongodb: str | None = None) -> int:
@@ -114,7 +125,11 @@ def run_ui(port: int, host: str = "127.0.0.1", mongodb: str | None = None) -> in
 
     Returns:
         The exit code of `dagster dev`.
+
+    Raises:
+        SettingsError: The port is in use or not permitted.
     """
+    _require_free_port(host, port)
     console = Console()
     use_demo_state()
     with _progress(console) as progress, _catalogue_server(progress) as address:
@@ -127,6 +142,18 @@ def run_ui(port: int, host: str = "127.0.0.1", mongodb: str | None = None) -> in
         command = ["dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
         program = str(Path(sys.executable).with_name(command[0]))
         return subprocess.call([program, *command[1:]], cwd=project_root())  # noqa: S603
+
+
+def _require_free_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SettingsError(
+            f"the UI cannot use port {port}: {reason}; stop the program that uses it, or choose "
+            f"another port: make ui PORT={port + 1} (imgassets demo --ui --port {port + 1})"
+        ) from None
 
 
 @contextmanager
@@ -190,7 +217,10 @@ def _is_current(partition: Partition, instance: dg.DagsterInstance, address: str
     done = instance.get_materialized_partitions(dg.AssetKey("processed_images"))
     if partition.key not in done:
         return False
-    urls = _manifest("url_list", partition).column("url").to_pylist()
+    try:
+        urls = _manifest("url_list", partition).column("url").to_pylist()
+    except (FileNotFoundError, StorageError):  # the data were removed or damaged
+        return False
     return all(url.startswith(f"{address}/") for url in urls)
 
 
@@ -213,54 +243,72 @@ def _materialize(partition: Partition, instance: dg.DagsterInstance) -> None:
     )
 
 
-def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, bool]:
+def _results(partitions: list[Partition], instance: dg.DagsterInstance) -> tuple[Table, list[str]]:
+    """The table of results, and a line per partition with a problem."""
     table = Table(title="Results of the sample catalogue", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("partition", no_wrap=True)
-    for name in ("URLs", "down-\nloaded", "failed", "faces\nremoved", "mean\ntrim\nratio"):
+    for name in ("URLs", "down-\nloaded", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("most\nfrequent\nerror", no_wrap=True)
+    table.add_column("faces\nremoved", justify="right", no_wrap=True)
     table.add_column("checks")
-    good = True
+    problems = []
     for partition in partitions:
+        result, problem = _last_run(partition, instance)
+        checks = Text(result, "red" if problem else "green")
         try:
             raw = _manifest("raw_images", partition).to_pylist()
             made = _manifest("processed_images", partition).to_pylist()
-        except FileNotFoundError:
-            table.add_row(partition.key, *["-"] * 5, "[red]the run failed: see make ui[/]")
-            good = False
+        except (FileNotFoundError, StorageError):
+            table.add_row(partition.key, *["-"] * 5, checks)
+            problems.append(f"{partition.key}: {problem or 'a manifest is missing or damaged'}")
             continue
-        fetched = sum(row["outcome"] == "ok" for row in raw)
-        ratios = [row["trim_ratio"] for row in made if row["trim_ratio"] is not None]
-        checks, passed = _checks(partition, instance)
-        good &= passed
+        failed = Counter((row["outcome"], row["error"]) for row in raw if row["outcome"] != "ok")
+        (outcome, error), _ = failed.most_common(1)[0] if failed else (("-", None), 0)
+        if problem:
+            errors = f"; most frequent error: {error}" if error else ""
+            problems.append(f"{partition.key}: {problem}{errors}")
         table.add_row(
             partition.key,
             str(len(raw)),
-            str(fetched),
-            str(len(raw) - fetched),
+            str(len(raw) - failed.total()),
+            str(failed.total()),
+            outcome,
             str(sum(bool(row["face_removed"]) for row in made)),
-            f"{sum(ratios) / len(ratios):.2f}" if ratios else "-",
             checks,
         )
-    return table, good
+    return table, problems
 
 
-def _checks(partition: Partition, instance: dg.DagsterInstance) -> tuple[str, bool]:
+def _last_run(partition: Partition, instance: dg.DagsterInstance) -> tuple[str, str | None]:
+    """The result of a partition's last run in short, and what is wrong; None if nothing is."""
     import dagster as dg
 
+    status = dg.DagsterRunStatus
+    finished = [status.SUCCESS, status.FAILURE, status.CANCELED]
     runs = instance.get_runs(
-        dg.RunsFilter(
-            tags={"dagster/partition": partition.key}, statuses=[dg.DagsterRunStatus.SUCCESS]
-        ),
-        limit=1,
+        dg.RunsFilter(tags={"dagster/partition": partition.key}, statuses=finished), limit=1
     )
     if not runs:
-        return "[red]the run failed: see make ui[/]", False
-    events = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        return "no result", "no run has ended; see make ui"
+    run = runs[0]
+    if run.status is not status.SUCCESS:
+        entries = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+        reasons = [_reason(entry.dagster_event) for entry in entries if entry.dagster_event]
+        return "failed", f"the run failed: {reasons[0] if reasons else 'see make ui'}"
+    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     evaluations = [e.dagster_event.asset_check_evaluation_data for e in events if e.dagster_event]
     failed = [evaluation.check_name for evaluation in evaluations if not evaluation.passed]
     if failed:
-        return f"[red]failed: {', '.join(failed)}[/]", False
-    return f"[green]{len(evaluations)} passed[/]", True
+        return f"{len(failed)} failed", f"failed checks: {', '.join(failed)}"
+    return f"{len(evaluations)} passed", None
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return str(data.user_failure_data.description)
+    return f"{event.step_key}: see make ui"
 
 
 def _manifest(asset: str, partition: Partition) -> pa.Table:
