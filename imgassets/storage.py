@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imgassets.errors import BrokenFileError, StorageError
-from imgassets.folders import project_root
+from imgassets.folders import resolve_data_root
 from imgassets.settings import Settings
 
 if TYPE_CHECKING:
@@ -394,8 +394,7 @@ def storage_at(data_root: str) -> Storage:
     Args:
         data_root: A folder, relative to the project folder or absolute, or an fsspec address.
     """
-    root = data_root.removeprefix("file://").rstrip("/")
-    return Storage(root if "://" in root else str(project_root() / root))
+    return Storage(resolve_data_root(data_root))
 
 
 @dataclass(frozen=True)

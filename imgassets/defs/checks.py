@@ -1,7 +1,7 @@
 """Define the asset checks of `raw_images` and `processed_images`.
 
 This module has the names and the descriptions of the checks, and converts their outcomes to Dagster
-results: metrics always, so that the UI plots them, and images if a check fails. The logic of the
+results: metrics always, and images if a check fails. The logic of the
 checks is in `imgassets.checks`; bounds and severities are settings, per retailer. For the check
 `residual_faces`, this module calls `imgassets.imaging`, which `imgassets.checks` does not import.
 
@@ -288,7 +288,7 @@ def _face_finder(check_context: "CheckContext") -> "FindFaces":
     from imgassets.imaging.pipeline import find_faces
 
     options = check_context.options
-    detects = options.faces.action != "none" and "remove_face" in options.process.steps
+    detects = options.faces.action != "none" and "remove_face" in options.steps
 
     @cache
     def detector() -> FaceDetector | None:

@@ -57,7 +57,12 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
         catalogue=dg.define_asset_job(
             scope.name("catalogue_job"),
             selection=dg.AssetSelection.assets(
-                *(scope.key(asset) for asset in ("url_list", "raw_images", "processed_images"))
+                *(
+                    scope.key(asset)
+                    # `face_model`: until it has been materialized, the UI would ask at each launch
+                    # of a job without it whether you are sure.
+                    for asset in ("url_list", "face_model", "raw_images", "processed_images")
+                )
             ),
             description=(
                 "Make a partition: from product documents to training images, with all checks."

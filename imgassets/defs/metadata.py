@@ -5,9 +5,9 @@ Which metadata an asset shows is in that asset's module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeAlias
 
 import dagster as dg
 
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgassets.defs.partitions import Partition
-    from imgassets.manifests import UrlRow
+    from imgassets.manifests import ProcessedRow, RawRow, UrlRow
     from imgassets.storage import Storage
+
+Cell: TypeAlias = str | int | float | None
+"""A value in a table."""
 
 MAX_TABLE_ROWS = 20
 _MAX_CELL = 200  # characters
-_LONGEST_BAR = 40  # characters
+# The UI shows shorter Markdown inline, and longer Markdown after a click on "Show Markdown".
+_MAX_INLINE = 1000  # characters
+_MAX_INLINE_CELL = 60  # characters
+# A chart of all outcomes is then short enough to be shown inline.
+_LONGEST_BAR = 22  # characters
 
 
 @contextmanager
@@ -68,7 +75,10 @@ def read_manifest(storage: Storage, asset: str, partition: Partition) -> pa.Tabl
 def manifest_metadata(
     address: str, rows: int, kind: type[UrlRow]
 ) -> dict[str, dg.MetadataValue[Any]]:
-    """Location, number of rows and columns of a manifest, under the keys that Dagster reserves.
+    """Location, number of rows and columns of a manifest.
+
+    The columns are a table, not Dagster's `dagster/column_schema`: for that, the asset's page shows
+    all columns first, and images and failures two screens below them.
 
     Args:
         address: the path or address of the manifest.
@@ -76,17 +86,17 @@ def manifest_metadata(
         kind: the class of its rows.
 
     Returns:
-        Metadata by key: `manifest`, `dagster/row_count` and `dagster/column_schema`.
+        Metadata by key: `manifest`, `dagster/row_count` and `columns`.
     """
     return {
         "manifest": location_metadata(address),
         "dagster/row_count": dg.MetadataValue.int(rows),
-        "dagster/column_schema": dg.MetadataValue.table_schema(column_schema(kind)),
+        "columns": column_table(kind),
     }
 
 
-def column_schema(kind: type[UrlRow]) -> dg.TableSchema:
-    """The columns of a manifest with types and descriptions, for the asset's page in the UI.
+def column_table(kind: type[UrlRow]) -> dg.MetadataValue[Any]:
+    """The columns of a manifest with types and descriptions, as a Markdown table.
 
     It is metadata of each materialization, not of the asset's definition: there, every run would
     import pyarrow while it loads the definitions.
@@ -97,17 +107,26 @@ def column_schema(kind: type[UrlRow]) -> dg.TableSchema:
     from imgassets.manifests import SCHEMAS, column_descriptions
 
     descriptions = column_descriptions(kind)
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                field.name,
-                type=_type_name(str(field.type)),
-                description=descriptions[field.name],
-                constraints=dg.TableColumnConstraints(nullable=field.nullable),
-            )
-            for field in SCHEMAS[kind]
-        ]
-    )
+    rows = [
+        {
+            "column": field.name,
+            "type": str(field.type).replace("item: ", ""),
+            "null": "yes" if field.nullable else "no",
+            "description": descriptions[field.name],
+        }
+        for field in SCHEMAS[kind]
+    ]
+    return dg.MetadataValue.md("\n".join(_table_lines(rows, max_cell=None)))
+
+
+def size_metadata(rows: Iterable[RawRow | ProcessedRow]) -> dict[str, int]:
+    """Size of the image files of a partition in bytes, under the key that Dagster reserves.
+
+    Args:
+        rows: the rows of the manifest; a file that several rows name counts once.
+    """
+    sizes = {row.path: row.bytes or 0 for row in rows if row.path is not None}
+    return {"dagster/size_bytes": sum(sizes.values())}
 
 
 def location_metadata(address: str) -> dg.MetadataValue[Any]:
@@ -125,7 +144,7 @@ def round_for_display(value: SupportsFloat) -> float:
 
 
 def count_metadata(counts: Mapping[str, int], prefix: str) -> dict[str, dg.MetadataValue[Any]]:
-    """One number per count, under `<prefix>/<name>`: Dagster plots each over the partitions."""
+    """One number per count, under `<prefix>/<name>`."""
     return {f"{prefix}/{name}": dg.MetadataValue.int(count) for name, count in counts.items()}
 
 
@@ -145,7 +164,7 @@ def bar_chart(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def markdown_table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg.MetadataValue[Any]:
+def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue[Any]:
     """The first `MAX_TABLE_ROWS` rows of a table as Markdown; `none` if there are no rows.
 
     Args:
@@ -153,12 +172,45 @@ def markdown_table(rows: Sequence[Mapping[str, str | int | float | None]]) -> dg
     """
     if not rows:
         return dg.MetadataValue.md("none")
-    columns = list(rows[0])
-    lines = [_line(columns), _line(["---"] * len(columns))]
-    lines += [_line([row[name] for name in columns]) for row in rows[:MAX_TABLE_ROWS]]
+    lines = _table_lines(rows[:MAX_TABLE_ROWS])
     if len(rows) > MAX_TABLE_ROWS:
         lines.append(f"\nand {len(rows) - MAX_TABLE_ROWS} more: see the manifest")
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def tables(name: str, rows: Sequence[Mapping[str, Cell]]) -> dict[str, dg.MetadataValue[Any]]:
+    """A table as `markdown_table` makes it; if it is too long for that, its start inline as well.
+
+    Args:
+        name: the key of the table; the inline one is at `<name> (first)`.
+        rows: one mapping per row, as for `markdown_table`.
+    """
+    table = markdown_table(rows)
+    if len(table.value) < _MAX_INLINE:
+        return {name: table}
+    inline, *others = _table_lines(rows[:MAX_TABLE_ROWS], _MAX_INLINE_CELL)
+    for line in others:
+        if len(inline) + 1 + len(line) >= _MAX_INLINE:
+            break
+        inline += f"\n{line}"
+    return {f"{name} (first)": dg.MetadataValue.md(inline), name: table}
+
+
+def summary(partition: Partition, outcomes: Mapping[str, int]) -> str:
+    """The outcome of a partition on one line, for the log: `9 URLs, 7 ok, 2 failed (timeout 2)`.
+
+    Args:
+        partition: the partition.
+        outcomes: number of rows by outcome, from `manifests.count_outcomes`.
+    """
+    good, removed = outcomes.get("ok", 0), outcomes.get("removed", 0)
+    failed = {name: n for name, n in outcomes.items() if n and name not in {"ok", "removed"}}
+    parts = [f"{sum(outcomes.values())} URLs", f"{good} ok", f"{sum(failed.values())} failed"]
+    if failed:
+        parts[-1] += f" ({', '.join(f'{name} {number}' for name, number in failed.items())})"
+    if removed:
+        parts.append(f"{removed} taken down")
+    return f"{partition.key}: {', '.join(parts)}"
 
 
 def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
@@ -166,16 +218,15 @@ def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
     return context.log.info
 
 
-def _type_name(arrow: str) -> str:
-    return arrow.replace("item: ", "")
+def _table_lines(rows: Sequence[Mapping[str, Cell]], max_cell: int | None = _MAX_CELL) -> list[str]:
+    columns = list(rows[0])
+    lines: list[Sequence[Cell]] = [columns, ["---"] * len(columns)]
+    lines += [[row[name] for name in columns] for row in rows]
+    return [f"| {' | '.join(_cell(cell, max_cell) for cell in line)} |" for line in lines]
 
 
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
-
-
-def _cell(value: object) -> str:
+def _cell(value: object, max_length: int | None) -> str:
     if value is None:
         return ""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return escape_cell(text, _MAX_CELL)
+    return escape_cell(text, max_length)

@@ -29,6 +29,10 @@ def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
     @dg.schedule(
         name=scope.name("every_day"),
         job=jobs.catalogue,
+        description=(
+            "Requests yesterday's (UTC) partition of every registered retailer. For sources that "
+            "the sensor new_documents cannot follow, or in addition to it."
+        ),
         cron_schedule=DAILY_CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
@@ -65,6 +69,7 @@ def build_schedules(scope: Scope, jobs: Jobs) -> list[dg.ScheduleDefinition]:
         cron_schedule=REPORT_CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Requests the report of yesterday (UTC), after the runs of every_day.",
     )
     def daily_report_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         """Requests the report of yesterday (UTC), after the runs of `every_day`."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 
+from imgassets.folders import resolve_data_root
+
 if TYPE_CHECKING:
     from imgassets.defs.resources import MongoDBResource, SettingsResource
     from imgassets.settings import Settings
@@ -63,6 +65,10 @@ class Scope:
     def name(self, name: str) -> str:
         """The name of an op, job, schedule or sensor: key prefix and name, joined by `_`."""
         return "_".join([*self.key_prefix, name])
+
+    def uri(self, asset: str) -> dict[str, str]:
+        """The folder of an asset's manifests, under the metadata key that Dagster reserves."""
+        return {"dagster/uri": f"{resolve_data_root(self.settings.data_root)}/manifests/{asset}"}
 
     def resource_key(self, resource: str) -> str:
         """The key of a resource: `imgassets_settings`, or `eu_imgassets_settings` with a prefix."""

@@ -30,6 +30,10 @@ def build_new_documents_sensor(scope: Scope, jobs: Jobs) -> dg.SensorDefinition:
     @dg.sensor(
         name=scope.name("new_documents"),
         job=jobs.catalogue,
+        description=(
+            "Requests a run for each partition whose product documents were inserted or changed, "
+            "and registers new retailers. Existing documents start no run (sensor.start_from)."
+        ),
         minimum_interval_seconds=settings.sensor.interval_s,
         default_status=(
             dg.DefaultSensorStatus.RUNNING

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from imgassets.configuration import load_settings
+from imgassets.folders import project_root
 from imgassets.sources.listing import today
 from imgassets_tests.project import project_defs
 
@@ -44,6 +45,29 @@ def test_every_asset_has_a_group_kinds_and_a_description() -> None:
         assert spec.description is not None
         assert len(spec.description) > 60
         assert not spec.owners
+
+
+def test_every_sensor_schedule_and_job_has_a_description() -> None:
+    defs = project_defs()
+    found = [*(defs.sensors or ()), *(defs.schedules or ()), *(defs.jobs or ())]
+    assert [each.name for each in found if len(each.description or "") < 30] == []
+
+
+@pytest.mark.parametrize(
+    ("data_root", "folder"),
+    [
+        ("s3://bucket/images/", "s3://bucket/images"),
+        ("/mnt/images", "/mnt/images"),
+        ("pictures", str(project_root() / "pictures")),
+    ],
+)
+def test_an_asset_names_the_folder_of_its_manifests(
+    monkeypatch: pytest.MonkeyPatch, data_root: str, folder: str
+) -> None:
+    monkeypatch.setenv("IMGASSETS__DATA_ROOT", data_root)
+    uris = {name: spec.metadata.get("dagster/uri") for name, spec in specs().items()}
+    for name in ("url_list", "raw_images", "processed_images"):
+        assert uris[name] == f"{folder}/manifests/{name}"
 
 
 def test_every_check_has_a_description() -> None:

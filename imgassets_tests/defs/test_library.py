@@ -91,7 +91,7 @@ def test_definitions_merge_into_a_location_with_its_own_executor_resource_and_as
     assert result.success
     assert rows(tmp_path, "zara") == 2
     made = {event.asset_key for event in result.get_asset_materialization_events()}
-    assert made == {dg.AssetKey(["fashion", asset]) for asset in SELECTED}
+    assert made == {dg.AssetKey(["fashion", asset]) for asset in ("face_model", *SELECTED)}
     assert len(result.get_asset_check_evaluations()) == 9
 
     own = defs.resolve_job_def("their_job").execute_in_process(instance=instance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -86,14 +87,16 @@ def test_the_graph_shows_all_assets_in_their_groups(page: Page, screenshot: Scre
     screenshot("ui_asset_graph")
 
 
-def test_an_asset_shows_its_column_descriptions_and_plots_its_metadata(
+def test_an_asset_shows_its_contact_sheet_first_its_columns_and_plots_its_metadata(
     page: Page, screenshot: Screenshot
 ) -> None:
     page.goto("/assets/processed_images?view=overview")
-    expect(
-        page.get_by_text("Area that the trim kept / area before the trim, 0 to 1.")
-    ).to_be_attached()
+    expect(page.get_by_text("contact sheet", exact=True)).to_be_in_viewport()
+    expect(page.get_by_text(re.compile("/manifests/processed_images$"))).to_be_in_viewport()
     screenshot("ui_asset")
+    columns = show(page, "columns")
+    expect(columns.get_by_text("Area that the trim kept / area before the trim")).to_be_attached()
+    page.keyboard.press("Escape")
     page.get_by_text("Plots", exact=True).click()
     page.get_by_text("Events", exact=True).last.click()
     for name in ("faces found", "trim ratio/mean"):

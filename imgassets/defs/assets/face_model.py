@@ -40,7 +40,7 @@ def build_face_model(scope: Scope) -> dg.AssetsDefinition:
                 "source": faces.model_source,
                 "file": dg.MetadataValue.path(str(path)),
                 "sha256": sha256,
-                "bytes": path.stat().st_size,
+                "dagster/size_bytes": path.stat().st_size,
             },
         )
 

@@ -14,6 +14,9 @@ from imgassets.defs.metadata import (
     markdown_table,
     read_manifest,
     round_for_display,
+    size_metadata,
+    summary,
+    tables,
 )
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.scope import Scope
@@ -37,6 +40,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         group_name="images",
         kinds={"opencv", "parquet"},
         owners=scope.settings.owners,
+        metadata=scope.uri("processed_images"),
         io_manager_key=scope.resource_key("manifests"),
         required_resource_keys=scope.resource_keys("settings"),
     )
@@ -47,7 +51,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         runs of the partition and with the retailer's other days.
         """
         from imgassets.imaging.partition import remove_raw_images
-        from imgassets.manifests import RawRow, fingerprint, from_table
+        from imgassets.manifests import RawRow, count_outcomes, fingerprint, from_table
         from imgassets.review.pages import write_review
         from imgassets.storage import open_storage
 
@@ -65,6 +69,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         # As metadata of the result, Dagster would store the images twice: also in the event of the
         # step's output.
         context.add_asset_metadata(metadata)
+        context.log.info(f"processed_images {summary(partition, count_outcomes(rows))}")
         version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
         return dg.MaterializeResult(data_version=version)
 
@@ -121,18 +126,20 @@ def _metadata(
     )
     return {
         **(_inline_images(rows, files) if done and inline else {}),
+        **tables(
+            "not processed",
+            [
+                {"outcome": str(row.outcome), "error": row.error, "key": row.key}
+                for row in not_processed
+            ],
+        ),
         **_metrics(done),
         **count_metadata(count_outcomes(rows), "outcome"),
-        "not processed": markdown_table(
-            [
-                {"outcome": str(row.outcome), "key": row.key, "error": row.error}
-                for row in not_processed
-            ]
-        ),
         "reused from other days": sum(row.reused_from is not None for row in rows),
         **manifest_metadata(
             files.storage.address(files.manifest("processed_images")), len(rows), ProcessedRow
         ),
+        **size_metadata(rows),
         **(_file_locations(files, pages) if done else {}),
     }
 
@@ -177,7 +184,7 @@ def _file_locations(
 
 
 def _metrics(done: list["ProcessedRow"]) -> dict[str, int | float]:
-    """Numbers that the UI plots over partitions."""
+    """Numbers about faces and trim."""
     import numpy as np
 
     with_face = [row for row in done if row.face_count]

@@ -24,6 +24,9 @@ from imgassets.defs.metadata import (
     markdown_table,
     read_manifest,
     round_for_display,
+    size_metadata,
+    summary,
+    tables,
 )
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
@@ -73,6 +76,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
         group_name="images",
         kinds={"http", "parquet"},
         owners=list(scope.settings.owners),
+        metadata=scope.uri("raw_images"),
     )
     def raw_images(url_list: Any) -> Any:
         """The images exactly as served, and one row per URL with the outcome of its download.
@@ -141,11 +145,12 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
     ) -> dg.Output[None]:
         """Write the manifest, one row per URL, and show the outcomes."""
         from imgassets.download.partition import collect
-        from imgassets.manifests import fingerprint
+        from imgassets.manifests import count_outcomes, fingerprint
 
         urls, files, options = _inputs(context, scope.settings_resource(context))
         with as_dagster_failure(StorageError):
             rows = collect(urls, files, options)
+        context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(rows))}")
         version = fingerprint(rows, "key", "outcome", "sha256")
         with warnings.catch_warnings():
             # In Dagster 1.13 an op of a graph has no other way to set a data version.
@@ -179,6 +184,19 @@ def _manifest_metadata(
     return {
         "outcomes": bar_chart(outcomes),
         "success rate": round_for_display(1 - len(failed) / len(wanted)) if wanted else 1.0,
+        **tables(
+            "failures",
+            [
+                {
+                    "outcome": str(row.outcome),
+                    "status": row.http_status,
+                    "attempts": row.attempts,
+                    "error": row.error,
+                    "url": row.url,
+                }
+                for row in failed
+            ],
+        ),
         **count_metadata(outcomes, "outcome"),
         "bytes": sum(row.bytes or 0 for row in rows),
         "reused from other days": sum(row.reused_from is not None for row in rows),
@@ -186,19 +204,8 @@ def _manifest_metadata(
         "slowest hosts": markdown_table(
             [host for report in reports for host in report["slowest_hosts"]]
         ),
-        "failures": markdown_table(
-            [
-                {
-                    "outcome": str(row.outcome),
-                    "status": row.http_status,
-                    "attempts": row.attempts,
-                    "url": row.url,
-                    "error": row.error,
-                }
-                for row in failed
-            ]
-        ),
         **manifest_metadata(storage.address(files.manifest("raw_images")), len(rows), RawRow),
+        **size_metadata(rows),
         "raw image files": location_metadata(storage.address(f"{RAW_FILES}/{files.retailer}")),
     }
 
@@ -218,7 +225,7 @@ def _outcomes(names: list[str]) -> list["Outcome"] | None:
 
 
 def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
-    """Numbers of this run that the UI plots over partitions."""
+    """Numbers of this run."""
     totals = {
         name: sum(report[name] for report in reports)
         for name in ("seconds", "bytes", "retries", "unchanged", "changed", "not_refreshed")

@@ -8,7 +8,7 @@ from imgassets.defs.metadata import (
     as_dagster_failure,
     count_metadata,
     manifest_metadata,
-    markdown_table,
+    tables,
 )
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.scope import Scope
@@ -28,6 +28,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         group_name="images",
         kinds={scope.settings.source.kind, "parquet"},
         owners=scope.settings.owners,
+        metadata=scope.uri("url_list"),
         io_manager_key=scope.resource_key("manifests"),
         required_resource_keys=scope.resource_keys("settings", "mongodb"),
     )
@@ -60,7 +61,9 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
                 f"The source has no document of {partition.retailer} dated {partition.date} "
                 "(UTC), so the partition is empty."
             )
-        context.log.info(f"{len(rows)} URLs in {listing.documents} documents")
+        context.log.info(
+            f"url_list {partition.key}: {len(rows)} URLs in {listing.documents} documents"
+        )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(fingerprint(rows, "key", "url")),
             metadata=_metadata(listing, storage.address(files.manifest("url_list"))),
@@ -79,11 +82,12 @@ def _metadata(listing: "Listing", manifest: str) -> dict[str, Any]:
         "urls": len(listing.rows),
         **({"note": listing.note} if listing.note is not None else {}),
         **count_metadata({str(name): count for name, count in report.counts.items()}, "anomaly"),
-        "anomalies": markdown_table(
+        **tables(
+            "anomalies",
             [
                 {"anomaly": str(anomaly), "document": document, "detail": detail}
                 for anomaly, document, detail in report.examples
-            ]
+            ],
         ),
         **manifest_metadata(manifest, len(listing.rows), UrlRow),
     }

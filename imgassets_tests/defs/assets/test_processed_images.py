@@ -74,6 +74,10 @@ def materialize(
     return result, from_table(files.read_manifest("processed_images"), ProcessedRow)
 
 
+def messages(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    return [entry.user_message for entry in instance.all_logs(result.run_id)]
+
+
 def test_a_run_shows_metrics_images_and_file_locations(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer
 ) -> None:
@@ -97,9 +101,14 @@ def test_a_run_shows_metrics_images_and_file_locations(
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
     assert len(str(metadata["contact sheet"])) <= CONTACT_SHEET_BYTES
     assert len(str(metadata["histograms"])) <= HISTOGRAMS_BYTES
-    assert [column.name for column in metadata["dagster/column_schema"].columns] == (
-        PROCESSED_IMAGES.names
+    # The page would show the columns before the images.
+    assert "dagster/column_schema" not in metadata
+    columns = [line.split(" | ")[0] for line in str(metadata["columns"]).splitlines()[2:]]
+    assert columns == [f"| {name}" for name in PROCESSED_IMAGES.names]
+    assert metadata["dagster/size_bytes"] == sum(
+        (Path(storage.root) / str(row.path)).stat().st_size for row in rows
     )
+    assert "2026-01-31|zara: 3 URLs, 3 ok, 0 failed" in "".join(messages(instance, result))
     assert next(iter(metadata)) == "contact sheet"
     # The UI plots numbers only.
     for name in ("images", "trim ratio/mean", "trim ratio/p95", "outcome/ok"):
@@ -257,10 +266,12 @@ def test_images_that_were_not_processed_are_listed_those_without_a_raw_image_las
     assert (metadata["images"], metadata["dagster/row_count"]) == (1, 3)
     assert metadata["outcome/too_many_pixels"] == metadata["outcome/no_raw"] == 1
     lines = metadata["not processed"].splitlines()
-    assert lines[0] == "| outcome | key | error |"
+    assert lines[0] == "| outcome | error | key |"
     assert len(lines) == 4
-    assert lines[2].startswith("| too_many_pixels | image-0 | ")
-    assert lines[3].startswith("| no_raw | image-1 | ")
+    assert lines[2].startswith("| too_many_pixels | ")
+    assert lines[2].endswith(" | image-0 |")
+    assert lines[3].startswith("| no_raw | ")
+    assert lines[3].endswith(" | image-1 |")
     # The served file is kept if its image was not processed.
     assert metadata["raw images removed"] == 1
     assert [*storage.find("images/raw")] == [rows[0].raw_path]
