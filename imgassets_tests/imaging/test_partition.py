@@ -772,7 +772,7 @@ def test_a_partition_in_s3_is_processed_and_reused(
         partition.add(name, photos[name])
     with failing_writes(is_manifest):
         partition.run()
-    assert len(partition.storage.find("journal")) == 1
+    assert partition.storage.find("journal")
     rows = partition.run()
     assert (partition.kept, partition.processed) == (2, 0)
     _assert_stored(partition.storage, rows)

@@ -117,9 +117,9 @@ def test_every_url_is_accounted_for_after_a_day_of_failures_without_a_person(
     assert retry.parent_run_id == crashed.dagster_run.run_id
     assert set(deployment.outcomes("processed_images", of_killed).values()) == {"ok"}
 
-    # A shop that is down is no crash: its rows say so, a check fails, and the run is not retried.
+    # A shop that is down is no crash: its rows say so, a check fails the run, which is not retried.
     run = deployment.wait_for_run(of_down)
-    assert run.dagster_run.status is SUCCESS
+    assert run.dagster_run.status is FAILURE
     assert not deployment.checks(run)["download_success_rate"]
     assert len(deployment.runs(of_down)) == 1
     outcomes = deployment.outcomes("raw_images", of_down)
