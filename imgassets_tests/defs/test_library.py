@@ -275,7 +275,14 @@ def test_a_dg_project_loads_the_component_from_yaml(tmp_path: Path) -> None:
     listed = dg_command(tmp_path, "list", "defs", "--json")
     found = json.loads(listed.stdout[listed.stdout.index("{") :])
     assert {asset["asset_key"] for asset in found["assets"]} == {
-        f"fashion/{name}" for name in ("product_documents", "face_model", *SELECTED)
+        f"fashion/{name}"
+        for name in (
+            "product_documents",
+            "face_model",
+            *SELECTED,
+            "daily_report",
+            "retailer_report",
+        )
     }
     kinds = {asset["asset_key"]: asset["kinds"] for asset in found["assets"]}
     assert sorted(kinds["fashion/url_list"]) == ["csv", "parquet"]

@@ -15,7 +15,7 @@ from imgassets.download.content_encoding import decompress, decompress_start
 from imgassets.errors import BodyTooLargeError, ContentEncodingError
 
 DATA = b"the bytes of an image " * 50
-GZIP, DEFLATE = gzip.compress(DATA), zlib.compress(DATA)
+GZIP, DEFLATE = gzip.compress(DATA, mtime=0), zlib.compress(DATA)
 RAW = zlib.compress(DATA, wbits=-15)
 BR, ZSTD = (pa.compress(DATA, codec=name, asbytes=True) for name in ("brotli", "zstd"))
 LIMIT = len(DATA) * 2
@@ -31,9 +31,14 @@ COMPRESSED = [(GZIP, "gzip"), (DEFLATE, "deflate"), (RAW, "deflate"), (BR, "br")
         (DEFLATE, "deflate"),
         *((zlib.compress(DATA, level), "deflate") for level in (1, 5, 9)),
         (zlib.compress(GZIP), "gzip, deflate"),
-        (gzip.compress(DEFLATE), "deflate\nGZIP"),
-        (gzip.compress(GZIP), "gzip,gzip"),
-        (gzip.compress(DATA[:9]) + gzip.compress(b"") + gzip.compress(DATA[9:]), "gzip"),
+        (gzip.compress(DEFLATE, mtime=0), "deflate\nGZIP"),
+        (gzip.compress(GZIP, mtime=0), "gzip,gzip"),
+        (
+            gzip.compress(DATA[:9], mtime=0)
+            + gzip.compress(b"", mtime=0)
+            + gzip.compress(DATA[9:], mtime=0),
+            "gzip",
+        ),
         (GZIP + bytes(9), "gzip"),
         (GZIP + b"garbage", "gzip"),
         (RAW, "deflate"),
@@ -113,7 +118,7 @@ def test_a_truncated_or_damaged_body_is_an_error(body: bytes, encoding: str) -> 
     ("compress", "encoding"),
     [
         (gzip.compress, "gzip"),
-        (lambda data: gzip.compress(data) * 2, "gzip"),
+        (lambda data: gzip.compress(data, mtime=0) * 2, "gzip"),
         (zlib.compress, "deflate"),
         (lambda data: zlib.compress(data, wbits=-15), "deflate"),
         (lambda data: pa.compress(data, codec="brotli", asbytes=True), "br"),
@@ -131,14 +136,16 @@ def test_the_error_for_a_body_that_was_cut_names_the_encoding(
         decompress(body[: len(body) * 3 // 4], encoding, 10**6)
 
 
-@pytest.mark.parametrize("body", [GZIP, gzip.compress(DATA[:9]) + gzip.compress(DATA[9:]), DATA])
+@pytest.mark.parametrize(
+    "body", [GZIP, gzip.compress(DATA[:9], mtime=0) + gzip.compress(DATA[9:], mtime=0), DATA]
+)
 def test_the_start_of_a_gzip_body_and_of_any_other_is_returned(body: bytes) -> None:
     assert decompress_start(body, LIMIT) == DATA
 
 
 def test_the_start_ends_at_the_limit_the_end_or_damage() -> None:
     data = bytes(random.Random(1).choices(b"abcdefgh", k=20_000))
-    body = gzip.compress(data)
+    body = gzip.compress(data, mtime=0)
     assert decompress_start(body, 5000) == data[:5000]
     for broken in (body[:4000], body[:4000] + b"\xff" * 2000):
         start = decompress_start(broken, 20_000)
@@ -148,7 +155,7 @@ def test_the_start_ends_at_the_limit_the_end_or_damage() -> None:
 
 
 def test_the_start_of_a_bomb_takes_little_memory() -> None:
-    body = gzip.compress(bytes(50_000_000))
+    body = gzip.compress(bytes(50_000_000), mtime=0)
     tracemalloc.start()
     try:
         assert decompress_start(body, 10_000) == bytes(10_000)

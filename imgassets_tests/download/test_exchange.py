@@ -241,7 +241,7 @@ def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
         (response(200, JPEG[2:], content_encoding="compress\naws-chunked"), {},
          Outcome.NOT_AN_IMAGE, f"not an image; the file starts with {JPEG[2:18]!r} "
          "(Content-Encoding: compress, aws-chunked)"),
-        (response(200, gzip.compress(b"<html>"), content_encoding="gzip"), {},
+        (response(200, gzip.compress(b"<html>", mtime=0), content_encoding="gzip"), {},
          Outcome.NOT_AN_IMAGE, "an HTML page"),
         (response(200, png_of(3, 5)), {"min_bytes": 0}, Outcome.TOO_SMALL,
          "3 x 5 pixels, fewer than 16 (download.min_pixels)"),
@@ -251,10 +251,11 @@ def test_an_abort_is_raised_to_the_caller(start: StartExchange) -> None:
          "60 x 90 pixels, more than 5,399 (download.max_pixels)"),
         (image_response(), {"min_bytes": len(JPEG) + 1}, Outcome.TOO_SMALL,
          f"{len(JPEG)} bytes; download.min_bytes is {len(JPEG) + 1}"),
-        (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": 999},
+        (response(200, gzip.compress(JPEG, mtime=0), content_encoding="gzip"), {"max_bytes": 999},
          Outcome.TOO_LARGE, "more than 999 bytes after decompression (download.max_bytes)"),
-        (response(200, gzip.compress(JPEG)[:-9], content_encoding="gzip", content_length="9"), {},
-         Outcome.CORRUPT, "the compressed body is truncated (Content-Encoding: gzip)"),
+        (response(200, gzip.compress(JPEG, mtime=0)[:-9], content_encoding="gzip",
+                  content_length="9"),
+         {}, Outcome.CORRUPT, "the compressed body is truncated (Content-Encoding: gzip)"),
         (image_response(x_robots_tag="noindex, NoAI"), {}, Outcome.DISALLOWED,
          "the X-Robots-Tag header says noindex (download.opt_outs: noindex)"),
         (response(304), {}, Outcome.HTTP_ERROR, "the server answered with status 304"),
@@ -288,7 +289,10 @@ def test_a_response_without_a_usable_image_ends_the_task_with_the_reason(
     [
         (image_response(), {"max_pixels": 5400, "min_bytes": len(JPEG), "max_bytes": len(JPEG)}),
         (image_response(), {"min_pixels": 5400}),
-        (response(200, gzip.compress(JPEG), content_encoding="gzip"), {"max_bytes": len(JPEG)}),
+        (
+            response(200, gzip.compress(JPEG, mtime=0), content_encoding="gzip"),
+            {"max_bytes": len(JPEG)},
+        ),
         (image_response(x_robots_tag="otherbot: noai"), {}),
         (image_response(x_robots_tag="noai"), {"opt_outs": ["noindex"]}),
     ],
@@ -303,7 +307,7 @@ def test_an_image_at_the_limits_is_saved(
 
 def test_size_and_checksum_are_those_of_the_decompressed_body(start: StartExchange) -> None:
     padded = JPEG + bytes(1000)
-    compressed = gzip.compress(padded)
+    compressed = gzip.compress(padded, mtime=0)
     assert len(compressed) < len(padded)
     run = start(response(200, compressed, content_encoding="gzip"), min_bytes=len(padded))
     row = run.row()
@@ -426,7 +430,7 @@ def test_a_failure_is_retried_as_often_as_the_settings_allow(
 
 
 def test_a_damaged_image_of_unknown_length_gets_one_more_attempt(start: StartExchange) -> None:
-    cut, cut_gzip = response(200, JPEG[:-9]), response(200, gzip.compress(JPEG)[:-9])
+    cut, cut_gzip = response(200, JPEG[:-9]), response(200, gzip.compress(JPEG, mtime=0)[:-9])
     run = start(cut, image_response())
     step, last = run.steps()
     assert step.feedback == HostFeedback()

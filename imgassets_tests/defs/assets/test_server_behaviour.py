@@ -133,7 +133,8 @@ BEHAVIOURS = {
     "sends no length": Behaviour(always(body_until_close(JPEG)), {Outcome.OK}),
     "closes kept connections": Behaviour(always(close_kept_connection), {Outcome.OK}),
     "compresses images": Behaviour(
-        always(answer(gzip.compress(JPEG), headers={"Content-Encoding": "gzip"})), {Outcome.OK}
+        always(answer(gzip.compress(JPEG, mtime=0), headers={"Content-Encoding": "gzip"})),
+        {Outcome.OK},
     ),
     "sends early hints": Behaviour(
         always(raw(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + HEAD + b"\r\n" + JPEG)),
@@ -259,7 +260,9 @@ BEHAVIOURS = {
     "forbids": disallowed(DENY.encode()),
     "forbids after a byte-order mark": disallowed(codecs.BOM_UTF8 + DENY.encode()),
     "forbids in UTF-16": disallowed(DENY.encode("utf-16")),
-    "forbids in gzip": disallowed(gzip.compress(DENY.encode()), {"Content-Encoding": "gzip"}),
+    "forbids in gzip": disallowed(
+        gzip.compress(DENY.encode(), mtime=0), {"Content-Encoding": "gzip"}
+    ),
     "wants no training": forbidding_header("X-Robots-Tag", "noai", "noai"),
     "wants no index": forbidding_header("X-Robots-Tag", "none", "noindex"),
     "reserves its rights": forbidding_header("TDM-Reservation", "1", "tdm-reservation"),
