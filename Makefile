@@ -57,7 +57,7 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 $(VENV)/installed: requirements/dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imgassets needs Python 3.11 or newer; name one, for example: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "imgassets needs Python 3.11 or newer; name one, for example: make PYTHON=python3.12")'
 	@echo "Installing the pinned packages into $(VENV): a minute or two."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt

@@ -24,9 +24,9 @@ from rich.table import Table
 from imgassets import __version__
 from imgassets.configuration import load_settings
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.folders import home
+from imgassets.folders import checkout, home
 from imgassets.operations.commands import backfill, report, status
-from imgassets.operations.messages import errors_as_click_exceptions
+from imgassets.operations.messages import console_for, errors_as_click_exceptions
 from imgassets.project import write_project
 from imgassets.sources.factory import mongodb_address, open_source
 
@@ -59,6 +59,14 @@ def init(folder: Path, *, postgres: bool) -> None:
     """
     for file in write_project(folder, postgres=postgres):
         click.echo(f"{'wrote' if file.created else 'kept '} {file.path}")
+    source = checkout()
+    if source is not None and folder.resolve() != source:
+        click.echo(
+            f"\nWarning: this `imgassets` runs from the checkout {source} and reads the settings "
+            "there, not in this folder. Either run `imgassets init` in the checkout, or install the "
+            f"package into another environment: pip install {source}",
+            err=True,
+        )
     click.echo(
         "\nNext: edit config/imgassets.yaml, put MONGODB_URI into .env (see .env.example), then\n"
         '  export DAGSTER_HOME="$PWD/.imgassets/dagster_home"\n'
@@ -96,10 +104,7 @@ def sync() -> None:
             str(sum(days.values())),
             "new" if slug in synced.new else "",
         )
-    console = Console()
-    # Rich would cut slugs to the width of the terminal, which is 80 in a pipe.
-    wide = console.options.update(max_width=10_000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console = console_for(table)
     console.print(table)
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
     if synced.absent:

@@ -14,8 +14,13 @@ def project_root() -> Path:
     In a checkout it is the checkout's root, so that every shell and Dagster process uses the same
     files. With an installed package it is the current working directory.
     """
-    checkout = Path(__file__).resolve().parents[1]
-    return checkout if (checkout / "config" / "default.yaml").is_file() else Path.cwd()
+    return checkout() or Path.cwd()
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that this package is imported from; None if it is installed."""
+    folder = Path(__file__).resolve().parents[1]
+    return folder if (folder / "config" / "default.yaml").is_file() else None
 
 
 def resolve_data_root(data_root: str) -> str:

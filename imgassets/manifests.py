@@ -60,7 +60,7 @@ class Outcome(StrEnum):
         "disallowed",
         "forbidden by robots.txt or an opt-out; see download.robots, download.opt_outs",
     )
-    HOST_DOWN = "host_down", "not requested: the host kept failing; see error"
+    HOST_DOWN = "host_down", "not requested: the host kept failing or refusing; see error"
     TOO_LARGE = "too_large", "more bytes than download.max_bytes"
     TOO_MANY_PIXELS = "too_many_pixels", "more than download.max_pixels or decode.max_pixels"
     TOO_SMALL = (

@@ -38,6 +38,12 @@ def test_init_writes_a_project(tmp_path: Path) -> None:
     assert "DAGSTER_HOME" in done.stdout
 
 
+def test_init_elsewhere_warns_that_a_checkout_reads_its_own_settings(tmp_path: Path) -> None:
+    done = init(tmp_path)
+    assert f"runs from the checkout {project_root()} and reads the settings there" in done.stderr
+    assert f"pip install {project_root()}" in done.stderr
+
+
 def test_init_accepts_a_folder_and_keeps_existing_files(tmp_path: Path) -> None:
     (tmp_path / "mine" / "config").mkdir(parents=True)
     kept = tmp_path / "mine" / "config" / "imgassets.yaml"

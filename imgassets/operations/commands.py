@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from imgassets.configuration import load_settings
-from imgassets.operations.messages import errors_as_click_exceptions
+from imgassets.operations.messages import console_for, errors_as_click_exceptions
 from imgassets.sources.factory import mongodb_address, open_source
 
 if TYPE_CHECKING:
@@ -99,7 +98,11 @@ def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], 
         settings = load_settings()
         found = _states(settings, since or until - _DAYS_AGO_30, until, retailer)
         use = _disk_use(settings, {each.retailer for each in found}) if disk else {}
-    Console().print(_status_table(found, use))
+    if not found:
+        click.echo("no partition of these days has documents; --since and --until choose others")
+        return
+    table = _status_table(found, use)
+    console_for(table).print(table)
     others = [each for each in found if not each.is_current]
     _print_partitions(others)
     if others:
@@ -250,7 +253,6 @@ def _disk_use(settings: Settings, retailers: Collection[str]) -> dict[str, tuple
 def _print_day(day: Day, retailer: str | None) -> None:
     from imgassets.reports.text import headline, missing_sentence, retailer_record, success_sentence
 
-    console = Console(soft_wrap=True)
     click.echo(f"{day.date} (as of {day.made_at:%Y-%m-%d %H:%M} UTC): {headline(day)}")
     records = [
         retailer_record(each) for each in day.worst_first if retailer in (None, each.retailer)
@@ -261,7 +263,7 @@ def _print_day(day: Day, retailer: str | None) -> None:
             table.add_column(name, justify="right" if isinstance(value, int) else "left")
         for record in records:
             table.add_row(*map(str, record.values()))
-        console.print(table)
+        console_for(table).print(table)
     if retailer is None:
         click.echo(f"{success_sentence(day)}\n{missing_sentence(day)}\n")
     elif not records:

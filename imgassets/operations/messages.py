@@ -1,4 +1,4 @@
-"""Errors of commands as messages for the user."""
+"""What commands print: errors as messages for the user, and tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from imgassets.errors import (
     BackfillError,
@@ -39,3 +41,14 @@ def errors_as_click_exceptions() -> Iterator[None]:
         BackfillError,
     ) as error:
         raise click.ClickException(str(error)) from None
+
+
+def console_for(table: Table) -> Console:
+    """A console that is at least as wide as a table.
+
+    Rich would cut slugs to the width of the terminal, which is 80 in a pipe.
+    """
+    console = Console()
+    wide = console.options.update(max_width=10_000)
+    console.width = max(console.width, console.measure(table, options=wide).maximum)
+    return console

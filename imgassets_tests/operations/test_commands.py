@@ -74,6 +74,10 @@ def test_status_names_what_is_missing_failed_and_outdated_and_why(
         imgassets("status", "--since", DATE, "--until", DATE, "--retailer", "zara").exit_code == 0
     )
 
+    none = imgassets("status", "--until", "2026-01-01")
+    assert none.exit_code == 0
+    assert none.output.startswith("no partition of these days has documents; --since and --until")
+
     unknown = imgassets("status", *since, "--retailer", "zaro")
     assert unknown.exit_code == 1
     assert "no retailer 'zaro'; there are: asos, hm, zara" in unknown.output
@@ -136,6 +140,18 @@ def test_report_prints_days_and_names_the_culprits(imgassets: Command) -> None:
     assert "all 1 retailers with documents of 2026-01-03 have processed images" in done.output
     only = imgassets("report", "--since", DATE, "--until", DATE, "--retailer", "hm").output
     assert "zara" not in only
+
+
+def test_reports_have_whole_names_in_a_narrow_pipe(
+    imgassets: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = imgassets("report", "--since", DATE, "--until", DATE).output.splitlines()
+    (row,) = (line.split() for line in lines if line.startswith(" hm "))
+    assert row[:4] == ["hm", "problem", "2", "50%"]
+    assert "timeout 1" in " ".join(row)
+    lines = imgassets("status", "--since", DATE, "--until", DATE).output.splitlines()
+    assert ["asos", "1", "0", "1", "0", "0"] in [line.split() for line in lines]
 
 
 @pytest.mark.parametrize("day", ["tomorrow", "2026-02-30", "1.2.2026"])
