@@ -63,8 +63,8 @@ def init(folder: Path, *, postgres: bool) -> None:
     if source is not None and folder.resolve() != source:
         click.echo(
             f"\nWarning: this `imgassets` runs from the checkout {source} and reads the settings "
-            "there, not in this folder. Either run `imgassets init` in the checkout, or install the "
-            f"package into another environment: pip install {source}",
+            "there, not in this folder. Either run `imgassets init` in the checkout, or install "
+            f"the package into another environment: pip install {source}",
             err=True,
         )
     click.echo(

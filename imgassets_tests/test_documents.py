@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,24 @@ def test_every_path_in_a_document_exists(document: str) -> None:
     paths = set(re.findall(PATH, text_of(document)))
     assert len(paths) > 10
     assert [path for path in sorted(paths) if not (project_root() / path).exists()] == []
+
+
+def test_the_architecture_names_every_module() -> None:
+    text = text_of("architecture.md")
+    (base,) = re.findall(r"base\[(.*?)\]", text, re.S)
+    package = project_root() / "imgassets"
+    modules = {file.relative_to(package) for file in package.rglob("*.py")}
+    assert len(modules) > 100
+    unnamed = {
+        str(module)
+        for module in modules
+        if module.name != "__init__.py"
+        and f"imgassets/{module}" not in text
+        and f"imgassets.{module.stem}`" not in text
+        and not (module.parent == Path() and re.search(rf"\b{module.stem}\b", base))
+        and module.parts[0] != "demo"
+    }
+    assert unnamed == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
