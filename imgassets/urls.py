@@ -13,7 +13,7 @@ import html
 import re
 import socket
 import string
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import idna
 
@@ -78,7 +78,7 @@ def normalise(url: str) -> str:
         if parts["query"] is not None:
             rest += quote(parts["query"], safe=string.punctuation)
     except UnicodeEncodeError as error:  # lone surrogates
-        raise InvalidUrlError(f"malformed URL: {error}") from error
+        raise InvalidUrlError("the URL contains half of a character (a lone surrogate)") from error
     quoted = f"{scheme}://{_netloc(scheme, parts['authority'])}{rest}"
     if len(quoted) > MAX_LENGTH:
         raise InvalidUrlError(f"the URL has {len(quoted)} characters; the maximum is {MAX_LENGTH}")
@@ -103,7 +103,7 @@ def resolve(base: str, location: str) -> str:
     path = base.partition("?")[0]
     if _SCHEME.match(location):
         url = location
-    elif location.startswith("//"):
+    elif re.match(r"[/\\]{2}", location):
         url = base.partition("//")[0] + location
     elif location.startswith(("/", "\\")):
         url = origin(base) + location
@@ -158,7 +158,7 @@ def _netloc(scheme: str, authority: str) -> str:
         parts = urlsplit(f"//{authority}")
         port = parts.port
     except ValueError as error:
-        raise InvalidUrlError(f"malformed URL: {error}") from error
+        raise InvalidUrlError("the host or the port of the URL is not valid") from error
     if not parts.hostname:
         raise InvalidUrlError("the URL has no host")
     if parts.username is not None or parts.password is not None:
@@ -173,12 +173,13 @@ def _ascii_host(host: str) -> str:
         with contextlib.suppress(OSError):
             address = socket.inet_pton(socket.AF_INET6, host)
             return f"[{socket.inet_ntop(socket.AF_INET6, address)}]"
+    host = unquote(host)
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError as error:
             raise InvalidUrlError(f"the host name is not valid: {error}") from error
-    if any(c in host for c in " <>\"'`{}|\\^%:") or not host.isprintable():
+    if any(c in host for c in " <>\"'`{}|\\^%:/?#@[]") or not host.isprintable():
         raise InvalidUrlError(f"the host name is not valid: {host!r}")
     if _IPV4_NUMBERS.fullmatch(host):  # 2130706433, 0x7f.1
         with contextlib.suppress(OSError):

@@ -163,16 +163,19 @@ def build_response(status: int, header_pairs: Iterable[tuple[str, str]], body: b
     """
     headers = _join_headers(header_pairs)
     if 300 <= status < 400 and "location" in headers:
-        headers["location"], *others = set(headers["location"].split("\n"))
-        if others:
+        # Browsers and curl ignore empty ones.
+        locations = set(filter(None, headers.pop("location").split("\n")))
+        if len(locations) > 1:
             raise different_locations_error()
+        if locations:
+            headers["location"] = locations.pop()
     return Response(status, headers, body)
 
 
 def _join_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for name, value in pairs:
-        key = name.lower()
+    for name, text in pairs:
+        key, value = name.lower(), text.strip()
         headers[key] = f"{headers[key]}\n{value}" if key in headers else value
     return headers
 

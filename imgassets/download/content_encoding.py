@@ -5,7 +5,6 @@ The size of the result is limited, because a few kilobytes of gzip can expand to
 
 from __future__ import annotations
 
-import contextlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -50,42 +49,63 @@ def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
             were decompressed.
         ContentEncodingError: The compressed data are truncated or damaged.
     """
-    for name in reversed([part.strip().lower() for part in re.split(r"[,\n]", encoding)]):
+    for name in _names(encoding):
         if body.startswith(_IMAGE_MAGIC):
             break
         body = _decode(body, name, max_bytes)
     return body
 
 
-def decompress_start(body: bytes, max_bytes: int) -> bytes:
-    """Decompress the start of a gzip body as far as it goes.
+def decompress_start(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Decompress the start of a text as far as it goes.
 
     Args:
-        body: The body, or its first bytes; returned unchanged if it is not gzip.
+        body: The body, or its first `max_bytes` bytes; gzip is recognised without a header, too.
+        encoding: The Content-Encoding header; see `decompress`.
         max_bytes: Maximum size of the result in bytes.
 
     Returns:
-        At most `max_bytes` decompressed bytes: those before a limit, an end or damage.
+        At most `max_bytes` decompressed bytes: those before a limit, an end or damage; the body
+        itself if it is not compressed.
     """
-    if not body.startswith(_GZIP_MAGIC):
-        return body
+    is_cut = len(body) >= max_bytes
+    # Some servers compress twice and say so once, or not at all.
+    for name in (*_names(encoding), "gzip", "gzip"):
+        for parts in _decoders(body, name, part_bytes=256):
+            data, is_whole = _read_start(parts, max_bytes)
+            # Text can look like the start of compressed data, except with gzip's magic number.
+            if is_whole or (is_cut and data) or body.startswith(_GZIP_MAGIC):
+                body = data
+                break
+    return body
+
+
+def _read_start(parts: Iterator[bytes], max_bytes: int) -> tuple[bytes, bool]:
+    """Return the bytes before a limit, an end or damage, and whether there was no damage."""
     data = bytearray()
-    with contextlib.suppress(zlib.error, EOFError):
+    try:
         # In small parts, because zlib returns nothing of the part in which it finds damage.
-        for part in _inflate(body, _GZIP, part_bytes=256):
+        for part in parts:
             data += part
             if len(data) >= max_bytes:
                 break
-    return bytes(data[:max_bytes])
+    except (EOFError, zlib.error, OSError):
+        return bytes(data), False
+    return bytes(data[:max_bytes]), True
 
 
-def _decoders(body: bytes, name: str) -> list[Iterator[bytes]]:
+def _names(encoding: str) -> list[str]:
+    """Return the names of a Content-Encoding header in lower case, the last applied one first."""
+    return [part.strip().lower() for part in reversed(re.split(r"[,\n]", encoding))]
+
+
+def _decoders(body: bytes, name: str, part_bytes: int = _PART_BYTES) -> list[Iterator[bytes]]:
     """Return the ways to decode a body, of which the first that fits counts."""
     if name in ("gzip", "x-gzip"):
-        return [_inflate(body, _GZIP)]
+        return [_inflate(body, _GZIP, part_bytes)]
     if name == "deflate":
         # The header is required, but some servers leave it out (RFC 9110, 8.4.1.2).
-        return [_inflate(body, _ZLIB), _inflate(body, _RAW)]
+        return [_inflate(body, _ZLIB, part_bytes), _inflate(body, _RAW, part_bytes)]
     if (codec := _ARROW_CODECS.get(name)) is not None and pa.Codec.is_available(codec):
         return [_read_with_arrow(body, codec)]
     return []
@@ -118,7 +138,7 @@ def _decode(body: bytes, name: str, max_bytes: int) -> bytes:
     return body
 
 
-def _inflate(body: bytes, window: int, part_bytes: int = _PART_BYTES) -> Iterator[bytes]:
+def _inflate(body: bytes, window: int, part_bytes: int) -> Iterator[bytes]:
     """Yield the decompressed bytes; a gzip body may have several members (RFC 1952, 2.2).
 
     Raises:
@@ -144,5 +164,8 @@ def _inflate(body: bytes, window: int, part_bytes: int = _PART_BYTES) -> Iterato
 
 def _read_with_arrow(body: bytes, codec: str) -> Iterator[bytes]:
     stream = pa.CompressedInputStream(pa.BufferReader(body), codec)
-    while part := stream.read(_PART_BYTES):
+    # What is read together with damage, or a missing end, is lost: only a few bytes.
+    part_bytes = 64
+    while part := stream.read(part_bytes):
         yield part
+        part_bytes = min(2 * part_bytes, _PART_BYTES)

@@ -140,7 +140,9 @@ class _Handle:
         self._set_limits(limits)
         if request.headers is not self._headers:
             self._headers = request.headers
-            lines = [f"{name}: {value}" for name, value in request.headers.items()]
+            # libcurl's notation of an empty header: `Name:` alone would remove it.
+            headers = request.headers.items()
+            lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers]
             curl.setopt(pycurl.HTTPHEADER, lines)
         if request.proxy != self._proxy:
             self._proxy = request.proxy
@@ -165,7 +167,8 @@ class _Handle:
         cut = self._size > self._max_size
         if self._transfer.error is not None and not cut:
             code, message = self._transfer.error
-            if code == pycurl.E_FILESIZE_EXCEEDED and not success:
+            is_ignored = code == pycurl.E_FILESIZE_EXCEEDED and not success
+            if is_ignored or (_has_locations(code, message) and status >= 400):
                 return build_response(status, _header_pairs(self._header_lines), b"")
             if self._blocked_address is not None and code == pycurl.E_COULDNT_CONNECT:
                 raise blocked_address_error(self._blocked_address)
@@ -248,8 +251,7 @@ class _Handle:
             return timeout_error(message)
         if code == pycurl.E_FILESIZE_EXCEEDED:
             return too_large_error(limits, message)
-        # Some versions of libcurl refuse this themselves.
-        if code == pycurl.E_FTP_WEIRD_SERVER_REPLY and message == "Multiple Location headers":
+        if _has_locations(code, message) and self.curl.getinfo(pycurl.RESPONSE_CODE) >= 300:
             return different_locations_error()
         if code == pycurl.E_URL_MALFORMAT:
             return FetchError(Outcome.INVALID_URL, message, retryable=False)
@@ -266,6 +268,11 @@ class _Handle:
         # Without the prefix of OpenSSL: "error:0A00010B:SSL routines::wrong version number".
         detail = message.rpartition("SSL routines::")[2]
         return connection_error(_FAILURES.get(code, Failure.BROKEN), detail)
+
+
+def _has_locations(code: int, message: str) -> bool:
+    """Return whether libcurl refuses different Location headers, which some versions do."""
+    return code == pycurl.E_FTP_WEIRD_SERVER_REPLY and message == "Multiple Location headers"
 
 
 def _milliseconds(seconds: float) -> int:

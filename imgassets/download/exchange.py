@@ -295,7 +295,7 @@ class Exchange:
             return robots.parse_robots_txt(b"", "")
         if response.status in _RETRYABLE_STATUSES:
             raise self._robots_unreadable(task.host, self._http_failure(response))
-        text = content_encoding.decompress_start(response.body, robots.MAX_BYTES)
+        text = _file_text(response)
         return robots.parse_robots_txt(text, self._settings.user_agent)
 
     def _read_tdm_file(self, task: Task) -> bool:
@@ -308,11 +308,10 @@ class Exchange:
         """
         self._tdm_files[task.host] = opt_outs.TdmFile()
         try:
-            body = self._fetch_file(task, opt_outs.TDM_FILE).body
+            response = self._fetch_file(task, opt_outs.TDM_FILE)
         except (FetchError, InvalidUrlError):
             return False
-        text = content_encoding.decompress_start(body, robots.MAX_BYTES)
-        self._tdm_files[task.host] = opt_outs.parse_tdm_file(text)
+        self._tdm_files[task.host] = opt_outs.parse_tdm_file(_file_text(response))
         return True
 
     def _fetch_file(self, task: Task, path: str) -> Response:
@@ -515,6 +514,12 @@ def _fetch_failure(error: FetchError) -> _Result:
     return _Result(error.outcome, str(error), retryable=error.retryable, feedback=feedback)
 
 
+def _file_text(response: Response) -> bytes:
+    """Return the decompressed start of a robots.txt or tdmrep.json."""
+    encoding = response.headers.get("content-encoding", "")
+    return content_encoding.decompress_start(response.body, encoding, robots.MAX_BYTES)
+
+
 def _after_file(task: Task, feedback: HostFeedback) -> NextAction:
     """Return the task to the schedule after a file of its host, so that the interval is kept."""
     if not task.redirects:
@@ -580,9 +585,12 @@ def _elapsed_ms(task: Task) -> int | None:
 def _retry_after_s(value: str) -> float:
     """Return the seconds that a Retry-After header requests, as number or date.
 
-    RFC 9110, 10.2.3. A value that is neither counts as 0.
+    RFC 9110, 10.2.3. A value that is neither counts as 0; of several values, separated by newlines,
+    the longest wait counts.
     """
-    text = value.strip()
+    text, *others = value.strip().split("\n")
+    if others:
+        return max(map(_retry_after_s, (text, *others)))
     if text.isascii() and text.isdecimal():
         return float(text)
     try:

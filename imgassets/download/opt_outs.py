@@ -54,13 +54,13 @@ def parse_tdm_file(text: bytes) -> TdmFile:
     counts.
 
     Args:
-        text: The content of the file. What is not a JSON array, and what is not a rule with a
-            location and the reservation 0 or 1, reserves nothing.
+        text: The content of the file, or its start: a rule that was cut is ignored. What is not a
+            JSON array, and what is not a rule with a location and the reservation 0 or 1, reserves
+            nothing.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return TdmFile()
+    content = _read_json(text)
+    if content is None:
+        content = _read_json(text[: text.rfind(b"}") + 1] + b"]")
     rules = []
     for rule in content if isinstance(content, list) else ():
         location = rule.get("location") if isinstance(rule, dict) else None
@@ -74,6 +74,14 @@ def parse_tdm_file(text: bytes) -> TdmFile:
             parsed = Protego.parse(f"User-agent: *\nDisallow: {pattern}")
             rules.append((location, parsed, reservation == "1"))
     return TdmFile(tuple(rules))
+
+
+def _read_json(text: bytes) -> object:
+    """Return the content of a JSON file; None if it is not valid."""
+    try:
+        return cast("object", json.loads(text))
+    except (ValueError, RecursionError):
+        return None
 
 
 def find_in_headers(
@@ -146,7 +154,8 @@ def _find_rule(tag: str, crawler: str, obeyed: Collection[str]) -> str | None:
         for part in line.lower().split(","):
             name, colon, value = part.partition(":")
             rule = part.strip()
-            if colon and name.strip() not in _RULES_WITH_VALUE:
+            # A date may contain a comma: `unavailable_after: Tue, 25 Jun 2030 15:00:00 GMT`.
+            if colon and name.strip() not in _RULES_WITH_VALUE and len(name.split()) == 1:
                 agent, rule = name.strip(), value.strip()
             if _meaning(rule) in obeyed and agent in (None, "*", crawler):
                 return rule

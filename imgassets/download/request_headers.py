@@ -21,6 +21,8 @@ from imgassets.errors import SettingsError
 from imgassets.settings import DownloadSettings
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+# RFC 9110, 5.6.2: a token.
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _SECRET_HEADERS = frozenset({"authorization", "cookie"})
 
 
@@ -74,7 +76,12 @@ def request_headers(settings: DownloadSettings) -> RequestHeaders:
         }
     )
     for name, value in settings.headers.items():
-        headers[name] = _expand_variables(value, f"download.headers.{name}")
+        if not _HEADER_NAME.fullmatch(name):
+            raise SettingsError(
+                f"download.headers: {name!r} is not the name of a header; use letters, digits and "
+                "hyphens"
+            )
+        headers[name] = _expand_variables(value, f"download.headers.{name}").strip()
     if settings.auth is not None:
         headers["Authorization"] = _authorization(_expand_variables(settings.auth, "download.auth"))
     public = CaseInsensitiveDict(

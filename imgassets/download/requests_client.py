@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from email.errors import MissingHeaderBodySeparatorDefect
 
 import requests
 import urllib3
@@ -123,7 +124,7 @@ def _read_body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> by
         raise too_large_error(limits, f"Content-Length is {content_length}")
     chunks = []
     size = 0
-    while chunk := raw.read(_CHUNK_BYTES, decode_content=False):
+    while chunk := _read_chunk(raw):
         size += len(chunk)
         chunks.append(chunk)
         if size > max_bytes:
@@ -132,6 +133,13 @@ def _read_body(raw: urllib3.BaseHTTPResponse, status: int, limits: Limits) -> by
             raw.close()
             break
     return b"".join(chunks)[:max_bytes] if success else b""
+
+
+def _read_chunk(raw: urllib3.BaseHTTPResponse) -> bytes:
+    try:
+        return raw.read(_CHUNK_BYTES, decode_content=False)
+    except ValueError as error:  # a negative length of a chunk
+        raise connection_error(Failure.BROKEN, "its chunked encoding is broken") from error
 
 
 def _total_timeout_error(limits: Limits) -> FetchError:
@@ -282,11 +290,28 @@ class _FinalResponse(http.client.HTTPResponse):
         while 102 <= self.status < 200:
             self.headers = None  # type: ignore[assignment]  # otherwise `begin` does nothing
             super().begin()
-        if self.length is None and not self.chunked:
-            # `5, 5`: the header was sent twice (RFC 9110, 8.6). urllib3 refuses `5, 6`.
-            first, *others = map(str.strip, self.headers.get("Content-Length", "").split(","))
-            if first.isdecimal() and set(others) == {first}:
-                self.length = int(first)
+        if any(isinstance(d, MissingHeaderBodySeparatorDefect) for d in self.headers.defects):
+            # http.client would lose all headers after this line.
+            raise urllib3.exceptions.InvalidHeader("a header line is malformed")
+        if not self.chunked:
+            self._check_length()
+
+    def _check_length(self) -> None:
+        """Read Content-Length as strictly as curl; `5, 5` is 5 (RFC 9110, 8.6)."""
+        values = self.headers.get_all("Content-Length")
+        if values is None:
+            return
+        numbers = [number.strip() for number in ",".join(values).split(",")]
+        if not all(number.isascii() and number.isdecimal() for number in numbers):
+            raise urllib3.exceptions.InvalidHeader("Content-Length is not a number")
+        # More digits than any file needs: Python refuses to read thousands of them.
+        lengths = {int(number.lstrip("0")[:20] or 0) for number in numbers}
+        if len(lengths) > 1:
+            raise urllib3.exceptions.InvalidHeader("Content-Length has different values")
+        length = lengths.pop()
+        self.headers.replace_header("Content-Length", str(length))
+        if self.length != 0:  # some statuses have no body
+            self.length = length
 
 
 class _Connection(HTTPConnection):

@@ -94,9 +94,12 @@ def _usage_rules(content: str) -> Protego:
 
 
 def _decode(text: bytes) -> str:
-    """Return the text of a file in UTF-8 or UTF-16, without its byte-order mark."""
+    """Return the text of a file in UTF-8 or UTF-16, without byte-order marks and NULs.
+
+    Files that were joined from several have marks anywhere; files in UTF-32 have NULs in UTF-16.
+    """
     encoding = next((name for start, name in _ENCODINGS if start.match(text)), "utf-8")
-    return text.decode(encoding, "replace").removeprefix("\ufeff")
+    return text.decode(encoding, "replace").replace("\ufeff", "").replace("\0", "")
 
 
 def product_token(user_agent: str) -> str:

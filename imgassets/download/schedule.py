@@ -280,7 +280,9 @@ class Schedule:
             host.cooldowns = 0
         if feedback.robots_known:
             host.robots_known = True
-            host.interval_s = max(host.interval_s, feedback.interval_s)
+            if feedback.interval_s > host.interval_s:
+                host.interval_s = feedback.interval_s
+                host.not_before = max(host.not_before, sent_at + host.interval_s)
         if (host.robots_known or not self._limits.wait_for_robots) and not host.cooldowns:
             host.limit = self._limits.max_concurrent
 

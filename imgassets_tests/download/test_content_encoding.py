@@ -140,25 +140,51 @@ def test_the_error_for_a_body_that_was_cut_names_the_encoding(
     "body", [GZIP, gzip.compress(DATA[:9], mtime=0) + gzip.compress(DATA[9:], mtime=0), DATA]
 )
 def test_the_start_of_a_gzip_body_and_of_any_other_is_returned(body: bytes) -> None:
-    assert decompress_start(body, LIMIT) == DATA
+    assert decompress_start(body, "", LIMIT) == DATA
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (gzip.compress(GZIP), "gzip, gzip"),
+        (gzip.compress(GZIP), "gzip"),
+        (zlib.compress(DATA), "deflate"),
+        (zlib.compress(DATA, wbits=-15), "Deflate"),
+        (pa.compress(DATA, codec="brotli", asbytes=True), "br"),
+        (pa.compress(DATA, codec="zstd", asbytes=True), "identity\nzstd"),
+        (DATA, "br"),
+        (DATA, "deflate"),
+        (DATA, "zstd, compress"),
+    ],
+)
+def test_the_start_is_decompressed_as_its_header_says_if_it_is_compressed(
+    body: bytes, encoding: str
+) -> None:
+    assert decompress_start(body, encoding, LIMIT) == DATA
+
+
+def test_a_short_brotli_body_that_was_cut_is_corrupt() -> None:
+    body = pa.compress(random.Random(1).randbytes(2000), codec="brotli", asbytes=True)
+    with pytest.raises(ContentEncodingError, match=r"^the compressed body is damaged: Truncated"):
+        decompress(body[:-30], "br", 10**6)
 
 
 def test_the_start_ends_at_the_limit_the_end_or_damage() -> None:
     data = bytes(random.Random(1).choices(b"abcdefgh", k=20_000))
-    body = gzip.compress(data, mtime=0)
-    assert decompress_start(body, 5000) == data[:5000]
+    body = gzip.compress(data)
+    assert decompress_start(body, "", 5000) == data[:5000]
     for broken in (body[:4000], body[:4000] + b"\xff" * 2000):
-        start = decompress_start(broken, 20_000)
+        start = decompress_start(broken, "", 20_000)
         assert len(start) > 5000
         assert data.startswith(start[:5000])
-    assert decompress_start(b"\x1f\x8bnot gzip", LIMIT) == b""
+    assert decompress_start(b"\x1f\x8bnot gzip", "", LIMIT) == b""
 
 
 def test_the_start_of_a_bomb_takes_little_memory() -> None:
     body = gzip.compress(bytes(50_000_000), mtime=0)
     tracemalloc.start()
     try:
-        assert decompress_start(body, 10_000) == bytes(10_000)
+        assert decompress_start(body, "", 10_000) == bytes(10_000)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

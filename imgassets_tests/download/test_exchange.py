@@ -674,6 +674,8 @@ def test_a_retry_after_date_may_be_in_another_time_zone(start: StartExchange) ->
         ("Fri, 31 Feb 2100 25:61:61 GMT", 0),
         ("Fri, 31 Dec " + "9" * 5000 + " 23:59:59 GMT", 0),
         ("(" * 5000, 0),
+        ("7\n7", 7),
+        ("7\nsoon\n 9 ", 9),
     ],
 )
 def test_a_retry_after_is_capped_and_ignored_if_it_is_invalid(

@@ -28,6 +28,8 @@ HOST = "http://h.example"
         ("otherbot: noai\nnoimageai", "noimageai"),
         ("noindex\nimgassets: noai", "noai"),
         ("unavailable_after: 25 Jun 2030 15:00:00 PST, noai", "noai"),
+        ("unavailable_after: Tue, 25 Jun 2030 15:00:00 GMT, noai", "noai"),
+        ("imgassets: unavailable_after: Tuesday, 25-Jun-30 15:00:00 GMT, noai", "noai"),
         ("max-snippet: 5, noai", "noai"),
         ("max-image-preview: large, noai", "noai"),
         ("max-video-preview: -1, noai", "noai"),
@@ -194,12 +196,19 @@ def test_the_first_rule_of_tdmrep_json_that_matches_counts(
     assert file.reserved_by(f"{HOST}{path}") == location
 
 
+def test_of_a_tdmrep_json_that_was_cut_the_complete_rules_count() -> None:
+    rules = [{"location": f"/{name}/", "tdm-reservation": 1} for name in "abc"]
+    file = opt_outs.parse_tdm_file(json.dumps(rules).encode()[:-5])
+    found = [file.reserved_by(f"{HOST}/{name}/x.jpg") for name in "abc"]
+    assert found == ["/a/", "/b/", None]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         b"",
         b"<!doctype html><title>Shop</title>",
-        b'[{"location": "/", "tdm-reservation": 1}',
+        b'[{"location": "/", "tdm-reservation": 1',
         b'{"location": "/", "tdm-reservation": 1}',
         b'"/"',
         b"\xff\xfe\xff",

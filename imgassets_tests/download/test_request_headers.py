@@ -47,6 +47,21 @@ def test_headers_of_the_settings_replace_the_defaults_whatever_their_case(
     assert sent.get_all("Authorization") == ["Bearer t"]
 
 
+def test_an_empty_header_and_one_with_spaces_around_it_are_sent(
+    partition: Partition, server: Server
+) -> None:
+    partition.with_settings(headers={"Accept": "", "X-Shop": "  a  "})
+    partition.run(server.add("/a.jpg", JPEG))
+    (sent,) = server.requests["/a.jpg"]
+    assert (sent.get_all("Accept"), sent.get_all("X-Shop")) == ([""], ["a"])
+
+
+@pytest.mark.parametrize("name", ["", "Bad Name", "A:B", "X\nY: z\nW", "X-\u00dc", "Name "])
+def test_what_is_not_the_name_of_a_header_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"^download\.headers: .* is not the name of a header"):
+        request_headers(DownloadSettings(headers={name: "x"}))
+
+
 def test_conditions_replace_headers_of_the_settings_whatever_their_case(
     partition: Partition, server: Server
 ) -> None:

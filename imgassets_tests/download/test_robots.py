@@ -102,6 +102,19 @@ def test_a_line_that_is_cut_at_the_maximum_size_is_ignored(encoding: str, width:
     assert not parsed.allow("http://h.example/private/a.jpg")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf\xef\xbb\xbfUser-agent: *\nDisallow: /\n",
+        b"# joined\n\xef\xbb\xbfUser-agent: *\nDisallow: /\n",
+        "User-agent: *\nDisallow: /\n".encode("utf-32"),
+        b"User-agent: *\nDisallow: /\0\n",
+    ],
+)
+def test_repeated_byte_order_marks_and_nuls_are_ignored(text: bytes) -> None:
+    assert not robots.parse_robots_txt(text, USER_AGENT).allow(PAGE)
+
+
 def test_bytes_that_are_not_utf_8_affect_only_their_own_line() -> None:
     text = b"# caf\xe9\nUser-agent: *\nDisallow: /\xff\nDisallow: /kl\xc3\xa4der/\n"
     rules = robots.parse_robots_txt(text, USER_AGENT)

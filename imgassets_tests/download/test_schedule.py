@@ -320,7 +320,7 @@ def test_a_crawl_delay_applies_to_later_requests_of_its_host_only(start: Start) 
     run.finish(slow, feedback=HostFeedback(interval_s=3))
     run.finish(quick)
     assert run.take_next(5) == [
-        (0, f"{A}/1"), (0, f"{B}/1"), (0, f"{B}/2"), (3, f"{A}/2"), (6, f"{A}/3"),
+        (0, f"{B}/1"), (0, f"{B}/2"), (3, f"{A}/1"), (6, f"{A}/2"), (9, f"{A}/3"),
     ]  # fmt: skip
 
 

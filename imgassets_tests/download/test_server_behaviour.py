@@ -445,6 +445,25 @@ def test_different_location_headers_are_refused(partition: Partition, server: Se
     assert server.hits.total() == 1
 
 
+def test_empty_location_headers_and_spaces_around_one_are_ignored(
+    partition: Partition, server: Server
+) -> None:
+    server.add("/b.jpg", JPEG)
+    many, none = partition.run(
+        server.add("/many", locations("", "/b.jpg", " /b.jpg\t ")),
+        server.add("/none", locations("", "")),
+    )
+    assert (many.outcome, many.error) == (Outcome.OK, None)
+    assert (none.outcome, none.http_status) == (Outcome.HTTP_ERROR, 302)
+
+
+def test_location_headers_of_an_error_are_no_redirect(partition: Partition, server: Server) -> None:
+    row = download_one(
+        partition, server, raw(b"HTTP/1.1 404 No\r\nLocation: /a\r\nLocation: /b\r\n\r\n")
+    )
+    assert (row.outcome, row.http_status) == (Outcome.HTTP_ERROR, 404)
+
+
 def test_identical_location_headers_of_robots_txt_are_one_redirect(
     partition: Partition, server: Server
 ) -> None:
@@ -533,9 +552,21 @@ LENGTH = len(JPEG)
         f"Content-Length: {LENGTH}\r\nContent-Length: {LENGTH + 1}\r\n",
         f"Content-Length: {LENGTH + 1}\r\nContent-Length: {LENGTH}\r\n",
         f"Content-Length: {LENGTH}, {LENGTH - 1}\r\n",
+        *(
+            f"Content-Length: {length}\r\n"
+            for length in (
+                f"+{LENGTH}",
+                "-5",
+                hex(LENGTH),
+                f"{LENGTH}.0",
+                f"{LENGTH:_}",
+                "",
+                "\xb2",
+            )
+        ),
     ],
 )
-def test_contradictory_lengths_are_a_connection_error(
+def test_contradictory_and_malformed_lengths_are_a_connection_error(
     partition: Partition, server: Server, headers: str
 ) -> None:
     row = download_one(partition, server, raw(ok(headers)))
@@ -551,6 +582,15 @@ def test_identical_lengths_count_as_one(partition: Partition, server: Server, he
     row = download_one(partition, server, raw(ok(headers, JPEG + b"rest")))
     assert (row.outcome, row.attempts) == (Outcome.OK, 1)
     assert partition.files == stored(JPEG)
+
+
+def test_a_length_may_have_any_number_of_digits(partition: Partition, server: Server) -> None:
+    small, large = partition.run(
+        server.add("/0.jpg", raw(ok(f"Content-Length: {'0' * 5000}{LENGTH}\r\n", JPEG + b"rest"))),
+        server.add("/1.jpg", raw(ok(f"Content-Length: {'9' * 5000}\r\n"))),
+    )
+    assert (small.outcome, small.error) == (Outcome.OK, None)
+    assert large.outcome is Outcome.TOO_LARGE
 
 
 def test_an_error_without_a_response_is_a_sentence(partition: Partition, server: Server) -> None:
@@ -572,6 +612,8 @@ def test_an_error_without_a_response_is_a_sentence(partition: Partition, server:
         "/cut-chunk": (raw(ok(chunked, b"5\r\nab")), cut_off),
         "/no-last-chunk": (raw(ok(chunked, b"2\r\nab\r\n")), cut_off),
         "/bad-chunk": (raw(ok(chunked, b"zz\r\nab\r\n0\r\n\r\n")), f"{cut_off}|{broken}"),
+        "/negative-chunk": (raw(ok(chunked, b"-5\r\nab\r\n0\r\n\r\n")), broken),
+        "/no-colon": (raw(ok("Broken\r\nX-Robots-Tag: noai\r\n")), not_http),
         "/hang": (hang, "(no data received|Operation (too slow|timed)).*download.read_timeout_s"),
     }  # fmt: skip
     urls = [server.add(path, response) for path, (response, _) in cases.items()]

@@ -64,6 +64,8 @@ CURL = {
     "http://127.0.0.1:0{port}/a": "/a",
     "http://2130706433:{port}/a": "/a",
     "http://0x7F.1:{port}/a": "/a",
+    "http://%31%32%37.0.0.1:{port}/%61": "/%61",
+    "http://127.0.0%2e1:{port}/a": "/a",
 }
 
 # What curl refuses or sends in several ways, by the target that browsers send.
