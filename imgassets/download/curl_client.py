@@ -167,8 +167,10 @@ class _Handle:
         cut = self._size > self._max_size
         if self._transfer.error is not None and not cut:
             code, message = self._transfer.error
-            is_ignored = code == pycurl.E_FILESIZE_EXCEEDED and not success
-            if is_ignored or (_has_locations(code, message) and status >= 400):
+            # The status says enough, whatever happens to the body of an error page or redirect.
+            is_body_lost = bool(self._header_lines) and not self._header_lines[-1].strip()
+            is_ignored = is_body_lost or code == pycurl.E_FILESIZE_EXCEEDED
+            if (status >= 300 and is_ignored) or (status >= 400 and _has_locations(code, message)):
                 return build_response(status, _header_pairs(self._header_lines), b"")
             if self._blocked_address is not None and code == pycurl.E_COULDNT_CONNECT:
                 raise blocked_address_error(self._blocked_address)

@@ -90,12 +90,17 @@ class RequestsClient:
             response = self._adapter.send(
                 prepared, stream=True, timeout=timeout, verify=self._ca_bundle, proxies=proxies
             )
+        is_needed = response.status_code < 300
         try:
             body = _read_body(response.raw, response.status_code, limits)
-        except BaseException:
+        except BaseException as error:
             response.raw.close()
-            raise
-        if _current.request.shut_down:
+            # The status says enough, whatever happens to the body of an error page or redirect.
+            is_broken = isinstance(error, (urllib3.exceptions.HTTPError, OSError, FetchError))
+            if is_needed or not is_broken:
+                raise
+            body = b""
+        if _current.request.shut_down and (is_needed or _current.request.aborted):
             # Without a Content-Length, a shut-down connection looks like the end of the body.
             response.raw.close()
             if _current.request.aborted:

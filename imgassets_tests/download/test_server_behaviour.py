@@ -358,6 +358,32 @@ def test_of_the_body_of_an_error_page_only_the_start_is_read(
     assert sent[0] < 3 * 10**7
 
 
+def test_an_error_page_whose_body_fails_has_the_outcome_of_its_status(
+    partition: Partition, server: Server
+) -> None:
+    def send_part(handler: Handler) -> None:
+        status, end = handler.path[1:].split("/")
+        handler.head(int(status), {"Content-Length": "999", "Location": "/b.jpg"})
+        handler.wfile.write(b"x")
+        if end == "reset":
+            handler.reset()
+        while end == "drip" and not handler.server.closing.wait(0.1):
+            handler.wfile.write(b"x")
+        if end == "hang":
+            hang(handler)
+        handler.close_connection = True
+
+    server.add("/b.jpg", JPEG)
+    cases = [(s, end) for s in (302, 404, 503) for end in ("hang", "reset", "close", "drip")]
+    urls = [server.add(f"/{status}/{end}", send_part) for status, end in cases]
+    patient = partition.with_settings(
+        read_timeout_s=0.5, total_timeout_s=1, retries=0, threads=12, breaker_failures=0
+    )
+    for (status, end), row in zip(cases, patient.run(*urls), strict=True):
+        expected = (Outcome.OK, 200) if status == 302 else (Outcome.HTTP_ERROR, status)
+        assert (row.outcome, row.http_status, row.attempts) == (*expected, 1), (end, row.error)
+
+
 def test_a_content_length_above_the_limit_is_too_large(
     partition: Partition, server: Server
 ) -> None:
