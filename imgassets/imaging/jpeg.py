@@ -52,8 +52,8 @@ def without_faulty_metadata(data: bytes) -> bytes:
     """Rewrite a JPEG file without what libjpeg warns of though it does not concern the pixels.
 
     Bytes between segments, comments, unknown, short and incomplete metadata are left out; the
-    parameters of sequential scans and an unknown colour transform are replaced with those that
-    decoders assume. EXIF data and complete ICC profiles are kept.
+    parameters of sequential scans, an unknown colour transform and the version of JFIF are replaced
+    with those that decoders assume. EXIF data and complete ICC profiles are kept.
 
     Args:
         data: The whole file, which begins with `SIGNATURE`.
@@ -66,7 +66,11 @@ def without_faulty_metadata(data: bytes) -> bytes:
     if frame is None:
         return data
     metadata = [
-        *(s for s in segments if s.marker == _APP0 and _is(s, _JFIF, _JFIF_BYTES)),
+        *(
+            _with_known_version(s)
+            for s in segments
+            if s.marker == _APP0 and _is(s, _JFIF, _JFIF_BYTES)
+        ),
         *(
             _with_known_transform(s, frame)
             for s in segments
@@ -138,6 +142,11 @@ def _segments(data: bytes) -> Iterator[_Segment]:
 
 def _is(segment: _Segment, name: bytes, length: int) -> bool:
     return segment.content.startswith(name) and len(segment.content) >= length
+
+
+def _with_known_version(jfif: _Segment) -> _Segment:
+    """Replace the version: libjpeg warns of others than 1.x, but reads them alike."""
+    return replace(jfif, content=_JFIF + b"\1\2" + jfif.content[7:])
 
 
 def _with_known_transform(adobe: _Segment, frame: _Segment) -> _Segment:

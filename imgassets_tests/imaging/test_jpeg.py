@@ -159,8 +159,15 @@ def test_the_adobe_transform_of_rgb_is_kept_beside_a_fault() -> None:
     assert (_pixels(_insert(whole, b"\xff\xdb", b"\0\0\0")) == _pixels(whole)).all()
 
 
-@pytest.mark.parametrize("jfif", [b"JFIF\0", b"JFIF", b"JFIF\0\1\1", b"JFIF\0\1\1\0\0\1\0\1"])
-def test_a_short_jfif_segment_is_ignored(jfif: bytes) -> None:
+@pytest.mark.parametrize(
+    "jfif",
+    [
+        *(b"JFIF\0", b"JFIF", b"JFIF\0\1\1", b"JFIF\0\1\1\0\0\1\0\1"),
+        # An unknown version.
+        *(b"JFIF\0" + version + b"\0\0\1\0\1\0\0" for version in (b"\0\0", b"\2\1", b"\7\7")),
+    ],
+)
+def test_a_short_or_unknown_jfif_segment_is_ignored(jfif: bytes) -> None:
     whole = _photo()
     assert (_pixels(whole[:2] + _segment(0xE0, jfif) + whole[20:]) == _pixels(whole)).all()
 
