@@ -146,8 +146,8 @@ def test_the_start_of_a_gzip_body_and_of_any_other_is_returned(body: bytes) -> N
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
-        (gzip.compress(GZIP), "gzip, gzip"),
-        (gzip.compress(GZIP), "gzip"),
+        (gzip.compress(GZIP, mtime=0), "gzip, gzip"),
+        (gzip.compress(GZIP, mtime=0), "gzip"),
         (zlib.compress(DATA), "deflate"),
         (zlib.compress(DATA, wbits=-15), "Deflate"),
         (pa.compress(DATA, codec="brotli", asbytes=True), "br"),
@@ -171,7 +171,7 @@ def test_a_short_brotli_body_that_was_cut_is_corrupt() -> None:
 
 def test_the_start_ends_at_the_limit_the_end_or_damage() -> None:
     data = bytes(random.Random(1).choices(b"abcdefgh", k=20_000))
-    body = gzip.compress(data)
+    body = gzip.compress(data, mtime=0)
     assert decompress_start(body, "", 5000) == data[:5000]
     for broken in (body[:4000], body[:4000] + b"\xff" * 2000):
         start = decompress_start(broken, "", 20_000)
