@@ -93,8 +93,8 @@ def parse_day(value: object, date_format: str | None = None) -> dt.date | None:
 
     Args:
         value: A date, a datetime, a text, a number (seconds or milliseconds since 1970, or
-            `20260131`), or `{"$date": ...}` as MongoDB's tools write it. A time without zone is in
-            UTC.
+            `20260131`), or `{"$date": ...}` as MongoDB's tools write it; or a list of one of
+            these. A time without zone is in UTC.
         date_format: Format (`strptime`) that is tried first for texts; None for none.
 
     Returns:
@@ -180,6 +180,8 @@ def _day(value: object, date_format: str | None) -> dt.date | None:
             day = _extended_json_day(inner)
         case bool():
             pass
+        case [inner] if not isinstance(inner, list | tuple):
+            day = _day(inner, date_format)  # as Scrapy's item loaders write it
         case int() | float():
             # 20260131 is a day, 20260131235959 a time.
             digits = str(int(value)) if value == int(value) else ""

@@ -11,11 +11,12 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -40,6 +41,8 @@ DEFAULT_PATHS: Mapping[str, tuple[str, ...]] = {
 _FIELDS = SourceFields()
 _NAMES = {"csv": "CSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
 _DELIMITERS = ",;\t|"
+# The line that tells Excel the delimiter.
+_EXCEL_DELIMITER = re.compile(r'"?sep=(.)"?\s*$', re.I)
 _BATCH_ROWS = 1_000
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -136,37 +139,73 @@ def _read_csv(file: BinaryIO, settings: SourceSettings) -> Entries:
             break
     else:
         return
-    delimiter = settings.delimiter or _sniff_delimiter(head[-1], settings)
+    delimiter = settings.delimiter
+    if line := _EXCEL_DELIMITER.match(head[-1]):
+        delimiter = delimiter or line[1]
+        head[-1:] = ["\n", next(lines, "")]  # an empty line, so that line numbers stay
+    delimiter = delimiter or _sniff_delimiter(head[-1], settings)
     rows = _csv_rows(chain(head, lines), delimiter)
-    first = next(rows)
-    if isinstance(first, InvalidLine):
-        raise SourceError(f"source.path: the header of {settings.path} is broken: {first.detail}")
+    start = next(rows, (0, [""]))
+    if isinstance(start, InvalidLine):
+        raise SourceError(f"source.path: the header of {settings.path} is broken: {start.detail}")
+    first = start[1]
     header = [_column(cell, settings) for cell in first]
+    images = frozenset(_names(settings, "images"))
     if _has_images(header, settings):
         _require_columns(header, settings)
     elif len(first) == 2 and "://" in first[0]:
-        rows, header = chain([first], rows), []
+        rows, header = chain([start], rows), []
     else:
-        images = " and ".join(paths_of(settings, "images") or ("url",))
+        wanted = " and ".join(paths_of(settings, "images") or ("url",))
         raise SourceError(
             f"source.path: {settings.path} starts with {delimiter.join(first)[:100]!r}; it must "
-            f"start with a header that has the column {images} (source.fields.images; the other "
+            f"start with a header that has the column {wanted} (source.fields.images; the other "
             "columns: source.fields), or have two columns: url,save_path"
         )
     for row in rows:
         if isinstance(row, InvalidLine):
             yield row
         elif header:
-            yield dict(zip(header, row, strict=False))
+            yield _csv_record(header, *row, images)
         else:
-            folder = PurePosixPath(row[1].strip() if len(row) > 1 else "").parent.name
-            yield {"url": row[0], **({"retailer": folder} if folder else {})}
+            cells = row[1]
+            folder = PurePosixPath(cells[1].strip() if len(cells) > 1 else "").parent.name
+            yield {"url": cells[0], **({"retailer": folder} if folder else {})}
         yield from problems
         problems.clear()
 
 
-def _csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | InvalidLine]:
-    """The rows that are not empty, and the lines that are not CSV."""
+def _csv_record(
+    header: list[str], number: int, cells: list[str], images: Collection[str]
+) -> Record | InvalidLine:
+    """The record of a row.
+
+    Args:
+        header: The names of the columns.
+        number: Number of its line.
+        cells: Its cells. Missing ones are empty.
+        images: The names of columns with images. If there are several of one name, all are read; of
+            other columns, the first that is not empty.
+    """
+    if any(cell.strip() for cell in cells[len(header) :]):
+        detail = (
+            f"{len(cells)} cells, but {len(header)} columns: is a delimiter in a cell without "
+            "quotes?"
+        )
+        return InvalidLine(Anomaly.INVALID_RECORD, f"line {number}", detail)
+    record: dict[str, Any] = {}
+    for name, cell in zip_longest(header, cells[: len(header)], fillvalue=""):
+        if name in images and name in record:
+            record[name] = [record[name], cell] if cell else record[name]
+        elif not record.get(name):
+            record[name] = cell
+    return record
+
+
+def _csv_rows(
+    lines: Iterable[str], delimiter: str
+) -> Iterator[tuple[int, list[str]] | InvalidLine]:
+    """The rows that are not empty, with the numbers of their lines; and lines that are not CSV."""
     ended = False
 
     def watched() -> Iterator[str]:
@@ -190,7 +229,7 @@ def _csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | Inva
             detail = "a quote is not closed, so the rest of the file is one cell"
             yield InvalidLine(Anomaly.INVALID_RECORD, f"line {start}", detail)
         elif cells:
-            yield cells
+            yield start, cells
 
 
 def _sniff_delimiter(line: str, settings: SourceSettings) -> str:
@@ -284,7 +323,7 @@ def _read_parquet(file: BinaryIO, settings: SourceSettings) -> Entries:
     known = {name for field in DEFAULT_PATHS for name in _names(settings, field)}
     wanted = [name for name in columns if name in known]
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-        yield from batch.to_pylist()
+        yield from batch.to_pylist(maps_as_pydicts="lossy")
 
 
 def _text_lines(file: BinaryIO, encoding: str | None, problems: list[InvalidLine]) -> Iterator[str]:

@@ -14,31 +14,52 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 GRAPH = "@graph"
 """JSON-LD keeps the objects of a page in this list, without naming it in paths."""
 
-_URL_KEYS = ("contenturl", "image", "imageurl", "src", "datasrc", "srcset", "url", "href")
+_URL_KEYS = (
+    *("contenturl", "image", "imageurl", "src", "datasrc", "srcset", "url", "href"),
+    *("@list", "@set", "@value"),
+)
 """Fields of an image object that hold its URL, in lower case without `-` and `_`. The most specific
 are first: `url` and `href` can also name the page. `contentUrl` is that of
 https://schema.org/ImageObject."""
 
-_PLACEHOLDERS = frozenset({"n/a", "na", "nan", "none", "null", "nil", "undefined", "#"})
+_PLACEHOLDERS = frozenset(
+    {"n/a", "n.a.", "k.a.", "na", "nan", "nat", "nil", "none", "null", "undefined", "#", "?"}
+    # Spreadsheets, pandas, databases.
+    | {"#n/a", "#ref!", "#value!", "<na>", "<null>", "(null)", "\\n", "false", "true", "0"}
+    | {"empty", "missing", "tbd", "unknown"}
+)
 _NOT_ON_A_SERVER = ("data:", "blob:", "about:", "javascript:")
 
 _ABSOLUTE = ("https://", "http://")
 _URL = re.compile(r"\s*(?:(?:https?:)?/|\S+\.(?:avif|bmp|gif|jpe?g|jxl|png|tiff?|webp)\b)", re.I)
-_SEPARATOR = re.compile(r"[\s,;|]")
+_START = re.compile(r"(?:https?:)?/", re.I)
+_SEPARATOR = re.compile(r"[\s,;|，；、｜]")  # noqa: RUF001  (also those of Chinese and Japanese)
 # A separator inside a URL is not followed by the start of another one. A line break is in no URL.
 _NEXT_URL = re.compile(
-    r"(?<=[\s,;|])(?=https?://|//\w[^\s/.]{0,99}\.[^\s/]{1,200}/)|(?<=[\r\n])(?=/)", re.I
+    r"(?<=[\s,;|，；、｜])(?=https?://|//\w[^\s/.]{0,99}\.[^\s/]{1,200}/)"  # noqa: RUF001
+    r"|(?<=[\r\n])(?=/)"
+    r"|(?<=[,;|])(?=\s*(?:n/a|nan|none|null|undefined)\s*(?:[,;|]|$))",
+    re.I,
 )
+# A URL in quotes or brackets, in a text that is neither a URL nor JSON: cut off, JavaScript, CSS.
+_QUOTED_URL = re.compile(r"(?<=[\"'`(<>\[{])\s*((?:https?:|(?=//\w[^\s/]*\.))//[^\s\"'`<>]+)", re.I)
+_IMAGE_TAG = re.compile(r"<(?:img|source)\s", re.I)
+# JavaScript and JSON write a slash like this, too.
+_ESCAPED_SLASH = re.compile(r"\\(?:u002f|/)", re.I)
+# Byte-order mark and characters without width, which `strip` leaves.
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 _ENTITY = re.compile(r"&(?:\w+|#\d+|#x[0-9a-f]+);", re.I)
-_DESCRIPTOR = re.compile(r"\s\d+(?:\.\d+)?[wx](?:\s+\d+h)?\s*(?:,|$)")
+_DESCRIPTOR = re.compile(r"\s\d+(?:\.\d+)?[wx](?:\s+\d+h)?\s*(?:,|$)", re.I)
 _SRCSET_URL = re.compile(r"[\s,]*([^\s,]\S*)")
 _SRCSET_SIZE = re.compile(r"(\d+(?:\.\d+)?)([wx])")
+_AROUND = " ,;|，；、｜\r\n\t"  # noqa: RUF001
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 # How NumPy writes a list of texts.
 _MISSING_COMMA = re.compile(r"(['\"])\s+(?=\1)")
@@ -109,8 +130,28 @@ def _value_in_object(document: Mapping[Any, Any], path: str, images: bool) -> ob
         if name in document:
             return value_at_path(document[name], rest, images=images)
     if images and GRAPH in document:
-        return value_at_path(document[GRAPH], path, images=True)
+        return _value_in_graph(document[GRAPH], path)
     return None
+
+
+def _value_in_graph(nodes: object, path: str) -> object:
+    """The values of the products of a JSON-LD page, or of all its objects if it has no product."""
+    if not isinstance(nodes, list | tuple):
+        return value_at_path(nodes, path, images=True)
+    objects = [node for node in nodes if isinstance(node, Mapping)]
+    products = [node for node in objects if "Product" in str(node.get("@type"))]
+    value = value_at_path(products, path, images=True) or value_at_path(nodes, path, images=True)
+    # An object with nothing but an id stands for the object of the page that has this id.
+    named = {str(node["@id"]): node for node in objects if "@id" in node}
+
+    def resolved(value: object) -> object:
+        if isinstance(value, list):
+            return [resolved(entry) for entry in value]
+        if isinstance(value, Mapping) and value.keys() == {"@id"}:
+            return named.get(str(value["@id"]), value)
+        return value
+
+    return resolved(value)
 
 
 def fields_near(document: Mapping[str, Any], path: str) -> tuple[str, list[str]]:
@@ -162,8 +203,17 @@ def is_placeholder(text: str) -> bool:
     """Whether a text names no file on a server, such as `N/A`, `-`, `data:...`, `about:blank`."""
     if text.startswith(_ABSOLUTE):
         return False
-    lower = text[:20].strip().lower()
-    return lower in _PLACEHOLDERS or not lower.strip("-_. ") or lower.startswith(_NOT_ON_A_SERVER)
+    lower = text[:100].strip().lower()
+    parts = [part for part in re.split(r"[\s,;|]+", lower) if part.strip("-_.")]
+    return all(part in _PLACEHOLDERS for part in parts) or lower.startswith(_NOT_ON_A_SERVER)
+
+
+def is_phrase(text: str) -> bool:
+    """Whether a text is several words or a label, such as `No image` or `Front:`, and no path.
+
+    A single word can be the name of a file, which `source.base_url` completes.
+    """
+    return re.search(r"[/.\\?=%]", text) is None and re.search(r"\s|:$", text) is not None
 
 
 def is_relative(url: str) -> bool:
@@ -196,7 +246,7 @@ def split_urls(text: str, separator: str | None) -> list[str]:
     if separator is None or text[:5].lower() == "data:":
         parts = _NEXT_URL.split(text)
         # A single URL stays as it is found, because keys of images are made from it.
-        parts = [part.rstrip(" ,;|\r\n\t") for part in parts] if len(parts) > 1 else parts
+        parts = [part.strip(_AROUND) for part in parts] if len(parts) > 1 else parts
     else:
         if ";" in separator:
             text = _without_entities(text)
@@ -219,7 +269,7 @@ def _flatten(value: object, separator: str | None, depth: int) -> Iterator[objec
         if parsed is not None:
             yield from _flatten(parsed, separator, depth + 1)
         else:
-            yield from split_urls(_without_brackets(value.strip()), separator)
+            yield from _entries_of_text(value, separator, depth)
     elif isinstance(value, list | tuple):
         for entry in value:
             yield from _flatten(entry, separator, depth + 1)
@@ -231,6 +281,35 @@ def _flatten(value: object, separator: str | None, depth: int) -> Iterator[objec
             yield from _flatten(inner, separator, depth + 1)
     else:
         yield value
+
+
+def _entries_of_text(text: str, separator: str | None, depth: int) -> Iterator[object]:
+    """The entries of a text that is not JSON."""
+    text = text.strip().strip(_INVISIBLE)
+    if text.lower().startswith("&lt;"):
+        text = _without_entities(text)
+    if _IMAGE_TAG.search(text):
+        yield from _flatten(_image_tags(text), separator, depth + 1)
+        return
+    text = _ESCAPED_SLASH.sub("/", _without_brackets(text))
+    quoted = [] if _START.match(text) else _QUOTED_URL.findall(text)
+    if quoted:
+        yield from (url.rstrip("\\,;)]}") for url in quoted)
+    else:
+        yield from split_urls(text, separator)
+
+
+def _image_tags(text: str) -> list[dict[str, str | None]]:
+    """The attributes of the images in HTML."""
+    found: list[dict[str, str | None]] = []
+
+    class Images(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag in ("img", "source"):
+                found.append(dict(attrs))
+
+    Images().feed(text)
+    return found
 
 
 def _urls_of_object(value: Mapping[Any, Any]) -> object:
@@ -253,7 +332,12 @@ def _urls_of_object(value: Mapping[Any, Any]) -> object:
         for name, inner in value.items()
         if not str(name).startswith("@") and _looks_like_url(inner)
     ]
-    return urls or None
+    # Beside complete URLs, a file name such as `front.jpg` is a title.
+    return [inner for inner in urls if not _is_file_name(inner)] or urls or None
+
+
+def _is_file_name(value: object) -> bool:
+    return isinstance(value, str) and _URL.match(value) is not None and "/" not in value
 
 
 def _looks_like_url(value: object, depth: int = 0) -> bool:
@@ -268,7 +352,7 @@ def _looks_like_url(value: object, depth: int = 0) -> bool:
 
 def _parse(text: str) -> list[Any] | tuple[Any, ...] | Mapping[str, Any] | str | None:
     """Read a text that is JSON, or a list or dictionary as Python prints it; else None."""
-    text = text.strip()
+    text = text.strip().strip(_INVISIBLE)
     if text.startswith(("[&", "{&", "&quot;")):
         text = _without_entities(text)
     if not text or text[0] not in "[{(\"'" or text[-1] not in "]})\"'":
@@ -319,7 +403,7 @@ def _largest_of_srcset(text: str) -> str:
             end = len(text) if end < 0 else end
             descriptors, position = text[position:end], end
         sizes = dict.fromkeys("wx", 0.0)
-        sizes |= {unit: float(number) for number, unit in _SRCSET_SIZE.findall(descriptors)}
+        sizes |= {unit: float(number) for number, unit in _SRCSET_SIZE.findall(descriptors.lower())}
         if (sizes["w"], sizes["x"] or 1.0) > size:
             largest, size = url.rstrip(","), (sizes["w"], sizes["x"] or 1.0)
     return largest
@@ -327,7 +411,9 @@ def _largest_of_srcset(text: str) -> str:
 
 def _absolute(url: str, base_url: str | None) -> str:
     url = url.strip()
-    if base_url is None or not url or url.startswith(_ABSOLUTE) or is_placeholder(url):
+    if base_url is None or not url or url.startswith(_ABSOLUTE):
+        return url
+    if is_placeholder(url) or is_phrase(url):
         return url
     try:
         return url if urlsplit(url).scheme else urljoin(base_url, url)

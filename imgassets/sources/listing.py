@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from imgassets.settings import SourceSettings
 from imgassets.sources.images import (
     fields_near,
     image_entries,
+    is_phrase,
     is_placeholder,
     is_relative,
     values_at_paths,
@@ -57,7 +59,7 @@ class Anomaly(StrEnum):
     DUPLICATE_URL = "duplicate_url"
     """The document lists a URL more than once; it becomes one row."""
     PLACEHOLDER_URL = "placeholder_url"
-    """An entry is a text that names no file on a server: `N/A`, `null`, `-`, `data:...`."""
+    """An entry is a text that names no file: `N/A`, `null`, `-`, `data:...`, `No image`."""
     RELATIVE_URL = "relative_url"
     """A URL has no host and `source.base_url` is not set; its row becomes `invalid_url`."""
     INVALID_RECORD = "invalid_record"
@@ -255,6 +257,25 @@ def image_key(document_id: str, product_id: str, position: int, url: str) -> str
     return f"{slugify(product_id, max_length=40) or 'product'}-{position:03d}-{digest}"
 
 
+def product_name(value: object) -> str | None:
+    """The id of a product as text.
+
+    Args:
+        value: The value in the document: any single value, a list of one, or `{"$oid": ...}` as in
+            exports of MongoDB.
+
+    Returns:
+        The text; None if there is no id.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Mapping):
+        value = value.get("$oid", value)
+    if isinstance(value, float):  # pandas writes whole numbers like this if one is missing
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    return None if value is None or value == "" else str(value)
+
+
 def document_rows(
     *,
     document_id: str,
@@ -289,7 +310,7 @@ def document_rows(
     for position, entry in enumerate(entries):
         if not isinstance(entry, str) or not entry:
             report.add(Anomaly.NON_STRING_URL, document_id, f"entry {position} is {entry!r}")
-        elif is_placeholder(entry):
+        elif is_placeholder(entry) or is_phrase(entry):
             detail = f"entry {position} is {entry[:100]!r}"
             report.add(Anomaly.PLACEHOLDER_URL, document_id, detail)
         elif entry in rows:

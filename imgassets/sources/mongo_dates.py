@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from bson import DatetimeMS, Decimal128, ObjectId, Regex
+from bson import DatetimeMS, Decimal128, ObjectId, Regex, Timestamp
 
 from imgassets.sources.dates import (
     CLOCK_PATTERN,
@@ -32,6 +32,11 @@ from imgassets.sources.dates import (
 )
 from imgassets.sources.listing import Anomaly
 
+# A timestamp has the seconds since 1970 as 32 bits.
+_FIRST_TIMESTAMP = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LAST_TIMESTAMP = dt.datetime(2106, 2, 7, tzinfo=dt.UTC)
+
+_MOMENTS = ["date", "timestamp", "objectId"]
 _MISSING = ["missing", "null", "undefined"]
 
 
@@ -51,6 +56,12 @@ def document_day(value: object, document_id: object, date_format: str | None) ->
         if isinstance(document_id, ObjectId):
             return document_id.generation_time.date()
         return Anomaly.NO_DATE
+    if isinstance(value, list) and len(value) == 1 and not isinstance(value[0], list):
+        value = value[0]
+    if isinstance(value, ObjectId):
+        value = value.generation_time
+    if isinstance(value, Timestamp):
+        value = value.as_datetime()
     if isinstance(value, DatetimeMS):
         return dt.date.max if int(value) > 0 else dt.date.min
     if isinstance(value, Decimal128):
@@ -91,7 +102,7 @@ def day_key(field: str, date_format: str | None) -> dict[str, Any]:
     return {
         "$switch": {
             "branches": [
-                {"case": {"$eq": [{"$type": path}, "date"]}, "then": _truncated(path)},
+                {"case": {"$in": [{"$type": path}, _MOMENTS]}, "then": _truncated(path)},
                 {"case": {"$eq": [{"$type": path}, "string"]}, "then": text},
                 {
                     "case": {"$in": [{"$type": path}, _MISSING]},
@@ -112,14 +123,17 @@ def day_key(field: str, date_format: str | None) -> dict[str, Any]:
 
 
 def dated(field: str, day: dt.date) -> list[dict[str, Any]]:
-    """Filters for documents whose date field is a date or a number of a day.
+    """Filters for documents whose date field is a date, a number, a timestamp or an id of a day.
 
     Args:
         field: Path of the date field.
         day: Day in UTC.
     """
     start, end = _bounds(day)
-    ranges: list[tuple[object, object]] = [(start, end), *number_ranges(day)]
+    ids = (ObjectId.from_datetime(start), ObjectId.from_datetime(end))
+    ranges: list[tuple[object, object]] = [(start, end), ids, *number_ranges(day)]
+    if start >= _FIRST_TIMESTAMP and end <= _LAST_TIMESTAMP:
+        ranges.append((Timestamp(start, 0), Timestamp(end, 0)))
     return [{field: {"$gte": low, "$lt": high}} for low, high in ranges]
 
 
@@ -127,7 +141,7 @@ def undated(field: str, day: dt.date) -> dict[str, Any]:
     """Filter for documents without a date whose ObjectId was created on a day."""
     start, end = _bounds(day)
     ids = {"$gte": ObjectId.from_datetime(start), "$lt": ObjectId.from_datetime(end)}
-    return {field: None, "_id": ids}
+    return {"_id": ids, field: None}  # nothing if the field is `_id`
 
 
 def spelled(field: str, day: dt.date, date_format: str | None) -> list[dict[str, Any]]:

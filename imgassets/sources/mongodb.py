@@ -45,6 +45,7 @@ from imgassets.sources.listing import (
     day_anomaly,
     document_rows,
     listing_without_retailer,
+    product_name,
     today,
 )
 from imgassets.sources.mongo_dates import (
@@ -176,10 +177,10 @@ class MongoSource:
         self, projected: Document, date: str, retailer: str, report: SourceReport
     ) -> list[UrlRow]:
         document = {self._dotted.get(name, name): value for name, value in projected.items()}
-        product = value_at_path(document, self._fields.product_id)
+        product = product_name(value_at_path(document, self._fields.product_id))
         return document_rows(
             document_id=str(document["_id"]),
-            product_id=str(document["_id"] if product is None else product),
+            product_id=str(document["_id"]) if product is None else product,
             images=values_at_paths(document, self._fields.image_paths),
             date=date,
             retailer=retailer,

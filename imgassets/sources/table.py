@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import inspect
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -35,6 +36,7 @@ from imgassets.sources.listing import (
     day_anomaly,
     document_rows,
     listing_without_retailer,
+    product_name,
 )
 from imgassets.sources.retailers import Retailer, Retailers
 
@@ -166,6 +168,8 @@ class TableSource:
                 if "." in path and not found.keys().isdisjoint(path_heads(path)):
                     record[field] = value_at_path(found, path)
                     break
+        if self._paths["date"]:
+            record.setdefault("date", None)
         images = self._paths["images"]
         if images is None:
             images = tuple(path for path in DEFAULT_PATHS["images"] if path in found)[:1]
@@ -181,7 +185,7 @@ class TableSource:
             return None, None
         date = record.get("date", self._start_date)
         day = parse_day(date, self._settings.date_format)
-        if date is None or date == "":
+        if date is None or date == "" or (isinstance(date, float) and math.isnan(date)):
             report.add(Anomaly.NO_DATE, name, "the date is empty")
         elif day is None:
             report.add(
@@ -207,8 +211,8 @@ def function_records(dotted: str) -> Records:
 
 
 def _product_id(record: Record) -> str:
-    if product := record.get("product_id"):
-        # Exports of MongoDB write ids as {"$oid": ...}.
-        return str(product.get("$oid", product) if isinstance(product, Mapping) else product)
+    product = product_name(record.get("product_id"))
+    if product is not None:
+        return product
     # Does not depend on the order of the records.
     return hashlib.sha256(str(record.get("url")).encode()).hexdigest()[:12]

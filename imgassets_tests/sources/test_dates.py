@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from bson import DatetimeMS, Decimal128, Int64, ObjectId
+from bson import DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -122,11 +122,23 @@ VALUES: list[tuple[object, int | None]] = [
     ({"$date": None}, None),
     ({"$date": "2026-01-02", "zone": "UTC"}, None),
     ({"date": "2026-01-02"}, None),
-    (["2026-01-02"], None),
-    ([dt.datetime(2026, 1, 2, tzinfo=dt.UTC)], None),
+    (["2026-01-02"], 2),
+    (["Fri, 02 Jan 2026 10:00:00 GMT"], 2),
+    ([dt.datetime(2026, 1, 2, tzinfo=dt.UTC)], 2),
+    ([SECONDS], 2),
+    ([{"$date": "2026-01-02"}], 2),
+    (["2026-01-02", "2026-01-02"], None),
+    ([["2026-01-02"]], None),
+    ([None], None),
     ([], None),
     (b"2026-01-02", None),
-    (ID, None),
+]
+BSON_VALUES: list[tuple[object, int | None]] = [
+    (ID, 2),
+    ([ID], 2),
+    (Timestamp(SECONDS, 1), 2),
+    ([Timestamp(SECONDS, 1)], 2),
+    ([Decimal128(str(SECONDS))], 2),
 ]
 FORMATTED: list[tuple[object, int | None]] = [
     ("02/01/2026", 2),
@@ -217,7 +229,7 @@ def agree(
     assert newest == {slug: day and day.isoformat() for slug, day in days.items()}
 
 
-@pytest.mark.parametrize(("value", "day"), [*TEXTS, *VALUES[:-2]])
+@pytest.mark.parametrize(("value", "day"), [*TEXTS, *VALUES[:-1]])
 def test_the_day_of_a_value_is_in_utc_or_it_is_refused(value: object, day: int | None) -> None:
     if not isinstance(value, Decimal128):
         assert parse_day(value) == expected(day)
@@ -226,7 +238,7 @@ def test_the_day_of_a_value_is_in_utc_or_it_is_refused(value: object, day: int |
 def test_survey_listing_sensor_and_freshness_agree_on_the_day_of_every_value(
     mongodb_uri: str, mongo_database: Products
 ) -> None:
-    agree(mongodb_uri, mongo_database, [*TEXTS, *VALUES])
+    agree(mongodb_uri, mongo_database, [*TEXTS, *VALUES, *BSON_VALUES])
 
 
 @pytest.mark.parametrize(

@@ -146,8 +146,31 @@ CASES = {
         "product_images,product_retailer,scraped_at,_id\nhttp://a/1,Zara,2026-01-01,p1\n", ROW
     ),
     "short rows.csv": feed(
-        "url,retailer,product_id\nhttp://a/1,Zara,p1,x\nhttp://a/2\n",
-        [("http://a/2", "short-rows"), *ROW],
+        "url,retailer,product_id\nhttp://a/1,Zara,p1,,\nhttp://a/2\n",
+        ROW,
+        anomalies={"no_retailer": "record 2: the retailer is ''"},
+    ),
+    "short date.csv": feed(
+        "url,retailer,product_id,date\nhttp://a/1,Zara,p1,2026-01-01\nhttp://a/2,Zara,p1\n",
+        ROW,
+        anomalies={"no_date": "record 2: the date is empty"},
+    ),
+    "delimiter in a cell.csv": feed(
+        "url,retailer,product_id\nhttp://a/w_1,h_2/1,Zara,p1\nhttp://a/1,Zara,p1\n",
+        ROW,
+        anomalies={"invalid_record": "line 2: 4 cells, but 3 columns: is a delimiter in a cell"},
+    ),
+    "excel.csv": feed(
+        'sep=;\r\nURL;Retailer;Price;Product_ID;;\r\nhttp://a/1;Zara;19,99;p1;;\r\n"x;',
+        ROW,
+        anomalies={"invalid_record": "line 4: a quote is not closed"},
+        encoding="utf-16",
+    ),
+    "columns of one name.csv": feed(
+        "Image Src,image src,Image Src,retailer,retailer,product_id\n"
+        "http://a/1,,http://a/2,,Zara,p1\n",
+        TWO,
+        settings=fields(images="Image Src"),
     ),
     "long cell.csv": feed(
         "url,retailer,product_id\nhttp://a/1,Zara,p1\n" + "x" * 200_000 + "\nhttp://a/2,Zara,p1\n",
@@ -203,6 +226,28 @@ CASES = {
         [("http://a/\xe9", *USUAL)],
         encoding="latin-1",
         anomalies={"not_utf_8": "line 1: 'utf-8' codec can't decode"},
+    ),
+    "lists of one.jsonl": feed(
+        '{"url": ["http://a/1"], "product_id": ["p1"], "retailer": ["Zara"], "date": '
+        '["2026-01-01T10:00:00"]}\n',
+        ROW,
+    ),
+    "missing date.jsonl": feed(
+        '{"url": "http://a/1", "product_id": "p1", "retailer": "Zara", "seen": "2026-01-01"}\n'
+        '{"url": "http://a/2", "product_id": "p1", "retailer": "Zara"}\n',
+        ROW,
+        settings=fields(date="seen"),
+        anomalies={"no_date": "record 2: the date is empty"},
+    ),
+    "numbers of pandas.jsonl": feed(
+        '{"url": "http://a/1", "product_id": 7.0, "retailer": "Zara", "date": "2026-01-01"}\n'
+        '{"url": "http://a/3", "product_id": 7.0, "retailer": "Zara", "date": NaN}\n',
+        [("http://a/1", "zara", "2026-01-01", "7")],
+        anomalies={"no_date": "record 2: the date is empty"},
+    ),
+    "no product ids.jsonl": feed(
+        '{"url": "http://a/1", "product_id": NaN, "retailer": "Zara", "date": "2026-01-01"}\n',
+        [("http://a/1", "zara", "2026-01-01", "93e96c2c25a6")],
     ),
     "no images.jsonl": feed(
         '{"url": null, "product_id": "p1", "retailer": "Zara"}\n',
