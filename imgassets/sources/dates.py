@@ -14,6 +14,7 @@ import datetime as dt
 import itertools
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import lru_cache
 
 DAY_SECONDS = 86_400
@@ -182,6 +183,8 @@ def _day(value: object, date_format: str | None) -> dt.date | None:
             pass
         case [inner] if not isinstance(inner, list | tuple):
             day = _day(inner, date_format)  # as Scrapy's item loaders write it
+        case Decimal():
+            day = _day(float(value), date_format)
         case int() | float():
             # 20260131 is a day, 20260131235959 a time.
             digits = str(int(value)) if value == int(value) else ""

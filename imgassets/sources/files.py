@@ -102,7 +102,11 @@ def file_records(settings: SourceSettings) -> Callable[[], Entries]:
                 f"source.path: {address} cannot be read: {error}; "
                 "set source.encoding to the encoding of the file"
             ) from None
-        except (OSError, EOFError, zlib.error, ValueError, NotImplementedError) as error:
+        # OverflowError: a timestamp after the year 9999 in Parquet.
+        except (
+            *(OSError, EOFError, zlib.error, ValueError),
+            *(NotImplementedError, OverflowError),
+        ) as error:
             raise SourceError(
                 f"source.path: {address} cannot be read as {_NAMES[settings.kind]}: {error}; "
                 "correct the path, or source.kind, or write the file again"
@@ -293,7 +297,8 @@ def _read_json(file: BinaryIO, settings: SourceSettings) -> Entries:
 
 def _json_line(line: str, number: int) -> Record | InvalidLine:
     try:
-        value = json.loads(line)
+        text = line.rstrip()
+        value = json.loads(text[:-1] if text.endswith(",") else line)  # a line of an array
     except (ValueError, RecursionError) as error:
         # The decoder counts lines from this one.
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
@@ -312,18 +317,21 @@ def _read_parquet(file: BinaryIO, settings: SourceSettings) -> Entries:
     import pyarrow.parquet as pq
 
     parquet = pq.ParquetFile(file)
-    columns = parquet.schema_arrow.names
+    stored = parquet.schema_arrow.names
+    # As in CSV files, case does not matter, unless there is a column with the very name.
+    columns = [name if (same := _column(name, settings)) in stored else same for name in stored]
     if not _has_images(columns, settings):
         images = " and ".join(paths_of(settings, "images") or ("url",))
         raise SourceError(
             f"source.path: {settings.path} has no column {images}; set source.fields.images to one "
-            f"of its columns: {', '.join(columns)[:500]}"
+            f"of its columns: {', '.join(stored)[:500]}"
         )
     _require_columns(columns, settings)
     known = {name for field in DEFAULT_PATHS for name in _names(settings, field)}
-    wanted = [name for name in columns if name in known]
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-        yield from batch.to_pylist(maps_as_pydicts="lossy")
+    wanted = {name: column for name, column in zip(stored, columns, strict=True) if column in known}
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
+        renamed = batch.rename_columns([wanted[name] for name in batch.schema.names])
+        yield from renamed.to_pylist(maps_as_pydicts="lossy")
 
 
 def _text_lines(file: BinaryIO, encoding: str | None, problems: list[InvalidLine]) -> Iterator[str]:

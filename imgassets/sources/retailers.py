@@ -6,10 +6,13 @@ punctuation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 
+from bson import Decimal128
 from slugify import slugify
 
 from imgassets.settings import SourceSettings
@@ -53,7 +56,9 @@ class Retailers:
         Args:
             value: A single value: text, or a whole number, which many systems use as a name.
         """
-        if isinstance(value, float) and value.is_integer():
+        if isinstance(value, Decimal128):
+            value = value.to_decimal()
+        if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)

@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import io
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -81,6 +82,12 @@ PARQUET = pa.table(
     ),
 )
 NO_RETAILER = {"no_retailer": "record 3: the retailer is None"}
+
+
+def table(**columns: pa.Array) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
 
 
 def parquet(**more: Any) -> Case:
@@ -232,6 +239,11 @@ CASES = {
         '["2026-01-01T10:00:00"]}\n',
         ROW,
     ),
+    "commas.jsonl": feed(
+        '{"url": "http://a/1", "product_id": "p1", "retailer": "Zara"},\n'
+        '{"url": "http://a/2", "product_id": "p1", "retailer": "Zara"}\n',
+        TWO,
+    ),
     "missing date.jsonl": feed(
         '{"url": "http://a/1", "product_id": "p1", "retailer": "Zara", "seen": "2026-01-01"}\n'
         '{"url": "http://a/2", "product_id": "p1", "retailer": "Zara"}\n',
@@ -259,6 +271,20 @@ CASES = {
     "structs.parquet": parquet(rows=TWO, settings=fields(images="media.url")),
     "lists of structs.parquet": parquet(rows=TWO, settings=fields(images="galleries.src")),
     "several.parquet": parquet(rows=TWO, settings=fields(images=["galleries", "og.image"]),),
+    "map.parquet": Case(
+        table(
+            url=pa.array([[("front", "http://a/1"), ("back", "http://a/2")]],
+                         pa.map_(pa.string(), pa.string())),
+            retailer=pa.array([Decimal(7)]),
+            date=pa.array([Decimal(1767225600)]),
+        ),
+        [("http://a/1", "7", "2026-01-01"), ("http://a/2", "7", "2026-01-01")],
+    ),
+    "case.parquet": Case(
+        table(URL=pa.array(["http://a/1"]), Brand=pa.array(["Zara"]), brand=pa.array(["Mango"])),
+        [("http://a/1", "mango")],
+        settings=fields(retailer="brand"),
+    ),
     "dots.parquet": parquet(rows=TWO, settings=fields(images="og.image")),
 }  # fmt: skip
 
@@ -296,6 +322,12 @@ def test_a_file_is_read_as_the_settings_say(tmp_path: Path, name: str) -> None:
         ("a.csv", b'url,"a\nhttp://a/1\n', {}, "the header of .* is broken: a quote is not closed"),
         ("a.csv.gz", gzip.compress(b"url\nhttp://a/1\n", mtime=0)[:-9], {}, "as CSV: Compr"),
         ("a.json", b'[{"url": "http://a/1"},\n{"url', {}, "read as JSON Lines: .* line 2"),
+        (
+            "a.parquet",
+            table(url=pa.array(["u"]), date=pa.array([2**62], pa.timestamp("us"))),
+            {},
+            "date value out of range",
+        ),
         ("a.parquet", b"PAR1 no", {}, "cannot be read as Parquet: "),
         ("a.parquet", parquet(rows=[]).content, fields(images="x"), "no column x; .* url, retai"),
         ("a.parquet", parquet(rows=[]).content, fields(date="day"), "has no column 'day'; its"),

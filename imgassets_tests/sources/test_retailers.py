@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from decimal import Decimal
 
 import pytest
 from bson import Decimal128, Int64
@@ -53,6 +54,8 @@ def test_retailer_names_become_slugs(name: object, slug: str | None) -> None:
         (7, ("zara", "7")),
         (["Zara"], ("zara", "Zara")),
         ([42.0], ("42", "42")),
+        (Decimal(42), ("42", "42")),
+        (Decimal128("42.0"), ("42", "42")),
         (["Zara", "ZARA"], ("zara", "ZARA")),
         (["Zara", None, "?!"], ("zara", "Zara")),
     ],
@@ -73,7 +76,7 @@ def test_a_value_is_the_name_of_a_retailer(value: object, found: tuple[str, str]
         (4.5, "no_retailer", "the retailer is 4.5"),
         (float("nan"), "no_retailer", "the retailer is nan"),
         (float("inf"), "no_retailer", "the retailer is inf"),
-        (Decimal128("4"), "no_retailer", "the retailer is Decimal128('4')"),
+        (Decimal128("4.5"), "no_retailer", "the retailer is Decimal128('4.5')"),
         ({"name": "Zara"}, "no_retailer", "the retailer is {'name': 'Zara'}"),
         ([], "no_retailer", "the retailer is []"),
         ([["Zara"]], "no_retailer", "the retailer is [['Zara']]"),
