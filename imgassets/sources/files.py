@@ -144,8 +144,8 @@ def _read_csv(file: BinaryIO, settings: SourceSettings) -> Entries:
     else:
         return
     delimiter = settings.delimiter
-    if line := _EXCEL_DELIMITER.match(head[-1]):
-        delimiter = delimiter or line[1]
+    if named := _EXCEL_DELIMITER.match(head[-1]):
+        delimiter = delimiter or named[1]
         head[-1:] = ["\n", next(lines, "")]  # an empty line, so that line numbers stay
     delimiter = delimiter or _sniff_delimiter(head[-1], settings)
     rows = _csv_rows(chain(head, lines), delimiter)

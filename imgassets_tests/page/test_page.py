@@ -20,6 +20,7 @@ PARTITION = "2026-01-03|maison-verte"
 GROUPS = {
     "source": ["product_documents"],
     "images": ["url_list", "face_model", "raw_images", "processed_images"],
+    "reports": ["daily_report", "retailer_report"],
 }
 # Long, because runs share the machine with other work.
 BACKFILL_MS = 150_000
@@ -74,6 +75,7 @@ def test_only_this_machine_can_open_the_ui(demo: Demo) -> None:
 def test_the_graph_shows_all_assets_in_their_groups(page: Page, screenshot: Screenshot) -> None:
     page.goto("/asset-groups")
     # The graph shows the state of its assets only if it is wide enough.
+    page.set_viewport_size({"width": 2000, "height": 900})
     page.get_by_text("Hide navigation").click()
     for group in GROUPS:
         expect(page.locator("foreignObject").get_by_text(group, exact=True)).to_be_visible()
