@@ -13,6 +13,7 @@ import html
 import re
 import socket
 import string
+from functools import lru_cache
 from urllib.parse import quote, unquote, urlsplit
 
 import idna
@@ -73,10 +74,10 @@ def normalise(url: str) -> str:
     if "\\" in parts["slashes"] or path.startswith("\\"):
         path = path.replace("\\", "/")
     try:
+        rest = _without_dot_segments(path or "/") + (parts["query"] or "")
         # Printable ASCII is sent as it is: encoding it again would change the URL.
-        rest = quote(_without_dot_segments(path or "/"), safe=string.punctuation)
-        if parts["query"] is not None:
-            rest += quote(parts["query"], safe=string.punctuation)
+        if not rest.isascii() or not rest.isprintable() or " " in rest:
+            rest = quote(rest, safe=string.punctuation)
     except UnicodeEncodeError as error:  # lone surrogates
         raise InvalidUrlError("the URL contains half of a character (a lone surrogate)") from error
     quoted = f"{scheme}://{_netloc(scheme, parts['authority'])}{rest}"
@@ -153,6 +154,7 @@ def _without_dot_segments(path: str) -> str:
     return "/" + "/".join(kept)
 
 
+@lru_cache(maxsize=1024)  # a catalogue has many URLs of few hosts
 def _netloc(scheme: str, authority: str) -> str:
     try:
         parts = urlsplit(f"//{authority}")

@@ -185,10 +185,10 @@ class CurlLoop:
         try:
             if self._queue or self._stopped:
                 return []
-            due = [self._check_due] if self._active else []
-            if self._timer_due is not None:
-                due.append(self._timer_due)
-            timeout_s = max(min(due) - time.monotonic(), 0) if due else None
+            due = self._timer_due
+            if self._active and (due is None or self._check_due < due):
+                due = self._check_due
+            timeout_s = None if due is None else max(due - time.monotonic(), 0)
             return self._selector.select(timeout_s)
         finally:
             self._idle = False
