@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from typing import Literal
+from urllib.parse import quote
 
 # Dagster stores inline images in its database. The sum is at most 60 kB per run, base64 included.
 CONTACT_SHEET_BYTES = 30_000
@@ -30,3 +31,14 @@ def inline_image(data: bytes, format_: Literal["png", "webp"]) -> str:
         format_: The format of the image file. WebP takes half the bytes of JPEG at this size.
     """
     return f"![](data:image/{format_};base64,{base64.b64encode(data).decode()})"
+
+
+def inline_svg(svg: str) -> str:
+    """Build an SVG image that is part of the Markdown text.
+
+    Args:
+        svg: The text of the image; with `'` around attributes, it takes the fewest bytes.
+    """
+    # Percent-encoded, not base64: letters, digits and these take one byte each.
+    text = quote(svg, safe="/:;,=+'")
+    return f"![](data:image/svg+xml,{text})"

@@ -1,20 +1,22 @@
 """The images of reports, small enough for Dagster's event log.
 
-A report stores at most about 40 kB: `SHEET_BYTES` and `HEAT_MAP_BYTES`, and the texts.
+A report stores at most about 45 kB: `SHEET_BYTES` and `HEAT_MAP_BYTES`, and the texts.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from html import escape
 from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
 from imgassets.errors import StorageError
 from imgassets.manifests import ProcessedRow
-from imgassets.markdown import inline_image
+from imgassets.markdown import inline_image, inline_svg
 from imgassets.reports.day import Day, RetailerDay
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.storage import Storage
@@ -22,7 +24,7 @@ from imgassets.thumbnails import encode_webp
 
 _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-SHEET_BYTES, HEAT_MAP_BYTES = 20_000, 9_000
+SHEET_BYTES, HEAT_MAP_BYTES = 17_000, 12_000
 
 _LAYOUT = Layout(cell=(76, 114), pairs=4, gap=4, caption=26, font_size=10, max_key_length=28)
 # WebP quality and number of images, best first.
@@ -38,11 +40,21 @@ _RATES = (
     (0.2, (236, 131, 50)),
     (0.0, (205, 52, 52)),
 )
-_CELL = (18, 12)  # px
-_NAME_WIDTH, _HEADER, _LEGEND = 150, 16, 18  # px
-_FONT_SIZE = 10
-_COLOURS = 16
+# Of the heat map, in px. The page shows images that are up to 760 px wide in their own size.
+_MAP_WIDTH, _MAP_TOP, _NAME_WIDTH, _GAP = 760, 40, 156, 14
+_CELL_HEIGHT = 12
+_MAX_NAME = 32  # characters
+# Up to so many retailers are in one column; more are in two.
+_ONE_COLUMN = 50
+_SMALL_COLUMNS, _SMALL_CELL = 4, (6, 4)
+_STYLE = (
+    "svg{background:white}"  # the page can be dark
+    "text{font:10px sans-serif}"
+    "pre{margin:0;font:10px/12px sans-serif;overflow:hidden;text-overflow:ellipsis}"
+    "image{image-rendering:pixelated}"
+)
 
+_FONT_SIZE = 10
 _CHART = (760, 180)  # px
 _CHART_LEFT, _CHART_TOP, _CHART_BOTTOM = 44, 20, 18  # px
 _NEW, _REUSED = (70, 120, 190), (176, 200, 230)
@@ -76,8 +88,11 @@ def doubtful_sheet(
 def heat_map(days: Mapping[str, Day], dates: Sequence[str]) -> str:
     """Draw the success rates of all retailers on several days as an inline image.
 
-    The retailers are in the order of `Day.worst_first` of the last day. If not all fit into
-    `HEAT_MAP_BYTES`, the first ones are shown.
+    The retailers are in the order of `Day.worst_first` of the last day. If not all names fit into
+    `HEAT_MAP_BYTES`, the last retailers are small rows without a name.
+
+    The image is an SVG: its names are text, which takes a fifth of the bytes of drawn text, and its
+    cells are pixels of a small image, which the browser enlarges.
 
     Args:
         days: The numbers of the days that have any, by date.
@@ -88,14 +103,16 @@ def heat_map(days: Mapping[str, Day], dates: Sequence[str]) -> str:
     """
     newest = [each.retailer for day in reversed([*days.values()]) for each in day.worst_first]
     names = list(dict.fromkeys(newest))
-    shown = len(names)
-    while True:
-        text = inline_image(_draw_heat_map(days, dates, names[:shown]), "png")
-        if len(text) <= HEAT_MAP_BYTES or shown <= 1:
-            break
-        shown = max(1, shown * HEAT_MAP_BYTES // len(text) * 19 // 20)
-    if shown < len(names):
-        text += f"\n\n{shown} of {len(names)} retailers, worst first"
+    if not names:
+        return "none"
+    cells = _cells(days, dates, names)
+    named = shown = len(names)
+    while len(text := _heat_map(cells, dates, names[:named], shown)) > HEAT_MAP_BYTES:
+        if named:
+            excess = len(text) - HEAT_MAP_BYTES
+            named = max(0, named - 1 - excess // (_MAX_NAME + 3))
+        else:
+            shown = shown * 9 // 10
     return text
 
 
@@ -138,7 +155,7 @@ def history_chart(days: Mapping[str, RetailerDay], dates: Sequence[str]) -> str:
     draw.text((_CHART[0] - _CHART_LEFT + 4, _CHART_TOP - 5), "100 %", TEXT_COLOUR, font)
     title = "bars: images, new (dark) and reused (light); line: success rate"
     draw.text((_CHART_LEFT, 3), title, TEXT_COLOUR, font)
-    return inline_image(_png(image), "png")
+    return inline_image(_webp(image), "webp")
 
 
 def _pair(row: ProcessedRow, storage: Storage, hide_faces: bool) -> Pair:
@@ -151,22 +168,111 @@ def _pair(row: ProcessedRow, storage: Storage, hide_faces: bool) -> Pair:
         return Pair(captioned, None, None)
 
 
-def _draw_heat_map(days: Mapping[str, Day], dates: Sequence[str], names: Sequence[str]) -> bytes:
-    size = (_NAME_WIDTH + len(dates) * _CELL[0], _HEADER + len(names) * _CELL[1] + _LEGEND)
-    image = Image.new("RGB", size, _BACKGROUND)
-    draw, font = _drawing(image)
-    for column, date in enumerate(dates):
-        x = _NAME_WIDTH + column * _CELL[0]
-        draw.text((x, 2), date[8:], TEXT_COLOUR, font)
+def _cells(days: Mapping[str, Day], dates: Sequence[str], names: Sequence[str]) -> Image.Image:
+    """One pixel per retailer (rows) and day (columns)."""
+    image = Image.new("RGB", (len(dates), len(names)), _NOTHING)
+    for x, date in enumerate(dates):
         found = days[date].by_retailer if date in days else {}
-        for row, name in enumerate(names):
-            y = _HEADER + row * _CELL[1]
-            box = (x, y, x + _CELL[0] - 2, y + _CELL[1] - 2)
-            draw.rectangle(box, _colour(found.get(name)))
-    for row, name in enumerate(names):
-        draw.text((2, _HEADER + row * _CELL[1] - 1), name[:26], TEXT_COLOUR, font)
-    _draw_legend(draw, font, size[1] - _LEGEND + 3)
-    return _png(image)
+        for y, name in enumerate(names):
+            image.putpixel((x, y), _colour(found.get(name)))
+    return image
+
+
+def _heat_map(cells: Image.Image, dates: Sequence[str], names: Sequence[str], shown: int) -> str:
+    """The first rows with names and the others without, as Markdown.
+
+    Args:
+        cells: One pixel per retailer and day.
+        dates: The days.
+        names: The names of the first retailers.
+        shown: Number of retailers to show.
+    """
+    columns = 1 if len(names) <= _ONE_COLUMN else 2
+    column_width = (_MAP_WIDTH + _GAP) // columns
+    width = (column_width - _GAP - _NAME_WIDTH) // len(dates)
+    per_column = -(-len(names) // columns)
+    parts = [_legend()]
+    for number in range(columns):
+        first = number * per_column
+        x = number * column_width
+        own = names[first : first + per_column]
+        parts += [
+            _name_list(own, x),
+            _window(
+                x + _NAME_WIDTH, _MAP_TOP, (width, _CELL_HEIGHT), (len(dates), first, len(own))
+            ),
+            *(
+                f"<text x='{x + _NAME_WIDTH + day * width}' y='{_MAP_TOP - 4}' "
+                f"text-anchor='end'>{dates[day - 1][5:]}</text>"
+                for day in range(len(dates), 0, -5)
+            ),
+        ]
+    lines = f"y='{_MAP_TOP}' width='{_MAP_WIDTH}' height='{per_column * _CELL_HEIGHT}'"
+    parts.append(f"<rect {lines} fill='url(#g)'/>")
+    top = _MAP_TOP + per_column * _CELL_HEIGHT + _GAP
+    small_rows = -(-(shown - len(names)) // _SMALL_COLUMNS)
+    for number in range(_SMALL_COLUMNS if small_rows else 0):
+        first = len(names) + number * small_rows
+        rows = min(small_rows, shown - first)
+        x = number * (_MAP_WIDTH // _SMALL_COLUMNS)
+        parts.append(_window(x, top, _SMALL_CELL, (len(dates), first, rows)))
+    height = top + small_rows * _SMALL_CELL[1]
+    data = base64.b64encode(_webp(cells.crop((0, 0, len(dates), shown)))).decode()
+    svg = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_MAP_WIDTH}' height='{height}'>"
+        f"<style>{_STYLE}</style><defs>"
+        f"<pattern id='g' y='{_MAP_TOP}' width='9' height='{_CELL_HEIGHT}' "
+        "patternUnits='userSpaceOnUse'><path d='M0 0h9' stroke='white'/></pattern>"
+        f"<image id='i' href='data:image/webp;base64,{data}'/></defs>{''.join(parts)}</svg>"
+    )
+    return _heat_map_title(len(names), shown, cells.height) + inline_svg(svg)
+
+
+def _heat_map_title(named: int, shown: int, total: int) -> str:
+    """What the image leaves out; empty if that is nothing."""
+    if named == total:
+        return ""
+    left_out = "" if shown == total else f"; {total - shown} are left out"
+    return (
+        f"{total} retailers, worst first, column by column: {named} with names, then "
+        f"{shown - named} in small rows{left_out}\n\n"
+    )
+
+
+def _name_list(names: Sequence[str], x: int) -> str:
+    lines = "\n".join(escape(name[:_MAX_NAME]) for name in names)
+    return (
+        f"<foreignObject x='{x}' y='{_MAP_TOP}' width='{_NAME_WIDTH - 4}' "
+        f"height='{len(names) * _CELL_HEIGHT}'>"
+        f"<pre xmlns='http://www.w3.org/1999/xhtml'>{lines}</pre></foreignObject>"
+    )
+
+
+def _window(x: int, y: int, cell: tuple[int, int], part: tuple[int, int, int]) -> str:
+    """An enlarged part of the image of cells.
+
+    Args:
+        x: Left edge in px.
+        y: Upper edge in px.
+        cell: Width and height of a cell in px.
+        part: Number of columns, first row, number of rows.
+    """
+    columns, first, rows = part
+    return (
+        f"<svg x='{x}' y='{y}' width='{columns * cell[0]}' height='{rows * cell[1]}' "
+        f"viewBox='0 {first} {columns} {rows}' preserveAspectRatio='none'><use href='#i'/></svg>"
+    )
+
+
+def _legend() -> str:
+    rates = [(colour, f"from {bound:.0%}") for bound, colour in _RATES]
+    entries = (*rates, (_MISSING, "missing"), (_NOTHING, "no data"))
+    width = _MAP_WIDTH // len(entries)
+    return "".join(
+        f"<path d='M{number * width} 2h12v12h-12z' fill='rgb{colour}'/>"
+        f"<text x='{number * width + 16}' y='12'>{text}</text>"
+        for number, (colour, text) in enumerate(entries)
+    )
 
 
 def _drawing(image: Image.Image) -> tuple[ImageDraw.ImageDraw, _Font]:
@@ -174,15 +280,6 @@ def _drawing(image: Image.Image) -> tuple[ImageDraw.ImageDraw, _Font]:
     draw = ImageDraw.Draw(image)
     draw.fontmode = "1"  # without smooth edges: half the bytes
     return draw, ImageFont.load_default(_FONT_SIZE)
-
-
-def _draw_legend(draw: ImageDraw.ImageDraw, font: _Font, y: int) -> None:
-    rates = [(colour, f"from {bound:.0%}") for bound, colour in _RATES]
-    x = 2
-    for colour, text in (*rates, (_MISSING, "missing"), (_NOTHING, "no data")):
-        draw.rectangle((x, y, x + 12, y + 10), colour)
-        draw.text((x + 16, y - 1), text, TEXT_COLOUR, font)
-        x += 28 + round(draw.textlength(text, font))
 
 
 def _colour(each: RetailerDay | None) -> tuple[int, int, int]:
@@ -197,8 +294,8 @@ def _rate_colour(rate: float) -> tuple[int, int, int]:
     return next(colour for bound, colour in _RATES if rate >= bound)
 
 
-def _png(image: Image.Image) -> bytes:
+def _webp(image: Image.Image) -> bytes:
+    """Encode an image of few colours without loss, in two thirds of the bytes of a PNG."""
     file = io.BytesIO()
-    few = image.quantize(_COLOURS, dither=Image.Dither.NONE)
-    few.save(file, "PNG", optimize=True)
+    image.save(file, "WEBP", lossless=True)
     return file.getvalue()

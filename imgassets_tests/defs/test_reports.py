@@ -72,7 +72,7 @@ def test_a_day_is_reported_with_its_culprits_and_its_checks_name_them(
     assert retailers == ["hm", "asos", "zara"]
     assert "partition=2026-01-02%7Casos" in found["problems, with links"]
     assert found["most doubtful images"].startswith("![](data:image/webp")
-    assert found["success rates of 30 days"].startswith("![](data:image/png")
+    assert found["success rates of 30 days"].startswith("![](data:image/svg+xml")
     assert (found["URLs"], found["images"], found["retailers missing"]) == (6, 4, 1)
     assert sum(len(str(value)) for value in found.values()) < LIMIT
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
@@ -145,7 +145,7 @@ def test_a_retailer_is_reported_over_the_days(
     assert of_zara()["days with data"] == 2
     monkeypatch.setattr(listing, "today", lambda: dt.date(2026, 1, 4))
     found = of_zara()
-    assert found["last 30 days"].startswith("![](data:image/png")
+    assert found["last 30 days"].startswith("![](data:image/webp")
     assert "partition=2026-01-03%7Czara" in found["days, with links"]
     assert (found["days with data"], found["URLs"]) == (2, 6)
 

@@ -8,6 +8,8 @@ import io
 import re
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -50,8 +52,17 @@ def measured(storage: Storage, date: str = DATE, **arguments: Any) -> Measured:
     return measure_day(storage, date, **{**given, **arguments})
 
 
-def decoded(markdown: str) -> Image.Image:
-    found = re.search(r"base64,([^)]*)\)", markdown)
+def svg(markdown: str) -> str:
+    found = re.search(r"data:image/svg\+xml,([^)]*)\)", markdown)
+    assert found is not None
+    text = unquote(found[1])
+    ElementTree.fromstring(text)  # noqa: S314  (our own text; raises if it is not well-formed)
+    return text
+
+
+def decoded(text: str) -> Image.Image:
+    """The first image in a Markdown or SVG text."""
+    found = re.search(r"base64,([\w+/=]*)", text)
     assert found is not None
     return Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")
 
@@ -195,21 +206,65 @@ def test_texts_name_the_culprits_with_links_and_stay_short(number: int) -> None:
         assert table.count("/runs/") == MAX_PROBLEMS
 
 
-def test_a_heat_map_fits_the_event_log_and_shows_a_colour_per_state() -> None:
+@pytest.mark.parametrize(
+    ("number", "columns", "named", "title"),
+    [
+        (0, 0, 0, "none"),
+        (1, 1, 1, ""),
+        (50, 1, 50, ""),
+        (51, 2, 51, ""),
+        (250, 2, 250, ""),
+        (1_000, 6, None, r"1000 retailers, worst first, column by column: \d+ with names, then"),
+    ],
+)
+def test_a_heat_map_shows_all_retailers_worst_first_and_fits_the_event_log(
+    number: int, columns: int, named: int | None, title: str
+) -> None:
     dates = dates_before(DATE)
-    full = heat_map({date: many(300) for date in dates}, dates)
-    assert len(full) < HEAT_MAP_BYTES + 100
-    assert re.search(r"\d+ of 300 retailers, worst first", full)
+    day = many(number)
+    text = heat_map(dict.fromkeys(dates, day), dates)
+    assert len(text) <= HEAT_MAP_BYTES
+    assert re.match(title or "!", text)
+    if number:
+        image = svg(text)
+        names = [
+            name for block in re.findall("<pre[^>]*>([^<]+)<", image) for name in block.split()
+        ]
+        assert names == [each.retailer for each in day.worst_first][: len(names)]
+        assert len(names) > 50 if named is None else len(names) == named
+        rows = [int(rows) for rows in re.findall(r"viewBox='0 \d+ 30 (\d+)'", image)]
+        assert len([each for each in rows if each]) == columns
+        assert sum(rows) == decoded(image).height == number
 
+
+def test_a_heat_map_of_too_many_retailers_says_how_many_it_leaves_out() -> None:
+    rng = np.random.default_rng(0)
+    dates = dates_before(DATE)
+    entries = [
+        [RetailerDay(retailer=f"{n}", urls=100, downloaded=int(rate)) for n, rate in enumerate(row)]
+        for row in rng.integers(0, 101, (len(dates), 1_000))
+    ]
+    days = {date: Day(date, row, NOW) for date, row in zip(dates, entries, strict=True)}
+    text = heat_map(days, dates)
+    assert len(text) <= HEAT_MAP_BYTES
+    found = re.match(r"1000 retailers, .*: 0 with names, then (\d+) .*; (\d+) are left out\n", text)
+    assert found is not None
+    assert int(found[1]) == decoded(text).height == 1_000 - int(found[2]) > 500
+
+
+def test_a_heat_map_has_a_colour_per_state() -> None:
+    dates = dates_before(DATE)
     entries = [
         RetailerDay(retailer="a", urls=10, downloaded=10),
         RetailerDay(retailer="b", urls=10, downloaded=1),
         RetailerDay(retailer="c", documents=1),
     ]
-    image = decoded(heat_map({DATE: Day(DATE, entries, NOW)}, dates))
-    column = np.asarray(image)[:, 150 + 29 * 18 + 8]
-    colours = {tuple(map(int, colour)) for colour in column[16 : 16 + 3 * 12]}
-    assert colours == {(38, 145, 84), (205, 52, 52), (60, 64, 72), (255, 255, 255)}
+    image = svg(heat_map({DATE: Day(DATE, entries, NOW)}, dates))
+    assert ">c\nb\na</pre>" in image
+    cells = np.asarray(decoded(image))
+    assert cells[:, 29].tolist() == [[60, 64, 72], [205, 52, 52], [38, 145, 84]]
+    assert (cells[:, :29] == [232, 234, 238]).all()
+    assert "fill='rgb(205, 52, 52)'/><text x='448' y='12'>from 0%<" in image
 
 
 def test_the_sheet_of_doubtful_images_hides_faces_and_fits_the_event_log(storage: Storage) -> None:
