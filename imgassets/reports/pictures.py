@@ -18,7 +18,7 @@ from imgassets.errors import StorageError
 from imgassets.manifests import ProcessedRow
 from imgassets.markdown import inline_image, inline_svg
 from imgassets.reports.day import Day, RetailerDay
-from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
+from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, caption, draw_sheet, load_pair
 from imgassets.storage import Storage
 from imgassets.thumbnails import encode_webp
 
@@ -26,7 +26,7 @@ _Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SHEET_BYTES, HEAT_MAP_BYTES = 17_000, 12_000
 
-_LAYOUT = Layout(cell=(76, 114), pairs=4, gap=4, caption=26, font_size=10, max_key_length=28)
+_LAYOUT = Layout(cell=(76, 114), pairs=4, gap=4, caption=26, font_size=None, max_key_length=40)
 # WebP quality and number of images, best first.
 _SIZES = ((60, 12), (40, 12), (50, 9), (40, 9), (30, 9), (20, 9), (10, 9), (0, 9), (0, 6))
 
@@ -42,7 +42,7 @@ _RATES = (
 )
 # Of the heat map, in px. The page shows images that are up to 760 px wide in their own size.
 _MAP_WIDTH, _MAP_TOP, _NAME_WIDTH, _GAP = 760, 40, 156, 14
-_CELL_HEIGHT = 12
+_LINE = 12  # as in `_STYLE`
 _MAX_NAME = 32  # characters
 # Up to so many retailers are in one column; more are in two.
 _ONE_COLUMN = 50
@@ -51,7 +51,6 @@ _STYLE = (
     "svg{background:white}"  # the page can be dark
     "text{font:10px sans-serif}"
     "pre{margin:0;font:10px/12px sans-serif;overflow:hidden;text-overflow:ellipsis}"
-    "image{image-rendering:pixelated}"
 )
 
 _FONT_SIZE = 10
@@ -77,9 +76,15 @@ def doubtful_sheet(
         StorageError: An image cannot be read.
     """
     pairs = [_pair(row, storage, hide_faces(row.retailer)) for row in rows]
+    # As text of an SVG: drawn captions take 40 % of the bytes, and are not readable in low quality.
+    captions = [
+        _lines(caption(pair.row, _LAYOUT.max_key_length).split("\n"), x, y + _LAYOUT.cell[1], 156)
+        for pair, (x, y) in zip(pairs, map(_LAYOUT.corner, range(len(pairs))), strict=True)
+    ]
     for quality, number in _SIZES:
         image, _ = draw_sheet(pairs[:number], _LAYOUT)
-        text = inline_image(encode_webp(image, quality), "webp")
+        photos = f"<image href='{_address(encode_webp(image, quality))}'/>"
+        text = _svg(image.size, photos, *captions[:number])
         if len(text) <= SHEET_BYTES:
             return text
     return "too large to be shown here"
@@ -197,19 +202,17 @@ def _heat_map(cells: Image.Image, dates: Sequence[str], names: Sequence[str], sh
         x = number * column_width
         own = names[first : first + per_column]
         parts += [
-            _name_list(own, x),
-            _window(
-                x + _NAME_WIDTH, _MAP_TOP, (width, _CELL_HEIGHT), (len(dates), first, len(own))
-            ),
+            _lines([name[:_MAX_NAME] for name in own], x, _MAP_TOP, _NAME_WIDTH - 4),
+            _window(x + _NAME_WIDTH, _MAP_TOP, (width, _LINE), (len(dates), first, len(own))),
             *(
                 f"<text x='{x + _NAME_WIDTH + day * width}' y='{_MAP_TOP - 4}' "
                 f"text-anchor='end'>{dates[day - 1][5:]}</text>"
                 for day in range(len(dates), 0, -5)
             ),
         ]
-    lines = f"y='{_MAP_TOP}' width='{_MAP_WIDTH}' height='{per_column * _CELL_HEIGHT}'"
+    lines = f"y='{_MAP_TOP}' width='{_MAP_WIDTH}' height='{per_column * _LINE}'"
     parts.append(f"<rect {lines} fill='url(#g)'/>")
-    top = _MAP_TOP + per_column * _CELL_HEIGHT + _GAP
+    top = _MAP_TOP + per_column * _LINE + _GAP
     small_rows = -(-(shown - len(names)) // _SMALL_COLUMNS)
     for number in range(_SMALL_COLUMNS if small_rows else 0):
         first = len(names) + number * small_rows
@@ -217,15 +220,14 @@ def _heat_map(cells: Image.Image, dates: Sequence[str], names: Sequence[str], sh
         x = number * (_MAP_WIDTH // _SMALL_COLUMNS)
         parts.append(_window(x, top, _SMALL_CELL, (len(dates), first, rows)))
     height = top + small_rows * _SMALL_CELL[1]
-    data = base64.b64encode(_webp(cells.crop((0, 0, len(dates), shown)))).decode()
-    svg = (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_MAP_WIDTH}' height='{height}'>"
-        f"<style>{_STYLE}</style><defs>"
-        f"<pattern id='g' y='{_MAP_TOP}' width='9' height='{_CELL_HEIGHT}' "
+    data = _address(_webp(cells.crop((0, 0, len(dates), shown))))
+    definitions = (
+        f"<defs><pattern id='g' y='{_MAP_TOP}' width='9' height='{_LINE}' "
         "patternUnits='userSpaceOnUse'><path d='M0 0h9' stroke='white'/></pattern>"
-        f"<image id='i' href='data:image/webp;base64,{data}'/></defs>{''.join(parts)}</svg>"
+        f"<image id='i' href='{data}' style='image-rendering:pixelated'/></defs>"
     )
-    return _heat_map_title(len(names), shown, cells.height) + inline_svg(svg)
+    svg = _svg((_MAP_WIDTH, height), definitions, *parts)
+    return _heat_map_title(len(names), shown, cells.height) + svg
 
 
 def _heat_map_title(named: int, shown: int, total: int) -> str:
@@ -239,12 +241,27 @@ def _heat_map_title(named: int, shown: int, total: int) -> str:
     )
 
 
-def _name_list(names: Sequence[str], x: int) -> str:
-    lines = "\n".join(escape(name[:_MAX_NAME]) for name in names)
+def _svg(size: tuple[int, int], *parts: str) -> str:
+    """An SVG image as Markdown."""
+    width, height = size
+    return inline_svg(
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}'>"
+        f"<style>{_STYLE}</style>{''.join(parts)}</svg>"
+    )
+
+
+def _address(webp: bytes) -> str:
+    """The address of an image in an SVG."""
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+
+
+def _lines(lines: Sequence[str], x: int, y: int, width: int) -> str:
+    """Lines of text in an SVG, cut at `width` px; the upper left corner is at `x`, `y`."""
+    # XML allows no control characters.
+    text = "\n".join("".join(filter(str.isprintable, escape(line))) for line in lines)
     return (
-        f"<foreignObject x='{x}' y='{_MAP_TOP}' width='{_NAME_WIDTH - 4}' "
-        f"height='{len(names) * _CELL_HEIGHT}'>"
-        f"<pre xmlns='http://www.w3.org/1999/xhtml'>{lines}</pre></foreignObject>"
+        f"<foreignObject x='{x}' y='{y}' width='{width}' height='{len(lines) * _LINE}'>"
+        f"<pre xmlns='http://www.w3.org/1999/xhtml'>{text}</pre></foreignObject>"
     )
 
 

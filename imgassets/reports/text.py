@@ -16,7 +16,7 @@ MAX_PROBLEMS = 20
 MAX_ROWS = 20
 """Rows of the table of retailers."""
 
-_PARAGRAPH = "\n\n"
+_BREAK = "\\\n"  # of a line, in Markdown
 
 _MAX_NAMES = 10
 _MAX_REASON = 120  # characters
@@ -66,22 +66,22 @@ def missing_sentence(day: Day) -> str:
 
 
 def headline(day: Day) -> str:
-    """The totals of a day in one line."""
+    """The totals of a day, in parts that are separated by `; `."""
     totals = day.totals
     rate = totals.get("success rate")
     return (
-        f"{len(day.missing)} missing of {len(day.with_documents)} retailers with documents, "
+        f"{len(day.missing)} missing of {len(day.with_documents)} retailers with documents; "
         f"{len(day.unsuccessful)} with problems, {totals['failed checks']:,} failed checks; "
         f"{totals['URLs']:,} URLs{'' if rate is None else f', {rate:.1%} downloaded'} "
-        f"({totals['new']:,} new, {totals['reused']:,} reused), {totals['images']:,} images, "
+        f"({totals['new']:,} new, {totals['reused']:,} reused); {totals['images']:,} images, "
         f"{totals['images with a face']:,} of them with a face"
     )
 
 
 def summary(day: Day, links: Links) -> str:
     """The summary of a day as Markdown with links, shorter than `MAX_SUMMARY` characters."""
-    # In paragraphs: the UI cuts lines that are longer than the page is wide.
-    text = f"**{day.date}**: {headline(day).replace('; ', _PARAGRAPH)}"
+    # In short lines: the UI cuts those that are longer than the page is wide.
+    text = f"**{day.date}**: {headline(day).replace('; ', _BREAK)}"
     problems = [
         f"{_link(each.retailer, _page(day, each, links))} {'; '.join(each.problems)}"
         for each in day.unsuccessful
@@ -125,9 +125,8 @@ def retailer_record(each: RetailerDay) -> dict[str, str | int]:
         "ok": "" if rate is None else f"{rate:.0%}",
         "new": each.new,
         "reused": each.reused,
-        "failed": each.failed,
-        "reasons": each.top_failures,
-        "checks failed": len(each.failed_checks),
+        "failed": f"{each.failed}: {each.top_failures}" if each.failures else "0",
+        "checks": f"{len(each.failed_checks)} failed" if each.failed_checks else "",
         "images": each.images,
         "faces": each.with_face,
         "MB": f"{each.bytes / 1e6:.1f}",
@@ -142,14 +141,15 @@ def days_table(days: Iterable[tuple[str, RetailerDay]], links: Links) -> str:
         links: Addresses of pages.
     """
     lines = [
-        "| day | URLs | downloaded | new | failed | images | what | run |",
+        "| day | URLs | ok | new | failed | images | what | run |",
         "|---|---:|---:|---:|---:|---:|---|---|",
     ]
     for date, each in sorted(days, reverse=True, key=lambda day: day[0]):
         rate = each.success_rate
         run = "" if each.run_id is None else _link(each.run_id[:8], links.run(each.run_id))
         cells = (
-            _link(date, links.partition(date, each.retailer)),
+            # With hyphens at which no line ends.
+            _link(date.replace("-", "\u2011"), links.partition(date, each.retailer)),
             f"{each.urls:,}",
             "" if rate is None else f"{rate:.0%}",
             f"{each.new:,}",
@@ -203,8 +203,8 @@ def _fill(title: str, entries: Sequence[str], room: int) -> str:
         return ""
 
     def build(number: int) -> str:
-        rest = f" and {len(entries) - number} more" if number < len(entries) else ""
-        return f"\n\n{title}: {', '.join(entries[:number])}{rest}"
+        rest = [f"and {len(entries) - number} more"] if number < len(entries) else []
+        return f"\n\n{title}:{_BREAK}{_BREAK.join([*entries[:number], *rest])}"
 
     fitting = [number for number in range(len(entries) + 1) if len(build(number)) < room]
     return build(max(fitting)) if fitting else ""

@@ -27,7 +27,7 @@ class Layout:
         pairs: Number of pairs per line.
         gap: Distance between images.
         caption: Height of the caption below a pair.
-        font_size: Font size of the caption.
+        font_size: Font size of the caption; None leaves its area empty.
         max_key_length: Number of characters of a key that fit into the caption.
     """
 
@@ -35,13 +35,21 @@ class Layout:
     pairs: int
     gap: int
     caption: int
-    font_size: int
+    font_size: int | None
     max_key_length: int
 
     @property
     def pitch(self) -> tuple[int, int]:
         """Distance from one pair to the next, horizontal and vertical."""
         return 2 * self.cell[0] + 3 * self.gap, self.cell[1] + self.caption + 2 * self.gap
+
+    def corner(self, number: int) -> tuple[int, int]:
+        """Upper left corner of a pair, without the header of the sheet."""
+        across, down = self.pitch
+        return (
+            number % self.pairs * across + self.gap,
+            number // self.pairs * down + self.gap,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,15 +100,35 @@ def draw_sheet(
     lines = max(1, -(-len(pairs) // layout.pairs))
     image = Image.new("RGB", (layout.pairs * across, header_height + lines * down), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(layout.font_size)
     for number, pair in enumerate(pairs):
-        x = number % layout.pairs * across + layout.gap
-        y = header_height + number // layout.pairs * down + layout.gap
+        x, y = layout.corner(number)
+        y += header_height
         _paste(image, pair.before, (x, y), layout)
         _paste(image, pair.after, (x + layout.cell[0] + layout.gap, y), layout)
-        text = _caption(pair.row, layout.max_key_length)
-        draw.multiline_text((x, y + layout.cell[1] + 1), text, TEXT_COLOUR, font, spacing=1)
+        if layout.font_size is not None:
+            font = ImageFont.load_default(layout.font_size)
+            text = caption(pair.row, layout.max_key_length)
+            draw.multiline_text((x, y + layout.cell[1] + 1), text, TEXT_COLOUR, font, spacing=1)
     return image, draw
+
+
+def caption(row: ProcessedRow, max_key_length: int) -> str:
+    """The two lines below a pair: the key, and what was found and done.
+
+    Args:
+        row: Row of `processed_images`.
+        max_key_length: Number of characters after which the key is cut.
+    """
+    parts = [] if row.outcome == Outcome.OK else [str(row.outcome)]
+    if row.face_count:
+        printed = "printed " if row.face_rule == "printed" else ""
+        plural = "s" * (row.face_count > 1)
+        parts.append(f"{row.face_count} {printed}face{plural} {row.face_score:.2f}")
+    elif row.face_count == 0:
+        parts.append("no face")
+    if row.trim_ratio is not None:
+        parts.append(f"trim {row.trim_ratio:.2f}")
+    return f"{row.key[:max_key_length]}\n{', '.join(parts)}"
 
 
 def _load(storage: Storage, path: str, cell: tuple[int, int]) -> tuple[Image.Image, Scale] | None:
@@ -151,16 +179,3 @@ def _paste(
         return
     left = corner[0] + (width - image.width) // 2
     sheet.paste(image, (left, corner[1] + (height - image.height) // 2))
-
-
-def _caption(row: ProcessedRow, max_key_length: int) -> str:
-    parts = [] if row.outcome == Outcome.OK else [str(row.outcome)]
-    if row.face_count:
-        printed = "printed " if row.face_rule == "printed" else ""
-        plural = "s" * (row.face_count > 1)
-        parts.append(f"{row.face_count} {printed}face{plural} {row.face_score:.2f}")
-    elif row.face_count == 0:
-        parts.append("no face")
-    if row.trim_ratio is not None:
-        parts.append(f"trim {row.trim_ratio:.2f}")
-    return f"{row.key[:max_key_length]}\n{', '.join(parts)}"

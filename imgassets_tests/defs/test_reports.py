@@ -71,7 +71,7 @@ def test_a_day_is_reported_with_its_culprits_and_its_checks_name_them(
     retailers = [record["retailer"] for record in found["retailers"]]
     assert retailers == ["hm", "asos", "zara"]
     assert "partition=2026-01-02%7Casos" in found["problems, with links"]
-    assert found["most doubtful images"].startswith("![](data:image/webp")
+    assert found["most doubtful images"].startswith("![](data:image/svg+xml")
     assert found["success rates of 30 days"].startswith("![](data:image/svg+xml")
     assert (found["URLs"], found["images"], found["retailers missing"]) == (6, 4, 1)
     assert sum(len(str(value)) for value in found.values()) < LIMIT

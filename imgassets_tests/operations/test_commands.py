@@ -134,7 +134,7 @@ def test_backfill_queues_one_run_per_partition_and_registers_its_retailer(
 def test_report_prints_days_and_names_the_culprits(imgassets: Command) -> None:
     done = imgassets("report", "--since", DATE, "--until", "2026-01-03")
     assert done.exit_code == 0, done.output
-    assert "1 missing of 3 retailers with documents, 1 with problems" in done.output
+    assert "1 missing of 3 retailers with documents; 1 with problems" in done.output
     assert "1 of 3 retailers did not succeed on 2026-01-02: hm (success rate 50%" in done.output
     assert "although there are documents: asos" in done.output
     assert "all 1 retailers with documents of 2026-01-03 have processed images" in done.output

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
@@ -150,3 +151,23 @@ def test_a_backfill_launched_in_the_browser_succeeds_and_a_failed_check_shows_it
     for thumbnail in thumbnails.all():
         assert width_of(thumbnail) > 60
     screenshot("ui_failed_check_images")
+
+
+def test_a_day_is_reported_with_its_culprits_and_all_retailers_in_the_heat_map(
+    page: Page, screenshot: Screenshot
+) -> None:
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.goto(f"/assets/daily_report?view=partitions&partition={DAY}")
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Launch 1 run").click()
+    summary = page.get_by_text(f"of {len(SHOPS)} retailers with documents")
+    expect(summary).to_be_in_viewport(timeout=BACKFILL_MS)
+    for shop in SHOPS:
+        address = f"/assets/processed_images?view=partitions&partition={DAY}%7C{shop}"
+        expect(page.locator(f"a[href='{address}']").last).to_be_in_viewport()
+    screenshot("ui_daily_report")
+    heat_map = show(page, "success rates of 30 days").locator("img")
+    assert width_of(heat_map) > 700
+    shot = np.asarray(Image.open(io.BytesIO(heat_map.screenshot())).convert("RGB"))
+    # The 29 days before have no report; a cell is 20 x 11 px.
+    assert (shot == (232, 234, 238)).all(-1).sum() > len(SHOPS) * 29 * 20 * 10

@@ -186,6 +186,8 @@ def test_texts_name_the_culprits_with_links_and_stay_short(number: int) -> None:
     day = many(number)
     text, table = summary(day, LINKS), problem_table(day, LINKS)
     assert len(text) < MAX_SUMMARY
+    # The page of an asset shows about 60 characters of a line.
+    assert max(len(re.sub(r"\]\([^)]*\)", "", line)) for line in text.splitlines()[:4]) < 62
     assert len(success_sentence(day)) < 2_000
     assert len(table) < 10_000
     if not number:
@@ -296,6 +298,11 @@ def test_damaged_and_removed_images_do_not_prevent_the_sheet(storage: Storage) -
     storage.write(row.path, b"not an image")
     text = doubtful_sheet([row], storage, hide_faces=lambda _: True)
     assert decoded(text).width > 100
+
+
+def test_captions_name_the_retailer_also_if_the_key_is_no_xml(storage: Storage) -> None:
+    image = svg(doubtful_sheet([processed_row(0, key="a<b>&\x00c")], storage, hide_faces=bool))
+    assert ">zara: a&lt;b&gt;&amp;c\n" in image
 
 
 def test_the_days_of_a_retailer_come_from_stored_numbers_and_from_manifests(
