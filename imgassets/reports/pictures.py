@@ -214,8 +214,7 @@ def _heat_map(cells: Image.Image, dates: Sequence[str], names: Sequence[str], sh
     parts.append(f"<rect {lines} fill='url(#g)'/>")
     top = _MAP_TOP + per_column * _LINE + _GAP
     small_rows = -(-(shown - len(names)) // _SMALL_COLUMNS)
-    for number in range(_SMALL_COLUMNS if small_rows else 0):
-        first = len(names) + number * small_rows
+    for number, first in enumerate(range(len(names), shown, max(1, small_rows))):
         rows = min(small_rows, shown - first)
         x = number * (_MAP_WIDTH // _SMALL_COLUMNS)
         parts.append(_window(x, top, _SMALL_CELL, (len(dates), first, rows)))
