@@ -17,6 +17,7 @@ MAX_ROWS = 20
 """Rows of the table of retailers."""
 
 _BREAK = "\\\n"  # of a line, in Markdown
+_SPACE = "\u00a0"  # at which no line ends
 
 _MAX_NAMES = 10
 _MAX_REASON = 120  # characters
@@ -125,8 +126,8 @@ def retailer_record(each: RetailerDay) -> dict[str, str | int]:
         "ok": "" if rate is None else f"{rate:.0%}",
         "new": each.new,
         "reused": each.reused,
-        "failed": f"{each.failed}: {each.top_failures}" if each.failures else "0",
-        "checks": f"{len(each.failed_checks)} failed" if each.failed_checks else "",
+        "failed": _failed(each),
+        "checks": f"{len(each.failed_checks)}{_SPACE}failed" if each.failed_checks else "",
         "images": each.images,
         "faces": each.with_face,
         "MB": f"{each.bytes / 1e6:.1f}",
@@ -160,6 +161,14 @@ def days_table(days: Iterable[tuple[str, RetailerDay]], links: Links) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _failed(each: RetailerDay) -> str:
+    """How many URLs failed, and why, with a line end after a reason only."""
+    if not each.failures:
+        return "0"
+    total = f"{each.failed}: " if len(each.failures) > 1 else ""
+    return total + each.top_failures.replace(" ", _SPACE).replace(f",{_SPACE}", ", ")
 
 
 def _state(each: RetailerDay) -> str:

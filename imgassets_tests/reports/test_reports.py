@@ -33,6 +33,7 @@ from imgassets.reports.text import (
     days_table,
     missing_sentence,
     problem_table,
+    retailer_record,
     success_sentence,
     summary,
 )
@@ -179,6 +180,18 @@ def test_the_most_doubtful_images_are_of_several_retailers_and_of_this_day(
         ("zara", 0.5),
         ("zara", 0.9),
     ]
+
+
+@pytest.mark.parametrize(
+    ("failures", "text"),
+    [
+        ({}, "0"),
+        ({"corrupt": 1}, "corrupt\u00a01"),
+        ({"timeout": 3, "corrupt": 2}, "5: timeout\u00a03, corrupt\u00a02"),
+    ],
+)
+def test_the_table_says_how_many_urls_failed_and_why(failures: dict[str, int], text: str) -> None:
+    assert retailer_record(RetailerDay(retailer="zara", failures=failures))["failed"] == text
 
 
 @pytest.mark.parametrize("number", [0, 1, 300])
