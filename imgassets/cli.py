@@ -29,6 +29,7 @@ from imgassets.operations.commands import backfill, report, status
 from imgassets.operations.messages import console_for, errors_as_click_exceptions
 from imgassets.project import write_project
 from imgassets.sources.factory import mongodb_address, open_source
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     from imgassets.forget import Forgotten
@@ -112,10 +113,10 @@ def sync() -> None:
     for anomaly, count in inventory.report.counts.items():
         if anomaly in LINE_ANOMALIES:
             line = next(example for example in inventory.report.examples if example[0] is anomaly)
-            message = f"{count} lines: {anomaly}, for example {line[1]}: {line[2]}"
+            message = f"{counted(count, 'line')}: {anomaly}, for example {line[1]}: {line[2]}"
             console.print(message, markup=False, soft_wrap=True)
         else:
-            console.print(f"{count} documents belong to no partition: {anomaly}")
+            console.print(f"{counted(count, 'document')} without a partition: {anomaly}")
     notes = [spellings_note(slug, names) for slug, names in inventory.spellings.items()]
     for note in (*notes, *inventory.warnings):
         console.print(note, markup=False, soft_wrap=True)
@@ -186,7 +187,7 @@ def _garbage_line(found: RetailerGarbage, verb: str) -> str:
 
 
 def _files_text(number: int, size: int) -> str:
-    return f"{number:,} {'file' if number == 1 else 'files'} ({size:,} bytes)"
+    return f"{counted(number, 'file')} ({counted(size, 'byte')})"
 
 
 @cli.command()
@@ -270,7 +271,8 @@ def _forget_lines(storage: Storage, done: Forgotten, *, dry_run: bool) -> Iterat
     if done.is_new and done.partitions:
         yield (
             f"{'would remove' if dry_run else 'removed'} the contact sheets and plots of "
-            f"{len(done.partitions):,} partitions; materialize processed_images to draw them again"
+            f"{counted(len(done.partitions), 'partition')}; "
+            "materialize processed_images to draw them again"
         )
     if done.active:
         names = ", ".join(f"{each.date}|{each.retailer}" for each in done.active)
@@ -290,7 +292,8 @@ def _print_runs(partitions: Sequence[PartitionFiles]) -> None:
     if not os.environ.get(DAGSTER_HOME_VARIABLE, "").strip():
         click.echo(
             "DAGSTER_HOME is not set, so Dagster's runs were not looked up: those of the "
-            f"{len(partitions):,} partitions may still have thumbnails and URLs in the event log"
+            f"{counted(len(partitions), 'partition')} may still have thumbnails and URLs in "
+            "the event log"
         )
         return
     from imgassets.defs.event_log import runs_of_partitions

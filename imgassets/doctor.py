@@ -15,9 +15,11 @@ from imgassets.configuration import load_settings, settings_files
 from imgassets.errors import ModelError, SettingsError, SourceError, StorageError
 from imgassets.folders import models_folder
 from imgassets.settings import Settings
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     from imgassets.sources.listing import Inventory, Source
+    from imgassets.sources.mongo_places import Place
     from imgassets.sources.mongodb import MongoSource
 
 Status = Literal["ok", "warning", "error"]
@@ -105,8 +107,13 @@ def _documents(settings: Settings, inventory: Inventory, uri: str | None = None)
             "warning",
             f"{location} has no document that belongs to a partition; check {_HINTS[options.kind]}",
         )
-    retailers = f"{len(inventory.names)} retailers, {len(inventory.documents)} partitions"
-    return Diagnosis("source", "ok", f"{location}: {total} documents, {retailers}")
+    counts = {
+        "document": total,
+        "retailer": len(inventory.names),
+        "partition": len(inventory.documents),
+    }
+    found = ", ".join(counted(number, noun) for noun, number in counts.items())
+    return Diagnosis("source", "ok", f"{location}: {found}")
 
 
 _HINTS = {
@@ -127,11 +134,11 @@ def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
         yield Diagnosis("source", "warning", warning)
     for anomaly, count in inventory.report.counts.items():
         example = next(e for e in inventory.report.examples if e[0] is anomaly)
-        unit = "lines" if anomaly in LINE_ANOMALIES else "documents"
+        unit = "line" if anomaly in LINE_ANOMALIES else "document"
         yield Diagnosis(
             "source",
             "warning",
-            f"{count} {unit}: {anomaly}, for example {example[1]}: {example[2]}",
+            f"{counted(count, unit)}: {anomaly}, for example {example[1]}: {example[2]}",
         )
 
 
@@ -141,7 +148,7 @@ _QUERIES = {
     "survey": "imgassets sync and the freshness check read all documents instead of the index",
     "sensor": "each poll of the sensor reads the whole collection",
 }
-# How many commands for missing indexes a message has.
+# How many commands for missing indexes are shown.
 _MAX_COMMANDS = 5
 
 
@@ -155,26 +162,26 @@ def _index(source: MongoSource) -> Iterator[Diagnosis]:
     if source.settings.query:
         # With a filter, the survey has to look at the documents.
         unindexed.pop("survey", None)
+    commands: dict[str, None] = {}  # in order; one index can serve several queries
     for query, places in unindexed.items():
+        yield Diagnosis("index", "warning", f"missing for the {query} query, so {_QUERIES[query]}")
         updated = str(source.settings.fields.updated)
         keys = [(updated, 1)] if query == "sensor" else source.index_keys
-        shown = ", ".join(f'"{name}": {direction}' for name, direction in keys)
-        commands = [
-            f'db.getSiblingDB("{place.database}").getCollection("{place.collection}")'
-            f".createIndex({{{shown}}})"
-            if place.has_stream
-            else f"create it in the collection that the view {place} reads"
-            for place in places[:_MAX_COMMANDS]
-        ]
-        more = f"; and {len(places) - _MAX_COMMANDS} more" if len(places) > _MAX_COMMANDS else ""
-        yield Diagnosis(
-            "index",
-            "warning",
-            f"missing for the {query} query, so {_QUERIES[query]}; in mongosh: "
-            f"{'; '.join(commands)}{more}",
-        )
-    if not unindexed:
+        commands.update(dict.fromkeys(_index_command(place, keys) for place in places))
+    if not commands:
         yield Diagnosis("index", "ok", "none is missing")
+        return
+    shown, others = list(commands)[:_MAX_COMMANDS], len(commands) - _MAX_COMMANDS
+    more = f"; and {others} more" if others > 0 else ""
+    yield Diagnosis("index", "warning", f"to create it, in mongosh: {'; '.join(shown)}{more}")
+
+
+def _index_command(place: Place, keys: list[tuple[str, int]]) -> str:
+    shown = "{" + ", ".join(f'"{name}": {direction}' for name, direction in keys) + "}"
+    if not place.can_have_index:
+        return f"index {shown} in the collection that the view {place} reads"
+    collection = f'db.getSiblingDB("{place.database}").getCollection("{place.collection}")'
+    return f"{collection}.createIndex({shown})"
 
 
 def _images(source: Source) -> Iterator[Diagnosis]:
@@ -190,20 +197,23 @@ def _images(source: Source) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "images",
             "warning",
-            f"source.fields.images: {path} finds nothing in {sample.documents} documents; {fields}",
+            f"source.fields.images: {path} finds nothing in "
+            f"{counted(sample.documents, 'document')}; {fields}",
         )
     if sample.hints and not sample.urls:
         return
     if sample.urls:
-        found = f"{len(sample.urls)} of {sample.documents} documents have URLs, for example"
+        found = (
+            f"URLs in {len(sample.urls)} of {counted(sample.documents, 'document')}, for example"
+        )
         yield Diagnosis("images", "ok", f"{found} {' '.join(dict.fromkeys(sample.urls[:3]))}")
     for anomaly, count in sample.report.counts.items():
         example = next(e for e in sample.report.examples if e[0] is anomaly)
         yield Diagnosis(
             "images",
             "warning",
-            f"{anomaly}: {count} in {sample.documents} documents, for example {example[1]}: "
-            f"{example[2]}",
+            f"{anomaly}: {count} in {counted(sample.documents, 'document')}, for example "
+            f"{example[1]}: {example[2]}",
         )
 
 

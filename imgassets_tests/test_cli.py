@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import socket
 import subprocess
@@ -107,7 +108,7 @@ def test_sync_names_the_first_broken_line_of_a_file(imgassets: Command, tmp_path
     (tmp_path / "items.jl").write_text(line + '["[/bold]", broken\n')
     done = imgassets("sync", options={"source": {"kind": "jsonl", "path": f"{tmp_path}/items.jl"}})
     assert done.returncode == 0
-    assert "1 lines: invalid_record, for example line 2: not JSON: Expecting value" in done.stdout
+    assert "1 line: invalid_record, for example line 2: not JSON: Expecting value" in done.stdout
 
 
 def test_sync_registers_names_with_one_slug_as_one_retailer_and_notes_their_spellings(
@@ -117,7 +118,7 @@ def test_sync_registers_names_with_one_slug_as_one_retailer_and_notes_their_spel
     done = imgassets("sync")
     assert done.returncode == 0
     assert "retailer zara is written in 2 ways: 'ZARA', 'Zara'\n" in done.stdout
-    assert "1 documents belong to no partition: no_retailer" in done.stdout
+    assert "1 document without a partition: no_retailer" in done.stdout
     assert "[b] Mango" in done.stdout
     assert registered(tmp_path) == {"b-mango", "zara"}
     assert (
@@ -195,8 +196,8 @@ def test_doctor_reports_ok_for_a_correct_setup(
         "ok face model",
         "ok DAGSTER_HOME",
     ]
-    assert "1 documents, 1 retailers, 1 partitions" in lines[1]
-    assert "1 of 1 documents have URLs, for example http://a" in lines[3]
+    assert "1 document, 1 retailer, 1 partition" in lines[1]
+    assert "URLs in 1 of 1 document, for example http://a" in lines[3]
     assert list((tmp_path / "data").iterdir()) == []
 
 
@@ -210,13 +211,29 @@ def test_doctor_warns_about_a_missing_index_and_a_path_without_images(
     assert done.returncode == 0
     for query in ("partition", "retailers", "survey"):
         assert f"warning index: missing for the {query} query, so " in done.stdout
-    assert "warning images: source.fields.images: pics finds nothing in 1 documents" in done.stdout
-    assert "ok images: 1 of 1 documents have URLs" in done.stdout
+    assert "warning images: source.fields.images: pics finds nothing in 1 document" in done.stdout
+    assert "ok images: URLs in 1 of 1 document" in done.stdout
     command = (
         f'db.getSiblingDB("{mongo_database.name}").getCollection("products")'
         '.createIndex({"product_retailer": 1, "scraped_at": 1, "_id": 1})'
     )
-    assert command in done.stdout
+    assert done.stdout.count(command) == 1
+
+
+def test_doctor_prints_the_index_of_a_time_series_collection_and_is_content_with_it(
+    imgassets: Command, mongo_database: Database[dict[str, Any]]
+) -> None:
+    mongo_database.create_collection("products", timeseries={"timeField": "scraped_at"})
+    insert(mongo_database, "Zara")
+    keys = {"product_retailer": 1, "scraped_at": 1, "_id": 1}
+    warnings = [line for line in imgassets("doctor").stdout.splitlines() if "warning" in line]
+    (missing, command) = warnings
+    assert missing.startswith("warning index: missing for the partition query, so ")
+    assert command.startswith("warning index: to create it, in mongosh: db.getSiblingDB(")
+    assert command.endswith(f".createIndex({json.dumps(keys)})")
+
+    mongo_database["products"].create_index(keys)
+    assert "ok index: none is missing" in imgassets("doctor").stdout
 
 
 def test_doctor_reports_unusable_storage_and_an_unusable_model(

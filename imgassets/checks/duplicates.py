@@ -11,6 +11,7 @@ from collections import defaultdict
 from imgassets.checks.context import CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome, RawRow
+from imgassets.wording import counted
 
 _MAX_KEYS = 5
 
@@ -34,7 +35,7 @@ def duplicate_images(context: CheckContext) -> CheckOutcome:
     violations = []
     if share > bounds.max_duplicates:
         violations.append(
-            f"{copies} of {images} images ({share:.1%}) are copies of another image; "
+            f"copies of another image: {copies} of {counted(images, 'image')} ({share:.1%}); "
             f"expected at most {bounds.max_duplicates:.1%} (checks.max_duplicates)"
         )
     if most_products > bounds.max_products:
@@ -44,7 +45,7 @@ def duplicate_images(context: CheckContext) -> CheckOutcome:
             "source"
         )
     return CheckOutcome(
-        summary=f"{copies} of {images} images are copies of another image",
+        summary=f"copies of another image: {copies} of {counted(images, 'image')}",
         violations=violations,
         metrics={
             "images": images,
@@ -65,5 +66,6 @@ def _group_detail(group: list[RawRow]) -> str:
     keys = ", ".join(others[:_MAX_KEYS])
     more = f" and {len(others) - _MAX_KEYS} more" if len(others) > _MAX_KEYS else ""
     return (
-        f"{len(group)} rows of {_product_count(group)} products have this image; also {keys}{more}"
+        f"{counted(len(group), 'row')} of {counted(_product_count(group), 'product')} have this "
+        f"image; also {keys}{more}"
     )

@@ -17,6 +17,7 @@ from imgassets.checks.context import PROCESSED, RAW, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import ProcessedRow, RawRow
 from imgassets.storage import Storage
+from imgassets.wording import counted
 
 # Reading is I/O-bound (disk or object store), so more threads than cores.
 _THREADS = 16
@@ -64,11 +65,11 @@ def _match(context: CheckContext, asset: str) -> CheckOutcome:
         if sha256 not in (row.sha256, None)
     ]
     return CheckOutcome(
-        summary=f"{len(files)} files have the size in their rows; "
-        f"{len(sampled)} of them were read and match their checksums",
+        summary=f"{counted(len(files), 'file')} with the size in the manifest; "
+        f"{len(sampled)} read, with the checksum in the manifest",
         violations=[
-            f"{len(findings)} of {len(files)} files do not match their rows "
-            f"({len(sampled)} were read); delete them and materialize the partition again"
+            f"{len(findings)} of {counted(len(files), 'file')} not as in the manifest "
+            f"({len(sampled)} read); delete them and materialize the partition again"
         ]
         if findings
         else [],

@@ -23,6 +23,7 @@ from imgassets.checks.history import (
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
 from imgassets.settings import Bounds
+from imgassets.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,10 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
     min_rate = bounds.min_success_rate
     ok_count = sum(row.outcome is Outcome.OK for row in rows)
     rate = context.raw_metrics[SUCCESS_RATE].mean if rows else 1.0
-    summary = f"{ok_count} of {len(rows)} URLs returned an image; expected at least {min_rate:.1%}"
+    summary = (
+        f"{ok_count} of {counted(len(rows), 'URL')} returned an image; "
+        f"expected at least {min_rate:.1%}"
+    )
     outcome_counts = Counter(row.outcome for row in rows)
     failed = sorted(
         (row for row in rows if row.outcome is not Outcome.OK),
@@ -68,7 +72,8 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
         most_frequent = failed[0].outcome
         violations.append(
             f"this is below {bounds.fatal_success_rate:.1%} (checks.fatal_success_rate), so the "
-            f"run fails; the outcome of {outcome_counts[most_frequent]} URLs is {most_frequent}"
+            f"run fails; the outcome of {counted(outcome_counts[most_frequent], 'URL')} is "
+            f"{most_frequent}"
         )
     drift = detect_drift(
         context.raw_metrics,
@@ -159,14 +164,14 @@ def face_removal(context: CheckContext) -> CheckOutcome:
     violations = []
     if left and removing:
         violations.append(
-            f"{len(left)} of {len(with_face)} images with a face still have it; "
+            f"{len(left)} of {counted(len(with_face), 'image')} with a face kept it; "
             "see the images below and faces.too_close, faces.action"
         )
     if rows and bounded.excess:
         violations.append(bounded.violation)
     without = [row for row in rows if not row.face_count]
     return CheckOutcome(
-        summary=f"{len(with_face)} of {len(rows)} images had a face; "
+        summary=f"{len(with_face)} of {counted(len(rows), 'image')} had a face; "
         + (
             "all people's faces were removed" if removing else "faces are kept (faces.action: none)"
         ),
@@ -229,7 +234,7 @@ def _by_direction(
 
 def _with_face(row: ProcessedRow) -> Finding:
     score = "" if row.face_score is None else f", score {row.face_score:.2f}"
-    return Finding(row.key, f"{row.face_count} faces found{score}", row.path)
+    return Finding(row.key, f"{counted(row.face_count or 0, 'face')} found{score}", row.path)
 
 
 def _saved_first(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:

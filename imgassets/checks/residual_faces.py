@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from imgassets.checks.context import CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
+from imgassets.wording import counted
 
 
 def residual_faces(
@@ -28,13 +29,13 @@ def residual_faces(
     share = len(with_face) / checked if checked else 0.0
     max_share = context.options.checks.max_residual_faces
     summary = (
-        f"{len(with_face)} of {checked} images checked again still show a face; "
+        f"still a face in {len(with_face)} of {counted(checked, 'image')} checked again; "
         f"expected at most {max_share:.1%} (checks.max_residual_faces)"
     )
     violations = [summary] if share > max_share else []
     if unreadable:
         violations.append(
-            f"{len(unreadable)} images cannot be read; "
+            f"{counted(len(unreadable), 'image')} cannot be read; "
             "delete these files and materialize processed_images again"
         )
     paths = {row.key: row.path for row in context.processed_rows}

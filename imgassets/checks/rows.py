@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from imgassets.checks.context import PROCESSED, RAW, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.manifests import Outcome
+from imgassets.wording import counted
 
 
 def every_url_has_a_raw_row(context: CheckContext) -> CheckOutcome:
@@ -42,9 +43,9 @@ def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
     ]
     paths = {row.key: row.path for row in rows}
     return CheckOutcome(
-        summary=f"all {len(keys)} URLs are accounted for",
+        summary=f"{counted(len(keys), 'URL')} accounted for",
         violations=[
-            f"{len(findings)} problems in the rows of {len(keys)} URLs; "
+            f"{counted(len(findings), 'problem')} in the rows of {counted(len(keys), 'URL')}; "
             f"materialize {asset} of the partition again"
         ]
         if findings

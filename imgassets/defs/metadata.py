@@ -13,6 +13,7 @@ import dagster as dg
 
 from imgassets.errors import StorageError
 from imgassets.markdown import escape_cell
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -205,7 +206,7 @@ def summary(partition: Partition, outcomes: Mapping[str, int]) -> str:
     """
     good, removed = outcomes.get("ok", 0), outcomes.get("removed", 0)
     failed = {name: n for name, n in outcomes.items() if n and name not in {"ok", "removed"}}
-    parts = [f"{sum(outcomes.values())} URLs", f"{good} ok", f"{sum(failed.values())} failed"]
+    parts = [counted(sum(outcomes.values()), "URL"), f"{good} ok", f"{sum(failed.values())} failed"]
     if failed:
         parts[-1] += f" ({', '.join(f'{name} {number}' for name, number in failed.items())})"
     if removed:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from imgassets.wording import counted
+
 RETAILERS = "retailer"
 """Name of the retailers' dynamic partitions in the Dagster instance, without a key prefix."""
 
@@ -83,8 +85,8 @@ def only_partition(keys: Sequence[str]) -> Partition:
     if len(keys) != 1:
         # Zero: Dagster turns a range whose end is before its start into no partitions.
         raise dg.Failure(
-            f"this run has {len(keys)} partitions, but a run handles exactly one: launch a "
-            "backfill, which starts one run per partition",
+            f"this run has {counted(len(keys), 'partition')}, but a run handles exactly one: "
+            "launch a backfill, which starts one run per partition",
             allow_retries=False,
         )
     return Partition.parse(keys[0])

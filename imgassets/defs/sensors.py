@@ -17,6 +17,7 @@ from imgassets.defs.failed_checks import FAILED_TAG, find_failed_checks
 from imgassets.defs.jobs import Jobs
 from imgassets.defs.partitions import Partition
 from imgassets.defs.scope import Scope
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     from imgassets.defs.resources import MongoDBResource
@@ -106,8 +107,8 @@ def _scan(
                 ready={},
                 retailers=retailers,
                 skip_message=(
-                    f"first scan of {changes.source_name}: {len(retailers)} retailers; the next "
-                    f"ones read {_NEXT[options.start_from]}"
+                    f"first scan of {changes.source_name}: {counted(len(retailers), 'retailer')}; "
+                    f"the next ones read {_NEXT[options.start_from]}"
                 ),
             )
         result = scan(
@@ -140,7 +141,7 @@ def _waiting_message(partitions: int) -> str:
     if not partitions:
         return "no changes"
     return (
-        f"{partitions} changed partitions are waiting until their documents stop changing "
+        f"waiting until documents stop changing: {counted(partitions, 'changed partition')} "
         "(sensor.settle_s)"
     )
 

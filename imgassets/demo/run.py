@@ -37,6 +37,7 @@ from imgassets.demo.server import PORT, CatalogueServer, is_served
 from imgassets.errors import CatalogueServerError, SettingsError, StorageError
 from imgassets.folders import home, project_root
 from imgassets.sources.factory import MONGODB_VARIABLE, mongodb_address, open_source
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -99,7 +100,7 @@ def run_demo(mongodb: str | None = None) -> bool:
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     if len(todo) < len(partitions):
-        console.print(f"{len(partitions) - len(todo)} partitions were already materialized.")
+        console.print(f"already materialized: {counted(len(partitions) - len(todo), 'partition')}")
     data = load_settings().data_root
     console.print(
         f"\nProcessed images: {data}/images/processed/\n"

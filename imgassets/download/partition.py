@@ -27,6 +27,7 @@ from imgassets.settings import DownloadSettings, RetailerSettings, section_hash
 from imgassets.storage import PartitionFiles, read_table, write_table
 from imgassets.takedown import is_redacted, read_takedowns
 from imgassets.urls import normalise, origin
+from imgassets.wording import counted
 
 _POLL_S = 0.2
 # Files beside the journal, one per shard: the URLs to request; rows whose images may have changed.
@@ -86,7 +87,7 @@ def plan(
     pending = [row for row in listed if state.needs_download(row, refresh=refresh, retry=retry)]
     taken_over, previous = _take_over(pending, partition, settings, refresh=refresh)
     if taken_over:
-        log(f"{len(taken_over)} images were downloaded before, and are not requested again")
+        log(f"{counted(len(taken_over), 'image')} downloaded before and not requested again")
     by_url = _group_by_url(row for row in pending if row.key not in taken_over)
     shards: list[Shard] = []
     start = journal.next_number()

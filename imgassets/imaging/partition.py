@@ -38,6 +38,7 @@ from imgassets.manifests import (
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, Storage, list_manifests
+from imgassets.wording import counted
 
 ASSET = "processed_images"
 _RETRIED_OUTCOMES = (
@@ -91,7 +92,7 @@ def process_partition(
     images = {raw.sha256: raw for raw in raw_rows if raw.outcome is Outcome.OK}
     results = known.find({str(sha256) for sha256 in images})
     if results:
-        log(f"{len(results)} images were processed before, and are kept")
+        log(f"{counted(len(results), 'image')} processed before and kept")
     tasks = [raw for sha256, raw in images.items() if sha256 not in results]
     if tasks:
         setup = WorkerSetup(partition.storage, settings, hash_, model)

@@ -26,6 +26,7 @@ from imgassets.errors import WorkerError
 from imgassets.imaging.worker_protocol import LENGTH_BYTES, WorkerSetup, row_without_image
 from imgassets.launcher.programs import start
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.wording import counted
 
 _POLL_S = 0.2  # interval at which the time limit of images is checked
 # Delay before messages are read, so that this process does not wake up for each one and take a core
@@ -150,7 +151,7 @@ def process_all(
             suspects.append(result.raw)
             log(f"the imaging process {result.reason} on {result.raw.key} ({result.raw.url})")
     if suspects:
-        log(f"retrying {len(suspects)} images, one at a time")
+        log(f"retrying {counted(len(suspects), 'image')}, one at a time")
     for result in _run_workers(suspects, setup, 1, log=log, idle=idle):
         if isinstance(result, ProcessedRow):
             yield result

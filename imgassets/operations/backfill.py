@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgassets.errors import BackfillError
 from imgassets.folders import project_root
+from imgassets.wording import counted
 
 JOB = "catalogue_job"
 # Linux limits an argument to 128 kB; a key has at most 75 characters.
@@ -43,9 +44,10 @@ def launch_backfill(keys: Sequence[str]) -> Iterator[int]:
         )
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
+            reason = lines[-1].strip() if lines else "no message"
             raise BackfillError(
-                f"`dagster job backfill` failed after {start:,} of {len(keys):,} partitions: "
-                f"{lines[-1].strip() if lines else 'no message'}; is DAGSTER_HOME that of the "
-                "daemon?"
+                f"`dagster job backfill` failed after {start:,} of "
+                f"{counted(len(keys), 'partition')}: {reason}; "
+                "is DAGSTER_HOME that of the daemon?"
             )
         yield len(part)

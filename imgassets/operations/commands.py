@@ -14,6 +14,7 @@ from rich.table import Table
 from imgassets.configuration import load_settings
 from imgassets.operations.messages import console_for, errors_as_click_exceptions
 from imgassets.sources.factory import mongodb_address, open_source
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -146,7 +147,7 @@ def backfill(
             ]
         if dry_run or not found:
             _print_partitions(found)
-            click.echo(f"{len(found):,} partitions; nothing was launched")
+            click.echo(f"{counted(len(found), 'partition')}; nothing was launched")
             return
         from imgassets.operations.backfill import launch_backfill
 
@@ -154,7 +155,7 @@ def backfill(
         done = 0
         for number in launch_backfill([f"{each.date}|{each.retailer}" for each in found]):
             done += number
-            click.echo(f"queued {done:,} of {len(found):,} runs")
+            click.echo(f"queued {done:,} of {counted(len(found), 'run')}")
 
 
 def _dates(first: dt.date, last: dt.date) -> list[str]:

@@ -18,6 +18,7 @@ from imgassets.reports.day import RetailerDay
 from imgassets.reports.measure import RetailerRun, measure_retailer
 from imgassets.settings import Settings, section_hash
 from imgassets.storage import PartitionFiles, Storage
+from imgassets.wording import counted
 
 Key = tuple[str, str]
 """Retailer and day of a partition."""
@@ -129,7 +130,9 @@ def _outdated(files: PartitionFiles, documents: int, source_hash: str, image_has
     listed = documents_of(urls)
     reasons = []
     if listed not in (None, documents):
-        reasons.append(f"{documents:,} documents in the source, {listed:,} when it was made")
+        reasons.append(
+            f"{counted(documents, 'document')} in the source, {listed:,} when it was made"
+        )
     if settings_hash_of(urls) != source_hash:
         reasons.append("made with other settings of source")
     if settings_hash_of(processed) != image_hash:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from imgassets.markdown import escape_cell
 from imgassets.reports.day import Day, RetailerDay
+from imgassets.wording import counted
 
 MAX_SUMMARY = 1_000
 """Characters of the summary: the UI shows Markdown inline if it is shorter."""
@@ -49,16 +50,18 @@ def success_sentence(day: Day) -> str:
     if not found:
         return f"every retailer with a run or images of {day.date} succeeded"
     reasons = [f"{each.retailer} ({'; '.join(each.problems)})" for each in found]
-    return f"{len(found)} of {len(day.retailers)} retailers did not succeed on {day.date}: " + (
-        _enumerate(reasons)
-    )
+    total = counted(len(day.retailers), "retailer")
+    return f"{len(found)} of {total} did not succeed on {day.date}: {_enumerate(reasons)}"
 
 
 def missing_sentence(day: Day) -> str:
     """One sentence: no retailer is missing, or which are."""
     total = len(day.with_documents)
     if not day.missing:
-        return f"all {total} retailers with documents of {day.date} have processed images"
+        return (
+            f"no processed images are missing on {day.date}: "
+            f"{counted(total, 'retailer')} with documents"
+        )
     names = [each.retailer for each in day.missing]
     return (
         f"{len(names)} missing of {total}: no processed images of {day.date}, although there are "
@@ -70,11 +73,14 @@ def headline(day: Day) -> str:
     """The totals of a day, in parts that are separated by `; `."""
     totals = day.totals
     rate = totals.get("success rate")
+    checks, urls, images = (
+        counted(int(totals[f"{noun}s"]), noun) for noun in ("failed check", "URL", "image")
+    )
     return (
-        f"{len(day.missing)} missing of {len(day.with_documents)} retailers with documents; "
-        f"{len(day.unsuccessful)} with problems, {totals['failed checks']:,} failed checks; "
-        f"{totals['URLs']:,} URLs{'' if rate is None else f', {rate:.1%} downloaded'} "
-        f"({totals['new']:,} new, {totals['reused']:,} reused); {totals['images']:,} images, "
+        f"{len(day.missing)} missing of {counted(len(day.with_documents), 'retailer')} with "
+        f"documents; {len(day.unsuccessful)} with problems, {checks}; "
+        f"{urls}{'' if rate is None else f', {rate:.1%} downloaded'} "
+        f"({totals['new']:,} new, {totals['reused']:,} reused); {images}, "
         f"{totals['images with a face']:,} of them with a face"
     )
 
@@ -183,7 +189,7 @@ def _what(each: RetailerDay) -> str:
     warned = [name for name, severity in sorted(each.failed_checks.items()) if severity != "error"]
     parts = [*each.problems]
     if each.is_missing:
-        parts.append(f"missing: {each.documents:,} documents, no processed images")
+        parts.append(f"missing: {counted(each.documents, 'document')}, no processed images")
     if warned:
         parts.append(f"warned: {', '.join(warned)}")
     if not parts and each.failures:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.storage import Storage
 from imgassets.thumbnails import Scale, load_scaled, pixelate_faces
+from imgassets.wording import counted
 
 BACKGROUND, TEXT_COLOUR = (236, 238, 241), (30, 34, 40)
 _FACE_COLOUR, _CUT_COLOUR, _KEPT_COLOUR = (230, 40, 40), (255, 140, 0), (0, 150, 70)
@@ -121,9 +122,8 @@ def caption(row: ProcessedRow, max_key_length: int) -> str:
     """
     parts = [] if row.outcome == Outcome.OK else [str(row.outcome)]
     if row.face_count:
-        printed = "printed " if row.face_rule == "printed" else ""
-        plural = "s" * (row.face_count > 1)
-        parts.append(f"{row.face_count} {printed}face{plural} {row.face_score:.2f}")
+        noun = "printed face" if row.face_rule == "printed" else "face"
+        parts.append(f"{counted(row.face_count, noun)} {row.face_score:.2f}")
     elif row.face_count == 0:
         parts.append("no face")
     if row.trim_ratio is not None:

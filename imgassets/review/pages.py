@@ -24,6 +24,7 @@ from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load
 from imgassets.review.plots import histograms
 from imgassets.settings import ReviewSettings
 from imgassets.storage import PartitionFiles
+from imgassets.wording import counted
 
 CONTACT_SHEET = "contact_sheet.jpg"
 HISTOGRAMS = "histograms.png"
@@ -143,10 +144,10 @@ def _reduce_cell_height(layout: Layout, pairs: Sequence[Pair]) -> Layout:
 
 def _selection_text(selected: int, total: int) -> str:
     if selected == total:
-        return f"all {total:,} images"
+        return f"{counted(total, 'image')}, all of the partition"
     return (
-        f"{selected:,} of {total:,} images, the last third spread evenly over the partition "
-        "(review.max_pages)"
+        f"{selected:,} of {counted(total, 'image')}, the last third spread evenly over the "
+        "partition (review.max_pages)"
     )
 
 

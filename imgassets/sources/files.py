@@ -27,6 +27,7 @@ from imgassets.folders import project_root
 from imgassets.settings import SourceFields, SourceSettings
 from imgassets.sources.images import path_heads
 from imgassets.sources.listing import Anomaly
+from imgassets.wording import counted
 
 Record = Mapping[str, Any]
 
@@ -193,8 +194,8 @@ def _csv_record(
     """
     if any(cell.strip() for cell in cells[len(header) :]):
         detail = (
-            f"{len(cells)} cells, but {len(header)} columns: is a delimiter in a cell without "
-            "quotes?"
+            f"{counted(len(cells), 'cell')}, but {counted(len(header), 'column')}: is a "
+            "delimiter in a cell without quotes?"
         )
         return InvalidLine(Anomaly.INVALID_RECORD, f"line {number}", detail)
     record: dict[str, Any] = {}

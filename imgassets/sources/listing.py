@@ -29,6 +29,7 @@ from imgassets.sources.images import (
     is_relative,
     values_at_paths,
 )
+from imgassets.wording import counted
 
 MAX_EXAMPLES = 20
 SAMPLE_SIZE = 100
@@ -374,13 +375,13 @@ def build_listing(rows: list[UrlRow], documents: int, report: SourceReport) -> L
     repeated = [key for key, count in Counter(row.key for row in rows).items() if count > 1]
     if repeated:
         raise SourceError(
-            f"{len(repeated)} image keys are not unique, for example {repeated[0]!r}: the same "
-            "document was read twice; check the source for repeated ids"
+            f"keys of images are not unique ({len(repeated):,}), for example {repeated[0]!r}: "
+            "the same document was read twice; check the source for repeated ids"
         )
     note = None
     if documents and not rows:
         note = (
-            f"the {documents} documents of the partition have no image URL; check "
+            f"there is no image URL in {counted(documents, 'document')} of the partition; check "
             "source.fields.images (`imgassets doctor` shows the URLs that it finds)"
         )
     return Listing(rows, documents, report, note)

@@ -306,8 +306,14 @@ class MongoChanges:
                 "sensor.method is stream, but this MongoDB is not a replica set and has no change "
                 "streams; set it to auto or poll, or make the server a replica set"
             )
-        views = (place for place in places if not place.has_stream)
-        note = next((f"{view} is a view, which has no change stream" for view in views), None)
+        note = next(
+            (
+                f"{place} is a {place.kind}, which has no change stream"
+                for place in places
+                if not place.has_stream
+            ),
+            None,
+        )
         if note is None:
             try:
                 with self._watch(client) as stream:

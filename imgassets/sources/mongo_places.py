@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pymongo import MongoClient
 from pymongo.change_stream import ChangeStream
@@ -30,6 +30,14 @@ UNAUTHORIZED = 13
 _SYSTEM_DATABASES = ("admin", "config", "local")
 _MAX_NAMED = 20
 
+Kind: TypeAlias = Literal["collection", "view", "time-series collection"]
+# By the types of `listCollections`; what is none of these is treated as a view.
+_KINDS: Mapping[str, Kind] = {
+    "collection": "collection",
+    "view": "view",
+    "timeseries": "time-series collection",
+}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -40,7 +48,7 @@ class Place:
         collection: Its name in the database.
         retailer: The retailer of all its documents; None if each document has its own.
         exists: Whether MongoDB has it.
-        has_stream: Whether MongoDB has a change stream of it; not of views.
+        kind: What it is.
         has_pre_images: Whether MongoDB stores its documents as they were before a change.
     """
 
@@ -48,11 +56,21 @@ class Place:
     collection: str
     retailer: Retailer | None = None
     exists: bool = False
-    has_stream: bool = True
+    kind: Kind = "collection"
     has_pre_images: bool = False
 
     def __str__(self) -> str:
         return f"{self.database}.{self.collection}"
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether MongoDB has a change stream of it."""
+        return self.kind == "collection"
+
+    @property
+    def can_have_index(self) -> bool:
+        """Whether indexes are created in it; those of a view are in the collection it reads."""
+        return self.kind != "view"
 
     def open(self, client: Client) -> Products:
         """The collection, to read it."""
@@ -213,7 +231,7 @@ class Places:
             place.collection,
             place.retailer,
             exists=True,
-            has_stream=description["type"] == "collection",
+            kind=_KINDS.get(description["type"], "view"),
             has_pre_images=bool(pre_images.get("enabled")),
         )
 

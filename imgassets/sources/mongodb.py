@@ -289,7 +289,9 @@ class MongoSource:
         if any(_is_scan(collection, _aggregate(collection, pipeline)) for pipeline in pipelines):
             yield "partition"
         names = {"distinct": collection.name, "key": self._fields.retailer, "query": {}}
-        if place.retailer is None and _is_scan(collection, names):
+        # In a time-series collection, `distinct` unpacks all documents, whatever the index.
+        is_fixed = place.retailer is not None or place.kind == "time-series collection"
+        if not is_fixed and _is_scan(collection, names):
             yield "retailers"
         if place.has_stream and self._covering_index(place, client) is None:
             yield "survey"
@@ -303,7 +305,7 @@ class MongoSource:
         """Create the index for the partition's query in each collection; views have none."""
         with self.client() as client:
             for place in self.places.existing(client):
-                if place.has_stream:
+                if place.can_have_index:
                     place.open(client).create_index(self.index_keys)
 
     def _documents(

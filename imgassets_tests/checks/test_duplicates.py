@@ -32,7 +32,7 @@ def test_too_many_copies_fail_and_the_largest_groups_are_listed_first(
     result = duplicate_images(partition.check_context())
 
     assert result.violations == [
-        "3 of 10 images (30.0%) are copies of another image; "
+        "copies of another image: 3 of 10 images (30.0%); "
         "expected at most 10.0% (checks.max_duplicates)"
     ]
     assert [finding.key for finding in result.findings] == ["image-3", "image-1"]

@@ -31,7 +31,7 @@ def test_changed_bytes_of_the_same_size_fail(partition: PartitionFixture) -> Non
     context = partition.check_context()
     raw, processed = raw_files_match_rows(context), processed_files_match_rows(context)
 
-    assert raw.description.startswith("1 of 2 files do not match their rows (2 were read); delete")
+    assert raw.description.startswith("1 of 2 files not as in the manifest (2 read); delete")
     assert [finding.key for finding in raw.findings] == ["image-1"]
     assert raw.findings[0].path == raw_row(1).path
     assert [finding.key for finding in processed.findings] == ["image-0"]
@@ -72,7 +72,7 @@ def test_a_file_that_rows_share_is_checked_once(partition: PartitionFixture) -> 
 
     partition.raw(rows, {row.key: raw_file("image-x") for row in rows[:3]})
     bad = raw_files_match_rows(partition.check_context())
-    assert bad.description.startswith("1 of 2 files do not match their rows (2 were read)")
+    assert bad.description.startswith("1 of 2 files not as in the manifest (2 read)")
     assert [(finding.key, finding.path) for finding in bad.findings] == [("image-0", rows[0].path)]
 
 

@@ -122,7 +122,7 @@ def test_a_rise_in_faces_drifts_and_lists_images_with_one(retailer: Retailer) ->
     retailer.processed(0, face_count=1, face_score=0.8, face_removed=True, trim_ratio=RATIOS)
     result = face_removal(retailer.check_context())
     assert len(result.drift) == 1
-    assert result.findings[0].detail == "1 faces found, score 0.80"
+    assert result.findings[0].detail == "1 face found, score 0.80"
 
 
 def test_a_success_rate_that_falls_drifts_and_one_that_rises_does_not(retailer: Retailer) -> None:

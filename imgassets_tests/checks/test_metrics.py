@@ -62,7 +62,7 @@ def test_images_that_were_taken_down_are_not_failures(partition: PartitionFixtur
     partition.raw([raw_row(0), *removed])
     result = download_success_rate(partition.check_context())
     assert result.passed
-    assert result.description == "1 of 1 URLs returned an image; expected at least 90.0%"
+    assert result.description == "1 of 1 URL returned an image; expected at least 90.0%"
     assert (result.metrics["success rate"], result.metrics["removed"]) == (1.0, 9)
     assert not result.findings
 
@@ -189,8 +189,7 @@ def test_a_face_that_was_not_removed_fails(partition: PartitionFixture) -> None:
     result = face_removal(partition.check_context())
 
     assert result.description == (
-        "1 of 2 images with a face still have it; "
-        "see the images below and faces.too_close, faces.action"
+        "1 of 2 images with a face kept it; see the images below and faces.too_close, faces.action"
     )
     assert result.metrics["images that still have one"] == 1
     (finding,) = result.findings
@@ -228,7 +227,7 @@ def test_faces_that_the_settings_keep_pass(partition: PartitionFixture) -> None:
     partition.processed([processed_row(0, **WITH_FACE_LEFT)])
     result = face_removal(partition.check_context(faces={"action": "none"}))
     assert result.passed
-    assert result.description == "1 of 1 images had a face; faces are kept (faces.action: none)"
+    assert result.description == "1 of 1 image had a face; faces are kept (faces.action: none)"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_too_many_images_that_still_show_a_face_fail(
 
     assert result.passed is passed
     assert result.description == (
-        "1 of 4 images checked again still show a face; "
+        "still a face in 1 of 4 images checked again; "
         f"expected at most {max_share:.1%} (checks.max_residual_faces)"
     )
     assert result.metrics == {
@@ -37,7 +37,7 @@ def test_an_image_that_cannot_be_read_fails_with_the_remedy(partition: Partition
     partition.processed([processed_row(0), processed_row(1)])
     result = residual_faces(partition.check_context(), 1, {}, ["image-1"])
     assert result.violations == [
-        "1 images cannot be read; delete these files and materialize processed_images again"
+        "1 image cannot be read; delete these files and materialize processed_images again"
     ]
     assert [finding.detail for finding in result.findings] == ["cannot be read"]
 

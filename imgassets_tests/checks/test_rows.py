@@ -17,7 +17,7 @@ def test_a_raw_manifest_with_all_rows_and_files_passes(partition: PartitionFixtu
     result = every_url_has_a_raw_row(partition.check_context())
 
     assert result.passed
-    assert result.description == "all 2 URLs are accounted for"
+    assert result.description == "2 URLs accounted for"
     assert result.metrics == {"urls": 2, "rows": 2, "problems": 0}
     assert result.findings == []
 
@@ -47,7 +47,7 @@ def test_a_raw_manifest_that_does_not_account_for_every_url_fails(
 
     assert not result.passed
     assert result.description == (
-        "1 problems in the rows of 2 URLs; materialize raw_images of the partition again"
+        "1 problem in the rows of 2 URLs; materialize raw_images of the partition again"
     )
     assert [(finding.key, finding.detail) for finding in result.findings] == [problem]
 

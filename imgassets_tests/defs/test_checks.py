@@ -140,7 +140,7 @@ def test_a_check_that_passes_is_recorded_for_the_partition_with_its_metrics(
 
     assert check.passed
     assert check.partition == "2026-01-31|zara"
-    assert check.description == "all 2 URLs are accounted for"
+    assert check.description == "2 URLs accounted for"
     assert {name: value.value for name, value in check.metadata.items()} == {
         "urls": 2,
         "rows": 2,
@@ -363,7 +363,7 @@ def test_a_face_found_by_the_second_detection_fails_and_is_shown(partition: Part
 
     assert not check.passed
     assert check.severity is dg.AssetCheckSeverity.ERROR
-    assert str(check.description).startswith("1 of 2 images checked again still show a face")
+    assert str(check.description).startswith("still a face in 1 of 2 images checked again")
     (line,) = _gallery(check).splitlines()[2:]
     assert line.startswith("| ![](data:image/webp;base64,")
     assert line.endswith("| image-0 | still shows a face |")
@@ -374,7 +374,7 @@ def test_the_second_detection_needs_no_file_of_another_detector(partition: Parti
     partition.processed([processed_row(0, bytes=len(PORTRAIT))], {"image-0": PORTRAIT})
     faces = {"model": "res10", "model_source": "missing.caffemodel"}
     check = partition.check("residual_faces", faces=faces)
-    assert str(check.description).startswith("1 of 1 images checked again still show a face")
+    assert str(check.description).startswith("still a face in 1 of 1 image checked again")
 
 
 def _materialize(defs: dg.Definitions, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:

@@ -154,7 +154,7 @@ def test_a_partition_waits_until_its_documents_no_longer_change(
     option("SENSOR__SETTLE_S", "3600")
     mongo_database["products"].insert_one(document())
     assert reason(tick()) == (
-        "1 changed partitions are waiting until their documents stop changing (sensor.settle_s)"
+        "waiting until documents stop changing: 1 changed partition (sensor.settle_s)"
     )
     option("SENSOR__SETTLE_S", "0")
     assert asked(tick()) == {"2026-01-02|zara"}
@@ -178,7 +178,7 @@ def test_a_collection_per_retailer_is_followed_also_if_it_is_new(
     option("SOURCE__COLLECTION", "products_*")
     mongo_database["products_zara"].insert_one(document(...))
     assert reason(tick()) == (
-        f"first scan of {mongo_database.name}.products_*: 1 retailers; the next ones read the "
+        f"first scan of {mongo_database.name}.products_*: 1 retailer; the next ones read the "
         "changes from now on"
     )
     mongo_database["products_zara"].insert_one(document(...))

@@ -146,7 +146,7 @@ def test_a_run_says_how_many_images_it_took_over(partition: Partition, server: S
     partition.run(*urls[:2])
     second = partition.on(DAY_2)
     second.run(*urls)
-    assert second.log[0] == "2 images were downloaded before, and are not requested again"
+    assert second.log[0] == "2 images downloaded before and not requested again"
 
 
 def test_a_new_url_and_one_that_failed_are_requested_on_the_next_day(

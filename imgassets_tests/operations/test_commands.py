@@ -16,6 +16,7 @@ from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.manifests import ProcessedRow, UrlRow, from_table, to_table
 from imgassets.settings import section_hash
 from imgassets.storage import Storage
+from imgassets.wording import counted
 from imgassets_tests.data_root import PARTITIONS, write_data_root
 
 Command = Callable[..., Result]
@@ -94,7 +95,7 @@ def test_backfill_selects_only_partitions_with_documents_that_need_it(imgassets:
         done = imgassets("backfill", *dates, "--dry-run", *options)
         assert done.exit_code == 0, done.output
         *lines, last = done.output.splitlines()
-        assert last == f"{len(lines)} partitions; nothing was launched"
+        assert last == f"{counted(len(lines), 'partition')}; nothing was launched"
         return [line.partition(":")[0] for line in lines]
 
     asos, hm, first, second = (
@@ -122,7 +123,7 @@ def test_backfill_queues_one_run_per_partition_and_registers_its_retailer(
 ) -> None:
     done = imgassets("backfill", "--start", DATE, "--end", DATE, "--missing")
     assert done.exit_code == 0, done.output
-    assert done.output == "queued 1 of 1 runs\n"
+    assert done.output == "queued 1 of 1 run\n"
     assert os.environ["DAGSTER_HOME"]
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
@@ -137,7 +138,7 @@ def test_report_prints_days_and_names_the_culprits(imgassets: Command) -> None:
     assert "1 missing of 3 retailers with documents; 1 with problems" in done.output
     assert "1 of 3 retailers did not succeed on 2026-01-02: hm (success rate 50%" in done.output
     assert "although there are documents: asos" in done.output
-    assert "all 1 retailers with documents of 2026-01-03 have processed images" in done.output
+    assert "no processed images are missing on 2026-01-03: 1 retailer with documents" in done.output
     only = imgassets("report", "--since", DATE, "--until", DATE, "--retailer", "hm").output
     assert "zara" not in only
 

@@ -242,7 +242,7 @@ def test_a_document_that_is_read_twice_raises_an_error() -> None:
     with pytest.raises(SourceError) as caught:
         build_listing(rows * 2, 2, SourceReport())
     assert str(caught.value) == (
-        f"1 image keys are not unique, for example '{rows[0].key}': "
+        f"keys of images are not unique (1), for example '{rows[0].key}': "
         "the same document was read twice; check the source for repeated ids"
     )
 
@@ -266,7 +266,7 @@ def test_the_order_of_a_listing_does_not_depend_on_the_order_of_reading() -> Non
 
 def test_a_partition_of_documents_without_a_url_has_a_note_with_the_remedy() -> None:
     assert build_listing([], 7, SourceReport()).note == (
-        "the 7 documents of the partition have no image URL; check source.fields.images "
+        "there is no image URL in 7 documents of the partition; check source.fields.images "
         "(`imgassets doctor` shows the URLs that it finds)"
     )
     assert build_listing([], 0, SourceReport()).note is None

@@ -13,6 +13,7 @@ from imgassets.defs.metadata import (
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.scope import Scope
 from imgassets.errors import SourceError, StorageError
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     from imgassets.sources.listing import Listing
@@ -62,7 +63,8 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
                 "(UTC), so the partition is empty."
             )
         context.log.info(
-            f"url_list {partition.key}: {len(rows)} URLs in {listing.documents} documents"
+            f"url_list {partition.key}: {counted(len(rows), 'URL')} in "
+            f"{counted(listing.documents, 'document')}"
         )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(fingerprint(rows, "key", "url")),
