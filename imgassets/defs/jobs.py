@@ -53,26 +53,23 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
         scope: names and settings of the definitions.
         freshness_check: the check that `freshness_job` runs.
     """
+
+    def assets(*names: str) -> dg.AssetSelection:
+        return dg.AssetSelection.assets(*map(scope.key, names))
+
+    # With `face_model` wherever `processed_images` is: until it has been materialized, the UI would
+    # ask at each launch of a job without it whether you are sure.
     return Jobs(
         catalogue=dg.define_asset_job(
             scope.name("catalogue_job"),
-            selection=dg.AssetSelection.assets(
-                *(
-                    scope.key(asset)
-                    # `face_model`: until it has been materialized, the UI would ask at each launch
-                    # of a job without it whether you are sure.
-                    for asset in ("url_list", "face_model", "raw_images", "processed_images")
-                )
-            ),
+            selection=assets("url_list", "face_model", "raw_images", "processed_images"),
             description=(
                 "Make a partition: from product documents to training images, with all checks."
             ),
         ),
         retry_failed=dg.define_asset_job(
             scope.name("retry_failed"),
-            selection=dg.AssetSelection.assets(
-                *(scope.key(asset) for asset in ("raw_images", "processed_images"))
-            ),
+            selection=assets("face_model", "raw_images", "processed_images"),
             description=(
                 "Retry the failed downloads of a partition. The URL list is not read again, and "
                 "stored images are not requested again."
@@ -85,7 +82,7 @@ def build_jobs(scope: Scope, freshness_check: dg.AssetChecksDefinition) -> Jobs:
         ),
         daily_report=dg.define_asset_job(
             scope.name("daily_report_job"),
-            selection=dg.AssetSelection.assets(scope.key("daily_report")),
+            selection=assets("daily_report"),
             description="Report a day: all retailers, what failed, and what is missing.",
         ),
     )
