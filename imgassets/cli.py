@@ -80,17 +80,19 @@ def init(folder: Path, *, postgres: bool) -> None:
 def sync() -> None:
     """Register the retailers of the source as partitions.
 
+    Creates DAGSTER_HOME if it does not exist.
     Retailers that are no longer in the source keep their partitions and images.
     """
     with errors_as_click_exceptions():
         settings = load_settings()
-        from imgassets.defs.instance import open_instance
+        from imgassets.defs.instance import dagster_home, open_instance
         from imgassets.defs.partitions import RETAILERS
         from imgassets.defs.sync import register_retailers
         from imgassets.sources.listing import LINE_ANOMALIES, spellings_note
 
         inventory = open_source(settings, mongodb_address).inventory()
-        with open_instance() as instance:
+        is_new = not dagster_home().is_dir()
+        with open_instance(create=True) as instance:
             synced = register_retailers(inventory, instance, RETAILERS)
 
     table = Table("retailer", "partition", "first day", "last day", "days", "documents", "")
@@ -107,6 +109,8 @@ def sync() -> None:
         )
     console = console_for(table)
     console.print(table)
+    if is_new:
+        console.print(f"created DAGSTER_HOME, {dagster_home()}", soft_wrap=True, markup=False)
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
     if synced.absent:
         console.print(f"registered, but not in the source: {', '.join(synced.absent)}")
@@ -221,6 +225,7 @@ def forget(
     if not reason.strip():
         raise click.UsageError("--reason must not be empty")
     with errors_as_click_exceptions():
+        from imgassets.defs.instance import DAGSTER_HOME_VARIABLE, check_dagster_home
         from imgassets.forget import Selection
         from imgassets.forget import forget as take_down
         from imgassets.storage import open_storage
@@ -232,6 +237,8 @@ def forget(
             sha256=None if sha256 is None else sha256.lower(),
             everywhere=everywhere,
         )
+        if os.environ.get(DAGSTER_HOME_VARIABLE, "").strip():
+            check_dagster_home()  # before anything is removed: its runs are looked up at the end
         storage = open_storage(load_settings())
         done = take_down(
             storage, selection, reason=reason.strip(), removed_by=_user(), dry_run=dry_run

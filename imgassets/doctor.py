@@ -254,4 +254,10 @@ def _dagster_home() -> Diagnosis:
         )
     if not os.path.isabs(folder):  # noqa: PTH117  (a check of the text; no file is accessed)
         return Diagnosis("DAGSTER_HOME", "error", f"is {folder!r}, but must be an absolute path")
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return Diagnosis(
+            "DAGSTER_HOME",
+            "warning",
+            f"{folder} does not exist; correct it, or run `imgassets sync`, which creates it",
+        )
     return Diagnosis("DAGSTER_HOME", "ok", folder)

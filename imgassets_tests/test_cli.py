@@ -81,12 +81,14 @@ def test_sync_registers_new_retailers_and_keeps_those_without_documents(
     insert(mongo_database, "Zara", "Nord & Sol")
     first = imgassets("sync")
     assert first.returncode == 0
+    assert f"created DAGSTER_HOME, {tmp_path}/dagster_home\n" in first.stdout
     assert "2 new, 0 known before" in first.stdout
     assert registered(tmp_path) == {"zara", "nord-sol"}
 
     mongo_database["products"].delete_many({"product_retailer": "Zara"})
     insert(mongo_database, "Mango")
     second = imgassets("sync")
+    assert "created" not in second.stdout
     assert "1 new, 1 known before" in second.stdout
     assert "registered, but not in the source: zara" in second.stdout
     assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
@@ -184,6 +186,9 @@ def test_doctor_reports_ok_for_a_correct_setup(
 ) -> None:
     insert(mongo_database, "Zara")
     mongo_database["products"].create_index({"product_retailer": 1, "scraped_at": 1, "_id": 1})
+    home = tmp_path / "dagster_home"
+    assert f"warning DAGSTER_HOME: {home} does not exist" in imgassets("doctor").stdout
+    home.mkdir()
     done = imgassets("doctor")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -226,8 +231,8 @@ def test_doctor_prints_the_index_of_a_time_series_collection_and_is_content_with
     mongo_database.create_collection("products", timeseries={"timeField": "scraped_at"})
     insert(mongo_database, "Zara")
     keys = {"product_retailer": 1, "scraped_at": 1, "_id": 1}
-    warnings = [line for line in imgassets("doctor").stdout.splitlines() if "warning" in line]
-    (missing, command) = warnings
+    lines = imgassets("doctor").stdout.splitlines()
+    (missing, command) = (line for line in lines if line.startswith("warning index"))
     assert missing.startswith("warning index: missing for the partition query, so ")
     assert command.startswith("warning index: to create it, in mongosh: db.getSiblingDB(")
     assert command.endswith(f".createIndex({json.dumps(keys)})")

@@ -815,6 +815,7 @@ def test_the_command_lists_the_runs_whose_events_show_the_partitions(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "dagster_home").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
     runs = materialize_partitions([Partition("2026-01-03", "zara"), Partition("2026-01-03", "x")])
     done = command("--url", COAT_URL, "--reason", "request 12")
@@ -831,6 +832,7 @@ def test_the_command_says_that_no_run_shows_the_partitions(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    (tmp_path / "dagster_home").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
     done = command("--url", COAT_URL, "--reason", "request 12")
     assert "no run in Dagster's event log has thumbnails or URLs" in done.output

@@ -38,6 +38,7 @@ def imgassets(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for number in range(documents)
     ]
     path.write_text("\n".join(["url,retailer,date", *lines]))
+    (tmp_path / "dagster_home").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("IMGASSETS__SOURCE__KIND", "csv")
@@ -141,6 +142,24 @@ def test_report_prints_days_and_names_the_culprits(imgassets: Command) -> None:
     assert "no processed images are missing on 2026-01-03: 1 retailer with documents" in done.output
     only = imgassets("report", "--since", DATE, "--until", DATE, "--retailer", "hm").output
     assert "zara" not in only
+
+
+def test_a_dagster_home_that_does_not_exist_is_an_error_and_is_not_created(
+    imgassets: Command, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "typo"
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    for command in (
+        ["status"],
+        ["report", "--since", DATE, "--until", DATE],
+        ["backfill", "--start", DATE],
+        ["forget", "--retailer", "zara", "--reason", "x"],
+    ):
+        done = imgassets(*command)
+        assert done.exit_code == 1
+        assert done.output.startswith(f"Error: DAGSTER_HOME, {folder}, does not exist; set it to")
+    assert not folder.exists()
+    assert storage.find("removed") == {}
 
 
 def test_reports_have_whole_names_in_a_narrow_pipe(
