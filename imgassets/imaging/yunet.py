@@ -25,6 +25,9 @@ from imgassets.imaging.image import Pixels
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
+# The variable has no effect if ONNX Runtime was imported before, for example by a user's step.
+onnxruntime.disable_telemetry_events()
+
 DIVISOR = 32  # px; the sides of the input are padded to a multiple of this
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default
 _TOP_K = 5000  # opencv_zoo's default

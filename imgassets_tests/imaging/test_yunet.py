@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +32,31 @@ def test_the_network_finds_the_same_faces_as_opencv(
     assert expected is not None
     np.testing.assert_allclose(found[:, :14], expected[:, :14], atol=0.05)
     np.testing.assert_allclose(found[:, 14], expected[:, 14], atol=1e-4)
+
+
+TELEMETRY = """
+import contextlib, sys
+exec(sys.argv[1])
+import imgassets.imaging.yunet, onnxruntime
+with contextlib.suppress(Exception):
+    onnxruntime.InferenceSession(b"no network")  # a failure, which would be reported
+"""
+
+
+@pytest.mark.parametrize(("earlier", "events"), [("", 0), ("import onnxruntime", 1)])
+def test_the_detector_turns_off_the_telemetry_of_onnx_runtime(
+    tmp_path: Path, earlier: str, events: int
+) -> None:
+    """If ONNX Runtime was imported before, only that import is an event."""
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [sys.executable, "-c", TELEMETRY, earlier]
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    stored = 0
+    for file in tmp_path.rglob("onnxruntime.db"):
+        with sqlite3.connect(file) as database:
+            ((stored,),) = database.execute("SELECT count(*) FROM events")
+    assert stored <= events
 
 
 def test_no_face_is_found_in_a_plain_image(model: Path) -> None:
