@@ -99,10 +99,13 @@ def _unknown_retailer(retailer: str, retailers: Sequence[str] | None) -> str:
             "DAGSTER_HOME is not set in this shell, so no retailer is known; before you run "
             '`dagster`: export DAGSTER_HOME="$PWD/.imgassets/dagster_home"'
         )
-    near = difflib.get_close_matches(retailer, retailers, _MAX_NAMED) or retailers[:_MAX_NAMED]
-    example = f" (but, for example, {', '.join(near)})" if near else ", and no other"
+    if near := difflib.get_close_matches(retailer, retailers):
+        others = f"similar: {', '.join(near)}"
+    else:
+        more = " ..." if len(retailers) > _MAX_NAMED else ""
+        others = f"registered: {', '.join(retailers[:_MAX_NAMED]) or 'none'}{more}"
     return (
-        f"retailer {retailer!r} is not registered{example}; `imgassets sync` registers those of "
+        f"retailer {retailer!r} is not registered ({others}); `imgassets sync` registers those of "
         "the source and lists their days"
     )
 

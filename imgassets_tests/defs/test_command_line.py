@@ -54,14 +54,12 @@ def test_a_refused_partition_ends_the_command_with_one_sentence(
         return error.removeprefix(start)
 
     day = "2026-01-02"
-    assert unknown(f"{day}|zara") == f"retailer 'zara' is not registered, and no other{SYNC}"
+    assert unknown(f"{day}|zara") == f"retailer 'zara' is not registered (registered: none){SYNC}"
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("retailer", ["zara", "mango", "asos"])
-    known = "retailer 'nobody' is not registered (but, for example, asos, mango, zara)"
+    known = "retailer 'nobody' is not registered (registered: asos, mango, zara)"
     assert unknown(f"{day}|nobody") == known + SYNC
-    assert unknown(f"{day}|zarra") == (
-        f"retailer 'zarra' is not registered (but, for example, zara){SYNC}"
-    )
+    assert unknown(f"{day}|zarra") == (f"retailer 'zarra' is not registered (similar: zara){SYNC}")
     early = "1999-01-01 is before start_date, 2026-01-01"
     assert unknown("1999-01-01|zara") == early
     assert unknown("1999-01-01|nobody") == f"{early} and {known}{SYNC}"
