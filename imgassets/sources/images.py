@@ -16,14 +16,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 GRAPH = "@graph"
 """JSON-LD keeps the objects of a page in this list, without naming it in paths."""
 
 _URL_KEYS = (
-    *("contenturl", "image", "imageurl", "src", "datasrc", "srcset", "url", "href"),
-    *("@list", "@set", "@value"),
+    *("contenturl", "image", "imageurl", "imagelink", "imgurl", "imgsrc"),
+    # Where these are, `src` is a placeholder or a smaller image.
+    *("datasrc", "datalazysrc", "dataoriginal", "datasrcset"),
+    *("src", "srcset", "url", "href"),
+    *("@list", "@set", "@value", "@src", "@url", "@href"),  # the last three come from XML
 )
 """Fields of an image object that hold its URL, in lower case without `-` and `_`. The most specific
 are first: `url` and `href` can also name the page. `contentUrl` is that of
@@ -35,10 +38,11 @@ _PLACEHOLDERS = frozenset(
     | {"#n/a", "#ref!", "#value!", "<na>", "<null>", "(null)", "\\n", "false", "true", "0"}
     | {"empty", "missing", "tbd", "unknown"}
 )
-_NOT_ON_A_SERVER = ("data:", "blob:", "about:", "javascript:")
+_NOT_ON_A_SERVER = ("data:", "blob:", "about:", "javascript:", "<")
 
 _ABSOLUTE = ("https://", "http://")
-_URL = re.compile(r"\s*(?:(?:https?:)?/|\S+\.(?:avif|bmp|gif|jpe?g|jxl|png|tiff?|webp)\b)", re.I)
+_EXTENSION = r"\.(?:avif|bmp|gif|jpe?g|jxl|png|tiff?|webp)\b"
+_URL = re.compile(rf"\s*(?:(?:https?:)?/|\S+{_EXTENSION})", re.I)
 _START = re.compile(r"(?:https?:)?/", re.I)
 _SEPARATOR = re.compile(r"[\s,;|，；、｜]")  # noqa: RUF001  (also those of Chinese and Japanese)
 # A separator inside a URL is not followed by the start of another one. A line break is in no URL.
@@ -48,16 +52,36 @@ _NEXT_URL = re.compile(
     r"|(?<=[,;|])(?=\s*(?:n/a|nan|none|null|undefined)\s*(?:[,;|]|$))",
     re.I,
 )
+# What follows the end of a URL, but is no URL: alternative text, the label of the next URL.
+_REMARK = re.compile(
+    rf"({_EXTENSION}(?:\?[^\s|]*)?)(?:\s!\s.*|(?:[,;]?\s|\|)(?:(?!{_EXTENSION})[^/])*)$",
+    re.I | re.DOTALL,
+)
+_BLANK = re.compile(r"[\s|]")
+# Names of URLs: `front=https://..., back=https://...`, as Java and Hive print objects.
+_NAMED_URLS = re.compile(r"[{\[]{0,2}[\w.-][\w .-]{0,40}[=:]\s{0,9}https?://", re.I)
+_NAME_OF_URL = re.compile(r"(?:^|[\s,;|{])[\w.-][\w .-]{0,40}[=:](?=\s{0,9}https?://)", re.I)
 # A URL in quotes or brackets, in a text that is neither a URL nor JSON: cut off, JavaScript, CSS.
-_QUOTED_URL = re.compile(r"(?<=[\"'`(<>\[{])\s*((?:https?:|(?=//\w[^\s/]*\.))//[^\s\"'`<>]+)", re.I)
+_QUOTED_URL = re.compile(
+    r"(?<=[\"'`(<>\[{“„«])\s*((?:https?:|(?=//\w[^\s/]*\.))//[^\s\"'`<>“”»]+)", re.I
+)
 _IMAGE_TAG = re.compile(r"<(?:img|source)\s", re.I)
-# JavaScript and JSON write a slash like this, too.
-_ESCAPED_SLASH = re.compile(r"\\(?:u002f|/)", re.I)
+# Line breaks of HTML and of database exports, before the next URL.
+_ESCAPED_BREAK = re.compile(
+    r"(?:\\[nrt]|<[Bb][Rr]\s{0,9}/?>)(?=\s{0,9}(?:[Hh][Tt]{2}[Pp]|//|\\[nrt]|<[Bb][Rr]|$))"
+)
+# JavaScript and JSON write `/`, `&` and `=` like this, too; once or twice escaped.
+_ESCAPE = re.compile(r"\\{1,4}(?:u(00[2-7][\da-f])|/)", re.I)
+# A whole URL as the parameter of another one.
+_ENCODED_URL = re.compile(r"https?%3a%2f%2f", re.I)
+# With two dots or more, the text before the slash is a host, not a folder.
+_HOST = re.compile(r"(?:[\w-]{1,63}\.){2,9}[a-z]{2,24}(?::\d+)?/", re.I)
 # Byte-order mark and characters without width, which `strip` leaves.
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 _ENTITY = re.compile(r"&(?:\w+|#\d+|#x[0-9a-f]+);", re.I)
 _DESCRIPTOR = re.compile(r"\s\d+(?:\.\d+)?[wx](?:\s+\d+h)?\s*(?:,|$)", re.I)
 _SRCSET_URL = re.compile(r"[\s,]*([^\s,]\S*)")
+_SPLIT_SRCSET = re.compile(r"\s*\S+\s+(\d+(?:\.\d+)?[wx])\s*,?\s*", re.I)
 _SRCSET_SIZE = re.compile(r"(\d+(?:\.\d+)?)([wx])")
 _AROUND = " ,;|，；、｜\r\n\t"  # noqa: RUF001
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
@@ -199,6 +223,17 @@ def image_entries(value: object, separator: str | None, base_url: str | None) ->
     return [_absolute(entry, base_url) if isinstance(entry, str) else entry for entry in entries]
 
 
+def well_formed(text: str) -> str:
+    """A text without halves of characters (lone surrogates), which no file can store.
+
+    JSON can contain them, for example in a text that was cut off. As in browsers, each becomes
+    U+FFFD.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def is_placeholder(text: str) -> bool:
     """Whether a text names no file on a server, such as `N/A`, `-`, `data:...`, `about:blank`."""
     if text.startswith(_ABSOLUTE):
@@ -244,9 +279,11 @@ def split_urls(text: str, separator: str | None) -> list[str]:
     if _DESCRIPTOR.search(text):
         return [_largest_of_srcset(text)]
     if separator is None or text[:5].lower() == "data:":
-        parts = _NEXT_URL.split(text)
-        # A single URL stays as it is found, because keys of images are made from it.
-        parts = [part.strip(_AROUND) for part in parts] if len(parts) > 1 else parts
+        parts = [part.strip(_AROUND) for part in _NEXT_URL.split(text)]
+        # Few URLs have a space or a bar, and looking for one takes less time.
+        parts = [
+            _REMARK.sub(r"\1", p) if _BLANK.search(p) and _START.match(p) else p for p in parts
+        ]
     else:
         if ";" in separator:
             text = _without_entities(text)
@@ -271,7 +308,7 @@ def _flatten(value: object, separator: str | None, depth: int) -> Iterator[objec
         else:
             yield from _entries_of_text(value, separator, depth)
     elif isinstance(value, list | tuple):
-        for entry in value:
+        for entry in [", ".join(value)] if _is_split_srcset(value) else value:
             yield from _flatten(entry, separator, depth + 1)
     elif isinstance(value, Mapping):
         inner = _urls_of_object(value)
@@ -291,12 +328,23 @@ def _entries_of_text(text: str, separator: str | None, depth: int) -> Iterator[o
     if _IMAGE_TAG.search(text):
         yield from _flatten(_image_tags(text), separator, depth + 1)
         return
-    text = _ESCAPED_SLASH.sub("/", _without_brackets(text))
+    text = _without_escapes(_without_brackets(text))
     quoted = [] if _START.match(text) else _QUOTED_URL.findall(text)
     if quoted:
         yield from (url.rstrip("\\,;)]}") for url in quoted)
+    elif separator is None and _NAMED_URLS.match(text) and not is_placeholder(text):
+        for part in filter(None, _NAME_OF_URL.split(text)):
+            yield from split_urls(part.rstrip("{[]} ,"), separator)
     else:
         yield from split_urls(text, separator)
+
+
+def _is_split_srcset(entries: Sequence[Any]) -> bool:
+    """Whether the texts of a list are the images of one `srcset`, each with another size."""
+    if len(entries) < 2 or not isinstance(entries[0], str) or entries[0][-1:] not in "wxWX":
+        return False
+    sizes = [isinstance(entry, str) and _SPLIT_SRCSET.fullmatch(entry) for entry in entries]
+    return all(sizes) and len({size[1] for size in sizes if size}) == len(entries)
 
 
 def _image_tags(text: str) -> list[dict[str, str | None]]:
@@ -330,10 +378,12 @@ def _urls_of_object(value: Mapping[Any, Any]) -> object:
     urls = [
         inner
         for name, inner in value.items()
-        if not str(name).startswith("@") and _looks_like_url(inner)
+        # The type of an object is a URL in JSON-LD and in microdata.
+        if not str(name).startswith("@") and name != "type" and _looks_like_url(inner)
     ]
     # Beside complete URLs, a file name such as `front.jpg` is a title.
-    return [inner for inner in urls if not _is_file_name(inner)] or urls or None
+    urls = [inner for inner in urls if not _is_file_name(inner)] or urls
+    return urls or [name for name in value if str(name).startswith(_ABSOLUTE)] or None
 
 
 def _is_file_name(value: object) -> bool:
@@ -382,6 +432,13 @@ def _without_brackets(text: str) -> str:
     return text
 
 
+def _without_escapes(text: str) -> str:
+    if "\\" not in text and "<" not in text:
+        return text
+    text = _ESCAPED_BREAK.sub("\n", text)
+    return _ESCAPE.sub(lambda escape: chr(int(escape[1] or "2f", 16)), text)
+
+
 def _without_entities(text: str) -> str:
     # Without its semicolon, `&copy` is the start of a parameter.
     return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
@@ -410,10 +467,14 @@ def _largest_of_srcset(text: str) -> str:
 
 
 def _absolute(url: str, base_url: str | None) -> str:
-    url = url.strip()
-    if base_url is None or not url or url.startswith(_ABSOLUTE):
+    url = well_formed(url.strip())
+    if not url or url.startswith(_ABSOLUTE):
         return url
-    if is_placeholder(url) or is_phrase(url):
+    if _ENCODED_URL.match(url):
+        return unquote(url)
+    if _HOST.match(url):
+        return f"https://{url}"
+    if base_url is None or is_placeholder(url) or is_phrase(url):
         return url
     try:
         return url if urlsplit(url).scheme else urljoin(base_url, url)

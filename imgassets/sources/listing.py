@@ -28,6 +28,7 @@ from imgassets.sources.images import (
     is_placeholder,
     is_relative,
     values_at_paths,
+    well_formed,
 )
 from imgassets.wording import counted
 
@@ -95,7 +96,7 @@ class SourceReport:
             count: Number of documents that have it.
         """
         if self.counts[anomaly] < MAX_EXAMPLES:
-            self.examples.append((anomaly, document_id, detail[:200]))
+            self.examples.append((anomaly, document_id, well_formed(detail[:200])))
         self.counts[anomaly] += count
 
 
@@ -274,7 +275,7 @@ def product_name(value: object) -> str | None:
         value = value.get("$oid", value)
     if isinstance(value, float):  # pandas writes whole numbers like this if one is missing
         value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    return None if value is None or value == "" else str(value)
+    return None if value is None or value == "" else well_formed(str(value))
 
 
 def document_rows(

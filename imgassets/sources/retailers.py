@@ -16,6 +16,7 @@ from bson import Decimal128
 from slugify import slugify
 
 from imgassets.settings import SourceSettings
+from imgassets.sources.images import well_formed
 from imgassets.sources.listing import Anomaly, Unpartitioned
 
 
@@ -65,7 +66,7 @@ class Retailers:
         slug = retailer_slug(value)
         if slug is None:
             return None
-        return Retailer(self.aliases.get(slug, slug), str(value))
+        return Retailer(self.aliases.get(slug, slug), well_formed(str(value)))
 
     def resolve(self, value: object) -> Retailer | Unpartitioned:
         """The retailer of a document, or the reason why it has none.
