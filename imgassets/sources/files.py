@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from upath import UPath
 
@@ -28,6 +28,9 @@ from imgassets.settings import SourceFields, SourceSettings
 from imgassets.sources.images import path_heads
 from imgassets.sources.listing import Anomaly
 from imgassets.wording import counted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Record = Mapping[str, Any]
 
@@ -46,6 +49,11 @@ _DELIMITERS = ",;\t|"
 _EXCEL_DELIMITER = re.compile(r'"?sep=(.)"?\s*$', re.I)
 _BATCH_ROWS = 1_000
 _GZIP_MAGIC = b"\x1f\x8b"
+# Files in bzip2 and zstd; the others that are no text have a null byte near their start.
+_BINARY_MAGICS = (b"BZh", b"\x28\xb5\x2f\xfd")
+# The limit of the csv module (131,072) loses rows that also have a whole page in HTML. Without one,
+# a quote that is not closed would read the rest of the file into memory.
+_MAX_CELL = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -98,16 +106,16 @@ def file_records(settings: SourceSettings) -> Callable[[], Entries]:
                     file = cast(BinaryIO, stack.enter_context(gzip.open(file)))
                 for record in read(file, settings):
                     yield record if isinstance(record, InvalidLine) else {**default, **record}
-        except UnicodeError as error:
-            raise SourceError(
-                f"source.path: {address} cannot be read: {error}; "
-                "set source.encoding to the encoding of the file"
-            ) from None
-        # OverflowError: a timestamp after the year 9999 in Parquet.
+        # In Parquet: a timestamp after the year 9999 (OverflowError), an unknown zone (KeyError).
         except (
             *(OSError, EOFError, zlib.error, ValueError),
-            *(NotImplementedError, OverflowError),
+            *(NotImplementedError, OverflowError, KeyError),
         ) as error:
+            if isinstance(error, UnicodeError) and settings.kind != "parquet":
+                raise SourceError(
+                    f"source.path: {address} cannot be read: {error}; "
+                    "set source.encoding to the encoding of the file"
+                ) from None
             raise SourceError(
                 f"source.path: {address} cannot be read as {_NAMES[settings.kind]}: {error}; "
                 "correct the path, or source.kind, or write the file again"
@@ -133,7 +141,7 @@ def _read_csv(file: BinaryIO, settings: SourceSettings) -> Entries:
     problems: list[InvalidLine] = []
     lines = (
         part
-        for line in _text_lines(file, settings.encoding, problems)
+        for line in _text_lines(file, settings, problems)
         # A line can also end with a carriage return.
         for part in ((line,) if line.find("\r", 0, -2) < 0 else io.StringIO(line, newline=""))
     )
@@ -218,7 +226,8 @@ def _csv_rows(
         yield from lines
         ended = True
 
-    reader = csv.reader(watched(), delimiter=delimiter)
+    csv.field_size_limit(_MAX_CELL)
+    reader = csv.reader(watched(), delimiter=delimiter, skipinitialspace=True)
     while True:
         start = reader.line_num + 1
         try:
@@ -241,7 +250,7 @@ def _sniff_delimiter(line: str, settings: SourceSettings) -> str:
     """The delimiter that gives the most columns that the settings name."""
 
     def score(delimiter: str) -> tuple[int, bool]:
-        cells = next(csv.reader([line], delimiter=delimiter))
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
         known = {name for field in DEFAULT_PATHS for name in _names(settings, field)}
         columns = {_column(cell, settings) for cell in cells}
         return len(known & columns), len(cells) == 2
@@ -281,11 +290,16 @@ def _require_columns(columns: list[str], settings: SourceSettings) -> None:
 
 def _read_json(file: BinaryIO, settings: SourceSettings) -> Entries:
     problems: list[InvalidLine] = []
-    lines = _text_lines(file, settings.encoding, problems)
+    lines = _text_lines(file, settings, problems)
     started = False
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        if line.strip() == "{":
+            raise SourceError(
+                f"source.path: an object in {settings.path} has several lines (line {number}); "
+                "write one JSON object per line, or one array of objects"
+            )
         if not started and line.lstrip().startswith("["):
             for index, entry in enumerate(json.loads(line + "".join(lines)), 1):
                 yield _json_record(entry, f"record {index}")
@@ -315,6 +329,7 @@ def _json_record(value: object, name: str) -> Record | InvalidLine:
 
 
 def _read_parquet(file: BinaryIO, settings: SourceSettings) -> Entries:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     parquet = pq.ParquetFile(file)
@@ -331,19 +346,41 @@ def _read_parquet(file: BinaryIO, settings: SourceSettings) -> Entries:
     known = {name for field in DEFAULT_PATHS for name in _names(settings, field)}
     wanted = {name: column for name, column in zip(stored, columns, strict=True) if column in known}
     for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
-        renamed = batch.rename_columns([wanted[name] for name in batch.schema.names])
-        yield from renamed.to_pylist(maps_as_pydicts="lossy")
+        columns = [wanted[name] for name in batch.schema.names]
+        texts = pa.RecordBatch.from_arrays([_as_text(column) for column in batch.columns], columns)
+        yield from texts.to_pylist(maps_as_pydicts="lossy")
 
 
-def _text_lines(file: BinaryIO, encoding: str | None, problems: list[InvalidLine]) -> Iterator[str]:
+def _as_text(column: pa.Array) -> pa.Array:
+    """A column with text in place of bytes, which Hive and Impala write for text."""
+    import pyarrow as pa
+
+    type_ = column.type
+    if pa.types.is_binary(type_):
+        type_ = pa.string()
+    elif pa.types.is_list(type_) and pa.types.is_binary(type_.value_type):
+        type_ = pa.list_(pa.string())
+    try:
+        return column.cast(type_)
+    except pa.ArrowInvalid:
+        return column  # bytes that are no text, such as those of a UUID
+
+
+def _text_lines(
+    file: BinaryIO, settings: SourceSettings, problems: list[InvalidLine]
+) -> Iterator[str]:
     """The lines of a file as text, with their line breaks.
 
     Args:
         file: The file.
-        encoding: Its encoding. None: UTF-8, or UTF-16 if it starts with a byte-order mark; lines
-            that are not UTF-8 are read as Windows-1252.
+        settings: `path`, and `encoding`. None: UTF-8, or UTF-16 if the file starts with a
+            byte-order mark; lines that are not UTF-8 are read as Windows-1252.
         problems: Receives the lines that are not UTF-8.
+
+    Raises:
+        SourceError: The file is no text.
     """
+    encoding = settings.encoding
     if encoding is None and _starts_with(file, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         encoding = "utf-16"
     if encoding is not None:
@@ -352,6 +389,11 @@ def _text_lines(file: BinaryIO, encoding: str | None, problems: list[InvalidLine
             yield from text
         return
     for number, line in enumerate(file, 1):
+        if number == 1 and (b"\0" in line or line.startswith(_BINARY_MAGICS)):
+            raise SourceError(
+                f"source.path: {settings.path} is no text; unpack it (only gzip is read), save a "
+                "workbook as CSV, or set source.encoding, for example to utf-16-le"
+            )
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

@@ -215,4 +215,5 @@ def _product_id(record: Record) -> str:
     if product is not None:
         return product
     # Does not depend on the order of the records.
-    return hashlib.sha256(str(record.get("url")).encode()).hexdigest()[:12]
+    url = str(record.get("url"))
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:12]

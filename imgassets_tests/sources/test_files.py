@@ -180,9 +180,15 @@ CASES = {
         settings=fields(images="Image Src"),
     ),
     "long cell.csv": feed(
-        "url,retailer,product_id\nhttp://a/1,Zara,p1\n" + "x" * 200_000 + "\nhttp://a/2,Zara,p1\n",
+        "url,retailer,product_id\nhttp://a/1,Zara,p1\n" + "x" * 10**7 + "x\nhttp://a/2,Zara,p1\n",
         TWO,
-        anomalies={"invalid_record": "line 3: field larger than field limit (131072)"},
+        anomalies={"invalid_record": "line 3: field larger than field limit (10000000)"},
+    ),
+    "page in a cell.csv": feed(
+        "url,retailer,product_id,html\nhttp://a/1,Zara,p1," + "x" * 200_000 + "\n", ROW
+    ),
+    "spaces before quotes.csv": feed(
+        'url, retailer, product_id, date\n"http://a/1", "Zara", "p1", "2026-01-01"\n', ROW
     ),
     "open quote.csv": feed(
         'url,retailer,product_id\nhttp://a/1,Zara,p1\n"http://a/2,Zara,p1\nhttp://a/3,Zara,p1\n',
@@ -261,6 +267,15 @@ CASES = {
         '{"url": "http://a/1", "product_id": NaN, "retailer": "Zara", "date": "2026-01-01"}\n',
         [("http://a/1", "zara", "2026-01-01", "93e96c2c25a6")],
     ),
+    "half characters.jsonl": feed(
+        '{"url": ["http://a/1", "http://a/\\ud83d"], "retailer": "Zara\\ud83d"}\n'
+        '{"url": "http://a/2", "product_id": "\\ud83d", "retailer": "Zara"}\n',
+        [
+            ("http://a/1", "zara", "2026-01-01", "6e47c336cf19"),
+            ("http://a/\ufffd", "zara", "2026-01-01", "6e47c336cf19"),
+            ("http://a/2", "zara", "2026-01-01", "\ufffd"),
+        ],
+    ),
     "no images.jsonl": feed(
         '{"url": null, "product_id": "p1", "retailer": "Zara"}\n',
         [],
@@ -279,6 +294,15 @@ CASES = {
             date=pa.array([Decimal(1767225600)]),
         ),
         [("http://a/1", "7", "2026-01-01"), ("http://a/2", "7", "2026-01-01")],
+    ),
+    "bytes.parquet": Case(
+        table(
+            url=pa.array([[b"http://a/1"]]),
+            retailer=pa.array([b"Zara"]),
+            date=pa.array([b"2026-01-01"]),
+            product_id=pa.array([b"\xff"]),
+        ),
+        [("http://a/1", "zara", "2026-01-01", "b'\\xff'")],
     ),
     "case.parquet": Case(
         table(URL=pa.array(["http://a/1"]), Brand=pa.array(["Zara"]), brand=pa.array(["Mango"])),
@@ -327,6 +351,16 @@ def test_a_file_is_read_as_the_settings_say(tmp_path: Path, name: str) -> None:
             table(url=pa.array(["u"]), date=pa.array([2**62], pa.timestamp("us"))),
             {},
             "date value out of range",
+        ),
+        ("a.csv", "url\n".encode("utf-16-le"), {}, "is no text; unpack .*set source.encoding, for"),
+        ("a.csv", b"PK\3\4\x14\0url", {}, "is no text; unpack it .only gzip is read., save a work"),
+        ("a.csv", b"BZh91AY&SY\n", {}, "is no text; unpack it .only gzip is read"),
+        ("a.jsonl", b'{\n  "url": "http://a/1"\n}\n', {}, "several lines .line 1.; write one JSON"),
+        (
+            "a.parquet",
+            table(url=pa.array(["u"]), date=pa.array([1], pa.timestamp("us", "Mars/X"))),
+            {},
+            "as Parquet: 'Mars/X'",
         ),
         ("a.parquet", b"PAR1 no", {}, "cannot be read as Parquet: "),
         ("a.parquet", parquet(rows=[]).content, fields(images="x"), "no column x; .* url, retai"),
