@@ -88,7 +88,7 @@ def sync() -> None:
         from imgassets.defs.instance import dagster_home, open_instance
         from imgassets.defs.partitions import RETAILERS
         from imgassets.defs.sync import register_retailers
-        from imgassets.sources.listing import LINE_ANOMALIES, spellings_note
+        from imgassets.sources.listing import anomaly_notes, spellings_note
 
         inventory = open_source(settings, mongodb_address).inventory()
         is_new = not dagster_home().is_dir()
@@ -114,15 +114,8 @@ def sync() -> None:
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")
     if synced.absent:
         console.print(f"registered, but not in the source: {', '.join(synced.absent)}")
-    for anomaly, count in inventory.report.counts.items():
-        if anomaly in LINE_ANOMALIES:
-            line = next(example for example in inventory.report.examples if example[0] is anomaly)
-            message = f"{counted(count, 'line')}: {anomaly}, for example {line[1]}: {line[2]}"
-            console.print(message, markup=False, soft_wrap=True)
-        else:
-            console.print(f"{counted(count, 'document')} without a partition: {anomaly}")
     notes = [spellings_note(slug, names) for slug, names in inventory.spellings.items()]
-    for note in (*notes, *inventory.warnings):
+    for note in (*anomaly_notes(inventory.report), *notes, *inventory.warnings):
         console.print(note, markup=False, soft_wrap=True)
 
 

@@ -120,6 +120,14 @@ def validate_settings(
         problems.append(
             f"source.path is not set; source.kind is {kind}, so set it to the path of the file"
         )
+    for name in ("retailer", "date", "updated"):
+        path = getattr(settings.source.fields, name)
+        # An aggregation of MongoDB reads nothing there, while an index does.
+        if kind == "mongodb" and path and any(part.isdecimal() for part in path.split(".")):
+            problems.append(
+                f"source.fields.{name}: {path} names an entry of a list, which MongoDB cannot "
+                "group by; name the list, whose documents must have one value in it"
+            )
     if kind == "python" and settings.source.function is None:
         problems.append(
             "source.function is not set; source.kind is python, so set it to the dotted path of "

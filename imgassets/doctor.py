@@ -126,20 +126,12 @@ _HINTS = {
 
 
 def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
-    from imgassets.sources.listing import LINE_ANOMALIES, spellings_note
+    from imgassets.sources.listing import anomaly_notes, spellings_note
 
     for slug, names in inventory.spellings.items():
         yield Diagnosis("source", "ok", spellings_note(slug, names))
-    for warning in inventory.warnings:
+    for warning in (*inventory.warnings, *anomaly_notes(inventory.report)):
         yield Diagnosis("source", "warning", warning)
-    for anomaly, count in inventory.report.counts.items():
-        example = next(e for e in inventory.report.examples if e[0] is anomaly)
-        unit = "line" if anomaly in LINE_ANOMALIES else "document"
-        yield Diagnosis(
-            "source",
-            "warning",
-            f"{counted(count, unit)}: {anomaly}, for example {example[1]}: {example[2]}",
-        )
 
 
 _QUERIES = {
@@ -185,7 +177,7 @@ def _index_command(place: Place, keys: list[tuple[str, int]]) -> str:
 
 
 def _images(source: Source) -> Iterator[Diagnosis]:
-    """Which image URLs are found in some documents, and which paths find none."""
+    """Which image URLs are found in some documents, and which paths find nothing."""
     try:
         sample = source.sample()
     except SourceError as error:
@@ -195,12 +187,12 @@ def _images(source: Source) -> Iterator[Diagnosis]:
         return
     for path, fields in sample.hints.items():
         yield Diagnosis(
-            "images",
+            "images" if path.startswith("images") else "source",
             "warning",
-            f"source.fields.images: {path} finds nothing in "
-            f"{counted(sample.documents, 'document')}; {fields}",
+            f"source.fields.{path} finds nothing in {counted(sample.documents, 'document')}; "
+            f"{fields}",
         )
-    if sample.hints and not sample.urls:
+    if not sample.urls and any(path.startswith("images") for path in sample.hints):
         return
     if sample.urls:
         found = (

@@ -206,6 +206,24 @@ class SourceSettings(Section):
                 raise ValueError("input should name day, month and year: '%d/%m/%Y'")
         return value
 
+    # In place of one message per type of the union.
+    @field_validator("collection", mode="before")
+    @classmethod
+    def _require_names(cls, value: object) -> object:
+        names = list(value.values()) if isinstance(value, Mapping) else [value]
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError(
+                "input should be a collection such as products or products_*, or a mapping from "
+                "retailers to collections"
+            )
+        return value
+
+    # In YAML without double quotes, these are two characters, which would separate nothing.
+    @field_validator("separator", "delimiter", mode="before")
+    @classmethod
+    def _read_escapes(cls, value: object) -> object:
+        return {r"\t": "\t", r"\n": "\n"}.get(value, value) if isinstance(value, str) else value
+
     @field_validator("database", "collection")
     @classmethod
     def _allow_one_star(

@@ -120,7 +120,8 @@ def test_sync_registers_names_with_one_slug_as_one_retailer_and_notes_their_spel
     done = imgassets("sync")
     assert done.returncode == 0
     assert "retailer zara is written in 2 ways: 'ZARA', 'Zara'\n" in done.stdout
-    assert "1 document without a partition: no_retailer" in done.stdout
+    assert "1 document without a partition: no_retailer, for example " in done.stdout
+    assert ": the retailer is None\n" in done.stdout
     assert "[b] Mango" in done.stdout
     assert registered(tmp_path) == {"b-mango", "zara"}
     assert (

@@ -207,6 +207,36 @@ def test_a_python_source_without_a_function_is_an_error(config: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [("retailer: shops.0.name", "retailer"), ("date: days.1", "date"), ("updated: '0'", "updated")],
+)
+def test_an_entry_of_a_list_is_no_retailer_or_date_of_mongodb(
+    config: Path, fields: str, name: str
+) -> None:
+    config.write_text(f"source: {{fields: {{{fields}}}}}")
+    with pytest.raises(SettingsError, match=f"^source.fields.{name}: .* names an entry of a list"):
+        load_settings()
+    config.write_text(f"source: {{kind: jsonl, path: a.jl, fields: {{{fields}}}}}")
+    load_settings()
+
+
+def test_tabs_and_line_breaks_can_be_written_without_double_quotes(config: Path) -> None:
+    config.write_text("source: {separator: \\n, delimiter: '\\t'}")
+    source = load_settings().source
+    assert (source.separator, source.delimiter) == ("\n", "\t")
+
+
+def test_collections_that_are_no_names_are_one_sentence(config: Path) -> None:
+    config.write_text("source: {collection: [a, b]}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == (
+        f"{config}: source.collection: got ['a', 'b']; input should be a collection such as "
+        "products or products_*, or a mapping from retailers to collections"
+    )
+
+
 @pytest.mark.parametrize("source", ["{kind: python, function: a.b}", "{kind: csv, path: a.csv}"])
 def test_a_source_with_its_required_option_is_accepted(config: Path, source: str) -> None:
     config.write_text(f"source: {source}")

@@ -356,7 +356,7 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "source.retailer": (["x", "X & Y", "7"], ["", "?!", 7]),
     "source.retailer_aliases": ([{}, {"X Y": "x", "x-y": "x"}], [{"?": "x"}, {"x": "X"}, ["x"]]),
     "source.fields.images": (["a.b", ["a"], ["a", "b.c"]], [[], "", 3, [3], [""], None]),
-    "source.separator": ([" | "], ["", 3]),
+    "source.separator": ([" | "], ["", 3, [","]]),
     "source.base_url": (
         ["http://a", "https://a/b?c", {"a-b": "https://a"}],
         ["shop.com", "//shop", "ftp://a", "https:///a", {"A": "https://a"}, {"a": "b"}, 3],

@@ -13,16 +13,20 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import lru_cache
 
 DAY_SECONDS = 86_400
 
-# Epoch seconds have 10 digits from September 2001 to 2286, and milliseconds 13; other numbers are
-# no dates. The first day is a whole one.
-EPOCH_SECONDS = (11_575 * DAY_SECONDS, 10**10)
-EPOCH_MILLISECONDS = (EPOCH_SECONDS[0] * 1000, EPOCH_SECONDS[1] * 1000)
+# Epoch seconds have 10 digits from September 2001 to 2286, milliseconds 13, microseconds (Spark) 16
+# and nanoseconds (pandas) 19, up to 2262; other numbers are no dates. The first day is a whole one.
+_FIRST_EPOCH = 11_575 * DAY_SECONDS
+_MAX_INT = 2**63 - 1
+EPOCHS = {
+    unit: (_FIRST_EPOCH * unit, min(10**10 * unit, _MAX_INT)) for unit in (1, 10**3, 10**6, 10**9)
+}
+"""Bounds, from and before, of the numbers that are epochs, by units per second."""
 
 WHITESPACE = " \t\r\n\v\f"
 """Characters that may be around a text."""
@@ -55,8 +59,8 @@ Groups: date, separator, hour, minute, minute, A or P, zone.
 UTC_ZONES = ("Z", "z", "UTC", "GMT", "+00:00", "-00:00", "+0000", "-0000", "+00")
 """Zones after which the day of a text is the written one."""
 
-EPOCH_PATTERN = r"^\d{10}(?:\d{3}|\.\d+)?$"
-"""Epoch seconds, with or without a fraction, or milliseconds."""
+EPOCH_PATTERN = r"^\d{10}(?:(?:\d{3}){1,3}|\.\d+)?$"
+"""Epoch seconds, with or without a fraction, or milli-, micro- or nanoseconds."""
 
 ISO_PATTERN = r"^\d{4}-\d\d-\d\d"
 """The start of a text in `{"$date": ...}`."""
@@ -72,7 +76,7 @@ _YEAR_LAST = re.compile(
 _YEAR_FIRST = re.compile(r"^(\d{4})(?:([-/.])(\d\d?)\2(\d\d?)|(\d\d)(\d\d))$", re.ASCII)
 _NAMED_MONTH = re.compile(
     r"^(?:([A-Za-z]{3,9}),?[ \t]+)?"
-    r"(?:(\d\d?)(?:st|nd|rd|th)?[ \t-]+([A-Za-z]{3,9})\.?[ \t,-]+"
+    r"(?:(\d\d?)(?:st|nd|rd|th)?[ \t/-]+([A-Za-z]{3,9})\.?[ \t,/-]+"
     r"|([A-Za-z]{3,9})\.?[ \t]+(\d\d?)(?:st|nd|rd|th)?,?[ \t]+)(\d{4})$",
     re.ASCII,
 )
@@ -93,9 +97,9 @@ def parse_day(value: object, date_format: str | None = None) -> dt.date | None:
     """Parse a date value, and return its day in UTC.
 
     Args:
-        value: A date, a datetime, a text, a number (seconds or milliseconds since 1970, or
-            `20260131`), or `{"$date": ...}` as MongoDB's tools write it; or a list of one of
-            these. A time without zone is in UTC.
+        value: A date, a datetime, a text, a number (seconds, milli-, micro- or nanoseconds since
+            1970, or `20260131`), or `{"$date": ...}` as MongoDB's tools write it; or a list of one
+            of these. A time without zone is in UTC.
         date_format: Format (`strptime`) that is tried first for texts; None for none.
 
     Returns:
@@ -109,6 +113,11 @@ def parse_day(value: object, date_format: str | None = None) -> dt.date | None:
 
 def invalid_date_hint(value: object) -> str:
     """What to do about a value that is no date."""
+    if isinstance(value, Mapping):
+        names = ", ".join(str(name) for name in value)
+        return f"name the field in it that is the date in source.fields.date: {names}"
+    if isinstance(value, list | tuple) and len(value) > 1:
+        return "a document has one date; name the field that is the date in source.fields.date"
     if isinstance(value, str) and re.match(r"^\s*\d{1,4}[-/. ]\d", value):
         return "if it is a date, name its format in source.date_format, for example '%d/%m/%Y'"
     return "write dates as ISO 8601, for example 2026-01-31T10:00:00Z, or set source.date_format"
@@ -135,8 +144,8 @@ def text_patterns(day: dt.date, date_format: str | None = None) -> list[str]:
 
 
 def epoch_texts(day: dt.date) -> tuple[str, str]:
-    """Bounds, from and before, of the texts in epoch seconds or milliseconds of a day."""
-    # Texts of milliseconds are between those of the seconds.
+    """Bounds, from and before, of the texts of a day that are epochs."""
+    # Texts of milliseconds and smaller units are between those of the seconds.
     start = _epoch(day)
     return str(start), str(start + DAY_SECONDS)
 
@@ -145,8 +154,11 @@ def number_ranges(day: dt.date) -> list[tuple[int, int]]:
     """Bounds, from and before, of the numbers of a day."""
     start, compact = _epoch(day), int(day.strftime("%Y%m%d"))
     return [
-        (start, start + DAY_SECONDS),
-        (start * 1000, (start + DAY_SECONDS) * 1000),
+        *(
+            (start * unit, min((start + DAY_SECONDS) * unit, last))
+            for unit, (_, last) in EPOCHS.items()
+            if start * unit < last
+        ),
         (compact, compact + 1),
         (compact * 10**6, (compact + 1) * 10**6),
     ]
@@ -198,7 +210,7 @@ def _extended_json_day(value: object) -> dt.date | None:
             return _epoch_day(int(digits)) if re.fullmatch(r"[1-9][0-9]{12}", digits) else None
         case str() if re.match(ISO_PATTERN, value, re.ASCII):
             return _text_day(value.strip(WHITESPACE), None)
-        case int() | float() if EPOCH_MILLISECONDS[0] <= value < EPOCH_MILLISECONDS[1]:
+        case int() | float() if EPOCHS[1000][0] <= value < EPOCHS[1000][1]:
             return _epoch_day(value)
     return None
 
@@ -259,13 +271,10 @@ def _compiled(day: dt.date, date_format: str) -> list[re.Pattern[str]]:
 
 
 def _epoch_day(number: float) -> dt.date | None:
-    if EPOCH_SECONDS[0] <= number < EPOCH_SECONDS[1]:
-        seconds = number
-    elif EPOCH_MILLISECONDS[0] <= number < EPOCH_MILLISECONDS[1]:
-        seconds = number / 1000
-    else:
-        return None
-    return dt.date(1970, 1, 1) + dt.timedelta(days=int(seconds // DAY_SECONDS))
+    for unit, (first, end) in EPOCHS.items():
+        if first <= number < end:
+            return dt.date(1970, 1, 1) + dt.timedelta(days=int(number // (unit * DAY_SECONDS)))
+    return None
 
 
 def _offset(zone: str | None) -> dt.timedelta:

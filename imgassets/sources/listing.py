@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -156,8 +156,8 @@ class Sample:
     Attributes:
         documents: Number of documents.
         urls: The first URL of each document that has one.
-        hints: By path of `source.fields.images` that finds nothing in any document: the fields that
-            the first document has near it.
+        hints: By field and path of `source.fields` that finds nothing in any document, such as
+            `images: pics`: the fields that the first document has near it.
         report: Anomalies of the documents' images.
     """
 
@@ -165,6 +165,19 @@ class Sample:
     urls: list[str]
     hints: dict[str, str]
     report: SourceReport
+
+
+def anomaly_notes(report: SourceReport) -> Iterator[str]:
+    """A sentence for each kind of anomaly of a survey, with its first example."""
+    for anomaly, count in report.counts.items():
+        _, name, detail = next(example for example in report.examples if example[0] is anomaly)
+        is_line = anomaly in LINE_ANOMALIES
+        unit = (
+            counted(count, "line")
+            if is_line
+            else f"{counted(count, 'document')} without a partition"
+        )
+        yield f"{unit}: {anomaly}, for example {name}: {detail}"
 
 
 class Source(Protocol):
@@ -392,6 +405,7 @@ def build_sample(
     documents: Iterable[tuple[str, str | None, Mapping[str, Any]]],
     paths: Sequence[str],
     settings: SourceSettings,
+    others: Sequence[tuple[str, str]] = (),
 ) -> Sample:
     """Find the images of some documents.
 
@@ -399,16 +413,18 @@ def build_sample(
         documents: Ids, slugs of the retailers (None if there is none) and documents.
         paths: Where the images are, in place of `source.fields.images`.
         settings: How several URLs in a text are separated, and what relative URLs refer to.
+        others: Further fields of `source.fields` and their paths that documents should have.
     """
     report = SourceReport()
     total, urls = 0, []
+    checked = [*(("images", path) for path in paths), *others]
     hints: dict[str, str] = {}
-    found: set[str] = set()
+    found: set[tuple[str, str]] = set()
     for number, (document_id, retailer, document) in enumerate(documents):
         total += 1
-        found.update(path for path in paths if values_at_paths(document, [path]))
+        found.update(entry for entry in checked if values_at_paths(document, [entry[1]]))
         if number == 0:
-            hints = {path: _fields_hint(document, path) for path in paths}
+            hints = {f"{name}: {path}": _fields_hint(document, path) for name, path in checked}
         rows = document_rows(
             document_id=document_id,
             product_id=document_id,
@@ -420,7 +436,8 @@ def build_sample(
             base_url=settings.base_url_of(retailer or ""),
         )
         urls += [row.url for row in rows[:1]]
-    hints = {path: hint for path, hint in hints.items() if path not in found}
+    for name, path in found:
+        del hints[f"{name}: {path}"]
     return Sample(total, urls, hints, report)
 
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from bson import DatetimeMS, Decimal128, ObjectId, Regex, Timestamp
+from bson import Code, DatetimeMS, Decimal128, ObjectId, Regex, Timestamp
 
 from imgassets.sources.dates import (
     CLOCK_PATTERN,
     COMPACT_PATTERN,
     DAY_SECONDS,
-    EPOCH_MILLISECONDS,
     EPOCH_PATTERN,
-    EPOCH_SECONDS,
+    EPOCHS,
     ISO_PATTERN,
     MAX_LENGTH,
     UTC_ZONES,
@@ -66,6 +65,8 @@ def document_day(value: object, document_id: object, date_format: str | None) ->
         return dt.date.max if int(value) > 0 else dt.date.min
     if isinstance(value, Decimal128):
         value = float(value.to_decimal())
+    if isinstance(value, Code):  # to Python, JavaScript is a text
+        return Anomaly.INVALID_DATE
     return parse_day(value, date_format) or Anomaly.INVALID_DATE
 
 
@@ -77,8 +78,11 @@ def date_detail(field: str, anomaly: Anomaly, value: object) -> str:
         anomaly: Why the document has no partition.
         value: The value of the date field, or of `day_key`.
     """
-    shown = f"{field} is {repr(value)[:80]}"
+    text = value.isoformat() if isinstance(value, dt.datetime) else repr(value)
+    shown = f"{field} is {text[:80]}"
     match anomaly:
+        case Anomaly.BEFORE_START_DATE:
+            return f"{shown}; set start_date to an earlier day if you need it"
         case Anomaly.NO_DATE:
             return f"{shown}, and _id has no creation time; add the date to the document"
         case Anomaly.INVALID_DATE:
@@ -225,7 +229,7 @@ def _rounded(number: object, unit: int) -> dict[str, Any]:
 
 
 def _number_key(path: str) -> dict[str, Any]:
-    """A number in epoch seconds or milliseconds at the start of its day."""
+    """A number that is an epoch at the start of its day."""
 
     def within(bounds: tuple[int, int]) -> dict[str, Any]:
         return {"$and": [{"$gte": [path, bounds[0]]}, {"$lt": [path, bounds[1]]}]}
@@ -233,8 +237,8 @@ def _number_key(path: str) -> dict[str, Any]:
     return {
         "$switch": {
             "branches": [
-                {"case": within(EPOCH_SECONDS), "then": _rounded(path, DAY_SECONDS)},
-                {"case": within(EPOCH_MILLISECONDS), "then": _rounded(path, DAY_SECONDS * 1000)},
+                {"case": within(bounds), "then": _rounded(path, DAY_SECONDS * unit)}
+                for unit, bounds in EPOCHS.items()
             ],
             "default": path,
         }

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from bson import json_util
-from bson.codec_options import DatetimeConversion
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 from pymongo import MongoClient
 from pymongo.errors import (
@@ -252,7 +252,9 @@ class MongoSource:
                     self._query, sort={"_id": -1}, limit=SAMPLE_SIZE // len(places)
                 )
             )
-            return build_sample(documents, self._fields.image_paths, self._settings)
+            # Documents without them have a day and a product, too: those of their `_id`.
+            others = [("date", self._fields.date), ("product_id", self._fields.product_id)]
+            return build_sample(documents, self._fields.image_paths, self._settings, others)
 
     def document_day(self, value: object, document_id: object = None) -> dt.date | Anomaly:
         """The day of a document, or why it has none; see `mongo_dates.document_day`."""
@@ -477,7 +479,13 @@ def _is_scan(collection: Products, command: Mapping[str, Any]) -> bool:
 
 def _stages(collection: Products, command: Mapping[str, Any]) -> set[str]:
     """The names of the stages of a command's plan, such as `IXSCAN`."""
-    explained = collection.database.command("explain", command, verbosity="queryPlanner")
+    explained: Mapping[str, Any] = collection.database.command(
+        "explain",
+        command,
+        verbosity="queryPlanner",
+        # Bounds of an index with a collation are not UTF-8.
+        codec_options=CodecOptions(unicode_decode_error_handler="replace"),
+    )
     stages: set[str] = set()
 
     def visit(part: object, *, chosen: bool) -> None:

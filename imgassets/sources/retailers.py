@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
-from bson import Decimal128
+from bson import Code, Decimal128
 from slugify import slugify
 
 from imgassets.settings import SourceSettings
@@ -86,12 +86,17 @@ class Retailers:
             )
         for retailer in found.values():
             return retailer
-        return Unpartitioned(Anomaly.NO_RETAILER, f"the retailer is {value!r}")
+        detail = f"the retailer is {value!r}"
+        if isinstance(value, Mapping):
+            names = ", ".join(str(name) for name in value)
+            detail += f"; name the field in it that is the name in source.fields.retailer: {names}"
+        return Unpartitioned(Anomaly.NO_RETAILER, detail)
 
 
 def retailer_slug(name: object) -> str | None:
     """The slug of a retailer's name (`[a-z0-9-]`); None if the name has no letter or digit."""
-    return _slug(name) if isinstance(name, str) else None
+    # To Python, JavaScript of MongoDB is a text that has no hash.
+    return _slug(name) if isinstance(name, str) and not isinstance(name, Code) else None
 
 
 @lru_cache(maxsize=10_000)

@@ -125,6 +125,7 @@ class TableSource:
             ),
             self._paths["images"] or default,
             self._settings,
+            [(name, path) for name in ("date", "product_id") for path in self._paths[name] or ()],
         )
 
     def _slug_of(self, record: Record) -> str | None:

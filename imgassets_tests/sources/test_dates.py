@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from bson import DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
+from bson import Code, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -85,7 +85,11 @@ TEXTS: list[tuple[object, int | None]] = [
     (str(SECONDS), 2),
     (f"{SECONDS}.75", 2),
     (f"{SECONDS}000", 2),
-    (f"{SECONDS}000000", None),
+    (f"{SECONDS}000000", 2),
+    (f"{SECONDS}000000000", 2),
+    (f"{SECONDS}00000", None),
+    ("02/Jan/2026", 2),
+    ("2/January/2026 23:30:00 -0800", 3),
     ("04/03/2026", None),
     ("13/01/2026", None),
     ("2/1/26", None),
@@ -100,6 +104,11 @@ VALUES: list[tuple[object, int | None]] = [
     (Int64(SECONDS * 1000), 2),
     (Decimal128(str(SECONDS)), 2),
     (SECONDS * 1000.0, 2),
+    (Int64(SECONDS * 10**6 + 43_199_999_999), 2),
+    (Int64(SECONDS * 10**9 + 43_200 * 10**9), 3),
+    (SECONDS * 1e9, 2),
+    (2**63 - 1, None),
+    (46_024, None),
     (20260102, 2),
     (20260102235959, 2),
     (20260132, None),
@@ -139,6 +148,7 @@ BSON_VALUES: list[tuple[object, int | None]] = [
     (Timestamp(SECONDS, 1), 2),
     ([Timestamp(SECONDS, 1)], 2),
     ([Decimal128(str(SECONDS))], 2),
+    (Code("2026-01-02"), None),
 ]
 FORMATTED: list[tuple[object, int | None]] = [
     ("02/01/2026", 2),

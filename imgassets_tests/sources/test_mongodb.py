@@ -273,7 +273,7 @@ def test_a_date_of_type_undefined_is_a_missing_date(
         (2.5, Anomaly.INVALID_DATE, "2.5"),
         (Decimal128("2.5"), Anomaly.INVALID_DATE, "Decimal128('2.5')"),
         (b"2026-01-02", Anomaly.INVALID_DATE, "b'2026-01-02'"),
-        (Timestamp(1, 1), Anomaly.BEFORE_START_DATE, "datetime.datetime(1970, 1, 1, 0, 0, "),
+        (Timestamp(1, 1), Anomaly.BEFORE_START_DATE, "1970-01-01T00:00:00+00:00; set start_date "),
         (Regex("^2026"), Anomaly.INVALID_DATE, "Regex('^2026', 0)"),
         (Code("2026"), Anomaly.INVALID_DATE, "Code('2026', None)"),
         (Code("2026", {"a": 1}), Anomaly.INVALID_DATE, "Code('2026', {'a': 1})"),
@@ -422,17 +422,33 @@ def test_a_sample_has_the_urls_of_the_newest_documents_and_fields_near_paths_tha
             "database": mongo_database.name,
             "query": {"_id": {"$ne": 149}},
             "base_url": {"zara": "https://zara", "mango": "https://mango"},
-            "fields": {"images": ["media.src", "media.url", "pics"]},
+            "fields": {
+                "images": ["media.src", "media.url", "pics"],
+                "date": "seen",
+                "product_id": "sku",
+            },
         }
     )
     sample = MongoSource(mongodb_uri, settings, START).sample()
     assert sample.documents == 100
     assert sample.urls == [f"https://zara/{number}.jpg" for number in range(148, 49, -1)]
+    names = "fields of the document: _id, product_retailer, product_images, scraped_at, media"
     assert sample.hints == {
-        "media.url": "fields of media: src",
-        "pics": "fields of the document: _id, product_retailer, product_images, scraped_at, media",
+        "images: media.url": "fields of media: src",
+        "images: pics": names,
+        "date: seen": names,
+        "product_id: sku": names,
     }
     assert sample.report.counts == {Anomaly.NO_IMAGES: 1}
+
+
+def test_the_plans_of_a_collection_with_a_collation_can_be_read(
+    source: MongoSource, mongo_database: Products
+) -> None:
+    mongo_database.create_collection("products", collation={"locale": "en", "strength": 1})
+    insert(mongo_database, document())
+    source.create_indexes()
+    assert source.unindexed().keys() <= {"survey"}
 
 
 def test_a_partition_reads_only_the_fields_that_the_rows_need(

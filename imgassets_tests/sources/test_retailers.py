@@ -6,7 +6,7 @@ import string
 from decimal import Decimal
 
 import pytest
-from bson import Decimal128, Int64
+from bson import Code, Decimal128, Int64
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,7 +77,13 @@ def test_a_value_is_the_name_of_a_retailer(value: object, found: tuple[str, str]
         (float("nan"), "no_retailer", "the retailer is nan"),
         (float("inf"), "no_retailer", "the retailer is inf"),
         (Decimal128("4.5"), "no_retailer", "the retailer is Decimal128('4.5')"),
-        ({"name": "Zara"}, "no_retailer", "the retailer is {'name': 'Zara'}"),
+        (
+            {"name": "Zara"},
+            "no_retailer",
+            "the retailer is {'name': 'Zara'}; name the field in it that is the name in "
+            "source.fields.retailer: name",
+        ),
+        (Code("Zara"), "no_retailer", "the retailer is Code('Zara', None)"),
         ([], "no_retailer", "the retailer is []"),
         ([["Zara"]], "no_retailer", "the retailer is [['Zara']]"),
         (

@@ -380,7 +380,7 @@ def test_a_sample_names_the_fields_of_records_without_urls() -> None:
         lambda: [{"link": "http://a/1", "retailer": "Zara"}], SourceSettings(), START
     ).sample()
     assert (sample.documents, sample.urls) == (1, [])
-    assert sample.hints == {"url": "fields of the document: link, retailer"}
+    assert sample.hints == {"images: url": "fields of the document: link, retailer"}
 
 
 def test_the_records_of_a_function_can_have_the_names_that_the_settings_say() -> None:
