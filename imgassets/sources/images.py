@@ -54,7 +54,7 @@ _NEXT_URL = re.compile(
 )
 # What follows the end of a URL, but is no URL: alternative text, the label of the next URL.
 _REMARK = re.compile(
-    rf"({_EXTENSION}(?:\?[^\s|]*)?)(?:\s!\s.*|(?:[,;]?\s|\|)(?:(?!{_EXTENSION})[^/])*)$",
+    rf"({_EXTENSION}(?:\?[^\s|]*)?)(?:\s!\s.*|(?:[,;]?\s|\|(?=.*(?:\s|:$)))(?:(?!{_EXTENSION})[^/])*)$",
     re.I | re.DOTALL,
 )
 _BLANK = re.compile(r"[\s|]")

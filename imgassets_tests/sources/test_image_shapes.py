@@ -145,6 +145,8 @@ SHAPES = {
     "commas-inside": images(f"{CLOUD},{CLOUD_2}", [CLOUD, CLOUD_2]),
     "one-url-with-commas": images(CLOUD, [CLOUD]),
     "one-url-with-spaces": images("https://s/red shirt, a.jpg", ["https://s/red shirt, a.jpg"]),
+    "one-url-with-a-bar": images(f"{A}?imageMogr2/thumbnail/400x|imageslim",
+                                 [f"{A}?imageMogr2/thumbnail/400x|imageslim"]),
     "one-url-with-two-slashes": images("https://s/a;//b.jpg", ["https://s/a;//b.jpg"]),
     "one-url-inside-another": images(
         "https://proxy/w_1,h_2/https://shop/a.jpg", ["https://proxy/w_1,h_2/https://shop/a.jpg"]
