@@ -38,7 +38,7 @@ _PLACEHOLDERS = frozenset(
     | {"#n/a", "#ref!", "#value!", "<na>", "<null>", "(null)", "\\n", "false", "true", "0"}
     | {"empty", "missing", "tbd", "unknown"}
 )
-_NOT_ON_A_SERVER = ("data:", "blob:", "about:", "javascript:", "<")
+_NOT_ON_A_SERVER = ("data:", "blob:", "about:", "javascript:", "<", "#")
 
 _ABSOLUTE = ("https://", "http://")
 _EXTENSION = r"\.(?:avif|bmp|gif|jpe?g|jxl|png|tiff?|webp)\b"
@@ -85,6 +85,10 @@ _SPLIT_SRCSET = re.compile(r"\s*\S+\s+(\d+(?:\.\d+)?[wx])\s*,?\s*", re.I)
 _SRCSET_SIZE = re.compile(r"(\d+(?:\.\d+)?)([wx])")
 _AROUND = " ,;|，；、｜\r\n\t"  # noqa: RUF001
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
+# How Scala and Spark print lists: `WrappedArray(https://..., https://...)`.
+_LIST_OF_SCALA = re.compile(r"\w{1,20}\((?=\s{0,9}https?://)", re.I)
+# A file whose name ends with that of an image format, with or without parameters.
+_IMAGE_FILE = re.compile(rf"\s*\S.*{_EXTENSION}(?:\?\S*)?\s*", re.I)
 # How NumPy writes a list of texts.
 _MISSING_COMMA = re.compile(r"(['\"])\s+(?=\1)")
 _MAX_DEPTH = 50
@@ -239,7 +243,7 @@ def is_placeholder(text: str) -> bool:
     if text.startswith(_ABSOLUTE):
         return False
     lower = text[:100].strip().lower()
-    parts = [part for part in re.split(r"[\s,;|]+", lower) if part.strip("-_.")]
+    parts = [part for part in re.split(r"[\s,;|]+", lower) if part.strip("-_.–—")]  # noqa: RUF001
     return all(part in _PLACEHOLDERS for part in parts) or lower.startswith(_NOT_ON_A_SERVER)
 
 
@@ -280,6 +284,9 @@ def split_urls(text: str, separator: str | None) -> list[str]:
         return [_largest_of_srcset(text)]
     if separator is None or text[:5].lower() == "data:":
         parts = [part.strip(_AROUND) for part in _NEXT_URL.split(text)]
+        if len(parts) == 1 and "://" not in text:
+            files = re.split("[,;|]", parts[0])
+            parts = files if all(_IMAGE_FILE.fullmatch(file) for file in files) else parts
         # Few URLs have a space or a bar, and looking for one takes less time.
         parts = [
             _REMARK.sub(r"\1", p) if _BLANK.search(p) and _START.match(p) else p for p in parts
@@ -328,6 +335,8 @@ def _entries_of_text(text: str, separator: str | None, depth: int) -> Iterator[o
     if _IMAGE_TAG.search(text):
         yield from _flatten(_image_tags(text), separator, depth + 1)
         return
+    if text[:1] == "<":
+        text = _without_entities(text)
     text = _without_escapes(_without_brackets(text))
     quoted = [] if _START.match(text) else _QUOTED_URL.findall(text)
     if quoted:
@@ -367,10 +376,15 @@ def _urls_of_object(value: Mapping[Any, Any]) -> object:
         The part; None if there is none. An empty object is an empty list.
     """
     fields = {re.sub("[-_]", "", str(name).lower()): inner for name, inner in value.items()}
+    unlikely = None
     for name in _URL_KEYS:
         inner = fields.get(name)
         if inner and not (isinstance(inner, str) and is_placeholder(inner)):
-            return inner
+            if isinstance(inner, str) or _looks_like_url(inner):
+                return inner
+            unlikely = unlikely or inner
+    if unlikely:
+        return unlikely
     if GRAPH in value:
         return value_at_path(value, "image", images=True)
     if not value:
@@ -429,6 +443,8 @@ def _without_brackets(text: str) -> str:
     """Remove the brackets of a list whose texts have no quotes, such as `[http://a, http://b]`."""
     if text and _BRACKETS.get(text[0]) == text[-1]:
         return text[1:-1]
+    if text[-1:] == ")" and (name := _LIST_OF_SCALA.match(text)):
+        return text[name.end() : -1]
     return text
 
 
