@@ -116,6 +116,11 @@ def file_records(settings: SourceSettings) -> Callable[[], Entries]:
                     f"source.path: {address} cannot be read: {error}; "
                     "set source.encoding to the encoding of the file"
                 ) from None
+            if isinstance(error, IsADirectoryError) or "*" in address:
+                raise SourceError(
+                    f"source.path: {address} is no file; name one file, or read several in a "
+                    "function (source.kind: python)"
+                ) from None
             raise SourceError(
                 f"source.path: {address} cannot be read as {_NAMES[settings.kind]}: {error}; "
                 "correct the path, or source.kind, or write the file again"

@@ -64,7 +64,7 @@ def document_day(value: object, document_id: object, date_format: str | None) ->
     if isinstance(value, DatetimeMS):
         return dt.date.max if int(value) > 0 else dt.date.min
     if isinstance(value, Decimal128):
-        value = float(value.to_decimal())
+        value = value.to_decimal()
     if isinstance(value, Code):  # to Python, JavaScript is a text
         return Anomaly.INVALID_DATE
     return parse_day(value, date_format) or Anomaly.INVALID_DATE

@@ -59,8 +59,10 @@ class Retailers:
         """
         if isinstance(value, Decimal128):
             value = value.to_decimal()
-        if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
-            value = int(value)
+        if isinstance(value, float | Decimal):
+            # Not `math.isfinite` for both: it raises an error for a signalling NaN.
+            finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+            value = int(value) if finite and value == int(value) else value
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         slug = retailer_slug(value)

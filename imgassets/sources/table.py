@@ -8,6 +8,7 @@ Files are read in `files`; URL rows and keys are made in `listing`, slugs in `re
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import inspect
 import itertools
@@ -208,7 +209,24 @@ def function_records(dotted: str) -> Records:
     Raises:
         SourceError: The path cannot be imported, or is not callable.
     """
-    return import_function("source.function", dotted, SourceError)
+    function = import_function("source.function", dotted, SourceError)
+
+    @functools.wraps(function)
+    def records(**partition: str | None) -> Iterator[Any]:
+        for record in function(**partition):
+            if isinstance(record, Mapping):
+                yield {name: _plain(value) for name, value in record.items()}
+            else:
+                yield record
+
+    return records
+
+
+def _plain(value: Any) -> Any:
+    """A value of NumPy or pandas, such as a list column of a DataFrame, as one of Python."""
+    if type(value).__name__ in ("NaTType", "NAType"):
+        return None
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _product_id(record: Record) -> str:

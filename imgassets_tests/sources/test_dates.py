@@ -149,6 +149,7 @@ BSON_VALUES: list[tuple[object, int | None]] = [
     ([Timestamp(SECONDS, 1)], 2),
     ([Decimal128(str(SECONDS))], 2),
     (Code("2026-01-02"), None),
+    (Decimal128("sNaN"), None),
 ]
 FORMATTED: list[tuple[object, int | None]] = [
     ("02/01/2026", 2),

@@ -341,6 +341,8 @@ def test_a_file_is_read_as_the_settings_say(tmp_path: Path, name: str) -> None:
     ("name", "content", "settings", "message"),
     [
         ("a.csv", b"url\nhttp://a/\xe9\n", {"encoding": "utf-8"}, "set source.encoding to the enc"),
+        ("*.csv", None, {}, "is no file; name one file, or read several in a function"),
+        ("", None, {}, "is no file; name one file, or read several in a function"),
         ("a.csv", b"link\nhttp://a/1\n", fields(images="image"), "the column image .source.fields"),
         ("a.csv", b"url,shop\nx,y\n", fields(date="day"), "no column 'day'; its columns: url"),
         ("a.csv", b'url,"a\nhttp://a/1\n', {}, "the header of .* is broken: a quote is not closed"),
@@ -368,9 +370,10 @@ def test_a_file_is_read_as_the_settings_say(tmp_path: Path, name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_one_sentence_with_its_name_and_the_setting(
-    tmp_path: Path, name: str, content: bytes, settings: dict[str, Any], message: str
+    tmp_path: Path, name: str, content: bytes | None, settings: dict[str, Any], message: str
 ) -> None:
-    (tmp_path / name).write_bytes(content)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(SourceError, match=message) as caught:
         file_source(tmp_path / name, kind_of(name), **settings).inventory()
     assert name in str(caught.value)

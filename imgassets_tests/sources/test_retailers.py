@@ -83,6 +83,7 @@ def test_a_value_is_the_name_of_a_retailer(value: object, found: tuple[str, str]
             "the retailer is {'name': 'Zara'}; name the field in it that is the name in "
             "source.fields.retailer: name",
         ),
+        (Decimal("sNaN"), "no_retailer", "the retailer is Decimal('sNaN')"),
         (Code("Zara"), "no_retailer", "the retailer is Code('Zara', None)"),
         ([], "no_retailer", "the retailer is []"),
         ([["Zara"]], "no_retailer", "the retailer is [['Zara']]"),

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from imgassets.errors import SourceError
@@ -348,6 +350,26 @@ def test_a_function_that_yields_something_else_than_mappings_raises_an_error() -
     source = TableSource(function_records(f"{__name__}.wrong_rows"), SourceSettings(), START)
     with pytest.raises(SourceError, match="the source yields 'http://a/1'; it must yield mapp"):
         source.inventory()
+
+
+def rows_of_pandas() -> list[dict[str, Any]]:
+    day = pd.Timestamp("2026-01-02 10:00")
+    return [
+        {"url": np.array(["http://a/1", "http://a/2"]), "retailer": np.int64(5), "date": day},
+        {"url": "http://a/3", "retailer": "5", "date": day.to_datetime64(), "product_id": pd.NA},
+        {"url": "http://a/4", "retailer": "5", "date": pd.NaT},
+        {"url": pd.NA, "retailer": "5", "date": np.int64(1_767_355_200)},
+    ]
+
+
+def test_records_can_have_values_of_numpy_and_pandas() -> None:
+    settings = SourceSettings.model_validate({"fields": {"images": ["url", "more"]}})
+    source = TableSource(function_records(f"{__name__}.rows_of_pandas"), settings, START)
+    listing = source.listing("2026-01-02", "5")
+    assert urls(listing) == ["http://a/1", "http://a/2", "http://a/3"]
+    assert listing.report.counts == {Anomaly.NO_DATE: 1, Anomaly.NO_IMAGES: 1}
+    assert source.inventory().documents == {("5", "2026-01-02"): 3}
+    assert source.sample().documents == 4
 
 
 def test_an_object_that_is_not_a_function_raises_an_error() -> None:
