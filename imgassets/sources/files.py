@@ -53,7 +53,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _BINARY_MAGICS = (b"BZh", b"\x28\xb5\x2f\xfd")
 # The limit of the csv module (131,072) loses rows that also have a whole page in HTML. Without one,
 # a quote that is not closed would read the rest of the file into memory.
-_MAX_CELL = 10_000_000
+_MAX_CELL = 1_000_000
 
 
 @dataclass(frozen=True)
