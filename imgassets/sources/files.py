@@ -247,6 +247,11 @@ def _csv_rows(
         if ended:  # the reader asked for a further line to complete this row
             detail = "a quote is not closed, so the rest of the file is one cell"
             yield InvalidLine(Anomaly.INVALID_RECORD, f"line {start}", detail)
+        elif delimiter == "\t" and reader.line_num > start and any("\t" in cell for cell in cells):
+            # Files with tabs are often written without quotes, so that `"` is a character.
+            detail = 'a cell starts with ", which joins these lines; put such cells in quotes'
+            name = f"lines {start} to {reader.line_num}"
+            yield InvalidLine(Anomaly.INVALID_RECORD, name, detail)
         elif cells:
             yield start, cells
 

@@ -195,6 +195,13 @@ CASES = {
         ROW,
         anomalies={"invalid_record": "line 3: a quote is not closed, so the rest of the file is"},
     ),
+    "inches.csv": feed(
+        "title\turl\tretailer\tproduct_id\nx\thttp://a/1\tZara\tp1\n"
+        '"Q" jeans\thttp://a/2\tZara\tp1\n"R\thttp://a/3\tZara\tp2\n'
+        'y\thttp://a/4\tZara\tp3\n"S\thttp://a/5\tZara\tp4\n',
+        TWO,
+        anomalies={"invalid_record": "lines 4 to 6: a cell starts with \", which joins"},
+    ),
     "quoted end.csv": feed('url,retailer,product_id\n"http://a/1","Zara","p1"', ROW),
     "base.csv": feed(
         "url,retailer,product_id\n1,Zara,p1\n", ROW, settings={"base_url": {"zara": "http://a"}}
