@@ -6,10 +6,14 @@ one filter in the UI lists all such runs. The event log has the details.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 FAILED_TAG = "imgassets/failed_check"
 """Tag of runs: `true` if a check failed; `false` if none does since the run was retried."""
@@ -49,23 +53,26 @@ def tag_run(
     """Add the failed checks of a step to the tags of its run.
 
     Dagster copies the tags of a run to its retry, so checks that pass are removed from the tag.
+    Steps that end at the same time wait for each other: Dagster writes all tags of a run at once,
+    and the later step would remove those of the earlier one.
 
     Args:
         context: The context of the step.
         results: The name and the result of each check of the step.
     """
     run_id = context.run.run_id
-    run = context.instance.get_run_by_id(run_id)  # with the tags that other steps have added
-    before = {} if run is None else failed_checks_of_tags(run.tags)
-    after = dict(before)
-    for name, result in results:
-        after.pop(name, None)
-        if not result.passed:
-            after[name] = result.severity.value.lower()
-    if after != before:
-        names = " ".join(f"{name}={severity}" for name, severity in sorted(after.items()))
-        tags = {FAILED_TAG: "true" if after else "false", NAMES_TAG: names or _NONE}
-        context.instance.add_run_tags(run_id, tags)
+    with FileLock(Path(tempfile.gettempdir()) / f"imgassets-{os.getuid()}.lock"):
+        run = context.instance.get_run_by_id(run_id)  # with the tags that other steps have added
+        before = {} if run is None else failed_checks_of_tags(run.tags)
+        after = dict(before)
+        for name, result in results:
+            after.pop(name, None)
+            if not result.passed:
+                after[name] = result.severity.value.lower()
+        if after != before:
+            names = " ".join(f"{name}={severity}" for name, severity in sorted(after.items()))
+            tags = {FAILED_TAG: "true" if after else "false", NAMES_TAG: names or _NONE}
+            context.instance.add_run_tags(run_id, tags)
 
 
 def find_failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[FailedCheck]:

@@ -1,5 +1,6 @@
 """Tests of the sensors with a real MongoDB, Dagster instance and HTTP server."""
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -9,7 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -331,10 +335,16 @@ def test_status_and_interval_of_the_sensor_come_from_the_settings(
 
 
 class Webhook:
-    """A real HTTP server that records what is posted to it."""
+    """A real HTTP server that records what is posted to it.
+
+    Attributes:
+        statuses: The statuses to answer with; the last one is that of all further answers.
+        drips: Whether a header is sent every 0.1 s without an end.
+    """
 
     def __init__(self) -> None:
-        self.status = 200
+        self.statuses = [200]
+        self.drips = False
         self.posted: list[dict[str, Any]] = []
         outer = self
 
@@ -342,8 +352,14 @@ class Webhook:
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 outer.posted.append(json.loads(self.rfile.read(length)))
-                self.send_response(outer.status)
-                self.end_headers()
+                statuses = outer.statuses
+                self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
+                with contextlib.suppress(OSError):
+                    while outer.drips:
+                        self.flush_headers()
+                        self.send_header("X-More", "to come")
+                        time.sleep(0.1)
+                    self.end_headers()
 
             def log_message(self, *_: object) -> None:
                 """Print nothing."""
@@ -358,9 +374,11 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
     thread = threading.Thread(target=hook.server.serve_forever)
     thread.start()
     monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", hook.url)
+    monkeypatch.setattr("imgassets.defs.webhook.PAUSES_S", (0, 0))
     try:
         yield hook
     finally:
+        hook.drips = False
         hook.server.shutdown()
         hook.server.server_close()
         thread.join()
@@ -560,6 +578,32 @@ def test_a_check_that_passes_in_a_retry_is_removed_from_the_tag(
     }
 
 
+def test_two_steps_that_end_together_leave_the_tags_of_both(tmp_path: Path) -> None:
+    """Each step reads the tags before the other has written its own, if nothing prevents that."""
+    both = threading.Barrier(2)
+
+    class Slow(SimpleNamespace):
+        def get_run_by_id(self, run_id: str) -> dg.DagsterRun | None:
+            found = instance.get_run_by_id(run_id)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return found
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        run = passing.execute_in_process(instance=instance).dagster_run
+        slow = Slow(add_run_tags=instance.add_run_tags)
+        context: Any = SimpleNamespace(run=run, instance=slow)
+        results = [
+            (name, dg.AssetCheckResult(passed=False))
+            for name in ("download_success_rate", "trim_ratios")
+        ]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda result: tag_run(context, [result]), results))
+        (found,) = instance.get_runs(dg.RunsFilter(tags={"imgassets/failed_check": "true"}))
+    names = "download_success_rate=error trim_ratios=error"
+    assert found.tags["imgassets/failed_checks"] == names
+
+
 def test_a_failed_run_is_posted_with_its_failed_checks_once(instance: dg.DagsterInstance) -> None:
     """The description of a check that is also the reason of the failure is not repeated."""
     context = failure(instance)
@@ -614,7 +658,7 @@ def test_a_failed_run_of_selected_assets_is_posted(
 def test_an_error_status_of_the_webhook_is_reported_without_its_url(
     webhook: Webhook, instance: dg.DagsterInstance, status: int
 ) -> None:
-    webhook.status = status
+    webhook.statuses = [status]
     with pytest.raises(WebhookError, match=f"WEBHOOK_URL answered with status {status}") as error:
         failed_runs(failure(instance))
     assert "t0ken" not in str(error.value)
@@ -625,14 +669,40 @@ def test_an_unreachable_webhook_is_reported_without_its_url(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("IMGASSETS_WEBHOOK_URL", url)
+    monkeypatch.setattr("imgassets.defs.webhook.PAUSES_S", (0,))
     with pytest.raises(WebhookError, match="cannot reach the webhook") as error:
         failed_runs(failure(instance))
     assert "t0ken" not in str(error.value)
-    assert error.value.__suppress_context__
+    assert error.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("statuses", "attempts"), [([503, 429, 200], 3), ([500], 3), ([404], 1), ([302], 1)]
+)
+def test_a_message_is_posted_again_while_the_webhook_is_briefly_out_of_order(
+    webhook: Webhook, instance: dg.DagsterInstance, statuses: list[int], attempts: int
+) -> None:
+    webhook.statuses = list(statuses)
+    context = failure(instance)
+    refused = statuses[-1] != 200
+    with pytest.raises(WebhookError) if refused else contextlib.nullcontext():
+        failed_runs(context)
+    assert len(webhook.posted) == attempts
+
+
+def test_an_answer_without_an_end_is_given_up_and_not_requested_again(
+    webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick that takes over 60 s is stopped, and the next one posts all its messages again."""
+    monkeypatch.setattr("imgassets.defs.webhook.TIMEOUT_S", 1)
+    webhook.drips = True
+    with pytest.raises(WebhookError, match="gave no answer in 1 s"):
+        failed_runs(failure(instance))
+    assert len(webhook.posted) == 1
 
 
 def test_an_unreachable_webhook_does_not_block_later_notifications(
-    webhook: Webhook, instance: dg.DagsterInstance
+    webhook: Webhook, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluate(cursor: str | None) -> Any:
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
@@ -641,7 +711,8 @@ def test_an_unreachable_webhook_does_not_block_later_notifications(
         )
 
     cursor = evaluate(None).cursor  # from now on
-    webhook.status = 500
+    monkeypatch.setattr("imgassets.defs.webhook.PAUSES_S", ())
+    webhook.statuses = [500]
     failure(instance)
     failure(instance)
     result = evaluate(cursor)
@@ -650,7 +721,7 @@ def test_an_unreachable_webhook_does_not_block_later_notifications(
     assert "t0ken" not in repr(errors)
     while len(webhook.posted) < 2:
         result = evaluate(result.cursor)
-    webhook.status = 200
+    webhook.statuses = [200]
     failure(instance)
     result = evaluate(result.cursor)
     assert len(webhook.posted) == 3
