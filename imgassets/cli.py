@@ -108,7 +108,10 @@ def sync() -> None:
             "new" if slug in synced.new else "",
         )
     console = console_for(table)
-    console.print(table)
+    if inventory.names:
+        console.print(table)
+    else:
+        console.print("the source has no document with a retailer; `imgassets doctor` says more")
     if is_new:
         console.print(f"created DAGSTER_HOME, {dagster_home()}", soft_wrap=True, markup=False)
     console.print(f"{len(synced.new)} new, {len(synced.known)} known before")

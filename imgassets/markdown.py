@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Literal
 from urllib.parse import quote
+
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&]")
 
 # Dagster stores inline images in its database. The sum is at most 60 kB per run, base64 included.
 CONTACT_SHEET_BYTES = 30_000
@@ -21,6 +24,15 @@ def escape_cell(text: str, max_length: int | None = None) -> str:
         max_length: Number of characters after which the result is cut; None to keep all.
     """
     return text.replace("|", "\\|").replace("\n", " ")[:max_length]
+
+
+def escape_text(text: str) -> str:
+    """Escape a text so that Markdown shows it as it is, also in a link or a cell of a table.
+
+    Args:
+        text: The text; line breaks become spaces.
+    """
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(text.splitlines()))
 
 
 def inline_image(data: bytes, format_: Literal["png", "webp"]) -> str:

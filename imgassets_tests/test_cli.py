@@ -94,6 +94,15 @@ def test_sync_registers_new_retailers_and_keeps_those_without_documents(
     assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
 
 
+def test_sync_of_a_source_without_documents_says_so(imgassets: Command) -> None:
+    done = imgassets("sync")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "the source has no document with a retailer; `imgassets doctor` says more",
+        "0 new, 0 known before",
+    ]
+
+
 def test_sync_prints_slugs_whole_in_a_narrow_pipe(
     imgassets: Command, mongo_database: Database[dict[str, Any]]
 ) -> None:

@@ -7,6 +7,7 @@ from imgassets.markdown import (
     GALLERY_BYTES,
     HISTOGRAMS_BYTES,
     escape_cell,
+    escape_text,
     inline_image,
 )
 
@@ -23,6 +24,20 @@ def test_a_cell_of_a_table_has_no_line_break_and_no_separator(
     text: str, max_length: int | None, cell: str
 ) -> None:
     assert escape_cell(text, max_length) == cell
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("nord-sol", "nord-sol"),
+        ("a|b", r"a\|b"),
+        ("a\nb", "a b"),
+        ("[x](http://y)", r"\[x\](http://y)"),
+        ("<b>*x*_`&", r"\<b\>\*x\*\_\`\&"),
+    ],
+)
+def test_a_text_has_no_markdown(text: str, escaped: str) -> None:
+    assert escape_text(text) == escaped
 
 
 def test_the_data_of_an_image_are_part_of_the_text() -> None:

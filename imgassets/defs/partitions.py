@@ -8,6 +8,7 @@ https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-asset
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from imgassets.wording import counted
 
 RETAILERS = "retailer"
 """Name of the retailers' dynamic partitions in the Dagster instance, without a key prefix."""
+
+_SLUG = re.compile("[a-z0-9-]+")
 
 
 def catalogue_partitions(
@@ -53,7 +56,7 @@ class Partition(NamedTuple):
     @classmethod
     def parse(cls, key: str) -> Partition:
         """The partition of a key in Dagster, for example `2026-01-31|zara`."""
-        date, retailer = key.split("|")
+        date, _, retailer = key.partition("|")
         return cls(date, retailer)
 
     @property
@@ -66,7 +69,7 @@ def partition_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionConte
     """The partition of a run.
 
     Raises:
-        dagster.Failure: the run has a range of partitions; a run handles exactly one.
+        dagster.Failure: see `only_partition`.
     """
     # `partition_keys` queries the instance for the retailers; `partition_key` does not.
     keys = [context.partition_key] if context.has_partition_key else context.partition_keys
@@ -80,7 +83,8 @@ def only_partition(keys: Sequence[str]) -> Partition:
         keys: partition keys, for example `["2026-01-31|zara"]`.
 
     Raises:
-        dagster.Failure: there is not exactly one key.
+        dagster.Failure: there is not exactly one key, or its retailer is no slug: the UI lets users
+            add any text as a partition, and manifests would be written to the path that it names.
     """
     if len(keys) != 1:
         # Zero: Dagster turns a range whose end is before its start into no partitions.
@@ -89,4 +93,12 @@ def only_partition(keys: Sequence[str]) -> Partition:
             "launch a backfill, which starts one run per partition",
             allow_retries=False,
         )
-    return Partition.parse(keys[0])
+    partition = Partition.parse(keys[0])
+    if not _SLUG.fullmatch(partition.retailer):
+        raise dg.Failure(
+            f"the retailer of this partition, {partition.retailer!r}, is no slug (a-z, 0-9 and -), "
+            "so no document belongs to it: delete it from the partitions `retailer`; "
+            "`imgassets sync` registers the retailers of the source",
+            allow_retries=False,
+        )
+    return partition

@@ -93,7 +93,7 @@ def build_report_checks(scope: Scope) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext,
     ) -> Iterator[dg.AssetCheckResult]:
         """Check the newest day of which there is a report."""
-        from imgassets.reports.day import load_days, newest_date
+        from imgassets.reports.day import day_path, load_days, newest_date
         from imgassets.reports.text import missing_sentence, success_sentence
         from imgassets.storage import open_storage
 
@@ -103,7 +103,10 @@ def build_report_checks(scope: Scope) -> dg.AssetChecksDefinition:
             day = None if date is None else load_days(storage, [date]).get(date)
         if day is None:
             raise dg.Failure(
-                "there are no numbers of any day; materialize daily_report first",
+                "there are no numbers of any day; materialize daily_report first"
+                if date is None
+                else f"{storage.address(day_path(date))} is damaged; materialize daily_report of "
+                f"{date} again",
                 allow_retries=False,
             )
         outcomes = {
@@ -199,8 +202,9 @@ def measure(
 def runs_of_day(scope: Scope, instance: dg.DagsterInstance, date: str) -> "dict[str, RetailerRun]":
     """The newest run of each retailer's partition of a day, and the checks that failed.
 
-    One query per 1,000 runs of the day. A check that failed counts until a later run covers its
-    asset.
+    One query per 1,000 runs of the day. A run that has not ended says nothing yet: what the one
+    before it says counts, and `is_active` is true. A check that failed counts until a later run
+    covers it. A run of checks only counts for these checks.
 
     Args:
         scope: names of the definitions; runs of other catalogues are left out.
@@ -210,24 +214,25 @@ def runs_of_day(scope: Scope, instance: dg.DagsterInstance, date: str) -> "dict[
     from imgassets.reports.measure import RetailerRun
 
     newest: dict[str, dg.DagsterRun] = {}
-    failed: dict[str, dict[str, str]] = {}
-    covered: set[tuple[str, str]] = set()
+    active: dict[str, dg.DagsterRun] = {}
+    checks: dict[str, dict[str, str | None]] = {}
     for run in _runs_newest_first(instance, date):
         retailer = run.tags.get(_RETAILER_TAG)
-        assets = _image_assets(scope, run)
-        if retailer is None or not assets:
+        if retailer is None:
             continue
-        newest.setdefault(retailer, run)
-        names = failed_checks_of_tags(run.tags)
-        for asset in assets:
-            if (retailer, asset) not in covered:
-                covered.add((retailer, asset))
-                own = {name: names[name] for name in names if name in CHECK_NAMES[asset]}
-                failed.setdefault(retailer, {}).update(own)
-    return {
-        retailer: RetailerRun(run.run_id, run.status.value, failed[retailer])
-        for retailer, run in newest.items()
-    }
+        assets = _image_assets(scope, run)
+        if assets:
+            (newest if run.is_finished else active).setdefault(retailer, run)
+        if run.is_finished:
+            failed, known = failed_checks_of_tags(run.tags), checks.setdefault(retailer, {})
+            for name in _checks(scope, run, assets):
+                known.setdefault(name, failed.get(name))
+    found = {}
+    for retailer, run in {**active, **newest}.items():
+        severities = checks.get(retailer, {})
+        failed = {name: severity for name, severity in severities.items() if severity is not None}
+        found[retailer] = RetailerRun(run.run_id, run.status.value, failed, retailer in active)
+    return found
 
 
 def _runs_newest_first(instance: dg.DagsterInstance, date: str) -> Iterator[dg.DagsterRun]:
@@ -248,6 +253,13 @@ def _image_assets(scope: Scope, run: dg.DagsterRun) -> set[str]:
         return set(CHECK_NAMES)
     keys = run.asset_selection or ()
     return {asset for asset in CHECK_NAMES if scope.key(asset) in keys}
+
+
+def _checks(scope: Scope, run: dg.DagsterRun, assets: set[str]) -> set[str]:
+    """The checks that a run covers: all of its assets, unless it has a selection of checks."""
+    if run.asset_check_selection is None:
+        return {name for asset in assets for name in CHECK_NAMES[asset]}
+    return {key.name for key in run.asset_check_selection if scope.owns(key.asset_key)}
 
 
 def _links(scope: Scope) -> "Links":

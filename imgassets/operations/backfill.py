@@ -1,4 +1,4 @@
-"""Launch runs of given partitions through `dagster job backfill`, which the daemon executes."""
+"""Launch runs of given partitions by `dagster job backfill`; the daemon executes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def launch_backfill(keys: Sequence[str]) -> Iterator[int]:
     workspace = project_root() / "workspace.yaml"
     if not workspace.is_file():
         raise BackfillError(f"{workspace} does not exist; run `imgassets init` in this folder")
-    program = str(Path(sys.executable).with_name("dagster"))
+    program = _program("dagster")
     for start in range(0, len(keys), _PER_COMMAND):
         part = keys[start : start + _PER_COMMAND]
         command = [program, "job", "backfill", "-j", JOB, "-w", str(workspace), "--noprompt"]
@@ -51,3 +51,13 @@ def launch_backfill(keys: Sequence[str]) -> Iterator[int]:
                 "is DAGSTER_HOME that of the daemon?"
             )
         yield len(part)
+
+
+def daemon_is_running() -> bool:
+    """Whether Dagster's daemon, which executes queued runs, works on the `DAGSTER_HOME`."""
+    command = [_program("dagster-daemon"), "liveness-check"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))

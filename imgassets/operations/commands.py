@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +14,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from imgassets.configuration import load_settings
+from imgassets.errors import SourceError
 from imgassets.operations.messages import console_for, errors_as_click_exceptions
 from imgassets.sources.factory import mongodb_address, open_source
 from imgassets.wording import counted
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 100
 """Number of partitions that `status` and `backfill --dry-run` list."""
+_MAX_NAMES = 5
 
 
 def _day(
@@ -67,7 +71,7 @@ _DAYS_AGO_30 = dt.timedelta(days=29)
     metavar="DAY",
     help="Last day; by default yesterday, or --since if later.",
 )
-@click.option("--retailer", help="Slug of the retailer to show; by default all.")
+@click.option("--retailer", help="Slug or name of the retailer to show; by default all.")
 def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> None:
     """Print what happened on each day: per retailer, what failed, what is missing.
 
@@ -78,8 +82,9 @@ def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> No
 
     dates = _dates(since, until or max(since, today() - dt.timedelta(days=1)))
     with errors_as_click_exceptions():
+        slug = None if retailer is None else _registered_slug(retailer)
         for day in _days(dates):
-            _print_day(day, retailer)
+            _print_day(day, slug)
 
 
 @click.command()
@@ -87,7 +92,7 @@ def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> No
 @click.option(
     "--until", callback=_day, metavar="DAY", default="today", show_default=True, help="Last day."
 )
-@click.option("--retailer", multiple=True, help="Slug of a retailer to show; by default all.")
+@click.option("--retailer", multiple=True, help="Slug or name of a retailer; by default all.")
 @click.option("--disk", is_flag=True, help="Also sum up the files of each retailer, listing all.")
 def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], disk: bool) -> None:
     """Show which partitions with documents are missing, failed or outdated, and why.
@@ -115,7 +120,7 @@ def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], 
 @click.option(
     "--end", callback=_day, metavar="DAY", default="yesterday", show_default=True, help="Last day."
 )
-@click.option("--retailer", multiple=True, help="Slug of a retailer; by default all.")
+@click.option("--retailer", multiple=True, help="Slug or name of a retailer; by default all.")
 @click.option("--missing", is_flag=True, help="Only partitions without processed images.")
 @click.option("--failed", is_flag=True, help="Only partitions that failed; see status.")
 @click.option("--outdated", is_flag=True, help="Only partitions that are outdated; see status.")
@@ -132,8 +137,9 @@ def backfill(
 ) -> None:
     """Launch runs of the partitions that have documents, and of no others.
 
-    --missing, --failed and --outdated narrow them down, and can be combined. New retailers are
-    registered. The daemon executes the runs.
+    --missing, --failed and --outdated narrow them down, and can be combined. Partitions with a run
+    that is queued or in progress are left out. New retailers are registered. The daemon executes
+    the runs.
     """
     with errors_as_click_exceptions():
         found = _states(load_settings(), start, end, retailer)
@@ -145,23 +151,79 @@ def backfill(
                 or (failed and each.is_failed)
                 or (outdated and each.outdated)
             ]
+        ready = [each for each in found if not each.is_active]
+        if len(ready) < len(found):
+            left_out = counted(len(found) - len(ready), "partition")
+            click.echo(f"left out: {left_out} with a run that is queued or in progress")
+        found = ready
         if dry_run or not found:
             _print_partitions(found)
             click.echo(f"{counted(len(found), 'partition')}; nothing was launched")
             return
-        from imgassets.operations.backfill import launch_backfill
+        from imgassets.operations.backfill import daemon_is_running, launch_backfill
 
         _register({each.retailer for each in found})
         done = 0
         for number in launch_backfill([f"{each.date}|{each.retailer}" for each in found]):
             done += number
             click.echo(f"queued {done:,} of {counted(len(found), 'run')}")
+        if not daemon_is_running():
+            click.echo(
+                f"no daemon works on {os.environ['DAGSTER_HOME']}: the runs wait until one is "
+                "started, with `dagster dev -w workspace.yaml` or as a service"
+            )
 
 
 def _dates(first: dt.date, last: dt.date) -> list[str]:
+    """The days from the first to the last one, or to today, if that is earlier."""
+    from imgassets.sources.listing import today
+
+    last = min(last, today())
     if first > last:
-        raise click.UsageError(f"the first day, {first}, is after the last, {last}; exchange them")
+        raise click.UsageError(
+            f"the first day, {first}, is after the last, {last}; choose an earlier first or a "
+            "later last day, up to today (UTC)"
+        )
     return [(first + dt.timedelta(days=age)).isoformat() for age in range((last - first).days + 1)]
+
+
+def _registered_slug(name: str) -> str:
+    """The slug of a retailer that is registered or in the source."""
+    from imgassets.defs.instance import open_instance
+
+    settings = load_settings()
+    with open_instance() as instance:
+        registered = _scope(settings).registered_retailers(instance)
+    try:
+        return _slug(name, settings, registered)
+    except SourceError:
+        return _slug(name, settings, {*registered, *_inventory(settings).names})
+
+
+def _slug(name: str, settings: Settings, known: Collection[str]) -> str:
+    """The slug of a retailer.
+
+    Args:
+        name: A slug, or a name as in documents or `source.retailer_aliases`.
+        settings: The settings.
+        known: The slugs that there are.
+
+    Raises:
+        SourceError: It is none of them; the message lists those that are spelled alike.
+    """
+    from imgassets.sources.retailers import Retailers
+
+    found = Retailers.from_settings(settings.source).named(name)
+    slug = name if found is None else found.slug
+    if slug in known:
+        return slug
+    near = get_close_matches(slug, known, _MAX_NAMES, cutoff=0.4)
+    names = list(dict.fromkeys([*near, *sorted(known)]))[:_MAX_NAMES]
+    rest = len(known) - len(names)
+    raise SourceError(
+        f"there is no retailer {name!r}; there are: {', '.join(names) or 'none'}"
+        + (f", and {rest:,} more" if rest else "")
+    )
 
 
 def _days(dates: list[str]) -> Iterator[Day]:
@@ -200,21 +262,16 @@ def _states(
 ) -> list[PartitionState]:
     """The states of the partitions that have documents."""
     from imgassets.defs.instance import open_instance
-    from imgassets.errors import SourceError
     from imgassets.operations.partition_state import partition_states
     from imgassets.storage import open_storage
 
     days = set(_dates(first, last))
     inventory = _inventory(settings)
-    if unknown := sorted(set(retailers) - set(inventory.names)):
-        raise SourceError(
-            f"the source has no retailer {unknown[0]!r}; there are: "
-            f"{', '.join(sorted(inventory.names)) or 'none'}"
-        )
+    slugs = {_slug(name, settings, inventory.names) for name in retailers}
     wanted = {
         (slug, day): number
         for (slug, day), number in inventory.documents.items()
-        if day in days and (not retailers or slug in retailers)
+        if day in days and (not slugs or slug in slugs)
     }
     with open_instance() as instance:
         runs = _runs(_scope(settings), instance, {day for _, day in wanted})
@@ -254,6 +311,9 @@ def _disk_use(settings: Settings, retailers: Collection[str]) -> dict[str, tuple
 def _print_day(day: Day, retailer: str | None) -> None:
     from imgassets.reports.text import headline, missing_sentence, retailer_record, success_sentence
 
+    if not day.retailers:
+        click.echo(f"{day.date}: no documents, runs or images\n")
+        return
     click.echo(f"{day.date} (as of {day.made_at:%Y-%m-%d %H:%M} UTC): {headline(day)}")
     records = [
         retailer_record(each) for each in day.worst_first if retailer in (None, each.retailer)

@@ -36,11 +36,13 @@ class PartitionState:
             source has another number of documents than when `url_list` was made, or the images were
             made with other settings. A document that was changed is not noticed: the sensor
             `new_documents` is for that.
+        is_active: Whether a run of it is queued or in progress.
     """
 
     date: str
     numbers: RetailerDay
     outdated: str = ""
+    is_active: bool = False
 
     @property
     def retailer(self) -> str:
@@ -64,9 +66,10 @@ class PartitionState:
 
     @property
     def reason(self) -> str:
-        """Why it is not current, in words; empty if it is."""
-        missing = ["no processed images"] if self.is_missing else []
-        return "; ".join([*missing, *self.numbers.problems, *filter(None, [self.outdated])])
+        """Why it is not current, and whether a run is under way; empty if neither."""
+        missing = "no processed images" if self.is_missing else ""
+        active = "a run is queued or in progress" if self.is_active else ""
+        return "; ".join(filter(None, [missing, *self.numbers.problems, self.outdated, active]))
 
 
 def partition_states(
@@ -96,11 +99,14 @@ def partition_states(
     def state(key: Key) -> PartitionState:
         retailer, date = key
         files = storage.partition(date, retailer)
-        numbers, _ = measure_retailer(files, documents[key], runs.get(key), options[retailer])
-        if numbers.is_missing:
-            return PartitionState(date, numbers)
-        reason = _outdated(files, documents[key], source_hash, hashes[retailer])
-        return PartitionState(date, numbers, reason)
+        run = runs.get(key)
+        numbers, _ = measure_retailer(files, documents[key], run, options[retailer])
+        reason = (
+            ""
+            if numbers.is_missing
+            else _outdated(files, documents[key], source_hash, hashes[retailer])
+        )
+        return PartitionState(date, numbers, reason, run is not None and run.is_active)
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="status") as pool:
         return list(pool.map(state, sorted(documents)))

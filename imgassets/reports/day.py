@@ -8,6 +8,7 @@ manifests, it would take one request per retailer, day and asset. The numbers ar
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ FOLDER = "reports"
 DAYS = 30
 """Number of days that reports show."""
 
+_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.parquet")
 _MADE_AT = b"imgassets.made_at"
 _THREADS = 32
 _MAX_REASONS = 3
@@ -238,8 +240,7 @@ def load_days(storage: Storage, dates: Collection[str]) -> dict[str, Day]:
     Raises:
         StorageError: The storage is not reachable or not readable.
     """
-    names = {name.removesuffix(".parquet") for name in storage.names(FOLDER)}
-    wanted = sorted(names & set(dates))
+    wanted = sorted(set(_stored_dates(storage)) & set(dates))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="reports") as pool:
         days = pool.map(lambda date: _load(storage, date), wanted)
         return {day.date: day for day in days if day is not None}
@@ -251,8 +252,7 @@ def newest_date(storage: Storage) -> str | None:
     Raises:
         StorageError: The storage is not reachable or not readable.
     """
-    names = [name for name in storage.names(FOLDER) if name.endswith(".parquet")]
-    return names[-1].removesuffix(".parquet") if names else None
+    return max(_stored_dates(storage), default=None)
 
 
 def dates_before(date: str, number: int = DAYS) -> list[str]:
@@ -266,17 +266,37 @@ def dates_before(date: str, number: int = DAYS) -> list[str]:
     return [(last - dt.timedelta(days=age)).isoformat() for age in reversed(range(number))]
 
 
+def _stored_dates(storage: Storage) -> list[str]:
+    """The days that have a file; other files, for example copies made by hand, are ignored."""
+    found = map(_FILE.fullmatch, storage.names(FOLDER))
+    return [name[1] for name in found if name is not None]
+
+
 def _load(storage: Storage, date: str) -> Day | None:
+    """The numbers of a day; None if the file is missing, or is not as `save_day` writes it.
+
+    Materializing `daily_report` writes it again. Columns of other versions are ignored or missing.
+    """
     try:
         table = read_table(storage, day_path(date))
-    except (FileNotFoundError, BrokenFileError):
-        return None  # materializing daily_report writes it again
-    known = [name for name in _SCHEMA.names if name in table.column_names]
-    rows: list[dict[str, Any]] = table.select(known).to_pylist()
-    retailers = []
-    for row in rows:
-        for name in ("failures", "failed_checks"):
-            row[name] = dict(row.get(name) or {})
-        retailers.append(RetailerDay(**row))
-    made_at = dt.datetime.fromisoformat(table.schema.metadata[_MADE_AT].decode())
-    return Day(date, retailers, made_at)
+        made_at = dt.datetime.fromisoformat(table.schema.metadata[_MADE_AT].decode())
+        known = [field for field in _SCHEMA if field.name in table.column_names]
+        rows = table.select([field.name for field in known]).cast(pa.schema(known)).to_pylist()
+        return Day(date, [_retailer_day(row) for row in rows], made_at)
+    # TypeError: there is no metadata, or no column with the retailers.
+    except (
+        FileNotFoundError,
+        BrokenFileError,
+        pa.ArrowException,
+        LookupError,
+        ValueError,
+        TypeError,
+    ):
+        return None
+
+
+def _retailer_day(row: dict[str, Any]) -> RetailerDay:
+    values = {name: value for name, value in row.items() if value is not None}
+    for name in ("failures", "failed_checks"):
+        values[name] = dict(values.get(name, {}))
+    return RetailerDay(**values)

@@ -42,11 +42,13 @@ class RetailerRun:
         run_id: Id of the newest run.
         status: Its status, for example `SUCCESS`.
         failed_checks: Severity, `warn` or `error`, of each failed check, by name.
+        is_active: Whether a run, perhaps a newer one, is queued or in progress.
     """
 
     run_id: str
     status: str
     failed_checks: Mapping[str, str] = field(default_factory=dict)
+    is_active: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,24 @@ def measure_retailer(
         failed_checks={} if run is None else dict(run.failed_checks),
     )
     try:
-        raw = _read(files, _RAW, _RAW_COLUMNS)
-        processed = _read(files, _PROCESSED, None)
-    except BrokenFileError:
+        return _with_manifests(numbers, files)
+    # KeyError: a column is missing, or an outcome is unknown.
+    except (BrokenFileError, KeyError):
         return replace(numbers, failures={BROKEN: 1}), []
+
+
+def _with_manifests(
+    numbers: RetailerDay, files: PartitionFiles
+) -> tuple[RetailerDay, list[ProcessedRow]]:
+    """Add what the manifests of a partition say, and return the most doubtful images, too.
+
+    Raises:
+        BrokenFileError: A manifest cannot be read.
+        KeyError: A manifest is of another version.
+        StorageError: The storage is not reachable or not readable.
+    """
+    raw = _read(files, _RAW, _RAW_COLUMNS)
+    processed = _read(files, _PROCESSED, None)
     if raw is None:
         return numbers, []
     outcomes = Counter(map(str, raw["outcome"].to_pylist()))

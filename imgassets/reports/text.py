@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from imgassets.markdown import escape_cell
+from imgassets.markdown import escape_cell, escape_text
 from imgassets.reports.day import Day, RetailerDay
 from imgassets.wording import counted
 
@@ -47,6 +47,8 @@ class Links:
 def success_sentence(day: Day) -> str:
     """One sentence: every retailer succeeded, or which did not, and why."""
     found = day.unsuccessful
+    if not day.retailers:
+        return f"there are no runs or images of {day.date}"
     if not found:
         return f"every retailer with a run or images of {day.date} succeeded"
     reasons = [f"{each.retailer} ({'; '.join(each.problems)})" for each in found]
@@ -57,6 +59,8 @@ def success_sentence(day: Day) -> str:
 def missing_sentence(day: Day) -> str:
     """One sentence: no retailer is missing, or which are."""
     total = len(day.with_documents)
+    if not total:
+        return f"no retailer has documents of {day.date}"
     if not day.missing:
         return (
             f"no processed images are missing on {day.date}: "
@@ -204,7 +208,7 @@ def _page(day: Day, each: RetailerDay, links: Links) -> str:
 
 
 def _link(text: str, address: str) -> str:
-    return f"[{text}]({address})"
+    return f"[{escape_text(text)}]({address})"
 
 
 def _enumerate(names: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from imgassets.configuration import load_settings
 from imgassets.defs.event_log import runs_of_partitions
 from imgassets.defs.failed_checks import FAILED_TAG, NAMES_TAG
 from imgassets.defs.reports import runs_of_day
-from imgassets.reports.day import load_days
+from imgassets.reports.day import day_path, load_days
+from imgassets.reports.measure import RetailerRun
 from imgassets.sources import listing
 from imgassets.storage import Storage
 from imgassets_tests.data_root import write_data_root
@@ -163,20 +165,54 @@ def test_the_newest_run_of_each_partition_and_its_failed_checks_are_found(
     }
     failed = {FAILED_TAG: "true", NAMES_TAG: "download_success_rate=warn trim_ratios=error"}
 
-    def add_run(job: str, *assets: str, **more: str) -> str:
-        run = instance.create_run_for_job(
-            project_defs().resolve_job_def(job),
-            tags={**tags, **more},
-            status=dg.DagsterRunStatus.SUCCESS,
+    def add_run(
+        job: str,
+        *assets: str,
+        status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS,
+        checks: frozenset[dg.AssetCheckKey] | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> str:
+        run = dg.DagsterRun(
+            job_name=job,
+            run_id=str(uuid.uuid4()),
+            tags={**tags, **(more or {})},
+            status=status,
             asset_selection=frozenset(map(dg.AssetKey, assets)) or None,
+            asset_check_selection=checks,
         )
-        return run.run_id
+        return instance.add_run(run).run_id
 
-    add_run("catalogue_job", **failed)
+    def found() -> RetailerRun:
+        (run,) = runs_of_day(scope, instance, DATE).values()
+        return run
+
+    add_run("catalogue_job", more=failed)
     newest = add_run("__ASSET_JOB", "processed_images")
     add_run("__ASSET_JOB", "url_list")
-
-    (run,) = runs_of_day(scope, instance, DATE).values()
-    assert (run.run_id, run.status) == (newest, "SUCCESS")
-    assert run.failed_checks == {"download_success_rate": "warn"}
+    warned = {"download_success_rate": "warn"}
+    assert found() == RetailerRun(newest, "SUCCESS", warned)
     assert runs_of_day(scope, instance, "2026-01-03") == {}
+
+    # A run that has not ended says nothing yet.
+    add_run("catalogue_job", status=dg.DagsterRunStatus.STARTED)
+    assert found() == RetailerRun(newest, "SUCCESS", warned, is_active=True)
+
+    # A run of checks only counts for these checks.
+    def check(name: str) -> frozenset[dg.AssetCheckKey]:
+        return frozenset({dg.AssetCheckKey(dg.AssetKey("raw_images"), name)})
+
+    add_run("__ASSET_JOB", checks=check("duplicate_images"))
+    assert found().failed_checks == warned
+    add_run("__ASSET_JOB", checks=check("download_success_rate"))
+    assert found() == RetailerRun(newest, "SUCCESS", {}, is_active=True)
+    again = {FAILED_TAG: "true", NAMES_TAG: "duplicate_images=error"}
+    add_run("__ASSET_JOB", checks=check("duplicate_images"), more=again)
+    assert found().failed_checks == {"duplicate_images": "error"}
+
+
+def test_damaged_numbers_of_the_newest_day_fail_the_checks_with_their_path(
+    data: Storage, instance: dg.DagsterInstance
+) -> None:
+    data.write(day_path("2026-01-03"), b"broken")
+    with pytest.raises(dg.Failure, match=r"2026-01-03\.parquet is damaged; materialize daily_rep"):
+        report(instance)

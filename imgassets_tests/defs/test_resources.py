@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from imgassets.configuration import load_settings
-from imgassets.defs.partitions import Partition, partition_of
+from imgassets.defs.partitions import Partition, only_partition, partition_of
 from imgassets.defs.resources import MongoDBResource, SettingsResource
 from imgassets.manifests import ProcessedRow, RawRow, to_table
 from imgassets.settings import Settings
@@ -208,6 +208,15 @@ def test_a_run_of_several_partitions_is_rejected(
     assert "this run has 2 partitions, but a run handles exactly one: launch a backfill" in message
     assert _seen == []
     assert not Path(storage.root).exists()
+
+
+@pytest.mark.parametrize("retailer", ["../../up", "Nike Kids", "a|b", "a\nb", ""])
+def test_a_partition_that_a_user_added_with_a_name_that_is_no_slug_is_refused(
+    retailer: str,
+) -> None:
+    """Its manifests could be written outside of their folder."""
+    with pytest.raises(dg.Failure, match=r"is no slug .* so no document belongs to it: delete it"):
+        only_partition([f"2026-01-02|{retailer}"])
 
 
 @pytest.mark.parametrize("asset", ["raw_images", "processed_images"])

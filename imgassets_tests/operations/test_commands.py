@@ -18,6 +18,7 @@ from imgassets.settings import section_hash
 from imgassets.storage import Storage
 from imgassets.wording import counted
 from imgassets_tests.data_root import PARTITIONS, write_data_root
+from imgassets_tests.project import project_defs
 
 Command = Callable[..., Result]
 DATE = "2026-01-02"
@@ -80,10 +81,6 @@ def test_status_names_what_is_missing_failed_and_outdated_and_why(
     assert none.exit_code == 0
     assert none.output.startswith("no partition of these days has documents; --since and --until")
 
-    unknown = imgassets("status", *since, "--retailer", "zaro")
-    assert unknown.exit_code == 1
-    assert "no retailer 'zaro'; there are: asos, hm, zara" in unknown.output
-
     monkeypatch.setenv("IMGASSETS__RESIZE__SIZE", "[10, 10]")
     load_settings.cache_clear()
     done = imgassets("status", *since, "--retailer", "zara")
@@ -113,9 +110,68 @@ def test_backfill_selects_only_partitions_with_documents_that_need_it(imgassets:
     assert selected("--missing", "--failed") == [asos, hm]
     assert selected("--retailer", "zara", "--missing") == []
 
-    reversed_ = imgassets("backfill", "--start", "2026-02-01", "--end", DATE)
-    assert reversed_.exit_code == 2
-    assert "is after the last" in reversed_.output
+
+@pytest.mark.parametrize("command", ["status", "report", "backfill"])
+def test_a_retailer_is_a_slug_a_name_or_an_alias_and_others_are_refused_with_near_ones(
+    imgassets: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("IMGASSETS__SOURCE__RETAILER_ALIASES", '{"Hennes & Mauritz": "hm"}')
+    load_settings.cache_clear()
+    days = {
+        "status": ("--since", DATE, "--until", DATE),
+        "report": ("--since", DATE, "--until", DATE),
+        "backfill": ("--start", DATE, "--end", DATE, "--dry-run"),
+    }[command]
+    for name in ("hm", "HM", "Hennes & Mauritz"):
+        done = imgassets(command, *days, "--retailer", name)
+        assert "hm" in done.output, done.output
+        assert "zara" not in done.output
+    unknown = imgassets(command, *days, "--retailer", "Zaro")
+    assert unknown.exit_code == 1
+    assert unknown.output == "Error: there is no retailer 'Zaro'; there are: zara, asos, hm\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("backfill", "--start", "2026-02-01", "--end", DATE),
+        ("backfill", "--start", "today"),  # it ends with yesterday
+        ("backfill", "--start", "9000-01-01", "--end", "9999-12-31"),
+        ("report", "--since", "9000-01-01"),
+        ("status", "--since", "9000-01-01"),
+    ],
+)
+def test_days_without_a_first_one_before_the_last_are_refused(
+    imgassets: Command, arguments: tuple[str, ...]
+) -> None:
+    done = imgassets(*arguments)
+    assert done.exit_code == 2
+    assert "choose an earlier first or a later last day, up to today (UTC)" in done.output
+
+
+def test_a_partition_with_a_run_that_has_not_ended_is_not_launched_again(
+    imgassets: Command,
+) -> None:
+    dates = ("--start", DATE, "--end", DATE)
+    Path(os.environ["DAGSTER_HOME"]).mkdir()
+    with dg.DagsterInstance.get() as instance:
+        for retailer, status in {
+            "asos": dg.DagsterRunStatus.STARTING,
+            "hm": dg.DagsterRunStatus.STARTED,
+            "zara": dg.DagsterRunStatus.SUCCESS,
+        }.items():
+            instance.create_run_for_job(
+                project_defs().resolve_job_def("catalogue_job"),
+                tags={"dagster/partition/date": DATE, "dagster/partition/retailer": retailer},
+                status=status,
+            )
+    assert imgassets("backfill", *dates, "--dry-run").output.splitlines() == [
+        "left out: 2 partitions with a run that is queued or in progress",
+        f"{DATE}|zara: current",
+        "1 partition; nothing was launched",
+    ]
+    listed = imgassets("status", "--since", DATE, "--until", DATE).output
+    assert f"{DATE}|asos: no processed images; a run is queued or in progress" in listed
 
 
 @pytest.mark.slow
@@ -124,8 +180,11 @@ def test_backfill_queues_one_run_per_partition_and_registers_its_retailer(
 ) -> None:
     done = imgassets("backfill", "--start", DATE, "--end", DATE, "--missing")
     assert done.exit_code == 0, done.output
-    assert done.output == "queued 1 of 1 run\n"
-    assert os.environ["DAGSTER_HOME"]
+    assert done.output.splitlines() == [
+        "queued 1 of 1 run",
+        f"no daemon works on {os.environ['DAGSTER_HOME']}: the runs wait until one is started, "
+        "with `dagster dev -w workspace.yaml` or as a service",
+    ]
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         assert instance.get_dynamic_partitions("retailer") == ["asos"]
@@ -142,6 +201,8 @@ def test_report_prints_days_and_names_the_culprits(imgassets: Command) -> None:
     assert "no processed images are missing on 2026-01-03: 1 retailer with documents" in done.output
     only = imgassets("report", "--since", DATE, "--until", DATE, "--retailer", "hm").output
     assert "zara" not in only
+    nothing = imgassets("report", "--since", "2026-01-20", "--until", "2026-01-20").output
+    assert nothing == "2026-01-20: no documents, runs or images\n\n"
 
 
 def test_a_dagster_home_that_does_not_exist_is_an_error_and_is_not_created(

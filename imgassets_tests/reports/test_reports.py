@@ -12,11 +12,20 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from imgassets.manifests import Outcome
-from imgassets.reports.day import Day, RetailerDay, dates_before, day_path, load_days, save_day
+from imgassets.reports.day import (
+    Day,
+    RetailerDay,
+    dates_before,
+    day_path,
+    load_days,
+    newest_date,
+    save_day,
+)
 from imgassets.reports.history import retailer_days
 from imgassets.reports.measure import BROKEN, Measured, RetailerRun, measure_day
 from imgassets.reports.pictures import (
@@ -38,7 +47,7 @@ from imgassets.reports.text import (
     summary,
 )
 from imgassets.settings import Settings
-from imgassets.storage import Storage
+from imgassets.storage import Storage, write_table
 from imgassets_tests.data_root import write_data_root
 from imgassets_tests.partition_fixture import PartitionFixture
 from imgassets_tests.rows import PARTITION, processed_row, raw_row
@@ -118,6 +127,10 @@ def test_a_broken_manifest_is_a_missing_one_and_the_others_are_counted(storage: 
     assert [each.retailer for each in day.missing] == ["zara"]
     assert day.by_retailer["zara"].failures == {BROKEN: 1}
     assert day.by_retailer["hm"].images == 1
+    other = pa.table({"key": ["a"], "outcome": ["ok"]})
+    storage.partition(DATE, "zara").write_manifest("processed_images", other)
+    (zara,) = measured(storage, documents={"zara": 3}).day.retailers
+    assert zara.failures == {BROKEN: 1}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +163,31 @@ def test_stored_numbers_are_read_as_they_were_and_broken_files_are_left_out(
     storage.write(day_path("2026-01-04"), b"broken")
     days = load_days(storage, ["2026-01-01", DATE, "2026-01-03", "2026-01-04"])
     assert days == {DATE: day, "2026-01-03": Day("2026-01-03", [], NOW)}
+    storage.write(day_path("2026-01-03 (copy)"), b"by hand")
+    storage.write(day_path("notes"), b"by hand")
+    assert newest_date(storage) == "2026-01-04"
+
+
+@pytest.mark.parametrize(
+    ("columns", "made_at", "urls"),
+    [
+        ({"retailer": ["zara"], "urls": [3], "later": ["x"]}, NOW.isoformat(), 3),
+        ({"retailer": ["zara"], "urls": pa.array([None], pa.int64())}, NOW.isoformat(), 0),
+        ({"retailer": ["zara"], "urls": [3]}, "", None),
+        ({"retailer": ["zara"], "urls": ["many"]}, NOW.isoformat(), None),
+        ({"urls": [3]}, NOW.isoformat(), None),
+        ({"retailer": ["zara"], "failures": ["x"]}, NOW.isoformat(), None),
+    ],
+)
+def test_numbers_of_other_versions_are_read_and_what_is_none_is_left_out(
+    storage: Storage, columns: dict[str, Any], made_at: str, urls: int | None
+) -> None:
+    table = pa.table(columns).replace_schema_metadata(
+        {"imgassets.made_at": made_at} if made_at else {}
+    )
+    write_table(storage, day_path(DATE), table)
+    found = [each.urls for day in load_days(storage, [DATE]).values() for each in day.retailers]
+    assert found == ([] if urls is None else [urls])
 
 
 def test_the_most_doubtful_images_are_of_several_retailers_and_of_this_day(
@@ -204,8 +242,8 @@ def test_texts_name_the_culprits_with_links_and_stay_short(number: int) -> None:
     assert len(success_sentence(day)) < 2_000
     assert len(table) < 10_000
     if not number:
-        assert success_sentence(day) == f"every retailer with a run or images of {DATE} succeeded"
-        assert missing_sentence(day).endswith(": 0 retailers with documents")
+        assert success_sentence(day) == f"there are no runs or images of {DATE}"
+        assert missing_sentence(day) == f"no retailer has documents of {DATE}"
         assert table == "none"
         return
     first = "retailer-with-a-long-name-000"
@@ -219,6 +257,16 @@ def test_texts_name_the_culprits_with_links_and_stay_short(number: int) -> None:
         assert "100 of 300 retailers did not succeed" in success_sentence(day)
         assert "60 missing of 300" in missing_sentence(day)
         assert table.count("/runs/") == MAX_PROBLEMS
+
+
+def test_a_retailer_with_an_odd_name_does_not_break_links_and_tables() -> None:
+    """In Dagster, users can add any text as a partition."""
+    each = RetailerDay(retailer="a|b](x)\n<b>", run_status="FAILURE", run_id="ab" * 16)
+    day = Day(DATE, [each], NOW)
+    address = f"/assets/eu/processed_images?view=partitions&partition={DATE}%7Ca%7Cb%5D%28x%29%0A"
+    (row,) = problem_table(day, LINKS).splitlines()[2:]
+    assert row.startswith(rf"| [a\|b\](x) \<b\>]({address}%3Cb%3E) | run failure |")
+    assert r"[a\|b\](x) \<b\>](/runs/abab" in summary(day, LINKS)
 
 
 @pytest.mark.parametrize(
