@@ -584,14 +584,14 @@ def test_two_steps_that_end_together_leave_the_tags_of_both(tmp_path: Path) -> N
 
     class Slow(SimpleNamespace):
         def get_run_by_id(self, run_id: str) -> dg.DagsterRun | None:
-            found = instance.get_run_by_id(run_id)
+            found = storage.get_run_by_id(run_id)
             with contextlib.suppress(threading.BrokenBarrierError):
                 both.wait(0.5)
             return found
 
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        run = passing.execute_in_process(instance=instance).dagster_run
-        slow = Slow(add_run_tags=instance.add_run_tags)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as storage:
+        run = passing.execute_in_process(instance=storage).dagster_run
+        slow = Slow(add_run_tags=storage.add_run_tags)
         context: Any = SimpleNamespace(run=run, instance=slow)
         results = [
             (name, dg.AssetCheckResult(passed=False))
@@ -599,7 +599,7 @@ def test_two_steps_that_end_together_leave_the_tags_of_both(tmp_path: Path) -> N
         ]
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda result: tag_run(context, [result]), results))
-        (found,) = instance.get_runs(dg.RunsFilter(tags={"imgassets/failed_check": "true"}))
+        (found,) = storage.get_runs(dg.RunsFilter(tags={"imgassets/failed_check": "true"}))
     names = "download_success_rate=error trim_ratios=error"
     assert found.tags["imgassets/failed_checks"] == names
 
