@@ -153,7 +153,6 @@ def test_a_partition_with_a_run_that_has_not_ended_is_not_launched_again(
     imgassets: Command,
 ) -> None:
     dates = ("--start", DATE, "--end", DATE)
-    Path(os.environ["DAGSTER_HOME"]).mkdir()
     with dg.DagsterInstance.get() as instance:
         for retailer, status in {
             "asos": dg.DagsterRunStatus.STARTING,
