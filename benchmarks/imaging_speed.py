@@ -59,23 +59,23 @@ def main() -> None:
     print("generating images and environments ...", flush=True)
     catalogue.make(SERVED)
     catalogue.make_people(SERVED)
-    original, img2dataset = (
-        programs.create_environment(name) for name in ("original", "img2dataset")
-    )
+    original, peer = (programs.create_environment(name) for name in ("original", "img2dataset"))
     count, images = options.count, _images(options.count)
     mean = sum(path.stat().st_size for path in images) / count / 1000
     print(f"{count} images, mean {mean:.0f} kB", flush=True)
     with catalogue.nginx(SERVED) as address:
         urls = programs.write_urls(address, "people", count)
         runs: dict[str, Callable[[], Result]] = {
-            "process_image, 1 thread": lambda: _process_images(images[:COUNT_PROCESS_IMAGE]),
-            "original pipeline, 1 thread": lambda: _process_as_original(
+            "process_image, 1 thread": lambda: process_images(images[:COUNT_PROCESS_IMAGE]),
+            "original pipeline, 1 thread": lambda: process_as_original(
                 images[:COUNT_ORIGINAL], original
             ),
             "process_partition, 1 process": lambda: _partition_in_subprocess(count, 1),
             "process_partition, 2 processes": lambda: _partition_in_subprocess(count, 2),
             "imgassets: download and process": lambda: _imgassets(urls, count),
-            "img2dataset 1.47: download and resize": lambda: _img2dataset(urls, count, img2dataset),
+            "img2dataset 1.47: download and resize": lambda: programs.run(
+                img2dataset(urls, peer), count
+            ),
         }
         medians = _run_rounds(runs, options.rounds)
     _print_tables(medians)
@@ -110,7 +110,7 @@ def _images(count: int) -> list[Path]:
     return [SERVED / "people" / f"{number}.jpg" for number in range(count)]
 
 
-def _process_images(images: Sequence[Path]) -> Result:
+def process_images(images: Sequence[Path]) -> Result:
     """Measure `process_image` in this process, without reading and writing files."""
     cv2.setNumThreads(1)
     settings = RetailerSettings()
@@ -123,7 +123,7 @@ def _process_images(images: Sequence[Path]) -> Result:
     return Result(len(files), wall, cpu, 0)
 
 
-def _process_as_original(images: Sequence[Path], python: str) -> Result:
+def process_as_original(images: Sequence[Path], python: str) -> Result:
     """Measure the loop of the original pipeline's reimplementation, in its own environment."""
     listed = BENCH / "images.txt"
     listed.write_text("\n".join(str(path) for path in images))
@@ -174,9 +174,9 @@ def _imgassets(urls: Path, count: int) -> Result:
     return programs.run(command, count, target=OUT / "images" / "processed")
 
 
-def _img2dataset(urls: Path, count: int, python: str) -> Result:
-    """Run img2dataset with the same output size: at most 448 pixels, nothing enlarged."""
-    command = programs.img2dataset(
+def img2dataset(urls: Path, python: str) -> list[str]:
+    """The command of img2dataset with the same output size: at most 448 pixels, not enlarged."""
+    return programs.img2dataset(
         urls,
         python,
         number_sample_per_shard=250,
@@ -184,7 +184,6 @@ def _img2dataset(urls: Path, count: int, python: str) -> Result:
         resize_mode="keep_ratio_largest",
         resize_only_if_bigger=True,
     )
-    return programs.run(command, count)
 
 
 if __name__ == "__main__":
