@@ -13,6 +13,7 @@ import os
 import threading
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -28,13 +29,18 @@ import onnxruntime
 # The variable has no effect if ONNX Runtime was imported before, for example by a user's step.
 onnxruntime.disable_telemetry_events()
 
+if TYPE_CHECKING:
+    import onnx
+
 DIVISOR = 32  # px; the sides of the input are padded to a multiple of this
 _NMS_THRESHOLD = 0.3  # opencv_zoo's default
 _TOP_K = 5000  # opencv_zoo's default
 _LANDMARKS = 5
 _STRIDES = (8, 16, 32)  # px between neighbouring cells of the three grids
-_HEADS = ("cls", "obj", "bbox", "kps")  # outputs per grid: face, object, box, landmarks
-_OUTPUTS = [f"{head}_{stride}" for head in _HEADS for stride in _STRIDES]
+# Outputs of the model file per grid: the scores of face and object, box, landmarks.
+_HEADS = ("cls", "obj", "bbox", "kps")
+_CHANNELS = 1 + 1 + 4 + 2 * _LANDMARKS  # of all heads of a grid
+_OUTPUTS = ("scores", "channels")  # of the network after `_adapt`
 
 
 def _padded(side: int) -> int:
@@ -58,7 +64,7 @@ class Network:
     def __init__(self, model: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        file = _with_any_input_size(model)
+        file = _adapt(model)
         try:
             self._session = onnxruntime.InferenceSession(
                 file, options, providers=["CPUExecutionProvider"]
@@ -86,29 +92,22 @@ class Network:
         planes[:, :, height:] = planes[:, :, :, width:] = 0
         for plane, channel in zip(planes[0], cv2.split(pixels), strict=True):
             plane[:height, :width] = channel
-        found = self._session.run(_OUTPUTS, {self._input: planes})
-        grids = len(_STRIDES)
-        face_score, object_score, box, landmarks = (
-            np.concatenate(found[first : first + grids], axis=1)[0]
-            for first in range(0, len(_OUTPUTS), grids)
-        )
-        # score = sqrt(face_score * object_score), both at most 1: each is at least score squared.
-        cells = np.flatnonzero(np.minimum(face_score, object_score)[:, 0] >= min_score**2)
-        face_score, object_score, box, landmarks = (
-            values[cells] for values in (face_score, object_score, box, landmarks)
-        )
-        score = np.sqrt(face_score * object_score)
+        scores, channels = self._session.run(_OUTPUTS, {self._input: planes})
+        score = np.sqrt(np.multiply(*scores))
+        cells = np.flatnonzero(score > min_score)
+        if not cells.size:
+            return np.empty((0, 4 + 2 * _LANDMARKS + 1), np.float32)
+        _, box, landmarks = np.split(channels[:, cells].T, (2, 6), axis=1)
         corner, stride = (grid[cells] for grid in _grids(padded_width, padded_height))
         size = np.exp(box[:, 2:]) * stride
         left_top = corner + box[:, :2] * stride - size / 2
         points = landmarks.reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
-        faces = np.concatenate(
-            (left_top, size, points.reshape(-1, 2 * _LANDMARKS), score), axis=1, dtype=np.float32
-        )
+        faces = np.column_stack((left_top, size, points.reshape(-1, 2 * _LANDMARKS), score[cells]))
         # OpenCV runs non-maximum suppression on whole pixels.
         boxes = faces[:, :4].astype(np.int32).tolist()
-        scores = faces[:, -1].tolist()
-        kept = cv2.dnn.NMSBoxes(boxes, scores, min_score, _NMS_THRESHOLD, 1.0, _TOP_K)
+        kept = cv2.dnn.NMSBoxes(
+            boxes, faces[:, -1].tolist(), min_score, _NMS_THRESHOLD, 1.0, _TOP_K
+        )
         return faces[np.asarray(kept, np.intp).reshape(-1)]
 
 
@@ -128,10 +127,16 @@ def load_shared_network(model: Path) -> Network:
 _load_network = lru_cache(maxsize=2)(Network)
 
 
-def _with_any_input_size(model: Path) -> bytes:
-    """Read the model file and remove its fixed input size of 640 x 640 px.
+def _adapt(model: Path) -> bytes:
+    """Read the model file, allow any input size, and merge the heads of each grid into one.
 
-    OpenCV ignores that size; ONNX Runtime enforces it.
+    OpenCV ignores the file's input size of 640 x 640 px; ONNX Runtime enforces it. It also pads
+    each layer to 8 or 16 channels, so that four heads with 16 channels in all cost as much as heads
+    of 16 each. Merging them saves a fifth of the network's time.
+
+    Returns:
+        A network with two outputs for the cells of all grids: `scores`, 2 x n, of face and object;
+        and `channels`, 16 x n, of all heads in their order (scores before the sigmoid).
 
     Raises:
         ModelError: The file cannot be read, or is not a YuNet model.
@@ -145,16 +150,84 @@ def _with_any_input_size(model: Path) -> bytes:
         raise _load_error(model, str(error.strerror)) from None
     except DecodeError:
         raise _load_error(model, "it is not an ONNX file") from None
-    outputs = {output.name: output for output in network.graph.output}
-    if missing := [name for name in _OUTPUTS if name not in outputs]:
+    outputs = {output.name for output in network.graph.output}
+    names = [f"{head}_{stride}" for head in _HEADS for stride in _STRIDES]
+    if missing := [name for name in names if name not in outputs]:
         raise _load_error(model, f"it has no output {missing[0]}, as YuNet of 2023 has")
     _, _, height, width = network.graph.input[0].type.tensor_type.shape.dim
     height.dim_param, width.dim_param = "height", "width"
-    for name in _OUTPUTS:
-        outputs[name].type.tensor_type.shape.dim[1].dim_param = f"cells_{name}"
     del network.graph.value_info[:]  # the sizes of all layers for an input of 640 x 640 px
+    try:
+        _merge_heads(network.graph)
+    except (LookupError, ValueError):
+        raise _load_error(model, "its last layers are not those of YuNet of 2023") from None
     file: bytes = network.SerializeToString()
     return file
+
+
+def _merge_heads(graph: onnx.GraphProto) -> None:
+    """Replace the heads of each grid by one, and the outputs by those that `_adapt` describes.
+
+    A head is a convolution of single cells, a 3 x 3 convolution of each channel, and layers that
+    reorder the result.
+
+    Raises:
+        LookupError, ValueError: The graph has other layers.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    makers = {node.output[0]: node for node in graph.node}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    added = []
+
+    def add(operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        added.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def add_weights(name: str, values: NDArray[Any]) -> str:
+        graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    grids = []
+    for stride in _STRIDES:
+        cell_convolutions, channel_convolutions = [], []
+        for head in _HEADS:
+            node = makers[f"{head}_{stride}"]
+            while node.op_type != "Conv":
+                graph.node.remove(node)
+                node = makers[node.input[0]]
+            channel_convolutions.append(node)
+            cell_convolutions.append(makers[node.input[0]])
+        (values,) = {node.input[0] for node in cell_convolutions}
+        for kernel, nodes in ((1, cell_convolutions), (3, channel_convolutions)):
+            inputs = [values]
+            for index in (1, 2):
+                joined = np.concatenate([weights[node.input[index]] for node in nodes])
+                inputs.append(add_weights(f"{stride}_{kernel}_{index}", joined))
+            values = add(
+                "Conv",
+                inputs,
+                f"{stride}_{kernel}",
+                kernel_shape=[kernel, kernel],
+                pads=[kernel // 2] * 4,
+                group=1 if kernel == 1 else _CHANNELS,
+            )
+            for node in nodes:
+                graph.node.remove(node)
+        grids.append(add("Flatten", [values], f"{stride}_flat", axis=2))
+    channels = add("Concat", grids, "channels", axis=1)
+    first, end = (add_weights(f"row_{row}", np.array([row])) for row in (0, 2))
+    logits = add("Slice", [channels, first, end], "logits")
+    add("Sigmoid", [logits], "scores")
+    graph.node.extend(added)
+    used = {name for node in graph.node for name in node.input}
+    for unused in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(unused)
+    del graph.output[:]
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, "cells"])
+        for name, rows in zip(_OUTPUTS, (2, _CHANNELS), strict=True)
+    )
 
 
 def _load_error(model: Path, reason: str) -> ModelError:

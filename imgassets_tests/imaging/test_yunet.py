@@ -69,6 +69,10 @@ def test_no_face_is_found_in_a_plain_image(model: Path) -> None:
     [
         (lambda file: file.replace(b"kps_32", b"kps_64"), "has no output kps_32"),
         (lambda _: b"no network at all", "is not an ONNX file"),
+        (
+            lambda file: file.replace(b"multi_level_kps.2.conv2.bias", b"another".ljust(28), 1),
+            "its last layers are not those of YuNet of 2023",
+        ),
     ],
 )
 def test_a_model_that_is_not_yunet_is_an_error_that_says_what_is_missing(
