@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from imgassets.errors import ModelError
 from imgassets.imaging.image import Box, Pixels
 from imgassets.imaging.models import ensure_config
-from imgassets.imaging.resize import shrink_by_area
+from imgassets.imaging.resize import shrink_by_area, shrink_by_factor
 from imgassets.imaging.yunet import DIVISOR, Network, load_shared_network, padded_area
 from imgassets.settings import FaceSettings
 
@@ -109,7 +109,7 @@ def foreground_roi(pixels: Pixels) -> Box | None:
     rows, columns = height // factor, width // factor
     if rows < 2 or columns < 2:
         return None
-    small = cv2.cvtColor(_shrink(pixels, factor), cv2.COLOR_BGR2GRAY)
+    small = cv2.cvtColor(shrink_by_factor(pixels, factor), cv2.COLOR_BGR2GRAY)
     across = cv2.reduce(cv2.absdiff(small[:, 1:], small[:, :-1]), 0, cv2.REDUCE_MAX)
     down = cv2.reduce(cv2.absdiff(small[1:], small[:-1]), 1, cv2.REDUCE_MAX)
     edge_columns = np.flatnonzero(np.asarray(across) > _EDGE_LEVELS)
@@ -252,7 +252,7 @@ class YuNet:
             return [] if roi is None else self._detect_in_roi(pixels, roi, scale)
         # Shrink by an integer factor first: the area filter is then ten times as fast.
         factor = max(1, round(1 / self._base_scale(pixels)))
-        small = _shrink(pixels, factor)
+        small = shrink_by_factor(pixels, factor)
         roi = foreground_roi(small)
         if roi is None:
             return []
@@ -398,7 +398,7 @@ def _columns_at_top_edge(pixels: Pixels) -> tuple[int, int] | None:
     """Find the columns of what touches the top edge, and a margin; None if all is plain there."""
     height, width = pixels.shape[:2]
     factor = max(1, max(height, width) // _EDGE_MAP_SIDE)
-    top = cv2.cvtColor(_shrink(pixels[: 2 * factor], factor), cv2.COLOR_BGR2GRAY)
+    top = cv2.cvtColor(shrink_by_factor(pixels[: 2 * factor], factor), cv2.COLOR_BGR2GRAY)
     if top.shape[1] < 2:
         return None
     across = cv2.reduce(cv2.absdiff(top[:, 1:], top[:, :-1]), 0, cv2.REDUCE_MAX)
@@ -421,14 +421,6 @@ def _cheapest_scale(width: int, height: int) -> float:
     scales = [1.0, *(scale for scale in fewer if scale >= _MIN_CHEAPEST_SCALE)]
     areas = [padded_area(round(width * scale), round(height * scale)) for scale in scales]
     return scales[areas.index(min(areas))]
-
-
-def _shrink(pixels: Pixels, factor: int) -> Pixels:
-    """Shrink by an integer factor; leftover pixels at the right and bottom edges are dropped."""
-    rows, columns = pixels.shape[0] // factor, pixels.shape[1] // factor
-    if factor == 1 or rows == 0 or columns == 0:
-        return pixels
-    return _resize(pixels[: rows * factor, : columns * factor], (columns, rows))
 
 
 def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -7,7 +7,7 @@ from PIL import Image as PILImage
 
 from imgassets.imaging.decode import decode
 from imgassets.imaging.image import Box, Image, Pixels
-from imgassets.imaging.resize import resize, shrink
+from imgassets.imaging.resize import resize, shrink, shrink_by_factor
 from imgassets.settings import DecodeSettings, ResizeSettings
 
 
@@ -155,3 +155,27 @@ def test_the_area_filter_is_used_if_one_side_shrinks_to_half(size: tuple[int, in
     noise = np.random.default_rng(1).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     area = cv2.resize(noise, size, interpolation=cv2.INTER_AREA)
     assert (shrink(noise, size) == area).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "shrunk"),
+    [
+        ((7, 5), 2, (3, 2)),
+        ((7, 5), 1, (7, 5)),
+        ((6, 2), 2, (3, 1)),
+        ((2, 6), 2, (1, 3)),
+        ((5, 1), 2, (5, 1)),  # no whole pixel would be left
+        ((1, 5), 2, (1, 5)),
+    ],
+)
+def test_an_integer_factor_gives_the_mean_of_whole_blocks(
+    size: tuple[int, int], factor: int, shrunk: tuple[int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    pixels = shrink_by_factor(image, factor)
+    assert pixels.shape == (shrunk[1], shrunk[0], 3)
+    if shrunk == size:
+        assert pixels is image
+    else:
+        means = image[:factor, :factor].mean(axis=(0, 1))
+        np.testing.assert_allclose(pixels[0, 0], means, atol=0.5)
