@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Pixels
-from imgassets.imaging.resize import shrink_by_area
+from imgassets.imaging.resize import shrink, shrink_by_factor
 
 _MAP_SIDE = 224  # px; longer side of the image in which the background is searched
 _FLOOD_STEP = 3  # grey levels; larger differences of neighbouring pixels are outlines
@@ -60,7 +60,11 @@ def _find_background(pixels: Pixels, scale: float) -> NDArray[np.bool_]:
     """Find the plain region at the upper corners, in the image scaled by `scale`."""
     height, width = pixels.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = shrink_by_area(pixels, size)
+    small = pixels
+    # Halving first takes a third of the area filter's time at other scales.
+    while small.shape[1] >= 2 * size[0] and small.shape[0] >= 2 * size[1]:
+        small = shrink_by_factor(small, 2)
+    small = shrink(small, size)
     mask = np.zeros((size[1] + 2, size[0] + 2), np.uint8)
     step = (_FLOOD_STEP,) * 3
     for corner in ((0, 0), (size[0] - 1, 0)):
