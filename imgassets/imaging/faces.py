@@ -37,7 +37,8 @@ _FAINT_SCORE = 0.05  # the lowest of the scores below
 # Minimum candidate score for the close-up pass, by the apparent face height (bins split at
 # `_HEIGHT_BINS`). None of 746 faces scored lower; a quarter of the false candidates in patterns
 # score as high.
-_HEIGHT_BINS, _MIN_CANDIDATE_SCORES = (8, 10, 20, 28), (1.0, 0.15, _FAINT_SCORE, 0.4, 0.5)
+_HEIGHT_BINS = np.array((8, 10, 20, 28))
+_MIN_CANDIDATE_SCORES = np.array((1.0, 0.15, _FAINT_SCORE, 0.4, 0.5))
 # Large faces are accepted from the first pass if their score is clear, as it was for all of 349. A
 # torso can score up to 0.80 in the first pass; the close-up pass rejects it.
 _LARGE_HEIGHT, _CLEAR_SCORE = 28, 0.84
@@ -293,8 +294,8 @@ class YuNet:
         part = pixels[roi.y : roi.bottom, roi.x : roi.right]
         found = self._network.find(_resize(part, size), self._first_min_score)
         if self._two_passes:
-            bins = np.searchsorted(_HEIGHT_BINS, found[:, 3], side="right")
-            found = found[found[:, -1] >= np.take(_MIN_CANDIDATE_SCORES, bins)]
+            bins = _HEIGHT_BINS.searchsorted(found[:, 3], side="right")
+            found = found[found[:, -1] >= _MIN_CANDIDATE_SCORES[bins]]
         scale_x, scale_y = roi.width / size[0], roi.height / size[1]
         return [_transform_face(face, scale_x, scale_y, roi.x, roi.y) for face in _to_faces(found)]
 
