@@ -131,8 +131,8 @@ def compute_edge_maps(pixels: Pixels) -> EdgeMaps:
     Returns:
         The maps.
     """
-    # Halving is eight times as fast if both sides are even.
-    pixels = pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2]
+    # Halving is eight times as fast if both sides are even, and faster still without gaps.
+    pixels = np.ascontiguousarray(pixels[: pixels.shape[0] // 2 * 2, : pixels.shape[1] // 2 * 2])
     height, width = pixels.shape[:2]
     half = width // 2, height // 2
     small = shrink_by_area(pixels, half)
@@ -142,8 +142,8 @@ def compute_edge_maps(pixels: Pixels) -> EdgeMaps:
     across, down = _sobel(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY))
     scale = _UNITS / _SOBEL_GAIN
     gradient = _as_plane(cv2.max(_scale_abs(across, scale), _scale_abs(down, scale)))
-    steepest = np.maximum(gradient[::2], gradient[1::2])
-    steepest = np.maximum(steepest[:, ::2], steepest[:, 1::2])
+    pairs = cv2.max(gradient[::2], gradient[1::2]).reshape(half[1], half[0], 2)
+    steepest = _as_plane(cv2.max(*cv2.split(pairs)))
     threshold = max(_FINE_MIN_THRESHOLD * _UNITS, _FINE_NOISE_FACTOR * _noise_level(gradient))
     luma_map, chroma_map = _coarse_map(luma, _LUMA_RINGING), _coarse_map(chroma, _CHROMA_RINGING)
     # A pixel at full resolution covers half the distance: broad gradients are half as steep.
