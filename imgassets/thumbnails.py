@@ -10,7 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from PIL import ExifTags, Image, ImageOps
+import cv2
+from PIL import Image
+
+from imgassets.imaging.decode import decode
+from imgassets.imaging.resize import shrink
+from imgassets.settings import DecodeSettings
 
 FaceBox: TypeAlias = Sequence[int]
 """x, y, width and height, in pixels of the upright image."""
@@ -20,35 +25,41 @@ Scale: TypeAlias = tuple[float, float]
 # Across a face box. `imaging.removal` covers 1.3 times the box with 4 squares, which are as large;
 # here, the neck and the cut below the box stay visible.
 _SQUARES = 3
-_SWAPS_SIDES = range(5, 9)  # EXIF orientations that swap width and height
+_DECODING = DecodeSettings(max_pixels=89_000_000)  # the highest value of any retailer's settings
 
 
 def load_scaled(data: bytes, cell: tuple[int, int]) -> tuple[Image.Image, Scale]:
-    """Decode an image file, upright, RGB, scaled down into a cell.
+    """Decode an image file as `processed_images` does, scaled down into a cell.
 
     Args:
         data: The bytes of the image file; transparent areas become white.
         cell: Maximum width and height, in pixels.
 
     Returns:
-        The image and its scale.
+        The upright RGB image and its scale.
 
     Raises:
-        Exception: The file is broken. Decoders raise `OSError`, `ValueError` and others.
+        UnreadableImageError: The file is broken or of a kind that is not supported.
     """
-    with Image.open(io.BytesIO(data)) as file:
-        width, height = file.size
-        if file.getexif().get(ExifTags.Base.Orientation) in _SWAPS_SIDES:
-            width, height = height, width
-        # Decodes a JPEG at 1/2, 1/4 or 1/8 of its size if that still fills the cell.
-        file.draft("RGB", (max(cell), max(cell)))
-        image = ImageOps.exif_transpose(file)
-        if image.has_transparency_data:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        image = image.convert("RGB")
-    image.thumbnail(cell, Image.Resampling.BOX, reducing_gap=None)
-    return image, (image.width / width, image.height / height)
+    image = decode(data, _DECODING, lambda width, height: _shrink_factor((width, height), cell))
+    full_size = image.full_size
+    size = _fit(full_size, cell)
+    pixels = image.pixels if size == full_size else shrink(image.pixels, size)
+    scaled = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return scaled, (size[0] / full_size[0], size[1] / full_size[1])
+
+
+def _fit(size: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
+    """The size of an image that is scaled down into a cell, in pixels."""
+    scale = min(1.0, cell[0] / size[0], cell[1] / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _shrink_factor(size: tuple[int, int], cell: tuple[int, int]) -> int:
+    """By how much an image can be shrunk while it is decoded, and still fill its cell."""
+    width, height = _fit(size, cell)
+    factors = (8, 4, 2)
+    return next((f for f in factors if size[0] >= width * f and size[1] >= height * f), 1)
 
 
 def pixelate_faces(image: Image.Image, boxes: Iterable[FaceBox], scale: Scale) -> None:

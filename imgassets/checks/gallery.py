@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from imgassets.checks.outcome import Finding
+from imgassets.errors import UnreadableImageError
 from imgassets.markdown import escape_cell, inline_image
 from imgassets.storage import Storage
 from imgassets.thumbnails import FaceBox, encode_webp, load_scaled, pixelate_faces
@@ -68,7 +69,7 @@ def thumbnail(data: bytes, faces: Sequence[FaceBox]) -> bytes:
         A WebP that fits into 112 x 112 pixels.
 
     Raises:
-        Exception: The file is broken. Decoders raise `OSError`, `ValueError` and others.
+        UnreadableImageError: The file is broken or of a kind that is not supported.
     """
     image, scale = load_scaled(data, (_SIDE, _SIDE))
     pixelate_faces(image, faces, scale)
@@ -90,7 +91,7 @@ def _cell(finding: Finding, storage: Storage, max_bytes: int, find_faces: FindFa
         small = thumbnail(data, [*faces, *finding.faces] if find_faces else [])
     except FileNotFoundError:
         return f"missing: {location}"
-    except Exception:  # noqa: BLE001  (decoders raise many types on broken bytes)
+    except UnreadableImageError:
         return f"cannot be shown: {location}"
     image = inline_image(small, "webp")
     return image if len(image) <= max_bytes else location

@@ -14,7 +14,6 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from imgassets.errors import StorageError
 from imgassets.manifests import ProcessedRow
 from imgassets.markdown import inline_image, inline_svg
 from imgassets.reports.day import Day, RetailerDay
@@ -165,12 +164,7 @@ def history_chart(days: Mapping[str, RetailerDay], dates: Sequence[str]) -> str:
 
 def _pair(row: ProcessedRow, storage: Storage, hide_faces: bool) -> Pair:
     captioned = replace(row, key=f"{row.retailer}: {row.key}")
-    try:
-        return load_pair(captioned, storage, _LAYOUT, hide_faces=hide_faces)
-    except StorageError:
-        raise
-    except Exception:  # noqa: BLE001  (decoders raise many types; the checks report damaged files)
-        return Pair(captioned, None, None)
+    return load_pair(captioned, storage, _LAYOUT, hide_faces=hide_faces)
 
 
 def _cells(days: Mapping[str, Day], dates: Sequence[str], names: Sequence[str]) -> Image.Image:

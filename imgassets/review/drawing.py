@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from imgassets.errors import UnreadableImageError
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.storage import Storage
 from imgassets.thumbnails import Scale, load_scaled, pixelate_faces
@@ -55,7 +56,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Pair:
-    """A raw and a processed image, each scaled into a cell; None if the file is missing."""
+    """A raw and a processed image, each scaled into a cell; None if it cannot be read."""
 
     row: ProcessedRow
     before: Image.Image | None
@@ -134,7 +135,7 @@ def caption(row: ProcessedRow, max_key_length: int) -> str:
 def _load(storage: Storage, path: str, cell: tuple[int, int]) -> tuple[Image.Image, Scale] | None:
     try:
         return load_scaled(storage.read(path), cell)
-    except FileNotFoundError:
+    except (FileNotFoundError, UnreadableImageError):
         return None
 
 

@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
+import orjson
 from PIL import ImageFont
 
 from imgassets.cores import available_cores
@@ -38,7 +39,7 @@ _LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, max_
 _HEADER_HEIGHT, _HEADER_FONT_SIZE = 40, 20  # px
 _QUALITY = 80
 _PLOT_SCALE = 3
-_VERSION = 5  # increment it when the look of the files changes, so that they are drawn again
+_VERSION = 6  # increment it when the look of the files changes, so that they are drawn again
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
@@ -153,11 +154,10 @@ def _selection_text(selected: int, total: int) -> str:
 
 def _content_hash(rows: Sequence[ProcessedRow], title: str, options: ReviewSettings) -> str:
     """A hash of everything that the files are drawn from."""
-    names = [field.name for field in fields(ProcessedRow)]
     drawn_with = (_VERSION, title, options.max_pages, options.hide_faces)
     digest = hashlib.sha256(repr(drawn_with).encode())
     for row in rows:
-        digest.update(repr([getattr(row, name) for name in names]).encode("utf-8", "replace"))
+        digest.update(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
     return digest.hexdigest()
 
 

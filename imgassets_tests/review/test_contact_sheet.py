@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from imgassets.review.contact_sheet import (
 )
 from imgassets.storage import Storage
 from imgassets_tests.rows import processed_row
+
+IMAGE_FILES = Path(__file__).parents[1] / "imaging/files"
 
 
 def _row(key: str, **columns: Any) -> ProcessedRow:
@@ -165,8 +168,14 @@ def test_a_sheet_of_one_line_is_shown_whole(storage: Storage) -> None:
     assert _decode(inline_contact_sheet(sheet, CONTACT_SHEET_BYTES)).size == (660, 190)
 
 
-@pytest.mark.parametrize("columns", [{}, {"path": None, "raw_path": None}])
-def test_missing_images_leave_an_empty_frame(storage: Storage, columns: dict[str, None]) -> None:
+@pytest.mark.parametrize(
+    "columns",
+    [{}, {"path": None, "raw_path": None}, {"path": "damaged.jpg", "raw_path": "damaged.jpg"}],
+)
+def test_missing_and_damaged_images_leave_an_empty_frame(
+    storage: Storage, columns: dict[str, str | None]
+) -> None:
+    storage.write("damaged.jpg", _jpeg((300, 448), (20, 20, 200))[:800])
     sheet = contact_sheet([_row("a", **columns)], storage, hide_faces=True)
     pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))
     dark = pixels < 140
@@ -175,6 +184,19 @@ def test_missing_images_leave_an_empty_frame(storage: Storage, columns: dict[str
         assert dark[159, left : left + 104].mean() > 0.9
         assert dark[4:160, left].mean() > 0.9
         assert not dark[10:150, left + 10 : left + 94].any()
+
+
+# Pillow alone refuses the first two, and turns the third, as its XMP data say.
+@pytest.mark.parametrize("name", ["ztxt_bad.png", "phys_short.png", "xmp_orient6_noexif.jpg"])
+def test_raw_images_are_shown_as_they_were_processed(storage: Storage, name: str) -> None:
+    storage.write(name, (IMAGE_FILES / name).read_bytes())
+    row = _row("a", raw_path=name, path=None, kept_box=[0, 0, 240, 320])
+    sheet = Image.open(io.BytesIO(contact_sheet([row], storage, hide_faces=True)))
+    cell = np.asarray(sheet.convert("RGB"), int)[4:160, 4:108]
+    green = np.abs(cell - (0, 150, 70)).max(axis=2) < 60
+    down, across = np.nonzero(green)
+    # 240 x 320 px, scaled into a cell of 104 x 156 px.
+    assert (np.ptp(across) + 1, np.ptp(down) + 1) == pytest.approx((104, 139), abs=1)
 
 
 def test_images_of_other_days_are_on_the_sheet(storage: Storage) -> None:
