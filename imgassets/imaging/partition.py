@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,6 +51,7 @@ _RETRIED_OUTCOMES = (
     Outcome.REMOVED,
 )
 _MIN_IMAGES_PER_PROCESS = 40  # they take as long as starting a process
+_url_values = attrgetter(*URL_FIELDS)
 
 
 def process_partition(
@@ -137,7 +139,9 @@ def _row(raw: RawRow, results: Mapping[str, ProcessedRow], hash_: str) -> Proces
     if raw.outcome is not Outcome.OK:
         return row_without_image(raw, hash_, Outcome.NO_RAW, f"raw_images: {raw.outcome}")
     row = results[str(raw.sha256)]
-    url_values = {name: getattr(raw, name) for name in URL_FIELDS}
+    if _url_values(row) == _url_values(raw) and row.raw_path == raw.path:
+        return row
+    url_values = dict(zip(URL_FIELDS, _url_values(raw), strict=True))
     return replace(row, **url_values, raw_path=raw.path)
 
 
@@ -222,7 +226,8 @@ class _KnownImages:
         is_wanted = pc.is_in(table["raw_sha256"], value_set=pa.array(wanted, pa.string()))
         for row in from_table(table.filter(is_wanted), ProcessedRow):
             origin = row.reused_from or partition.date
-            yield replace(row, reused_from=None if origin == self._partition.date else origin)
+            reused_from = None if origin == self._partition.date else origin
+            yield row if row.reused_from == reused_from else replace(row, reused_from=reused_from)
 
 
 def remove_raw_images(rows: Sequence[ProcessedRow], storage: Storage) -> int:

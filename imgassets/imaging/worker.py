@@ -1,6 +1,6 @@
 """Worker process that processes images: `python -m imgassets.imaging.worker`.
 
-It reads a pickled `WorkerSetup` and then pickled raw rows from standard input, processes one image
+It reads a pickled `WorkerSetup` and then pickled `Task`s from standard input, processes one image
 after the other, and writes its messages to standard output: pickled tuples, each preceded by its
 length. It is a separate process so that a crash of the detector or of a decoder does not end the
 run. `worker_pool` starts the workers and finds the image that one crashed on.
@@ -9,7 +9,6 @@ run. `worker_pool` starts the workers and finds the image that one crashed on.
 from __future__ import annotations
 
 import ctypes
-import datetime as dt
 import faulthandler
 import hashlib
 import os
@@ -17,7 +16,6 @@ import pickle
 import sys
 import traceback
 from contextlib import suppress
-from http import HTTPStatus
 from typing import BinaryIO
 
 import cv2
@@ -26,28 +24,22 @@ from imgassets.errors import ModelError, StorageError
 from imgassets.imaging.encode import extension
 from imgassets.imaging.faces import FaceDetector, load_detector
 from imgassets.imaging.pipeline import ImageRecord, process_image
-from imgassets.imaging.worker_protocol import (
-    LENGTH_BYTES,
-    WorkerSetup,
-    processed_row,
-    row_without_image,
-)
-from imgassets.manifests import Outcome, ProcessedRow, RawRow
+from imgassets.imaging.worker_protocol import LENGTH_BYTES, Task, WorkerSetup
+from imgassets.manifests import Outcome
 from imgassets.storage import processed_path
 
 # Options of glibc's `mallopt`, and the environment variables that set them.
 _MALLOPT = {-1: "MALLOC_TRIM_THRESHOLD_", -3: "MALLOC_MMAP_THRESHOLD_"}
 _MALLOC_THRESHOLD_BYTES = 1 << 28
-_JUST_DOWNLOADED = dt.timedelta(hours=6)
 
 
-def _read_task(tasks: BinaryIO) -> RawRow | None:
-    """Read the next raw row; None if standard input is closed."""
+def _read_task(tasks: BinaryIO) -> Task | None:
+    """Read the next task; None if standard input is closed."""
     try:
-        raw: RawRow = pickle.load(tasks)  # noqa: S301  (from the process that started this one)
+        task: Task = pickle.load(tasks)  # noqa: S301  (from the process that started this one)
     except EOFError:
         return None
-    return raw
+    return task
 
 
 def _send(messages: BinaryIO, kind: str, payload: object) -> None:
@@ -66,66 +58,54 @@ def _process_tasks(setup: WorkerSetup, tasks: BinaryIO, messages: BinaryIO) -> N
     try:
         detector = load_detector(setup.model, setup.settings.faces)
         _send(messages, "ready", None)
-        while (raw := _read_task(tasks)) is not None:
-            row, log_text = _process(raw, setup, detector)
+        while (task := _read_task(tasks)) is not None:
+            columns, log_text = _process(task, setup, detector)
             if log_text is not None:
                 _send(messages, "log", log_text)
-            _send(messages, "row", row)
+            _send(messages, "row", columns)
     except (ModelError, StorageError) as error:
         _send(messages, "error", error)
 
 
 def _process(
-    raw: RawRow, setup: WorkerSetup, detector: FaceDetector
-) -> tuple[ProcessedRow, str | None]:
+    task: Task, setup: WorkerSetup, detector: FaceDetector
+) -> tuple[dict[str, object], str | None]:
     """Process one image.
 
     Args:
-        raw: Row of `raw_images`.
+        task: The image.
         setup: Storage and settings.
         detector: The face detector.
 
     Returns:
-        The row of `processed_images`, and the traceback to log if a step raised an exception.
+        The columns of its row of `processed_images` that the raw row does not have, and the
+        traceback to log if a step raised an exception.
     """
     try:
-        data = setup.storage.read(str(raw.path))
+        data = setup.storage.read(task.path)
     except FileNotFoundError:
-        error_message = f"{raw.path} is missing; materialize raw_images of the partition again"
-        return row_without_image(raw, setup.settings_hash, Outcome.RAW_MISSING, error_message), None
+        return _raw_missing(f"{task.path} is missing;"), None
     # All days reuse the result for this SHA-256, also after a damaged file is replaced.
-    if not _is_just_downloaded(raw) and hashlib.sha256(data).hexdigest() != raw.sha256:
-        error_message = (
-            f"{raw.path} is damaged: its SHA-256 is not that of its row; delete it and "
-            "materialize raw_images of the partition again"
-        )
-        return row_without_image(raw, setup.settings_hash, Outcome.RAW_MISSING, error_message), None
+    if task.verifies and hashlib.sha256(data).hexdigest() != task.sha256:
+        return _raw_missing(
+            f"{task.path} is damaged: its SHA-256 is not that of its row; delete it and"
+        ), None
     try:
         file, record = process_image(data, setup.settings, detector)
     except Exception as error:  # noqa: BLE001  (a failed image does not stop the others)
-        log_text = f"{raw.key} ({raw.url}) failed:\n{traceback.format_exc()}"
         error_message = f"{type(error).__name__}: {error}"
-        return row_without_image(raw, setup.settings_hash, Outcome.FAILED, error_message), log_text
-    path = sha256 = size = None
+        return {"outcome": Outcome.FAILED, "error": error_message}, traceback.format_exc()
+    columns = {name: getattr(record, name) for name in ImageRecord.__slots__}
     if file is not None:
-        path = processed_path(raw.retailer, str(raw.sha256), setup.settings_hash, extension(file))
+        path = processed_path(task.retailer, task.sha256, setup.settings_hash, extension(file))
         setup.storage.write(path, file)
-        sha256, size = hashlib.sha256(file).hexdigest(), len(file)
-    columns = {name: getattr(record, name) for name in ImageRecord.__slots__ if name != "outcome"}
-    row = processed_row(
-        raw, setup.settings_hash, record.outcome, path=path, bytes=size, sha256=sha256, **columns
-    )
-    return row, None
+        columns |= {"path": path, "sha256": hashlib.sha256(file).hexdigest(), "bytes": len(file)}
+    return columns, None
 
 
-def _is_just_downloaded(raw: RawRow) -> bool:
-    """Whether the download has just written the file, after it computed its SHA-256.
-
-    To compute it again would take 1 to 2 % of the processing time.
-    """
-    if not raw.attempts or raw.http_status == HTTPStatus.NOT_MODIFIED or raw.fetched_at is None:
-        return False
-    return dt.datetime.now(dt.UTC) - raw.fetched_at < _JUST_DOWNLOADED
+def _raw_missing(reason: str) -> dict[str, object]:
+    error_message = f"{reason} materialize raw_images of the partition again"
+    return {"outcome": Outcome.RAW_MISSING, "error": error_message}
 
 
 def _keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ six cores.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import pickle
 import selectors
@@ -21,18 +22,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from imgassets.errors import WorkerError
-from imgassets.imaging.worker_protocol import LENGTH_BYTES, WorkerSetup, row_without_image
+from imgassets.imaging.worker_protocol import (
+    LENGTH_BYTES,
+    Task,
+    WorkerSetup,
+    processed_row,
+    row_without_image,
+)
 from imgassets.launcher.programs import start
 from imgassets.manifests import Outcome, ProcessedRow, RawRow
 from imgassets.wording import counted
 
 _POLL_S = 0.2  # interval at which the time limit of images is checked
-# Delay before messages are read, so that this process does not wake up for each one and take a core
-# from the workers. Meanwhile a worker has up to `_MAX_ASSIGNED` images, whose rows fit into a pipe.
-_BATCH_DELAY_S, _MAX_ASSIGNED = 0.01, 6
+# A worker has up to so many images at a time, so that this process need not wake up for each row
+# and take a core from the workers: it pauses for as long as all workers have something left.
+_MAX_ASSIGNED = 16
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.005, 0.16
 _PIPE_BYTES = 1 << 16
+_JUST_DOWNLOADED = dt.timedelta(hours=6)
 
 
 class _Worker:
@@ -47,6 +57,7 @@ class _Worker:
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
+        self._settings_hash = setup.settings_hash
         self.assigned: deque[RawRow] = deque()
         self.started_at = time.monotonic()
         self.ready = self.exited = False
@@ -55,12 +66,12 @@ class _Worker:
         self.stdout = self._process.stdout
         self._send(setup)
 
-    def assign(self, raw: RawRow) -> None:
-        """Send one more image to the worker."""
+    def assign(self, images: Sequence[RawRow]) -> None:
+        """Send more images to the worker."""
         if not self.assigned:
             self.started_at = time.monotonic()
-        self.assigned.append(raw)
-        self._send(raw)
+        self.assigned.extend(images)
+        self._send(*map(_task, images))
 
     def read_rows(self, log: Callable[[str], None]) -> Iterator[ProcessedRow]:
         """Read the messages that have arrived, and yield the rows among them.
@@ -74,10 +85,11 @@ class _Worker:
             if kind == "ready":
                 self.ready = True
             elif kind == "log":
-                log(str(payload))
-            elif isinstance(payload, ProcessedRow):
-                self.assigned.popleft()
-                yield payload
+                raw = self.assigned[0]
+                log(f"{raw.key} ({raw.url}) failed:\n{payload}")
+            elif isinstance(payload, dict):
+                raw = self.assigned.popleft()
+                yield processed_row(raw, self._settings_hash, **payload)
             elif isinstance(payload, Exception):
                 raise payload
 
@@ -111,11 +123,26 @@ class _Worker:
                 pipe.close()
         return status
 
-    def _send(self, payload: WorkerSetup | RawRow) -> None:
+    def _send(self, *payloads: WorkerSetup | Task) -> None:
         # If the worker has exited, its other pipe reports that.
         with suppress(BrokenPipeError):
-            pickle.dump(payload, self._process.stdin)
+            for payload in payloads:
+                pickle.dump(payload, self._process.stdin)
             self._process.stdin.flush()
+
+
+def _task(raw: RawRow) -> Task:
+    return Task(str(raw.path), str(raw.sha256), raw.retailer, not _is_just_downloaded(raw))
+
+
+def _is_just_downloaded(raw: RawRow) -> bool:
+    """Whether the download has just written the file, after it computed its SHA-256.
+
+    To compute it again would take 1 to 2 % of the processing time.
+    """
+    if not raw.attempts or raw.http_status == HTTPStatus.NOT_MODIFIED or raw.fetched_at is None:
+        return False
+    return dt.datetime.now(dt.UTC) - raw.fetched_at < _JUST_DOWNLOADED
 
 
 def process_all(
@@ -188,6 +215,7 @@ def _run_workers(
     waiting = deque(tasks)
     workers: list[_Worker] = []
     hung: set[_Worker] = set()
+    pause = _MIN_PAUSE_S
     timeout_s = setup.settings.process.timeout_s
     with selectors.DefaultSelector() as selector:
         try:
@@ -199,8 +227,8 @@ def _run_workers(
                 idle()
                 hung |= _kill_hung(workers, timeout_s)
                 ready = selector.select(_POLL_S)
-                if ready:
-                    time.sleep(_BATCH_DELAY_S)
+                if ready and len(waiting) >= _MAX_ASSIGNED * len(workers):
+                    time.sleep(pause)
                 for key, _ in ready:
                     worker = key.data
                     yield from worker.read_rows(log)
@@ -217,6 +245,7 @@ def _run_workers(
                     if not worker.ready:
                         processes -= 1
                         _report_failed_start(reason, processes, log)
+                pause = _next_pause(pause, workers)
         finally:
             for worker in workers:
                 worker.stop()
@@ -232,12 +261,24 @@ def _kill_hung(workers: Sequence[_Worker], timeout_s: float) -> set[_Worker]:
 
 def _assign(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:
     """Assign several images to each worker; fewer towards the end, so that no worker runs idle."""
-    for count in range(_MAX_ASSIGNED):
-        for worker in workers:
-            if len(worker.assigned) == count and len(waiting) >= count * len(workers):
-                if not waiting:
-                    return
-                worker.assign(waiting.popleft())
+    for worker in workers:
+        wanted = min(_MAX_ASSIGNED, 1 + len(waiting) // (2 * len(workers))) - len(worker.assigned)
+        images = [waiting.popleft() for _ in range(min(wanted, len(waiting)))]
+        if images:
+            worker.assign(images)
+
+
+def _next_pause(pause: float, workers: Sequence[_Worker]) -> float:
+    """How long to pause before the next messages are read, in seconds.
+
+    Args:
+        pause: The last pause.
+        workers: The workers, before more images are assigned to them.
+    """
+    left = min((len(worker.assigned) for worker in workers), default=0)
+    if left == 0:
+        return _MIN_PAUSE_S
+    return min(2 * pause, _MAX_PAUSE_S) if left > _MAX_ASSIGNED * 2 // 3 else pause
 
 
 def _report_failed_start(reason: str, left: int, log: Callable[[str], None]) -> None:

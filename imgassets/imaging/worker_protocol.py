@@ -1,4 +1,4 @@
-"""What a run process and its imaging worker processes share: setup, settings hash, failure rows.
+"""What a run process and its imaging worker processes share: setup, tasks, settings hash, rows.
 
 This module imports no decoder and no detector, because run processes import it. The run's side is
 in `worker_pool`, the workers' side in `worker`.
@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from imgassets.imaging.models import model_sha256
 from imgassets.imaging.steps import source_hash
@@ -39,6 +40,25 @@ class WorkerSetup:
     settings: RetailerSettings
     settings_hash: str
     model: Path
+
+
+class Task(NamedTuple):
+    """An image to process: what a worker needs of its raw row.
+
+    A row has texts of any length (URL, headers). Tasks are short, so that those of a worker fit
+    into its pipe, and the run process never waits for a worker that hangs.
+
+    Attributes:
+        path: Path of the raw file.
+        sha256: SHA-256 of the raw file, in hexadecimal.
+        retailer: Slug of the retailer.
+        verifies: Whether to compare the file with its SHA-256.
+    """
+
+    path: str
+    sha256: str
+    retailer: str
+    verifies: bool
 
 
 def processed_row(raw: RawRow, hash_: str, outcome: Outcome, **columns: object) -> ProcessedRow:
