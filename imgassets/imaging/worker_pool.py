@@ -38,9 +38,9 @@ from imgassets.wording import counted
 
 _POLL_S = 0.2  # interval at which the time limit of images is checked
 # A worker has up to so many images at a time, so that this process need not wake up for each row
-# and take a core from the workers: it pauses for as long as all workers have something left.
+# and take a core from the workers: it pauses until they have done about half of them.
 _MAX_ASSIGNED = 16
-_MIN_PAUSE_S, _MAX_PAUSE_S = 0.005, 0.16
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.005, 0.08
 _PIPE_BYTES = 1 << 16
 _JUST_DOWNLOADED = dt.timedelta(hours=6)
 
@@ -276,9 +276,9 @@ def _next_pause(pause: float, workers: Sequence[_Worker]) -> float:
         workers: The workers, before more images are assigned to them.
     """
     left = min((len(worker.assigned) for worker in workers), default=0)
-    if left == 0:
-        return _MIN_PAUSE_S
-    return min(2 * pause, _MAX_PAUSE_S) if left > _MAX_ASSIGNED * 2 // 3 else pause
+    if left < _MAX_ASSIGNED // 4:
+        return max(pause / 2, _MIN_PAUSE_S)
+    return min(pause * 2, _MAX_PAUSE_S) if left > _MAX_ASSIGNED * 3 // 4 else pause
 
 
 def _report_failed_start(reason: str, left: int, log: Callable[[str], None]) -> None:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import orjson
 from PIL import ImageFont
@@ -39,6 +38,7 @@ _LAYOUT = Layout(cell=(300, 450), pairs=4, gap=6, caption=44, font_size=16, max_
 _HEADER_HEIGHT, _HEADER_FONT_SIZE = 40, 20  # px
 _QUALITY = 80
 _PLOT_SCALE = 3
+_MAX_THREADS = 4  # each has a page in memory
 _VERSION = 6  # increment it when the look of the files changes, so that they are drawn again
 _PAGE = re.compile(r"page_\d+\.jpg")
 
@@ -63,10 +63,10 @@ def write_review(
 
     A page shows raw images beside the processed ones at a legible size, by review priority. Images
     that another partition processed are on its pages; the small contact sheet shows all. If there
-    are more images than the pages hold, they show a selection (`select_rows`) and say so. One page
-    at a time is in memory (about 40 MB). Files of an earlier run that are no longer needed are
-    removed. If nothing has changed, no file is written again, so that pages keep showing raw images
-    that were removed since.
+    are more images than the pages hold, they show a selection (`select_rows`) and say so. Up
+    to four pages at a time are in memory (about 80 MB each). Files of an earlier run that are no
+    longer needed are removed. If nothing has changed, no file is written again, so that pages keep
+    showing raw images that were removed since.
 
     Args:
         rows: The manifest of `processed_images`.
@@ -111,29 +111,30 @@ def _write_pages(
     new = [row for row in rows if row.reused_from is None]
     total = len(showable_rows(new))
     selected = select_rows(new, options.max_pages * IMAGES_PER_PAGE)
-    draw_pair = partial(
-        load_pair, storage=partition.storage, layout=_LAYOUT, hide_faces=options.hide_faces
-    )
     starts = range(0, len(selected), IMAGES_PER_PAGE)
-    pages: list[Page] = []
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for number, start in enumerate(starts, 1):
-            page_rows = selected[start : start + IMAGES_PER_PAGE]
-            pairs = list(pool.map(draw_pair, page_rows))
-            image, draw = draw_sheet(pairs, _reduce_cell_height(_LAYOUT, pairs), _HEADER_HEIGHT)
-            header = (
-                f"{title}   page {number} of {len(starts)}: images {start + 1} to "
-                f"{start + len(page_rows)} by review priority; "
-                f"{_selection_text(len(selected), total)}"
-            )
-            corner = (_LAYOUT.gap, _HEADER_HEIGHT // 4)
-            draw.text(corner, header, TEXT_COLOUR, ImageFont.load_default(_HEADER_FONT_SIZE))
-            file = io.BytesIO()
-            image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
-            name = f"page_{number:03}.jpg"
-            partition.storage.write(f"{partition.review}/{name}", file.getvalue())
-            pages.append(Page(name, [row.key for row in page_rows]))
-    return pages
+
+    def write_page(start: int) -> Page:
+        page_rows = selected[start : start + IMAGES_PER_PAGE]
+        number = start // IMAGES_PER_PAGE + 1
+        pairs = [
+            load_pair(row, partition.storage, _LAYOUT, hide_faces=options.hide_faces)
+            for row in page_rows
+        ]
+        image, draw = draw_sheet(pairs, _reduce_cell_height(_LAYOUT, pairs), _HEADER_HEIGHT)
+        header = (
+            f"{title}   page {number} of {len(starts)}: images {start + 1} to "
+            f"{start + len(page_rows)} by review priority; {_selection_text(len(selected), total)}"
+        )
+        corner = (_LAYOUT.gap, _HEADER_HEIGHT // 4)
+        draw.text(corner, header, TEXT_COLOUR, ImageFont.load_default(_HEADER_FONT_SIZE))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+        name = f"page_{number:03}.jpg"
+        partition.storage.write(f"{partition.review}/{name}", file.getvalue())
+        return Page(name, [row.key for row in page_rows])
+
+    with ThreadPoolExecutor(min(_MAX_THREADS, available_cores())) as pool:
+        return list(pool.map(write_page, starts))
 
 
 def _reduce_cell_height(layout: Layout, pairs: Sequence[Pair]) -> Layout:
