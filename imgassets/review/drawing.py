@@ -102,13 +102,13 @@ def draw_sheet(
     lines = max(1, -(-len(pairs) // layout.pairs))
     image = Image.new("RGB", (layout.pairs * across, header_height + lines * down), BACKGROUND)
     draw = ImageDraw.Draw(image)
+    font = None if layout.font_size is None else ImageFont.load_default(layout.font_size)
     for number, pair in enumerate(pairs):
         x, y = layout.corner(number)
         y += header_height
         _paste(image, pair.before, (x, y), layout)
         _paste(image, pair.after, (x + layout.cell[0] + layout.gap, y), layout)
-        if layout.font_size is not None:
-            font = ImageFont.load_default(layout.font_size)
+        if font is not None:
             text = caption(pair.row, layout.max_key_length)
             draw.multiline_text((x, y + layout.cell[1] + 1), text, TEXT_COLOUR, font, spacing=1)
     return image, draw
