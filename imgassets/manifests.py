@@ -10,10 +10,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,7 @@ SCHEMA_VERSION = 2
 """Version of the columns and of the layout; increased by every change that readers must know."""
 REMOVED_URL = "removed:"
 """Begins the `url` of a row that was taken down; the SHA-256 of the URL follows."""
+_EPOCH, _MILLISECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(milliseconds=1)
 _MAX_ROUNDING = 2.0  # px; a larger difference between width and height is padding
 
 
@@ -377,8 +379,30 @@ def from_table(table: pa.Table, row_class: type[Row]) -> list[Row]:
         table: The manifest.
         row_class: The class of the rows.
     """
-    names = [name for name in SCHEMAS[row_class].names if name in table.column_names]
-    return [row_class(**row) for row in row_values(table.select(names))]
+    columns = {
+        field.name: column_values(table, field.name)
+        for field in fields(row_class)
+        if field.name in table.column_names or field.default is MISSING
+    }
+    return build_rows(row_class, table.num_rows, columns)
+
+
+def build_rows(
+    row_class: type[Row], count: int, columns: Mapping[str, Iterable[object]]
+) -> list[Row]:
+    """Make rows from the values of their columns, in a third of the time of one call per row.
+
+    Args:
+        row_class: The class of the rows.
+        count: Number of rows.
+        columns: Values by column, `count` of each; columns that are left out get their default.
+    """
+    rows = [object.__new__(row_class) for _ in range(count)]
+    for field in fields(row_class):
+        values = columns.get(field.name, repeat(field.default))
+        # A frozen dataclass sets its fields like this, too.
+        deque(map(object.__setattr__, rows, repeat(field.name), values), maxlen=0)
+    return rows
 
 
 def row_values(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -388,16 +412,30 @@ def row_values(table: pa.Table) -> Iterator[dict[str, Any]]:
         table: Columns of a manifest.
     """
     names = table.column_names
-    columns = [
-        (column.cast(pa.string()) if pa.types.is_date(column.type) else column).to_pylist()
-        for column in table.columns
-    ]
-    if "outcome" in names:
-        position = names.index("outcome")
-        columns[position] = [OUTCOMES[word] for word in columns[position]]
     # One dictionary at a time: 10,000 at once take twice as long, in the garbage collector.
-    for values in zip(*columns, strict=True):
+    for values in zip(*(column_values(table, name) for name in names), strict=True):
         yield dict(zip(names, values, strict=True))
+
+
+def column_values(table: pa.Table, name: str) -> list[Any]:
+    """The values of a manifest's column as its rows have them.
+
+    Args:
+        table: Columns of a manifest.
+        name: Name of the column.
+
+    Raises:
+        KeyError: The manifest lacks the column.
+    """
+    column = table[name]
+    if name == "outcome":
+        return [OUTCOMES[word] for word in column.to_pylist()]
+    if pa.types.is_date(column.type):
+        return list(column.cast(pa.string()).to_pylist())
+    if pa.types.is_timestamp(column.type):  # PyArrow takes five times as long, to add the zone
+        milliseconds = column.cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_pylist()
+        return [None if ms is None else _EPOCH + ms * _MILLISECOND for ms in milliseconds]
+    return list(column.to_pylist())
 
 
 def count_outcomes(rows: Iterable[RawRow] | Iterable[ProcessedRow]) -> dict[str, int]:
@@ -415,6 +453,6 @@ def fingerprint(rows: Sequence[UrlRow], *columns: str) -> str:
         columns: Names of the columns to include.
     """
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr([getattr(row, column) for column in columns]).encode())
+    for values in map(attrgetter(*columns), rows):
+        digest.update(repr([*values]).encode())
     return digest.hexdigest()
