@@ -453,6 +453,6 @@ def fingerprint(rows: Sequence[UrlRow], *columns: str) -> str:
         columns: Names of the columns to include.
     """
     digest = hashlib.sha256()
-    for values in map(attrgetter(*columns), rows):
+    for values in zip(*(map(attrgetter(name), rows) for name in columns), strict=True):
         digest.update(repr([*values]).encode())
     return digest.hexdigest()

@@ -10,13 +10,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.journal import Journal
-from imgassets.manifests import RAW_IMAGES, URL_FIELDS, Outcome, RawRow, UrlRow, row_values
+from imgassets.manifests import (
+    RAW_IMAGES,
+    URL_FIELDS,
+    Outcome,
+    RawRow,
+    UrlRow,
+    column_values,
+    row_values,
+)
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 
 ASSET = "raw_images"
@@ -55,8 +63,7 @@ class PartitionState:
         return retry is None or outcome in (None, Outcome.NOT_FETCHED, *retry)
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
+class _Result(NamedTuple):
     """The columns of a row that decide whether it is done."""
 
     url: str
@@ -165,10 +172,10 @@ def _read_results(partition: PartitionFiles, keys: Collection[str]) -> dict[str,
     """Return the last result of each key in the manifest and in the journal."""
     results: dict[str, _Result] = {}
     columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
-    for values in in_batches(_read_manifest(partition, columns)):
-        key = values.pop("key")
+    table = _read_manifest(partition, columns)
+    for key, *result in zip(*(column_values(table, name) for name in columns), strict=True):
         if key in keys:
-            results[key] = _Result(**values, requested=False)
+            results[key] = _Result(*result, requested=False)
     for values in Journal(partition, ASSET).rows():
         if values["key"] in keys:
             results[values["key"]] = _Result(

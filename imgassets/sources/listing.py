@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 from slugify import slugify
@@ -269,7 +270,12 @@ def image_key(document_id: str, product_id: str, position: int, url: str) -> str
     """
     identity = "\0".join((document_id, product_id, str(position), url))
     digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return f"{slugify(product_id, max_length=40) or 'product'}-{position:03d}-{digest}"
+    return f"{_readable_part(product_id)}-{position:03d}-{digest}"
+
+
+@lru_cache(1)  # the images of a product follow one another
+def _readable_part(product_id: str) -> str:
+    return slugify(product_id, max_length=40) or "product"
 
 
 def product_name(value: object) -> str | None:
