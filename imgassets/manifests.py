@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from itertools import repeat
@@ -380,9 +380,9 @@ def from_table(table: pa.Table, row_class: type[Row]) -> list[Row]:
         row_class: The class of the rows.
     """
     columns = {
-        field.name: column_values(table, field.name)
-        for field in fields(row_class)
-        if field.name in table.column_names or field.default is MISSING
+        name: column_values(table, name)
+        for name in SCHEMAS[row_class].names
+        if name in table.column_names
     }
     return build_rows(row_class, table.num_rows, columns)
 
@@ -396,25 +396,17 @@ def build_rows(
         row_class: The class of the rows.
         count: Number of rows.
         columns: Values by column, `count` of each; columns that are left out get their default.
+
+    Raises:
+        KeyError: A column without a default is left out.
     """
     rows = [object.__new__(row_class) for _ in range(count)]
     for field in fields(row_class):
-        values = columns.get(field.name, repeat(field.default))
+        is_given = field.default is MISSING or field.name in columns
+        values = columns[field.name] if is_given else repeat(field.default)
         # A frozen dataclass sets its fields like this, too.
         deque(map(object.__setattr__, rows, repeat(field.name), values), maxlen=0)
     return rows
-
-
-def row_values(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a manifest, or of some of its columns, as arguments of its row class.
-
-    Args:
-        table: Columns of a manifest.
-    """
-    names = table.column_names
-    # One dictionary at a time: 10,000 at once take twice as long, in the garbage collector.
-    for values in zip(*(column_values(table, name) for name in names), strict=True):
-        yield dict(zip(names, values, strict=True))
 
 
 def column_values(table: pa.Table, name: str) -> list[Any]:

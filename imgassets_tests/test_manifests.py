@@ -29,10 +29,10 @@ from imgassets.manifests import (
     RawRow,
     UrlRow,
     column_descriptions,
+    column_values,
     count_outcomes,
     fingerprint,
     from_table,
-    row_values,
     to_table,
 )
 from imgassets.storage import Storage
@@ -150,11 +150,16 @@ def test_days_are_dates_in_tables_and_text_in_rows() -> None:
         {"date": dt.date(2024, 2, 29), "reused_from": dt.date(1999, 12, 31)},
     ]
     assert from_table(table, RawRow) == rows
-    values = list(row_values(table.select(["key", "reused_from", "outcome"])))
-    assert values[1] == {"key": "image-1", "reused_from": "1999-12-31", "outcome": Outcome.OK}
-    assert values[1]["outcome"] is Outcome.OK
-    assert list(row_values(table.select(["date"]).slice(1))) == [{"date": "2024-02-29"}]
-    assert list(row_values(table.select(["date"]).slice(0, 0))) == []
+    assert column_values(table, "reused_from") == [None, "1999-12-31"]
+    assert column_values(table.slice(1), "date") == ["2024-02-29"]
+    assert column_values(table.slice(0, 0), "date") == []
+    assert all(outcome is Outcome.OK for outcome in column_values(table, "outcome"))
+
+
+def test_a_time_is_read_in_utc_and_to_the_millisecond_and_may_be_missing() -> None:
+    times = [dt.datetime(1969, 12, 31, 23, 59, 59, 999000, dt.UTC), None]
+    table = to_table([raw_row(0, fetched_at=times[0]), raw_row(1, fetched_at=None)], RawRow)
+    assert column_values(table, "fetched_at") == times
 
 
 @pytest.mark.parametrize("day", ["2026-02-30", "yesterday", "2026-1-31x"])
@@ -195,6 +200,12 @@ def test_a_raw_manifest_can_be_read_as_url_rows() -> None:
 def test_a_column_that_an_older_manifest_lacks_is_read_as_none() -> None:
     table = to_table([processed_row(kept_box=[0, 0, 1, 1])], ProcessedRow)
     assert from_table(table.drop_columns(["kept_box"]), ProcessedRow) == [processed_row()]
+
+
+def test_a_manifest_without_a_required_column_cannot_be_read() -> None:
+    table = to_table([processed_row()], ProcessedRow)
+    with pytest.raises(KeyError, match="document_id"):
+        from_table(table.drop_columns(["document_id"]), ProcessedRow)
 
 
 BOX = pa.list_(pa.int32())

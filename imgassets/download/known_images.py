@@ -69,8 +69,7 @@ def find_known_images(
             pc.equal(table["outcome"], str(Outcome.OK)),
         )
         seen: set[str] = set()
-        for values in in_batches(table.filter(is_chosen)):
-            row = RawRow(**values)
+        for row in in_batches(table.filter(is_chosen)):
             if row.url in seen:  # listed by several products
                 continue
             seen.add(row.url)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +22,9 @@ from imgassets.manifests import (
     Outcome,
     RawRow,
     UrlRow,
+    build_rows,
     column_values,
-    row_values,
+    from_table,
 )
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 
@@ -142,14 +143,28 @@ def latest_rows(partition: PartitionFiles, url_rows: Iterable[UrlRow]) -> dict[s
         StorageError: The manifest is broken, or the storage cannot be read.
     """
     wanted = {row.key: row for row in url_rows}
-    rows: dict[str, RawRow] = {}
-    for values in _read_values(partition):
-        row = wanted.get(values["key"])
-        if row is not None and row.url == values["url"]:
-            # Strings shared with `url_rows` save memory: a partition may have 200,000 rows.
+    table = _read_manifest(partition, RAW_IMAGES.names)
+    stored = zip(column_values(table, "key"), column_values(table, "url"), strict=True)
+    listed = [_with_url(wanted.get(key), url) for key, url in stored]
+    table = table.filter(pa.array([row is not None for row in listed], pa.bool_()))
+    found = [row for row in listed if row is not None]
+    # Strings shared with `url_rows` save memory: a partition may have 200,000 rows.
+    columns: dict[str, Iterable[object]] = {
+        name: map(attrgetter(name), found) for name in URL_FIELDS
+    }
+    for name in set(table.column_names) - set(URL_FIELDS):
+        columns[name] = column_values(table, name)
+    rows = {row.key: row for row in build_rows(RawRow, len(found), columns)}
+    for values in Journal(partition, ASSET).rows():
+        if (row := _with_url(wanted.get(values["key"]), values["url"])) is not None:
             values.update(zip(URL_FIELDS, _url_values(row), strict=True))
             rows[row.key] = RawRow(**values)
     return rows
+
+
+def _with_url(row: UrlRow | None, url: str) -> UrlRow | None:
+    """Return the row if it has this URL."""
+    return row if row is not None and row.url == url else None
 
 
 def rows_with_urls(partition: PartitionFiles, urls: Collection[str]) -> Iterator[RawRow]:
@@ -158,14 +173,19 @@ def rows_with_urls(partition: PartitionFiles, urls: Collection[str]) -> Iterator
     Raises:
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    for values in _read_values(partition, urls):
-        yield RawRow(**values)
+    table = _read_manifest(partition, RAW_IMAGES.names)
+    yield from in_batches(
+        table.filter(pc.is_in(table["url"], value_set=pa.array(urls, pa.string())))
+    )
+    for values in Journal(partition, ASSET).rows():
+        if values["url"] in urls:
+            yield RawRow(**values)
 
 
-def in_batches(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a manifest as keyword arguments of their class, with little memory."""
+def in_batches(table: pa.Table) -> Iterator[RawRow]:
+    """Yield the rows of a manifest of `raw_images`, with little memory."""
     for start in range(0, table.num_rows, _BATCH):
-        yield from row_values(table.slice(start, _BATCH))
+        yield from from_table(table.slice(start, _BATCH), RawRow)
 
 
 def _read_results(partition: PartitionFiles, keys: Collection[str]) -> dict[str, _Result]:
@@ -173,9 +193,10 @@ def _read_results(partition: PartitionFiles, keys: Collection[str]) -> dict[str,
     results: dict[str, _Result] = {}
     columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
     table = _read_manifest(partition, columns)
-    for key, *result in zip(*(column_values(table, name) for name in columns), strict=True):
+    stored = zip(*(column_values(table, name) for name in columns), strict=True)
+    for key, url, outcome, path, size, sha256 in stored:
         if key in keys:
-            results[key] = _Result(*result, requested=False)
+            results[key] = _Result(url, outcome, path, size, sha256, requested=False)
     for values in Journal(partition, ASSET).rows():
         if values["key"] in keys:
             results[values["key"]] = _Result(
@@ -188,19 +209,6 @@ def _read_results(partition: PartitionFiles, keys: Collection[str]) -> dict[str,
                 requested=bool(values["attempts"]),
             )
     return results
-
-
-def _read_values(
-    partition: PartitionFiles, urls: Collection[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the manifest, then those of the journal; the last row of a key counts."""
-    table = _read_manifest(partition, RAW_IMAGES.names)
-    if urls is not None:
-        table = table.filter(pc.is_in(table["url"], value_set=pa.array(urls, pa.string())))
-    yield from in_batches(table)
-    for values in Journal(partition, ASSET).rows():
-        if urls is None or values["url"] in urls:
-            yield values
 
 
 def _read_manifest(partition: PartitionFiles, columns: list[str]) -> pa.Table:
