@@ -89,7 +89,9 @@ def read_manifest(
     if "path" in table.column_names:
         addresses = pc.binary_join_element_wise(storage.address(""), table["path"], "")
         table = table.append_column("address", addresses)
-    frame: pd.DataFrame = table.to_pandas(date_as_object=False, types_mapper=_DTYPES.get)
+    frame: pd.DataFrame = table.to_pandas(
+        date_as_object=False, types_mapper=_DTYPES.get, use_threads=False
+    )
     return frame
 
 

@@ -566,7 +566,9 @@ def read_table(storage: Storage, path: str, columns: Sequence[str] | None = None
     data = storage.read(path)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        return file.read(columns=columns)
+        # PyArrow would start a thread per core of the machine, whatever the quota of the container:
+        # with 64, reading 20,000 rows took 52 instead of 6 CPU ms.
+        return file.read(columns=columns, use_threads=False)
     # PyArrow decodes the names of columns without handling errors.
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenFileError(

@@ -135,5 +135,5 @@ class ManifestIOManager(dg.ConfigurableIOManager):
         """
         partition, asset = only_partition(context.asset_partition_keys), context.asset_key.path[-1]
         table = read_manifest(self.settings.storage(), asset, partition)
-        manifest: pd.DataFrame = table.to_pandas()
+        manifest: pd.DataFrame = table.to_pandas(use_threads=False)
         return manifest

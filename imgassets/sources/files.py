@@ -355,7 +355,8 @@ def _read_parquet(file: BinaryIO, settings: SourceSettings) -> Entries:
     _require_columns(columns, settings)
     known = {name for field in DEFAULT_PATHS for name in _names(settings, field)}
     wanted = {name: column for name, column in zip(stored, columns, strict=True) if column in known}
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
+    batches = parquet.iter_batches(_BATCH_ROWS, columns=list(wanted), use_threads=False)
+    for batch in batches:
         columns = [wanted[name] for name in batch.schema.names]
         texts = pa.RecordBatch.from_arrays([_as_text(column) for column in batch.columns], columns)
         yield from texts.to_pylist(maps_as_pydicts="lossy")
