@@ -156,14 +156,13 @@ def _process_partition(images: Sequence[Path], processes: int) -> None:
         )
         for path in images
     ]
-    settings = RetailerSettings()
+    settings = RetailerSettings.model_validate({"process": {"processes": processes}})
     (OUT / "served").symlink_to(SERVED.resolve())
     process_partition(
         rows,
         Storage(str(OUT)).partition("2026-01-01", "shop"),
         settings,
         ensure_model(settings.faces, models_folder()),
-        processes=processes,
         log=lambda _: None,
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 
 def available_cores() -> int:
-    """Number of cores that this process may use; a container often has fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of cores that this process may use: its affinity, and the CPU quota of its container.
+
+    Part of a core counts as a whole one.
+    """
+    from loky import cpu_count
+
+    count: int = cpu_count()
+    return count

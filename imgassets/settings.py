@@ -452,6 +452,15 @@ class ProcessSettings(Section):
     timeout_s: float = Field(
         120, gt=0, description="time limit for processing one image, in seconds"
     )
+    processes: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description=(
+            "number of processes that process images; null: one per core that the container's CPU "
+            "quota allows, but fewer for less than 40 images each"
+        ),
+    )
 
     @field_validator("steps")
     @classmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 from bson import ObjectId
 
+from imgassets.cores import available_cores
 from imgassets.demo import drawing, people
 from imgassets.demo.products import PRODUCTS, Colour
 
@@ -237,7 +237,7 @@ def build_catalogue(folder: Path, on_progress: Callable[[int, int], None] | None
     ):
         return
     marker.unlink(missing_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for done, (entry, data) in enumerate(
             zip(entries, pool.map(_content, entries), strict=True), start=1
         ):

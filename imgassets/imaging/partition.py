@@ -60,7 +60,6 @@ def process_partition(
     settings: RetailerSettings,
     model: Path,
     *,
-    processes: int | None = None,
     log: Callable[[str], None],
 ) -> list[ProcessedRow]:
     """Process the images of a partition, and write its manifest of `processed_images`.
@@ -75,8 +74,6 @@ def process_partition(
         settings: Settings of the retailer; `download.reuse_days` limits the other partitions, but
             not for images whose raw files are gone.
         model: File of the face detector.
-        processes: Number of worker processes. None: the number of cores, but not more than the
-            number of images justifies.
         log: Function that logs a line; called every few seconds.
 
     Returns:
@@ -98,7 +95,9 @@ def process_partition(
     tasks = [raw for sha256, raw in images.items() if sha256 not in results]
     if tasks:
         setup = WorkerSetup(partition.storage, settings, hash_, model)
-        processes = processes or min(available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS))
+        processes = settings.process.processes or min(
+            available_cores(), -(-len(tasks) // _MIN_IMAGES_PER_PROCESS)
+        )
         progress = Progress(ASSET, len(images), log, already_done=len(results))
         with Journal(partition, ASSET).writer("images") as writer:
             for row in _process_tasks(tasks, setup, processes, writer, progress, log=log):

@@ -64,6 +64,7 @@ PRELOADED_MODULES = (
     "cv2",
     "onnx",
     "onnxruntime",
+    "loky",
     "simplejpeg",
     "PIL.BmpImagePlugin",
     "PIL.GifImagePlugin",

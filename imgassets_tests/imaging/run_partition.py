@@ -21,7 +21,7 @@ def main(data_root: str, date: str, model: str, options: str) -> None:
     storage = Storage(data_root)
     partition = storage.partition(date, "zara")
     raw_rows = from_table(partition.read_manifest("raw_images"), RawRow)
-    rows = process_partition(raw_rows, partition, settings, Path(model), processes=2, log=print)
+    rows = process_partition(raw_rows, partition, settings, Path(model), log=print)
     if not settings.process.keep_raw:
         remove_raw_images(rows, storage)
 

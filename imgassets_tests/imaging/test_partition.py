@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,12 +37,14 @@ from imgassets.manifests import (
 )
 from imgassets.settings import RetailerSettings, merge_options
 from imgassets.storage import PartitionFiles, Storage, raw_path
+from imgassets_tests.cpu_quota import with_quota
 from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.user_steps import MARK
 
 SETTINGS = RetailerSettings()
 PNG = RetailerSettings.model_validate({"encode": {"format": "png"}})
 ASSET = "processed_images"
+WORKERS = 2
 DAY, SECOND, THIRD = "2026-01-02", "2026-01-03", "2026-01-04"
 
 
@@ -88,13 +91,11 @@ class Partition:
         self, settings: RetailerSettings = SETTINGS, log: Callable[[str], None] | None = None
     ) -> list[ProcessedRow]:
         self.lines.clear()
+        settings = RetailerSettings.model_validate(
+            merge_options(settings.model_dump(), {"process": {"processes": WORKERS}})
+        )
         return process_partition(
-            self.rows,
-            self.files,
-            settings,
-            self.model,
-            processes=2,
-            log=log or self.lines.append,
+            self.rows, self.files, settings, self.model, log=log or self.lines.append
         )
 
     def manifest(self) -> list[ProcessedRow]:
@@ -633,21 +634,21 @@ def test_a_run_that_was_interrupted_is_continued(empty: Partition) -> None:
 
 KILLS = 20
 IMAGES = 500
-WORKERS = 2
 _QUICK_STEPS = ["imgassets_tests.imaging.user_steps.record_and_wait", "resize"]
 
 
 def _start(partition: Partition, *, keep_raw: bool = True) -> subprocess.Popen[bytes]:
-    process = {"steps": _QUICK_STEPS, "keep_raw": keep_raw}
-    arguments = [partition.storage.root, partition.files.date, str(partition.model)]
+    process = {"steps": _QUICK_STEPS, "keep_raw": keep_raw, "processes": WORKERS}
     return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "imgassets_tests.imaging.run_partition"),
-            *(*arguments, json.dumps({"process": process})),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        _command(partition, process), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+
+
+def _command(partition: Partition, process: Mapping[str, Any]) -> list[str]:
+    """A command that processes a partition with such settings of the section `process`."""
+    arguments = [partition.storage.root, partition.files.date, str(partition.model)]
+    program = [sys.executable, "-m", "imgassets_tests.imaging.run_partition"]
+    return [*program, *arguments, json.dumps({"process": process})]
 
 
 def _wait_for_images(run: subprocess.Popen[bytes], record: Path, count: int) -> None:
@@ -668,6 +669,25 @@ def _numbered_partition(root: Path, model: Path, numbers: Sequence[int], date: s
         partition.add(f"{number}", _numbered(number))
     partition.files.write_manifest("raw_images", to_table(partition.rows, RawRow))
     return partition
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(None, 1), (3, 3)])
+def test_a_cpu_quota_limits_the_worker_processes_unless_the_settings_give_their_number(
+    tmp_path: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int | None,
+    expected: int,
+) -> None:
+    record = tmp_path / "record.txt"
+    monkeypatch.setenv("IMGASSETS_TEST_RECORD", str(record))
+    # Enough images for two processes, on a machine with two cores.
+    partition = _numbered_partition(tmp_path / "data", model, range(50), DAY)
+    steps = ["imgassets_tests.imaging.user_steps.record_process"]
+    command = _command(partition, {"steps": steps, "processes": processes})
+    subprocess.run(with_quota("100000 100000", command), check=True, timeout=120)
+    assert [row.outcome for row in partition.manifest()] == [Outcome.OK] * 50
+    assert len(set(record.read_text().split())) == expected
 
 
 def _journal(files: PartitionFiles) -> dict[int, ProcessedRow]:

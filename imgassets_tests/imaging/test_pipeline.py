@@ -177,6 +177,7 @@ def test_the_settings_hash_depends_only_on_settings_that_change_pixels() -> None
     plain = settings_hash(SETTINGS)
     assert settings_hash(_with(download={"threads": 3}, checks={"min_success_rate": 0.1})) == plain
     assert settings_hash(_with(faces={"model_source": "/elsewhere.onnx"})) == plain
+    assert settings_hash(_with(process={"processes": 3, "timeout_s": 9})) == plain
     for changed in (
         {"faces": {"min_score": 0.8}},
         {"faces": {"model_sha256": "0" * 64}},

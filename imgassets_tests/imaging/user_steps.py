@@ -87,6 +87,13 @@ def record_and_wait(image: Image) -> Image:
     return image
 
 
+def record_process(image: Image) -> Image:
+    """Append the process id to a file."""
+    with open(os.environ["IMGASSETS_TEST_RECORD"], "a") as file:  # noqa: PTH123
+        file.write(f"{os.getpid()}\n")
+    return image
+
+
 def return_floats(image: Image) -> Image:
     return replace(image, pixels=image.pixels.astype(np.float32))
 
