@@ -2,7 +2,9 @@
 # `make image-test` builds it, prints what is in it and tries it.
 
 FROM python:3.12-slim AS build
-COPY requirements/docker.txt /src/requirements.txt
+# The list in requirements/: docker, or kubernetes (see docs/kubernetes.md).
+ARG REQUIREMENTS=docker
+COPY requirements/${REQUIREMENTS}.txt /src/requirements.txt
 RUN python -m venv --without-pip /opt/imgassets \
     && pip --python /opt/imgassets/bin/python install --no-cache-dir --no-deps --require-hashes \
         -r /src/requirements.txt

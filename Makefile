@@ -91,6 +91,9 @@ constraints:  ## compile requirements/*.txt again (needs uv)
 	    pyproject.toml -o requirements/$$extra.txt || exit 1; \
 	done
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --upgrade --extra docker --extra kubernetes \
+	  --constraint requirements/docker.txt pyproject.toml -o requirements/kubernetes.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --upgrade --extra engines \
 	  --constraint requirements/dev.txt pyproject.toml -o requirements/engines.txt
 

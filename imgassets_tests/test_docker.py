@@ -108,7 +108,13 @@ def test_only_the_profile_starts_the_demo(services: dict[str, Any]) -> None:
 
 def test_the_files_that_the_dockerfile_copies_exist_and_are_not_ignored() -> None:
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", text_of("Dockerfile"), re.M)
-    names = [name for line in copied for name in line.split()]
+    lists = ("docker", "kubernetes")
+    names = [
+        name
+        for line in copied
+        for requirements in lists
+        for name in line.replace("${REQUIREMENTS}", requirements).split()
+    ]
     assert {"requirements/docker.txt", "pyproject.toml", "imgassets"} <= set(names)
     ignored = text_of(".dockerignore").splitlines()
     assert [name for name in names if f"!{name}" not in ignored] == []
