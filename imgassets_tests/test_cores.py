@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,23 @@ def test_the_cpu_quota_of_a_container_limits_the_cores(quota: str, cores: int | 
     command = with_quota(quota, [sys.executable, "-c", program])
     found = int(subprocess.run(command, capture_output=True, check=True).stdout)
     assert found == min(all_cores, cores or all_cores)
+
+
+_READS_A_TABLE = """
+import os, sys
+import pyarrow as pa
+from imgassets.storage import Storage, read_table, write_table
+
+pa.set_cpu_count(16)  # as on a node with 16 cores
+storage = Storage(sys.argv[1])
+write_table(storage, "t.parquet", pa.table({f"c{i}": range(20_000) for i in range(30)}))
+before = len(os.listdir("/proc/self/task"))
+read_table(storage, "t.parquet")
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_reading_a_manifest_starts_no_thread_per_core_of_the_machine(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _READS_A_TABLE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert int(done.stdout) == 0
