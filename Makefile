@@ -16,7 +16,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.imgassets/dagster_home
 SHELL := /bin/bash
 .PHONY: demo ui test package image-test mutants screenshots lint format constraints clean
 
-demo: $(VENV)/installed  ## send a sample catalogue through the assets
+demo: $(VENV)/installed  ## download and process a sample catalogue
 	$(BIN)/imgassets demo
 
 ui: $(VENV)/installed  ## open the Dagster UI on the demo's state; PORT=3001 for another port

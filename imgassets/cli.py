@@ -340,7 +340,7 @@ def _print_runs(partitions: Sequence[PartitionFiles]) -> None:
     help="Use this MongoDB, database imgassets_demo, instead of the embedded one.",
 )
 def demo(*, ui: bool, port: int, host: str, mongodb: str | None) -> None:
-    """Run all assets on a sample catalogue.
+    """Download and process a sample catalogue.
 
     Prints a summary of the results.
     """

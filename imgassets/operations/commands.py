@@ -102,10 +102,14 @@ def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], 
     """
     with errors_as_click_exceptions():
         settings = load_settings()
-        found = _states(settings, since or until - _DAYS_AGO_30, until, retailer)
+        since = since or until - _DAYS_AGO_30
+        found = _states(settings, since, until, retailer)
         use = _disk_use(settings, {each.retailer for each in found}) if disk else {}
     if not found:
-        click.echo("no partition of these days has documents; --since and --until choose others")
+        click.echo(
+            f"no partition from {since} to {until} has documents; "
+            "--since and --until choose other days"
+        )
         return
     table = _status_table(found, use)
     console_for(table).print(table)

@@ -185,11 +185,16 @@ class Places:
         return existing
 
     def missing_messages(self, client: Client) -> list[tuple[str, str]]:
-        """The retailer's slug, and a sentence, for each collection of a mapping that is missing."""
+        """A sentence for each collection that is named in full and missing.
+
+        Returns:
+            Pairs of the retailer's slug, empty if the documents name the retailer, and the
+            sentence.
+        """
         return [
-            (place.retailer.slug, _missing_message(client, place))
+            (place.retailer.slug if place.retailer else "", _missing_message(client, place))
             for place in self.find(client)
-            if not self.is_one and not place.exists and place.retailer is not None
+            if not place.exists
         ]
 
     def watch(

