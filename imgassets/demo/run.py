@@ -142,7 +142,25 @@ def run_ui(port: int, host: str = "127.0.0.1", mongodb: str | None = None) -> in
         console.print(f"Dagster UI: http://{host}:{port}  (Ctrl-C stops it)")
         command = ["dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
         program = str(Path(sys.executable).with_name(command[0]))
-        return subprocess.call([program, *command[1:]], cwd=project_root())  # noqa: S603
+        return run_to_end([program, *command[1:]], project_root())
+
+
+def run_to_end(command: list[str], folder: Path) -> int:
+    """Run a program and let it shut down at Ctrl-C, which a terminal sends to it, too.
+
+    Args:
+        command: The program's path and its arguments.
+        folder: Its working directory.
+
+    Returns:
+        Its exit code.
+    """
+    with subprocess.Popen(command, cwd=folder) as program:  # noqa: S603
+        while True:
+            try:
+                return program.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def _require_free_port(host: str, port: int) -> None:

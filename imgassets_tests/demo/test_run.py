@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,37 @@ def test_the_documents_go_to_the_mongodb_that_is_named(
     assert os.environ["MONGODB_URI"] == mongodb_uri  # for the runs
     with pytest.raises(SourceError, match="is not a valid MongoDB address"):
         run._insert_documents("http://127.0.0.1:8765", "http://mongo:27017")
+
+
+def test_ctrl_c_lets_the_program_of_the_ui_shut_down(tmp_path: Path) -> None:
+    shuts_down = (
+        "import signal, sys, time\n"
+        "try:\n"
+        "    print('started', flush=True)\n"
+        "    signal.pause()\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(1)\n"
+        "    print('shut down')\n"
+    )
+    command = [sys.executable, "-c", shuts_down]
+    code = (
+        "import signal, sys; from pathlib import Path; from imgassets.demo.run import run_to_end\n"
+        # A shell's background processes ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(run_to_end({command!r}, Path({str(tmp_path)!r})))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.read() == "shut down\n"
+    assert process.returncode == 0
 
 
 @dg.op
