@@ -88,7 +88,9 @@ def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> No
 
 
 @click.command()
-@click.option("--since", callback=_day, metavar="DAY", help="First day; by default 30 days ago.")
+@click.option(
+    "--since", callback=_day, metavar="DAY", help="First day; by default 29 days before --until."
+)
 @click.option(
     "--until", callback=_day, metavar="DAY", default="today", show_default=True, help="Last day."
 )

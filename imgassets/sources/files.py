@@ -121,8 +121,9 @@ def file_records(settings: SourceSettings) -> Callable[[], Entries]:
                     f"source.path: {address} is no file; name one file, or read several in a "
                     "function (source.kind: python)"
                 ) from None
+            reason = getattr(error, "strerror", None) or error
             raise SourceError(
-                f"source.path: {address} cannot be read as {_NAMES[settings.kind]}: {error}; "
+                f"source.path: {address} cannot be read as {_NAMES[settings.kind]}: {reason}; "
                 "correct the path, or source.kind, or write the file again"
             ) from None
 

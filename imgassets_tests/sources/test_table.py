@@ -170,7 +170,7 @@ def test_a_relative_path_is_relative_to_the_project_folder(
     [
         ("name,price\nx,1\n", "starts with 'name,price'; it must start with a header"),
         ("http://a/1\n", "it must start with a header that has the column url "),
-        (None, "cannot be read as CSV: .*No such file.*; correct the path, or"),
+        (None, "cannot be read as CSV: No such file or directory; correct the path, or"),
     ],
 )
 def test_an_invalid_csv_raises_an_error_with_its_name(
