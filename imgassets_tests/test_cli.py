@@ -94,12 +94,18 @@ def test_sync_registers_new_retailers_and_keeps_those_without_documents(
     assert registered(tmp_path) == {"zara", "nord-sol", "mango"}
 
 
-def test_sync_of_a_source_without_documents_says_so(imgassets: Command) -> None:
+def test_sync_of_a_source_without_documents_says_so(
+    imgassets: Command, mongo_database: Database[dict[str, Any]], tmp_path: Path
+) -> None:
     done = imgassets("sync")
     assert done.returncode == 0
+    database = mongo_database.name
     assert done.stdout.splitlines() == [
         "the source has no document with a retailer; `imgassets doctor` says more",
+        f"created DAGSTER_HOME, {tmp_path}/dagster_home",
         "0 new, 0 known before",
+        f"source.collection names {database}.products, which does not exist; "
+        f"collections of {database}: none",
     ]
 
 
