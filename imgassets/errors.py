@@ -15,6 +15,7 @@
     │   ├── StepError
     │   ├── ModelError
     │   └── WorkerError
+    ├── SharedLimitsError
     ├── TakedownError
     ├── CheckError
     ├── WebhookError
@@ -117,6 +118,10 @@ class ModelError(ImagingError):
 
 class WorkerError(ImagingError):
     """No imaging process can be started."""
+
+
+class SharedLimitsError(ImgassetsError):
+    """The Redis server of `download.shared_limits` does not answer."""
 
 
 class TakedownError(ImgassetsError):

@@ -356,6 +356,15 @@ class DownloadSettings(Section):
     rate_per_host: float | None = Field(
         None, gt=0, description="requests per second per host; null: no limit"
     )
+    shared_limits: str | None = Field(
+        None,
+        pattern=r"^(redis|rediss|unix)://",
+        description=(
+            "Redis server, redis://host:port/db with ${NAME} from the environment, through which "
+            "all processes that name it keep per_host and rate_per_host together (needs the extra "
+            "redis); null: each run keeps them for itself"
+        ),
+    )
     retry_after_max_s: float = Field(
         120, ge=0, description="upper limit for a server's Retry-After, in seconds"
     )

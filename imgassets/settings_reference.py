@@ -30,8 +30,8 @@ imgassets reads its options from these places; each overrides the ones before it
 a value of the wrong type or out of range, is an error that names the option and where it is set.
 
 Secrets are not settings: `MONGODB_URI`, `DAGSTER_POSTGRES_URL` and `IMGASSETS_WEBHOOK_URL` are read
-from the environment only, and so is each `${NAME}` in `download.headers`, `download.auth` and
-`download.proxy`.
+from the environment only, and so is each `${NAME}` in `download.headers`, `download.auth`,
+`download.proxy` and `download.shared_limits`.
 
 Options whose names end in `_s` are in seconds. How to add an option:
 [Where to change things](architecture.md#where-to-change-things).

@@ -8,15 +8,18 @@ in `known_images`; the threads are in `pool`.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.known_images import find_known_images
 from imgassets.download.pool import Pool
 from imgassets.download.report import ReportBuilder, ShardReport
+from imgassets.download.request_headers import expand_variables
 from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.state import ASSET, latest_rows, read_state
 from imgassets.errors import InvalidUrlError, SettingsError
@@ -28,6 +31,9 @@ from imgassets.storage import PartitionFiles, read_table, write_table
 from imgassets.takedown import is_redacted, read_takedowns
 from imgassets.urls import normalise, origin
 from imgassets.wording import counted
+
+if TYPE_CHECKING:
+    from imgassets.download.shared_limits import SharedLimits
 
 _POLL_S = 0.2
 # Files beside the journal, one per shard: the URLs to request; rows whose images may have changed.
@@ -158,8 +164,10 @@ def download_shard(
 
     Raises:
         StorageError: An image or the journal cannot be written; finished rows are kept.
-        SettingsError: pycurl is missing, or the settings name an environment variable that is not
-            set.
+        SettingsError: pycurl or redis is missing, or the settings name an environment variable that
+            is not set.
+        SharedLimitsError: The Redis server of `download.shared_limits` does not answer; finished
+            rows are kept.
     """
     storage, journal = partition.storage, Journal(partition, ASSET)
     finished = {
@@ -185,10 +193,11 @@ def download_shard(
         tasks, invalid = _build_tasks(pending, previous)
         writer.add(invalid)
         progress.add(invalid, report_builder.add(invalid))
-        schedule = Schedule(tasks, _host_limits(settings))
         threads = min(settings.threads, len(tasks))
-        with Pool(schedule, exchange, client, writer.add, threads=threads, log=log) as pool:
-            _count_rows(pool, writer, progress, report_builder)
+        with _shared_limits(settings, log) as shared:
+            schedule = Schedule(tasks, _host_limits(settings), shared)
+            with Pool(schedule, exchange, client, writer.add, threads=threads, log=log) as pool:
+                _count_rows(pool, writer, progress, report_builder)
     for reason in schedule.down_hosts():
         log(reason)
     progress.log()
@@ -317,6 +326,25 @@ def _host_limits(settings: DownloadSettings) -> HostLimits:
         wait_for_robots=settings.robots or "tdm-reservation" in settings.opt_outs,
         max_refusals=settings.max_refusals,
     )
+
+
+@contextlib.contextmanager
+def _shared_limits(
+    settings: DownloadSettings, log: Callable[[str], None]
+) -> Iterator[SharedLimits | None]:
+    if settings.shared_limits is None:
+        yield None
+        return
+    try:
+        from imgassets.download.shared_limits import SharedLimits
+    except ImportError as error:
+        raise SettingsError(
+            f"download.shared_limits needs the Python package redis ({error}); install it with "
+            "pip install 'imgassets[redis]'"
+        ) from error
+    url = expand_variables(settings.shared_limits, "download.shared_limits")
+    with SharedLimits(url, max_concurrent=settings.per_host, log=log) as shared:
+        yield shared
 
 
 def _build_client(settings: DownloadSettings) -> Client:

@@ -69,7 +69,7 @@ def request_headers(settings: DownloadSettings) -> RequestHeaders:
     """
     headers: MutableMapping[str, str] = CaseInsensitiveDict(
         {
-            "User-Agent": _expand_variables(settings.user_agent, "download.user_agent"),
+            "User-Agent": expand_variables(settings.user_agent, "download.user_agent"),
             # Servers send AVIF only to clients that list it; catalogues use these formats.
             "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8,*/*;q=0.5",
             "Accept-Encoding": "identity",
@@ -81,16 +81,16 @@ def request_headers(settings: DownloadSettings) -> RequestHeaders:
                 f"download.headers: {name!r} is not the name of a header; use letters, digits and "
                 "hyphens"
             )
-        headers[name] = _expand_variables(value, f"download.headers.{name}").strip()
+        headers[name] = expand_variables(value, f"download.headers.{name}").strip()
     if settings.auth is not None:
-        headers["Authorization"] = _authorization(_expand_variables(settings.auth, "download.auth"))
+        headers["Authorization"] = _authorization(expand_variables(settings.auth, "download.auth"))
     public = CaseInsensitiveDict(
         {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
     )
     if settings.proxy is None:
         environment = {k: v for k, v in getproxies_environment().items() if v}
         return RequestHeaders(headers, public, environment, _bypass=True)
-    proxy = _expand_variables(settings.proxy, "download.proxy")
+    proxy = expand_variables(settings.proxy, "download.proxy")
     return RequestHeaders(headers, public, {"http": proxy, "https": proxy}, _bypass=False)
 
 
@@ -101,7 +101,17 @@ def _authorization(auth: str) -> str:
     return f"Bearer {value}"
 
 
-def _expand_variables(text: str, option: str) -> str:
+def expand_variables(text: str, option: str) -> str:
+    """Replace each `${NAME}` by the environment variable.
+
+    Args:
+        text: Value of the option.
+        option: Name of the option, for the error message.
+
+    Raises:
+        SettingsError: A variable is not set, or the result is not printable ASCII.
+    """
+
     def value(variable: re.Match[str]) -> str:
         try:
             return os.environ[variable[1]]

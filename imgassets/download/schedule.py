@@ -14,8 +14,12 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TYPE_CHECKING
 
 from imgassets.manifests import RawRow, UrlRow
+
+if TYPE_CHECKING:
+    from imgassets.download.shared_limits import SharedLimits
 
 _MAX_FAILURES_UNKNOWN_HOST = 5
 """Consecutive failures that start a cooldown of a host that has never answered: fewer than for
@@ -148,9 +152,19 @@ class _Host:
 class Schedule:
     """Hands tasks to threads; each task taken is returned with `finish` or `reschedule`."""
 
-    def __init__(self, tasks: Iterable[Task], limits: HostLimits) -> None:
+    def __init__(
+        self, tasks: Iterable[Task], limits: HostLimits, shared: SharedLimits | None = None
+    ) -> None:
+        """Create a schedule.
+
+        Args:
+            tasks: The tasks, in the order in which they are handed out.
+            limits: Limits of this schedule for every host.
+            shared: Limits over all processes; None for none.
+        """
         self._changed = threading.Condition()
         self._limits = limits
+        self._shared = shared
         self._hosts: dict[str, _Host] = {}
         self._ready: deque[_Host] = deque()
         self._timers: list[tuple[float, int, Task | _Host]] = []
@@ -167,7 +181,22 @@ class Schedule:
         Returns:
             The task; None when all tasks are finished, or after `stop`. The host of a task with
             `host_down` must not be requested.
+
+        Raises:
+            SharedLimitsError: See `SharedLimits.acquire`.
         """
+        while (task := self._take_local()) is not None:
+            if self._shared is None or task.host_down is not None:
+                break
+            # Without the lock, because it is a request over the network.
+            wait_s = self._shared.acquire(task.host, self._hosts[task.host].interval_s)
+            if not wait_s:
+                break
+            self._put_back(task, wait_s)
+        return task
+
+    def _take_local(self) -> Task | None:
+        """Wait for the next task that may start by the limits of this schedule."""
         with self._changed:
             while True:
                 if self._stopped or not self._unfinished:
@@ -182,6 +211,7 @@ class Schedule:
 
     def finish(self, task: Task, feedback: HostFeedback | None = None) -> None:
         """Return a task that is done."""
+        self._release_shared(task)
         with self._changed:
             self._release(task, feedback)
             self._unfinished -= 1
@@ -202,6 +232,7 @@ class Schedule:
             wait_s: Minimum seconds before the next request.
             feedback: What the last request revealed about its host.
         """
+        self._release_shared(task)
         with self._changed:
             self._release(task, feedback)
             task.host, task.url = host, url
@@ -244,6 +275,22 @@ class Schedule:
         if self._ready:
             self._changed.notify()
         return task
+
+    def _put_back(self, task: Task, wait_s: float) -> None:
+        """Return a task that may not start yet by the limits over all processes."""
+        with self._changed:
+            host = self._hosts[task.host]
+            host.active -= 1
+            host.queue.appendleft(task)
+            if host.down is None:
+                # Not the interval since this start, which did not take place.
+                host.not_before = max(host.cooldown_end, time.monotonic() + wait_s)
+            self._update_ready(host)
+            self._changed.notify()
+
+    def _release_shared(self, task: Task) -> None:
+        if self._shared is not None and task.host_down is None:
+            self._shared.release(task.host)
 
     def _enqueue(self, task: Task) -> None:
         host = self._hosts.get(task.host)

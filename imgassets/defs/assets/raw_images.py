@@ -31,7 +31,7 @@ from imgassets.defs.metadata import (
 from imgassets.defs.partitions import partition_of
 from imgassets.defs.resources import SettingsResource
 from imgassets.defs.scope import Scope
-from imgassets.errors import SettingsError, StorageError
+from imgassets.errors import SettingsError, SharedLimitsError, StorageError
 
 if TYPE_CHECKING:
     from imgassets.manifests import Outcome, RawRow, UrlRow
@@ -127,7 +127,7 @@ def _download_op(scope: Scope) -> dg.OpDefinition:
         from imgassets.download.partition import download_shard as download
 
         files, options = _partition(context, scope.settings_resource(context))
-        with as_dagster_failure(StorageError, SettingsError):
+        with as_dagster_failure(StorageError, SettingsError, SharedLimitsError):
             report = download(Shard(**planned), files, options.download, log=logger_of(context))
         return asdict(report)
 
