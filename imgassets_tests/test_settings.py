@@ -330,6 +330,7 @@ def test_these_options_are_null_by_default() -> None:
         "download.proxy",
         "download.rate_per_host",
         "process.processes",
+        "download.shared_limits",
         "faces.model_sha256",
         "faces.model_config_sha256",
         "faces.margin_pixels",

@@ -8,9 +8,9 @@ in `known_images`; the threads are in `pool`.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -178,6 +178,7 @@ def download_shard(
     url_rows = _read_planned(journal, shard, _URLS, UrlRow)
     pending = [row for row in url_rows if row.key not in finished]
     previous = {row.key: row for row in _read_planned(journal, shard, _PREVIOUS, RawRow)}
+    shared_limits = _shared_limits(settings, log)
     client = _build_client(settings)
     report_builder = ReportBuilder(previous)
     removed = read_takedowns(storage).image_sha256
@@ -194,7 +195,7 @@ def download_shard(
         writer.add(invalid)
         progress.add(invalid, report_builder.add(invalid))
         threads = min(settings.threads, len(tasks))
-        with _shared_limits(settings, log) as shared:
+        with shared_limits as shared:
             schedule = Schedule(tasks, _host_limits(settings), shared)
             with Pool(schedule, exchange, client, writer.add, threads=threads, log=log) as pool:
                 _count_rows(pool, writer, progress, report_builder)
@@ -328,13 +329,11 @@ def _host_limits(settings: DownloadSettings) -> HostLimits:
     )
 
 
-@contextlib.contextmanager
 def _shared_limits(
     settings: DownloadSettings, log: Callable[[str], None]
-) -> Iterator[SharedLimits | None]:
+) -> AbstractContextManager[SharedLimits | None]:
     if settings.shared_limits is None:
-        yield None
-        return
+        return nullcontext()
     try:
         from imgassets.download.shared_limits import SharedLimits
     except ImportError as error:
@@ -343,8 +342,7 @@ def _shared_limits(
             "pip install 'imgassets[redis]'"
         ) from error
     url = expand_variables(settings.shared_limits, "download.shared_limits")
-    with SharedLimits(url, max_concurrent=settings.per_host, log=log) as shared:
-        yield shared
+    return SharedLimits(url, max_concurrent=settings.per_host, log=log)
 
 
 def _build_client(settings: DownloadSettings) -> Client:

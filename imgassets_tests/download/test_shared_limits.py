@@ -43,7 +43,8 @@ class RedisServer:
 
     def start(self) -> None:
         options = f"--port {self.port} --bind 127.0.0.1 --save  --appendonly no".split(" ")
-        self._process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        program = str(shutil.which("redis-server"))
+        self._process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         client = redis.Redis.from_url(self.url)
         for _ in range(1000):
             try:
@@ -82,7 +83,7 @@ def join(redis_server: RedisServer) -> Iterator[Join]:
 
         def enter(max_concurrent: int = 2, **options: float) -> SharedLimits:
             limits = SharedLimits(
-                redis_server.url, max_concurrent=max_concurrent, log=str, **options
+                redis_server.url, max_concurrent=max_concurrent, log=print, **options
             )
             return stack.enter_context(limits)
 
@@ -197,65 +198,72 @@ class SlowAnswer:
         handler.reply(JPEG)
 
 
-def start(
-    folder: Path, name: str, server: Server, images: int, **settings: object
-) -> subprocess.Popen[str]:
-    """Start a process that downloads, once it gets a line on stdin."""
-    urls_file = folder / f"{name}.txt"
-    urls_file.write_text("\n".join(server.url(f"/{name}/{n}.jpg") for n in range(images)))
+Download = Callable[..., list[str]]
+
+
+@pytest.fixture
+def download(tmp_path: Path, server: Server) -> Iterator[Download]:
+    """Download with two processes that start at the same time; return what each prints."""
     module = "imgassets_tests.download.run_shared"
-    arguments = [str(folder / name), str(urls_file), json.dumps(settings)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+    with ExitStack() as stack:
 
+        def start(client: str, images: int, settings: dict[str, object]) -> subprocess.Popen[str]:
+            urls = tmp_path / f"{client}.txt"
+            urls.write_text("\n".join(server.url(f"/{client}/{n}.jpg") for n in range(images)))
+            options = json.dumps(settings | {"client": client})
+            arguments = [str(tmp_path / client), str(urls), options]
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", module, *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process
 
-def go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
+        def run(
+            images: int, at_start: Callable[[], object] = bool, **settings: object
+        ) -> list[str]:
+            processes = [start(client, images, settings) for client in ("curl", "requests")]
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            at_start()
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+            return [process.communicate(timeout=60)[0] for process in processes]
+
+        yield run
 
 
 def test_two_processes_together_keep_the_concurrency_and_each_gets_its_share(
-    tmp_path: Path, server: Server, redis_server: RedisServer
+    download: Download, server: Server, redis_server: RedisServer
 ) -> None:
     server.otherwise = respond = SlowAnswer(0.05)
-    settings = {"shared_limits": redis_server.url, "per_host": 4}
-    processes = [
-        start(tmp_path, client, server, 40, client=client, **settings)
-        for client in ("curl", "requests")
-    ]
-    for process in processes:
-        go(process)
-    for process in processes:
-        assert "{'ok': 40}" in process.communicate(timeout=60)[0]
+    for out in download(40, shared_limits=redis_server.url, per_host=4):
+        assert "{'ok': 40}" in out
     assert respond.most == 4
     assert server.hits.total() == 80
 
 
 def test_two_processes_together_keep_the_rate(
-    tmp_path: Path, server: Server, redis_server: RedisServer, join: Join
+    download: Download, server: Server, redis_server: RedisServer, join: Join
 ) -> None:
     server.otherwise = respond = SlowAnswer(0.02)
-    settings = {"shared_limits": redis_server.url, "rate_per_host": 40}
-    processes = [
-        start(tmp_path, client, server, 20, client=client, **settings)
-        for client in ("curl", "requests")
-    ]
-    first = time.monotonic()
-    assert join(32).acquire(server.url(""), 1 / 40) == 0
-    for process in processes:
-        go(process)
-    for process in processes:
-        assert "{'ok': 20}" in process.communicate(timeout=60)[0]
+    first: list[float] = []
+
+    def send_first() -> None:
+        first.append(time.monotonic())
+        assert join(32).acquire(server.url(""), 1 / 40) == 0
+
+    for out in download(20, send_first, shared_limits=redis_server.url, rate_per_host=40):
+        assert "{'ok': 20}" in out
     # The request of this process and those of the others: 41 with 40 intervals.
-    assert max(respond.times) - first >= 1
+    assert max(respond.times) - first[0] >= 1
 
 
 @pytest.mark.parametrize("client", ["curl", "requests"])
@@ -280,44 +288,31 @@ def test_a_host_without_a_free_slot_does_not_hold_up_another(
     assert {row.outcome for row in partition.run(*urls)} == {Outcome.OK}
 
 
+@pytest.mark.slow
 def test_a_restart_of_redis_in_the_middle_loses_nothing_and_the_limit_is_kept(
-    tmp_path: Path, server: Server
+    download: Download, server: Server, redis_server: RedisServer
 ) -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed (Debian package redis-server)")
-    redis_server = RedisServer()
-    redis_server.start()
     respond = SlowAnswer(0.1)
-    restarted = False
 
     def restart(handler: Handler) -> None:
-        nonlocal restarted
         with server.lock:
-            first, restarted = not restarted, True
-        if first:
+            clients = [path.split("/")[1] for path in server.hits]
+            both_run = min(clients.count(client) for client in ("curl", "requests")) >= 3
+            if both_run:
+                server.otherwise = respond
+        if both_run:
             redis_server.stop()
-            time.sleep(1)
+            time.sleep(0.5)
             redis_server.start()
         respond(handler)
 
-    server.otherwise = respond
-    server.add("/curl/10.jpg", restart)
-    settings = {"shared_limits": redis_server.url, "per_host": 3, "read_timeout_s": 10}
-    settings |= {"total_timeout_s": 20}
-    processes = [
-        start(tmp_path, client, server, 20, client=client, **settings)
-        for client in ("curl", "requests")
-    ]
-    for process in processes:
-        go(process)
-    for process in processes:
-        out = process.communicate(timeout=60)[0]
-        assert "{'ok': 20}" in out
+    server.otherwise = restart
+    for out in download(30, shared_limits=redis_server.url, per_host=3, total_timeout_s=20):
+        assert "{'ok': 30}" in out
         assert "(download.shared_limits) does not answer (" in out
         assert "answers again; requests continue in 6 s" in out
-    redis_server.stop()
     assert respond.most <= 3
-    assert server.hits.total() == 40
+    assert server.hits.total() == 60
 
 
 @pytest.fixture
