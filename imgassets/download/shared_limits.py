@@ -42,7 +42,7 @@ _RETRY_S = 1
 _ACQUIRE = """
 local slots, queue, times = KEYS[1], KEYS[2], KEYS[3]
 local ticket, limit, interval = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local lease, poll, max_poll, grace = 1000000 * ARGV[4], 25000, 1000000, 2000000
+local lease, poll, max_poll, grace = 1000000 * ARGV[4], 10000, 1000000, 2000000
 local day_ms = 86400000  -- the maximum of download.crawl_delay_max_s
 local function text(number) return string.format('%.0f', number) end
 local clock = redis.call('TIME')
