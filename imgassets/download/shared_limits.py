@@ -3,8 +3,8 @@
 A request needs a slot of its host, which Redis grants in the order in which processes asked. Which
 URL of a process is next, and what happens while its host has no free slot, is in `schedule`.
 
-The libraries for rate limits (limits, pyrate-limiter) do not limit concurrency, and both limits
-have to be checked in one step: so this is one Lua script, which Redis runs atomically.
+The libraries for rate limits (limits 5.8, pyrate-limiter 4.5) do not limit concurrency, and both
+limits must be checked in one step: hence a Lua script, which Redis runs atomically.
 """
 
 from __future__ import annotations
