@@ -145,6 +145,14 @@ def test_a_process_that_asks_no_more_does_not_hold_up_others_for_long(join: Join
     acquire(other)
 
 
+def test_a_process_that_has_waited_long_asks_less_often(join: Join) -> None:
+    one, other = join(1), join(1)
+    acquire(one)
+    assert 0 < other.acquire(HOST, 0) <= 0.01
+    time.sleep(0.5)
+    assert other.acquire(HOST, 0) >= 0.05
+
+
 def test_the_interval_is_kept_over_processes(join: Join) -> None:
     processes = [join(10), join(10)]
     start = time.monotonic()
