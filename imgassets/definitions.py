@@ -8,7 +8,7 @@ from imgassets.configuration import load_settings
 from imgassets.defs.build import build_defs
 from imgassets.defs.command_line import explain_partition_errors
 
-explain_partition_errors(load_settings().start_date)
+explain_partition_errors(load_settings().start_date, load_settings().partitions.period)
 
 # In-process: a run takes 1 s, but 44 s with one process per step, because of the start-up time.
 defs = build_defs(load_settings(), executor=dg.in_process_executor)

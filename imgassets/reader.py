@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 
 import pandas as pd
 import pyarrow as pa
@@ -44,14 +45,15 @@ def read_manifest(
     end: dt.date | str | None = None,
     outcome: str | Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Read the rows of all matching partitions of an asset, sorted by retailer and date.
+    """Read the matching rows of an asset, sorted by retailer and partition.
 
     Args:
         asset: `url_list`, `raw_images` or `processed_images`.
         data_root: A folder, relative to the project folder or absolute, or an fsspec address such
             as `s3://bucket/prefix`; `None` for the one in the settings.
         retailer: Slug or slugs of retailers; `None` for all.
-        start: First day, as a date or `YYYY-MM-DD`; `None` for the first that there is.
+        start: First day, as a date or `YYYY-MM-DD`; `None` for the first that there is. Of a week
+            or month that has other days, too, only the rows of the selected days are read.
         end: Last day, inclusive, as a date or `YYYY-MM-DD`; `None` for the last that there is.
         outcome: Outcome or outcomes, such as `ok`, of which to read the rows; `None` for all.
 
@@ -76,13 +78,11 @@ def read_manifest(
         raise SettingsError(f"start, {first}, is after end, {last}; exchange them")
     outcomes = _outcomes(asset, outcome)
     storage = storage_at(load_settings().data_root if data_root is None else data_root)
-    partitions = [
-        partition
-        for partition in _partitions(storage, asset, _listed(retailer))
-        if first <= partition.date <= last
-    ]
+    partitions = _of_days(_partitions(storage, asset, _listed(retailer)), first, last)
+    # Days as text cannot be compared with those of the column.
+    days = (dt.date.fromisoformat(first or "0001-01-01"), dt.date.fromisoformat(last))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="read_manifest") as pool:
-        tables = pool.map(lambda partition: _read(partition, asset, outcomes), partitions)
+        tables = pool.map(lambda partition: _read(partition, asset, outcomes, days), partitions)
         table = pa.concat_tables(
             [_SCHEMAS[asset].empty_table(), *tables], promote_options="default"
         )
@@ -148,7 +148,33 @@ def _partitions(
     return [partition for partition in found if partition.retailer in retailers]
 
 
-def _read(partition: PartitionFiles, asset: str, outcomes: pa.Array | None) -> pa.Table:
+def _of_days(partitions: Sequence[PartitionFiles], first: str, last: str) -> list[PartitionFiles]:
+    """The partitions that can have rows of the days from the first to the last one.
+
+    Names of manifests do not say how many days they have, so the newest partition of a retailer
+    before the first day is one of them.
+
+    Args:
+        partitions: Partitions by retailer and date.
+        first: First day, `YYYY-MM-DD`, or empty.
+        last: Last day, `YYYY-MM-DD`.
+    """
+    found = []
+    for partition, following in zip_longest(partitions, partitions[1:]):
+        is_newest = (
+            following is None or following.retailer != partition.retailer or following.date > first
+        )
+        if partition.date <= last and (partition.date >= first or is_newest):
+            found.append(partition)
+    return found
+
+
+def _read(
+    partition: PartitionFiles,
+    asset: str,
+    outcomes: pa.Array | None,
+    days: tuple[dt.date, dt.date],
+) -> pa.Table:
     table = partition.read_manifest(asset)
     version = (table.schema.metadata or {}).get(b"imgassets.schema_version", b"none").decode()
     if version != str(SCHEMA_VERSION):
@@ -157,4 +183,10 @@ def _read(partition: PartitionFiles, asset: str, outcomes: pa.Array | None) -> p
             f"but this version of imgassets reads {SCHEMA_VERSION}; materialize its partition "
             "again, or install the version of imgassets that wrote it"
         )
-    return table if outcomes is None else table.filter(pc.is_in(table["outcome"], outcomes))
+    first, last = days
+    is_selected = pc.and_(
+        pc.greater_equal(table["date"], first), pc.less_equal(table["date"], last)
+    )
+    if outcomes is not None:
+        is_selected = pc.and_(is_selected, pc.is_in(table["outcome"], outcomes))
+    return table.filter(is_selected)

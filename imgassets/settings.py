@@ -37,6 +37,8 @@ OptOut = Literal[
     "noai", "noimageai", "noml", "noindex", "noimageindex", "tdm-reservation", "content-usage"
 ]
 OPT_OUTS: tuple[OptOut, ...] = get_args(OptOut)
+Period = Literal["day", "week", "month"]
+"""What a partition holds of a retailer; see `periods`."""
 _SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 RetailerSlug = Annotated[str, StringConstraints(pattern=_SLUG)]
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -401,7 +403,7 @@ class DownloadSettings(Section):
     )
     shard_size: int = Field(10_000, ge=1, description="URLs per download op")
     reuse_days: int = Field(
-        30,
+        31,
         ge=0,
         le=3660,
         description=(
@@ -684,7 +686,12 @@ class DriftSettings(Section):
         ge=5,
         description="number of recent partitions to compare with; no drift check with fewer than 5",
     )
-    days: int = Field(60, ge=1, le=3660, description="maximum age of those partitions, in days")
+    days: int = Field(
+        60,
+        ge=1,
+        le=3660,
+        description="maximum age of those partitions, in days; with monthly ones, at least 155",
+    )
     min_images: int = Field(
         20, ge=1, description="partitions with fewer images are left out of the comparison"
     )
@@ -840,6 +847,18 @@ class RetailerSettings(Section):
         return self.process.steps
 
 
+class PartitionSettings(Section):
+    """How documents are divided into partitions."""
+
+    period: Period = Field(
+        "day",
+        description=(
+            "what one partition of a retailer holds: day, week (from Monday) or month, named by "
+            "its first day; choose it before the first run (docs/operations.md says how to change)"
+        ),
+    )
+
+
 class Settings(RetailerSettings):
     """All options."""
 
@@ -848,7 +867,11 @@ class Settings(RetailerSettings):
         min_length=1,
         description="folder of manifests and images (relative to the project), or s3://bucket/prefix",
     )
-    start_date: dt.date = Field(dt.date(2026, 1, 1), description="first partition day (UTC)")
+    start_date: dt.date = Field(
+        dt.date(2026, 1, 1),
+        description="first partition day (UTC); the first week or month is the one that has it",
+    )
+    partitions: PartitionSettings = Field(default_factory=PartitionSettings)
     owners: tuple[Owner, ...] = Field(
         (),
         description="owners of the assets in the UI, for example [team:data, someone@example.com]",
@@ -915,7 +938,7 @@ def as_yaml() -> str:
 
 def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
     # The options that every user sets come first.
-    first = ("data_root", "start_date", "source") if model is Settings else ()
+    first = ("data_root", "start_date", "partitions", "source") if model is Settings else ()
     for name in sorted(
         model.model_fields, key=lambda n: first.index(n) if n in first else len(first)
     ):

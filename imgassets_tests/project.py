@@ -6,7 +6,7 @@ import dagster as dg
 
 from imgassets.configuration import load_settings
 from imgassets.defs.build import build_defs
-from imgassets.defs.partitions import RETAILERS, catalogue_partitions
+from imgassets.defs.partitions import catalogue_partitions
 from imgassets.defs.scope import Scope
 
 
@@ -18,4 +18,6 @@ def project_defs() -> dg.Definitions:
 def project_scope() -> Scope:
     """The names and partitions of these definitions."""
     settings = load_settings()
-    return Scope(settings, (), catalogue_partitions(settings.start_date, RETAILERS))
+    return Scope(
+        settings, (), catalogue_partitions(settings.start_date, settings.partitions.period)
+    )

@@ -840,7 +840,7 @@ def test_the_command_says_that_no_run_shows_the_partitions(
 
 def materialize_partitions(partitions: list[Partition]) -> list[str]:
     """Materialize partitions of an asset with a check; returns the ids of the runs."""
-    definition = catalogue_partitions(dt.date(2026, 1, 1))
+    definition = catalogue_partitions(dt.date(2026, 1, 1), "day")
 
     @dg.asset(key=["eu", "processed_images"], partitions_def=definition)
     def processed_images() -> None:

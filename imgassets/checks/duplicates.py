@@ -20,7 +20,9 @@ def duplicate_images(context: CheckContext) -> CheckOutcome:
     """Check the share of copies, and the number of products that share one image."""
     bounds = context.options.checks
     groups: dict[str, list[RawRow]] = defaultdict(list)
-    for row in context.raw_rows:
+    # In a week or month, a URL of a product that is listed again on another day is no copy.
+    rows = {(row.product_id, row.url): row for row in reversed(context.raw_rows)}
+    for row in reversed(rows.values()):
         if row.outcome is Outcome.OK and row.sha256 is not None:
             groups[row.sha256].append(row)
     images = sum(map(len, groups.values()))

@@ -59,8 +59,9 @@ def build_defs(
         settings: the options; see `imgassets.Settings`.
         key_prefix: prefix of the asset keys and of the names of ops, jobs, schedules, sensors,
             resources and the retailers' dynamic partitions.
-        partitions: partitions with the dimensions `date` (daily) and `retailer` (dynamic); by
-            default they start at `settings.start_date`.
+        partitions: partitions with the dimensions `date` (daily, or as
+            `settings.partitions.period` says) and `retailer` (dynamic); by default they start at
+            `settings.start_date`.
         resources: resources that replace the default ones, by name: `settings`, `mongodb` or
             `manifests`. Resources that depend on a replaced one are built from the replacement.
         executor: the executor of the jobs; by default the executor of the code location.
@@ -74,7 +75,10 @@ def build_defs(
     prefix = (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix)
     retailers = "_".join([*prefix, RETAILERS])
     scope = Scope(
-        settings, prefix, partitions or catalogue_partitions(settings.start_date, retailers)
+        settings,
+        prefix,
+        partitions
+        or catalogue_partitions(settings.start_date, settings.partitions.period, retailers),
     )
     freshness_check = build_freshness_check(scope)
     jobs = build_jobs(scope, freshness_check)

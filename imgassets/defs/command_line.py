@@ -19,13 +19,15 @@ from dagster_shared.check import CheckError
 
 from imgassets.defs.instance import DAGSTER_HOME_VARIABLE
 from imgassets.defs.partitions import RETAILERS
+from imgassets.periods import first_day
+from imgassets.settings import Period
 
 # What a key of an asset's partition consists of; of all other assets, date and retailer.
 _FORMS = {"daily_report": ("date",), "retailer_report": ("retailer",)}
 _MAX_NAMED = 5
 
 
-def explain_partition_errors(start_date: dt.date) -> None:
+def explain_partition_errors(start_date: dt.date, period: Period) -> None:
     """Make `dagster asset materialize` end with one sentence if it refuses the partition.
 
     Called while this command loads the definitions, it adds to the command's click context. It
@@ -33,21 +35,23 @@ def explain_partition_errors(start_date: dt.date) -> None:
 
     Args:
         start_date: The first day with a partition.
+        period: `partitions.period`.
     """
     context = click.get_current_context(silent=True)
     if context is not None and context.command_path.endswith(" asset materialize"):
-        context.with_resource(_explained(context.params, start_date))
+        context.with_resource(_explained(context.params, start_date, period))
 
 
 @contextmanager
-def _explained(options: Mapping[str, Any], start_date: dt.date) -> Iterator[None]:
+def _explained(options: Mapping[str, Any], start_date: dt.date, period: Period) -> Iterator[None]:
     select, key = str(options["select"]), options["partition"]
+    start_date = first_day(start_date, period)
     try:
         yield
     except dg.DagsterInvalidSubsetError as error:
         if not isinstance(error.__context__, dg.DagsterUnknownPartitionError):
             raise click.ClickException(str(error)) from None
-        sentence = unknown_partition(str(key), select, start_date, _registered_retailers())
+        sentence = unknown_partition(str(key), select, start_date, period, _registered_retailers())
         raise click.ClickException(sentence) from None
     except CheckError as error:
         if "artition" not in str(error):
@@ -65,14 +69,15 @@ def _explained(options: Mapping[str, Any], start_date: dt.date) -> Iterator[None
 
 
 def unknown_partition(
-    key: str, select: str, start_date: dt.date, retailers: Sequence[str] | None
+    key: str, select: str, start_date: dt.date, period: Period, retailers: Sequence[str] | None
 ) -> str:
     """Say why there is no such partition, and what to do.
 
     Args:
         key: The key that Dagster refused, for example `2026-01-31|zara`.
         select: The selection of assets, for example `url_list,raw_images`.
-        start_date: The first day with a partition.
+        start_date: The first day of the first partition.
+        period: `partitions.period`.
         retailers: The registered retailers; None if DAGSTER_HOME is not set.
     """
     from imgassets.sources.listing import today
@@ -88,6 +93,9 @@ def unknown_partition(
             problems.append(f"{day} is before start_date, {start_date}")
         if day > today():
             problems.append(f"{day} is after today, {today()} (UTC)")
+        first = first_day(day, period)
+        if first != day and not problems:
+            problems.append(f"{day} is in the partition of the {period} that starts on {first}")
         if "retailer" in parts and parts["retailer"] not in (retailers or ()):
             problems.append(_unknown_retailer(parts["retailer"], retailers))
     return f"there is no partition {key!r}: {' and '.join(problems) or 'Dagster refuses it'}"

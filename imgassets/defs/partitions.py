@@ -1,5 +1,7 @@
 """Partitions: date x retailer. One run handles one partition.
 
+The date is a day, or the first day of a week or month (`partitions.period`; see `periods`).
+
 The retailers are dynamic partitions in the Dagster instance; `imgassets sync` and the sensor
 `new_documents` register them. How names become slugs is in `sources.listing`.
 https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
@@ -14,6 +16,8 @@ from typing import NamedTuple
 
 import dagster as dg
 
+from imgassets.periods import first_day
+from imgassets.settings import Period
 from imgassets.wording import counted
 
 RETAILERS = "retailer"
@@ -23,30 +27,38 @@ _SLUG = re.compile("[a-z0-9-]+")
 
 
 def catalogue_partitions(
-    start_date: dt.date, retailers: str = RETAILERS
+    start_date: dt.date, period: Period, retailers: str = RETAILERS
 ) -> dg.MultiPartitionsDefinition:
     """Build the partitions of the assets, date x retailer.
 
     Args:
         start_date: the first day with a partition (UTC).
+        period: `partitions.period`.
         retailers: the name of the retailers' dynamic partitions in the Dagster instance.
     """
+    start = first_day(start_date, period).isoformat()
+    # end_offset=1: today has a partition too, because documents arrive during the day.
+    date: dg.TimeWindowPartitionsDefinition
+    match period:
+        case "day":
+            date = dg.DailyPartitionsDefinition(start, timezone="UTC", end_offset=1)
+        case "week":  # day_offset=1: from Monday
+            date = dg.WeeklyPartitionsDefinition(start, day_offset=1, timezone="UTC", end_offset=1)
+        case "month":
+            date = dg.MonthlyPartitionsDefinition(start, timezone="UTC", end_offset=1)
     return dg.MultiPartitionsDefinition(
         {
-            # end_offset=1: today has a partition too, because documents arrive during the day.
-            "date": dg.DailyPartitionsDefinition(
-                start_date=start_date.isoformat(), timezone="UTC", end_offset=1
-            ),
+            "date": date,
             "retailer": dg.DynamicPartitionsDefinition(name=retailers),
         }
     )
 
 
 class Partition(NamedTuple):
-    """One day of one retailer.
+    """One day, week or month of one retailer.
 
     Attributes:
-        date: the day in UTC, `YYYY-MM-DD`.
+        date: the first day in UTC, `YYYY-MM-DD`.
         retailer: the slug of the retailer.
     """
 

@@ -17,6 +17,8 @@ from imgassets.defs.failed_checks import failed_checks_of_tags, tag_run
 from imgassets.defs.metadata import as_dagster_failure, location_metadata, round_for_display
 from imgassets.defs.scope import Scope
 from imgassets.errors import SourceError, StorageError
+from imgassets.settings import Period
+from imgassets.wording import counted
 
 if TYPE_CHECKING:
     from imgassets.manifests import ProcessedRow
@@ -68,7 +70,11 @@ def build_daily_report(scope: Scope) -> dg.AssetsDefinition:
         with as_dagster_failure(SourceError, StorageError):
             inventory = scope.mongodb_resource(context).source(options).inventory()
             measured = measure(
-                scope, options, context.instance, context.partition_key, inventory.documents
+                scope,
+                options,
+                context.instance,
+                context.partition_key,
+                inventory.partitions(options.partitions.period),
             )
             save_day(storage, measured.day)
             metadata = _daily_metadata(scope, measured, storage, options)
@@ -155,14 +161,15 @@ def build_retailer_report(scope: Scope) -> dg.AssetsDefinition:
         options = scope.settings_resource(context).load()
         retailer = context.partition_key
         storage, own = open_storage(options), options.for_retailer(retailer)
-        dates = dates_before(today().isoformat())
+        period = options.partitions.period
+        dates = dates_before(today().isoformat(), period)
         with as_dagster_failure(StorageError):
             days = retailer_days(storage, retailer, dates, own)
             newest = newest_date(storage)
             if not days and newest is not None:
-                dates = dates_before(newest)
+                dates = dates_before(newest, period)
                 days = retailer_days(storage, retailer, dates, own)
-        return dg.MaterializeResult(metadata=_retailer_metadata(scope, days, dates))
+        return dg.MaterializeResult(metadata=_retailer_metadata(scope, days, dates, period))
 
     return retailer_report
 
@@ -181,7 +188,7 @@ def measure(
         options: the settings of the run.
         instance: the Dagster instance.
         date: the day, `YYYY-MM-DD`.
-        documents: number of documents by retailer and day.
+        documents: number of documents by retailer and date of the partition.
 
     Raises:
         StorageError: the storage is not reachable or not readable.
@@ -281,7 +288,8 @@ def _daily_metadata(
     from imgassets.reports.text import MAX_ROWS, problem_table, retailer_record, summary
 
     day, links = measured.day, _links(scope)
-    dates = dates_before(day.date)
+    period = options.partitions.period
+    dates = dates_before(day.date, period)
     worst = day.worst_first
     records = [dg.TableRecord(retailer_record(each)) for each in worst[:MAX_ROWS]]
     title = "retailers" if len(worst) <= MAX_ROWS else f"retailers ({MAX_ROWS} of {len(worst)})"
@@ -290,7 +298,7 @@ def _daily_metadata(
         **_doubtful_images(measured.doubtful, storage, options),
         **({title: dg.MetadataValue.table(records)} if records else {}),
         "problems, with links": dg.MetadataValue.md(problem_table(day, links)),
-        f"success rates of {len(dates)} days": dg.MetadataValue.md(
+        f"success rates of {counted(len(dates), period)}": dg.MetadataValue.md(
             heat_map(load_days(storage, dates), dates)
         ),
         **{
@@ -317,7 +325,7 @@ def _doubtful_images(
 
 
 def _retailer_metadata(
-    scope: Scope, days: "Mapping[str, RetailerDay]", dates: list[str]
+    scope: Scope, days: "Mapping[str, RetailerDay]", dates: list[str], period: Period
 ) -> dict[str, Any]:
     """The chart and the table of a retailer, and its numbers over all days."""
     from imgassets.reports.pictures import history_chart
@@ -326,9 +334,9 @@ def _retailer_metadata(
     urls = sum(each.urls for each in days.values())
     downloaded = sum(each.downloaded for each in days.values())
     return {
-        f"last {len(dates)} days": dg.MetadataValue.md(history_chart(days, dates)),
-        "days, with links": dg.MetadataValue.md(days_table(days.items(), _links(scope))),
-        "days with data": len(days),
+        f"last {counted(len(dates), period)}": dg.MetadataValue.md(history_chart(days, dates)),
+        f"{period}s, with links": dg.MetadataValue.md(days_table(days.items(), _links(scope))),
+        f"{period}s with data": len(days),
         "URLs": urls,
         "images": sum(each.images for each in days.values()),
         **({"success rate": round_for_display(downloaded / urls)} if urls else {}),

@@ -16,7 +16,7 @@ from imgassets.folders import resolve_data_root
 
 if TYPE_CHECKING:
     from imgassets.defs.resources import MongoDBResource, SettingsResource
-    from imgassets.settings import Settings
+    from imgassets.settings import Period, Settings
 
 # Resource keys are global in a code location, and many locations have a resource `settings`.
 _RESOURCE_PREFIX = "imgassets"
@@ -43,7 +43,8 @@ class Scope:
         partitions: the partitions of the assets, date x retailer.
 
     Raises:
-        ValueError: `partitions` has no dynamic dimension `retailer`.
+        ValueError: `partitions` has no dynamic dimension `retailer`, or its dates are not those of
+            `settings.partitions.period`.
     """
 
     settings: Settings
@@ -53,6 +54,7 @@ class Scope:
     def __post_init__(self) -> None:
         """Check the partitions."""
         retailers_name(self.partitions)
+        _check_dates(self.partitions, self.settings.partitions.period)
 
     def key(self, asset: str) -> dg.AssetKey:
         """The key of an asset: the key prefix and the name."""
@@ -119,3 +121,25 @@ def retailers_name(partitions: dg.MultiPartitionsDefinition) -> str:
         "partitions must be a MultiPartitionsDefinition with the dimensions date (daily) and "
         "retailer (a DynamicPartitionsDefinition with a name)"
     )
+
+
+_DATES: dict[Period, type[dg.TimeWindowPartitionsDefinition]] = {
+    "day": dg.DailyPartitionsDefinition,
+    "week": dg.WeeklyPartitionsDefinition,
+    "month": dg.MonthlyPartitionsDefinition,
+}
+
+
+def _check_dates(partitions: dg.MultiPartitionsDefinition, period: Period) -> None:
+    """Refuse partitions of another period than that of the settings, which sources and reports use.
+
+    Raises:
+        ValueError: the dimension `date` is daily, weekly or monthly, unlike the settings.
+    """
+    date = partitions.get_partitions_def_for_dimension("date")
+    wrong = [name for name, type_ in _DATES.items() if name != period and isinstance(date, type_)]
+    if wrong:
+        raise ValueError(
+            f"a date of the partitions is a {wrong[0]}, but partitions.period is {period}; set it "
+            f"to {wrong[0]}"
+        )

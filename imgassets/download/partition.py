@@ -129,18 +129,18 @@ def _take_over(
     previous: dict[str, RawRow] = {}
     with Journal(partition, ASSET).writer("known") as writer:
         for known in known_images:
-            is_own = known.date == partition.date
-            fresh = is_own or (known.fetched_at is not None and known.fetched_at >= fresh_after)
+            is_recent = known.fetched_at is not None and known.fetched_at >= fresh_after
             rows = [
                 _with_url_values(known, row, attempts=0, elapsed_ms=None, error=None)
                 for row in by_url[known.url]
             ]
-            if refresh or not fresh:
-                previous.update((row.key, row) for row in rows)
-            else:
-                writer.add(rows)
+            # Documents of one day that list a URL have one image of it.
+            fresh = [row for row in rows if is_recent or row.date == known.date]
+            if not refresh:
+                writer.add(fresh)
                 writer.flush_if_due()
-                taken_over.update(row.key for row in rows)
+                taken_over.update(row.key for row in fresh)
+            previous.update((row.key, row) for row in rows if row.key not in taken_over)
     return taken_over, previous
 
 

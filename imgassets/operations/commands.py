@@ -16,6 +16,7 @@ from rich.table import Table
 from imgassets.configuration import load_settings
 from imgassets.errors import SourceError
 from imgassets.operations.messages import console_for, errors_as_click_exceptions
+from imgassets.periods import first_days
 from imgassets.sources.factory import mongodb_address, open_source
 from imgassets.wording import counted
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from imgassets.operations.partition_state import Key, PartitionState
     from imgassets.reports.day import Day
     from imgassets.reports.measure import RetailerRun
-    from imgassets.settings import Settings
+    from imgassets.settings import Period, Settings
     from imgassets.sources.listing import Inventory
 
 MAX_LISTED = 100
@@ -76,12 +77,14 @@ def report(*, since: dt.date, until: dt.date | None, retailer: str | None) -> No
     """Print what happened on each day: per retailer, what failed, what is missing.
 
     Shows the numbers of the asset daily_report; days without one are computed, with a look at the
-    source. Days are today, yesterday or YYYY-MM-DD.
+    source. Days are today, yesterday or YYYY-MM-DD. With partitions.period, the weeks or months
+    that contain them are shown.
     """
     from imgassets.sources.listing import today
 
-    dates = _dates(since, until or max(since, today() - dt.timedelta(days=1)))
     with errors_as_click_exceptions():
+        period = load_settings().partitions.period
+        dates = _dates(since, until or max(since, today() - dt.timedelta(days=1)), period)
         slug = None if retailer is None else _registered_slug(retailer)
         for day in _days(dates):
             _print_day(day, slug)
@@ -113,7 +116,7 @@ def status(*, since: dt.date | None, until: dt.date, retailer: tuple[str, ...], 
             "--since and --until choose other days"
         )
         return
-    table = _status_table(found, use)
+    table = _status_table(found, use, settings.partitions.period)
     console_for(table).print(table)
     others = [each for each in found if not each.is_current]
     _print_partitions(others)
@@ -144,7 +147,8 @@ def backfill(
     """Launch runs of the partitions that have documents, and of no others.
 
     --missing, --failed and --outdated narrow them down, and can be combined. Partitions with a run
-    that is queued or in progress are left out. New retailers are registered. The daemon executes
+    that is queued or in progress are left out. With partitions.period, the weeks or months that
+    contain the days are selected. New retailers are registered. The daemon executes
     the runs.
     """
     with errors_as_click_exceptions():
@@ -180,8 +184,8 @@ def backfill(
             )
 
 
-def _dates(first: dt.date, last: dt.date) -> list[str]:
-    """The days from the first to the last one, or to today, if that is earlier."""
+def _dates(first: dt.date, last: dt.date, period: Period) -> list[str]:
+    """The partitions of the days from the first to the last one, or to today, if earlier."""
     from imgassets.sources.listing import today
 
     last = min(last, today())
@@ -190,7 +194,7 @@ def _dates(first: dt.date, last: dt.date) -> list[str]:
             f"the first day, {first}, is after the last, {last}; choose an earlier first or a "
             "later last day, up to today (UTC)"
         )
-    return [(first + dt.timedelta(days=age)).isoformat() for age in range((last - first).days + 1)]
+    return [day.isoformat() for day in first_days(first, last, period)]
 
 
 def _registered_slug(name: str) -> str:
@@ -245,7 +249,7 @@ def _days(dates: list[str]) -> Iterator[Day]:
     from imgassets.defs.instance import open_instance
     from imgassets.defs.reports import measure
 
-    documents = _inventory(settings).documents
+    documents = _inventory(settings).partitions(settings.partitions.period)
     with open_instance() as instance:
         for date in dates:
             known = stored.get(date)
@@ -260,7 +264,8 @@ def _scope(settings: Settings) -> Scope:
     from imgassets.defs.partitions import RETAILERS, catalogue_partitions
     from imgassets.defs.scope import Scope
 
-    return Scope(settings, (), catalogue_partitions(settings.start_date, RETAILERS))
+    period = settings.partitions.period
+    return Scope(settings, (), catalogue_partitions(settings.start_date, period, RETAILERS))
 
 
 def _states(
@@ -271,16 +276,17 @@ def _states(
     from imgassets.operations.partition_state import partition_states
     from imgassets.storage import open_storage
 
-    days = set(_dates(first, last))
+    period = settings.partitions.period
+    dates = set(_dates(first, last, period))
     inventory = _inventory(settings)
     slugs = {_slug(name, settings, inventory.names) for name in retailers}
     wanted = {
-        (slug, day): number
-        for (slug, day), number in inventory.documents.items()
-        if day in days and (not slugs or slug in slugs)
+        (slug, date): number
+        for (slug, date), number in inventory.partitions(period).items()
+        if date in dates and (not slugs or slug in slugs)
     }
     with open_instance() as instance:
-        runs = _runs(_scope(settings), instance, {day for _, day in wanted})
+        runs = _runs(_scope(settings), instance, {date for _, date in wanted})
     return partition_states(open_storage(settings), wanted, runs, settings)
 
 
@@ -337,11 +343,13 @@ def _print_day(day: Day, retailer: str | None) -> None:
         click.echo(f"nothing of {retailer}\n")
 
 
-def _status_table(states: list[PartitionState], use: Mapping[str, tuple[int, int]]) -> Table:
+def _status_table(
+    states: list[PartitionState], use: Mapping[str, tuple[int, int]], period: Period
+) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("retailer", no_wrap=True)
     names = [
-        "days",
+        f"{period}s",
         "current",
         "missing",
         "failed",

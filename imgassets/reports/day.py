@@ -1,5 +1,7 @@
 """The numbers of a day: one row per retailer, stored in one small file per day.
 
+With `partitions.period`, a day here is a week or month, named by its first day.
+
 Reading 30 days of all retailers from these files takes 31 requests to an object store; from
 manifests, it would take one request per retailer, day and asset. The numbers are computed in
 `measure`.
@@ -19,11 +21,13 @@ from typing import Any
 import pyarrow as pa
 
 from imgassets.errors import BrokenFileError
+from imgassets.periods import last_first_days
+from imgassets.settings import Period
 from imgassets.storage import Storage, read_table, write_table
 
 FOLDER = "reports"
 DAYS = 30
-"""Number of days that reports show."""
+"""Number of days, weeks or months that reports show."""
 
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.parquet")
 _MADE_AT = b"imgassets.made_at"
@@ -255,15 +259,16 @@ def newest_date(storage: Storage) -> str | None:
     return max(_stored_dates(storage), default=None)
 
 
-def dates_before(date: str, number: int = DAYS) -> list[str]:
-    """The days up to and including a day, in ascending order.
+def dates_before(date: str, period: Period, number: int = DAYS) -> list[str]:
+    """The dates of the partitions up to and including one, in ascending order.
 
     Args:
-        date: The last day, `YYYY-MM-DD`.
-        number: The number of days.
+        date: A day of the last partition, `YYYY-MM-DD`.
+        period: `partitions.period`.
+        number: The number of partitions.
     """
-    last = dt.date.fromisoformat(date)
-    return [(last - dt.timedelta(days=age)).isoformat() for age in reversed(range(number))]
+    first_days = last_first_days(dt.date.fromisoformat(date), number, period)
+    return [day.isoformat() for day in first_days]
 
 
 def _stored_dates(storage: Storage) -> list[str]:

@@ -22,21 +22,23 @@ def open_source(settings: Settings, mongodb_uri: Callable[[], str]) -> Source:
     Raises:
         SourceError: The source cannot be opened.
     """
+    period = settings.partitions.period
     match settings.source.kind:
         case "mongodb":
             from imgassets.sources.mongodb import MongoSource
 
-            return MongoSource(mongodb_uri(), settings.source, settings.start_date)
+            return MongoSource(mongodb_uri(), settings.source, settings.start_date, period)
         case "csv" | "jsonl" | "parquet":
             from imgassets.sources.files import file_records
             from imgassets.sources.table import TableSource
 
-            return TableSource(file_records(settings.source), settings.source, settings.start_date)
+            lines = file_records(settings.source)
+            return TableSource(lines, settings.source, settings.start_date, period)
         case "python":
             from imgassets.sources.table import TableSource, function_records
 
             records = function_records(str(settings.source.function))
-            return TableSource(records, settings.source, settings.start_date)
+            return TableSource(records, settings.source, settings.start_date, period)
 
 
 def mongodb_address() -> str:

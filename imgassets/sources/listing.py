@@ -21,7 +21,8 @@ from slugify import slugify
 
 from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
-from imgassets.settings import SourceSettings
+from imgassets.periods import first_day
+from imgassets.settings import Period, SourceSettings
 from imgassets.sources.images import (
     fields_near,
     image_entries,
@@ -149,6 +150,17 @@ class Inventory:
     spellings: dict[str, list[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
+    def partitions(self, period: Period) -> dict[tuple[str, str], int]:
+        """Number of documents by `(slug, first day)` of their partition.
+
+        Args:
+            period: `partitions.period`.
+        """
+        found: Counter[tuple[str, str]] = Counter()
+        for (slug, day), number in self.documents.items():
+            found[slug, first_day(dt.date.fromisoformat(day), period).isoformat()] += number
+        return dict(found)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -188,7 +200,7 @@ class Source(Protocol):
         """Read the URL rows of one partition.
 
         Args:
-            date: Day of the partition in UTC, `YYYY-MM-DD`.
+            date: First day of the partition in UTC, `YYYY-MM-DD`.
             retailer: Slug of the retailer.
 
         Raises:
@@ -247,17 +259,25 @@ def listing_without_retailer(slug: str, known: Collection[str]) -> Listing:
     return Listing([], 0, SourceReport(), note)
 
 
-def day_anomaly(day: dt.date, start_date: dt.date) -> Anomaly | None:
-    """The reason why a day has no partition; None if it has one."""
-    if day < start_date:
+def day_anomaly(day: dt.date, start_date: dt.date, period: Period) -> Anomaly | None:
+    """The reason why a day has no partition; None if it has one.
+
+    Args:
+        day: Day of a document in UTC.
+        start_date: `start_date`, whose partition is the first one.
+        period: `partitions.period`. The days of the current week or month that are still to come
+            have a partition.
+    """
+    first = first_day(day, period)
+    if first < first_day(start_date, period):
         return Anomaly.BEFORE_START_DATE
-    if day > today():
+    if first > today():
         return Anomaly.IN_FUTURE
     return None
 
 
 def today() -> dt.date:
-    """The current day in UTC, which is the last day that has a partition."""
+    """The current day in UTC, whose partition is the last one."""
     return dt.datetime.now(dt.UTC).date()
 
 

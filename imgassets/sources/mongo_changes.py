@@ -130,8 +130,12 @@ class MongoChanges:
 
     @property
     def source_name(self) -> str:
-        """The name of the collections in the settings, as in `Cursor.source`."""
-        return self.source.places.name
+        """The name of the collections in the settings, as in `Cursor.source`.
+
+        With the period, because the cursor has names of partitions.
+        """
+        period = self.source.period
+        return self.source.places.name + ("" if period == "day" else f" by {period}")
 
     @contextmanager
     def time_limit(self) -> Iterator[None]:
@@ -467,8 +471,9 @@ def open_changes(settings: Settings, mongodb_uri: str) -> MongoChanges:
         settings: Settings with the source, the start date and the sensor's options.
         mongodb_uri: Address of the server.
     """
-    source = MongoSource(mongodb_uri, settings.source, settings.start_date)
-    return MongoChanges(source, PartitionResolver(source, settings.start_date), settings.sensor)
+    period = settings.partitions.period
+    source = MongoSource(mongodb_uri, settings.source, settings.start_date, period)
+    return MongoChanges(source, PartitionResolver(source), settings.sensor)
 
 
 def _gap_note(read_until: float, reason: object) -> str:

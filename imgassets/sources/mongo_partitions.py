@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgassets.sources.changes import MAX_DAYS_AHEAD
-from imgassets.sources.listing import Anomaly, Unpartitioned, day_anomaly, today
+from imgassets.sources.listing import Anomaly, Unpartitioned, today
 from imgassets.sources.mongo_dates import date_detail
 from imgassets.sources.mongo_places import Place
 from imgassets.sources.mongodb import MongoSource
@@ -20,11 +20,9 @@ class PartitionResolver:
 
     Attributes:
         source: The source, which has the field names and decides the day of a document.
-        start_date: First day that has a partition.
     """
 
     source: MongoSource
-    start_date: dt.date
 
     @property
     def fields(self) -> dict[str, str]:
@@ -55,10 +53,11 @@ class PartitionResolver:
             return retailer
         value = values.get("date")
         day = self.source.document_day(value, values.get("_id"))
-        reason = day if isinstance(day, Anomaly) else day_anomaly(day, self.start_date)
+        reason = day if isinstance(day, Anomaly) else self.source.day_anomaly(day)
         if isinstance(day, dt.date):
-            near = day <= today() + dt.timedelta(days=MAX_DAYS_AHEAD)
+            first = self.source.first_day(day)
+            near = first <= today() + dt.timedelta(days=MAX_DAYS_AHEAD)
             if reason is None or (reason is Anomaly.IN_FUTURE and near):
-                return f"{day.isoformat()}|{retailer.slug}"
+                return f"{first.isoformat()}|{retailer.slug}"
         assert reason is not None  # noqa: S101  (a day without a reason has a partition)
         return Unpartitioned(reason, date_detail(self.source.settings.fields.date, reason, value))

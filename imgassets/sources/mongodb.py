@@ -29,7 +29,8 @@ from pymongo.errors import (
 
 from imgassets.errors import SourceError
 from imgassets.manifests import UrlRow
-from imgassets.settings import SourceSettings
+from imgassets.periods import days_of, first_day
+from imgassets.settings import Period, SourceSettings
 from imgassets.sources.images import GRAPH, path_heads, value_at_path, values_at_paths
 from imgassets.sources.listing import (
     SAMPLE_SIZE,
@@ -82,13 +83,17 @@ class MongoSource:
         uri: Address of the server; error messages never contain its password.
         settings: Names of the databases, collections and fields, and an extra filter.
         start_date: First day that has a partition.
+        period: `partitions.period`.
     """
 
-    def __init__(self, uri: str, settings: SourceSettings, start_date: dt.date) -> None:
+    def __init__(
+        self, uri: str, settings: SourceSettings, start_date: dt.date, period: Period = "day"
+    ) -> None:
         self._uri = uri
         self._settings = settings
         self._fields = settings.fields
         self._start_date = start_date
+        self._period: Period = period
         self._query: dict[str, Any] = _parse_query(settings.query)
         paths = (*self._fields.image_paths, self._fields.product_id)
         # What images and product ids can be in: whole fields, and those whose names have dots.
@@ -110,6 +115,11 @@ class MongoSource:
         return self._settings
 
     @property
+    def period(self) -> Period:
+        """`partitions.period`."""
+        return self._period
+
+    @property
     def index_keys(self) -> list[tuple[str, int]]:
         """Keys of the index for the partition's query: `(retailer, date, _id)`, ascending.
 
@@ -127,23 +137,27 @@ class MongoSource:
         """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
         rows: list[UrlRow] = []
+        # Collections of one retailer can have documents with the same id, and a document whose date
+        # changes meanwhile can be found on two days.
+        earlier: set[str] = set()
         documents = 0
         with self.client() as client:
             places = self.places.existing(client)
             matches = self._matches(client, places, retailer)
             for place, match in matches:
-                earlier = {row.key for row in rows}
-                for document in self._documents(place, client, match, dt.date.fromisoformat(date)):
-                    # A list that contains a name of the retailer can contain those of others.
-                    if self._slug_of(place, document.get(_RETAILER)) != retailer:
-                        continue
-                    documents += 1
-                    for row in self._rows(document, date, retailer, report):
-                        if row.key in earlier:
-                            # Collections of one retailer can have documents with the same id.
-                            report.add(Anomaly.DUPLICATE_URL, row.document_id, row.url)
-                        else:
-                            rows.append(row)
+                for day in days_of(dt.date.fromisoformat(date), self._period):
+                    first = len(rows)
+                    for document in self._documents(place, client, match, day):
+                        # A list that contains a name of the retailer can contain those of others.
+                        if self._slug_of(place, document.get(_RETAILER)) != retailer:
+                            continue
+                        documents += 1
+                        for row in self._rows(document, day.isoformat(), retailer, report):
+                            if row.key in earlier:
+                                report.add(Anomaly.DUPLICATE_URL, row.document_id, row.url)
+                            else:
+                                rows.append(row)
+                    earlier.update(row.key for row in rows[first:])
             if not documents and (self.places.have_retailers or not matches):
                 missing = self.places.missing_messages(client)
                 if message := dict(missing).get(retailer):
@@ -218,9 +232,7 @@ class MongoSource:
                         continue
                     names[retailer.slug][retailer.name] += count
                     day = self.document_day(value)
-                    anomaly = (
-                        day if isinstance(day, Anomaly) else day_anomaly(day, self._start_date)
-                    )
+                    anomaly = day if isinstance(day, Anomaly) else self.day_anomaly(day)
                     if anomaly is not None:
                         detail = date_detail(self._fields.date, anomaly, value)
                         report.add(anomaly, example, detail, count)
@@ -259,6 +271,14 @@ class MongoSource:
     def document_day(self, value: object, document_id: object = None) -> dt.date | Anomaly:
         """The day of a document, or why it has none; see `mongo_dates.document_day`."""
         return document_day(value, document_id, self._settings.date_format)
+
+    def day_anomaly(self, day: dt.date) -> Anomaly | None:
+        """The reason why a day has no partition; None if it has one."""
+        return day_anomaly(day, self._start_date, self._period)
+
+    def first_day(self, day: dt.date) -> dt.date:
+        """The first day of the partition that contains a day."""
+        return first_day(day, self._period)
 
     @property
     def day_key(self) -> dict[str, Any]:

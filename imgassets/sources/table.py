@@ -19,7 +19,8 @@ from typing import Any
 
 from imgassets.errors import SourceError
 from imgassets.imports import import_function
-from imgassets.settings import SourceSettings
+from imgassets.periods import days_of
+from imgassets.settings import Period, SourceSettings
 from imgassets.sources.dates import invalid_date_hint, parse_day
 from imgassets.sources.files import DEFAULT_PATHS, InvalidLine, Record, paths_of
 from imgassets.sources.images import path_heads, value_at_path, values_at_paths
@@ -44,8 +45,9 @@ from imgassets.sources.retailers import Retailer, Retailers
 Records = Callable[..., Iterable[Record | InvalidLine]]
 """A function that returns records.
 
-If it has a parameter `date` or `retailer`, it gets the day or the slug of the requested partition,
-or None if all records are requested. It may return more records than requested.
+If it has a parameter `date` or `retailer`, it gets a day or the slug of the requested partition, or
+None if all records are requested. It may return more records than requested. With `date`, it is
+called once for each day of a week or month.
 """
 
 _COLUMNS = ("url", "retailer", "date", "product_id")
@@ -59,38 +61,50 @@ class TableSource:
         settings: The names of the fields, how URLs and dates are written in them, and the retailer
             of all records or the retailers' aliases.
         start_date: First day that has a partition; also the day of records without a date.
+        period: `partitions.period`.
     """
 
-    def __init__(self, records: Records, settings: SourceSettings, start_date: dt.date) -> None:
+    def __init__(
+        self,
+        records: Records,
+        settings: SourceSettings,
+        start_date: dt.date,
+        period: Period = "day",
+    ) -> None:
         self._records = records
         self._settings = settings
         self._retailers = Retailers.from_settings(settings)
         self._start_date = start_date
+        self._period: Period = period
         self._paths = {field: paths_of(settings, field) for field in DEFAULT_PATHS}
 
     def listing(self, date: str, retailer: str) -> Listing:
         """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
         slugs: set[str] = set()
-        products: dict[str, list[object]] = defaultdict(list)
-        for number, record in enumerate(self._read(date, retailer, report), 1):
-            found, day = self._partition_of(record, f"record {number}", report)
-            if found is None:
-                continue
-            slugs.add(found.slug)
-            if found.slug == retailer and day == date:
-                products[_product_id(record)].append(record.get("url"))
+        products: dict[tuple[str, str], list[object]] = defaultdict(list)
+        days = [day.isoformat() for day in days_of(dt.date.fromisoformat(date), self._period)]
+        by_day = "date" in self._partition_parameters
+        for wanted in [[day] for day in days] if by_day else [days]:
+            for number, record in enumerate(self._read(wanted[0], retailer, report), 1):
+                found, day = self._partition_of(record, f"record {number}", report)
+                if found is None:
+                    continue
+                slugs.add(found.slug)
+                if found.slug == retailer and day in wanted:
+                    products[day, _product_id(record)].append(record.get("url"))
         # A function that gets the partition may have no records for it.
         if retailer not in slugs and not self._partition_parameters:
             return listing_without_retailer(retailer, slugs)
         rows = [
             row
-            for product, urls in products.items()
+            for (day, product), urls in products.items()
             for row in document_rows(
-                document_id=product,
+                # The records of a product on another day of the partition are another document.
+                document_id=product if self._period == "day" else f"{product}@{day}",
                 product_id=product,
                 images=urls if len(urls) > 1 else urls[0],
-                date=date,
+                date=day,
                 retailer=retailer,
                 report=report,
                 separator=self._settings.separator,
@@ -193,7 +207,7 @@ class TableSource:
             report.add(
                 Anomaly.INVALID_DATE, name, f"the date is {date!r}; {invalid_date_hint(date)}"
             )
-        elif anomaly := day_anomaly(day, self._start_date):
+        elif anomaly := day_anomaly(day, self._start_date, self._period):
             report.add(anomaly, name, f"the date is {date!r}")
         else:
             return retailer, day.isoformat()

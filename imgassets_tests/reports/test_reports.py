@@ -283,7 +283,7 @@ def test_a_retailer_with_an_odd_name_does_not_break_links_and_tables() -> None:
 def test_a_heat_map_shows_all_retailers_worst_first_and_fits_the_event_log(
     number: int, columns: int, named: int | None, title: str
 ) -> None:
-    dates = dates_before(DATE)
+    dates = dates_before(DATE, "day")
     day = many(number)
     text = heat_map(dict.fromkeys(dates, day), dates)
     assert len(text) <= HEAT_MAP_BYTES
@@ -303,7 +303,7 @@ def test_a_heat_map_shows_all_retailers_worst_first_and_fits_the_event_log(
 
 def test_a_heat_map_of_too_many_retailers_says_how_many_it_leaves_out() -> None:
     rng = np.random.default_rng(0)
-    dates = dates_before(DATE)
+    dates = dates_before(DATE, "day")
     entries = [
         [RetailerDay(retailer=f"{n}", urls=100, downloaded=int(rate)) for n, rate in enumerate(row)]
         for row in rng.integers(0, 101, (len(dates), 1_000))
@@ -317,7 +317,7 @@ def test_a_heat_map_of_too_many_retailers_says_how_many_it_leaves_out() -> None:
 
 
 def test_a_heat_map_has_a_colour_per_state() -> None:
-    dates = dates_before(DATE)
+    dates = dates_before(DATE, "day")
     entries = [
         RetailerDay(retailer="a", urls=10, downloaded=10),
         RetailerDay(retailer="b", urls=10, downloaded=1),

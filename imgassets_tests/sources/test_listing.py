@@ -113,16 +113,16 @@ def test_today_is_the_day_in_utc_whatever_the_local_time_zone(time_zone: str) ->
 def test_days_before_the_start_date_and_after_today_have_no_partition() -> None:
     start, day = dt.date(2026, 1, 1), dt.timedelta(days=1)
     now = today()
-    assert day_anomaly(start, start) is None
-    assert day_anomaly(start - day, start) is Anomaly.BEFORE_START_DATE
-    assert day_anomaly(now, start) is None
-    assert day_anomaly(now + 2 * day, start) is Anomaly.IN_FUTURE
+    assert day_anomaly(start, start, "day") is None
+    assert day_anomaly(start - day, start, "day") is Anomaly.BEFORE_START_DATE
+    assert day_anomaly(now, start, "day") is None
+    assert day_anomaly(now + 2 * day, start, "day") is Anomaly.IN_FUTURE
 
 
 def test_tomorrow_has_no_partition_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imgassets.sources.listing.today", lambda: dt.date(2026, 3, 1))
-    assert day_anomaly(dt.date(2026, 3, 1), dt.date(2026, 1, 1)) is None
-    assert day_anomaly(dt.date(2026, 3, 2), dt.date(2026, 1, 1)) is Anomaly.IN_FUTURE
+    assert day_anomaly(dt.date(2026, 3, 1), dt.date(2026, 1, 1), "day") is None
+    assert day_anomaly(dt.date(2026, 3, 2), dt.date(2026, 1, 1), "day") is Anomaly.IN_FUTURE
 
 
 def test_a_row_has_all_fields_of_its_image() -> None:

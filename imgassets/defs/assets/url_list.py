@@ -34,7 +34,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         required_resource_keys=scope.resource_keys("settings", "mongodb"),
     )
     def url_list(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        """One row per image URL in the retailer's product documents of that day.
+        """One row per image URL in the retailer's product documents of that day, week or month.
 
         Reads MongoDB, a file or your own function (`source` in the settings). Documents without
         a row and URLs that are listed twice are counted and shown with examples.
@@ -59,8 +59,8 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             context.log.warning(listing.note)
         elif not listing.documents:
             context.log.warning(
-                f"The source has no document of {partition.retailer} dated {partition.date} "
-                "(UTC), so the partition is empty."
+                f"The source has no document of {partition.retailer} in the "
+                f"{options.partitions.period} of {partition.date} (UTC), so the partition is empty."
             )
         context.log.info(
             f"url_list {partition.key}: {counted(len(rows), 'URL')} in "
