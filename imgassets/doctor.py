@@ -6,6 +6,7 @@ How the results are printed is in `cli`.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from imgassets.configuration import load_settings, settings_files
 from imgassets.errors import ModelError, SettingsError, SourceError, StorageError
 from imgassets.folders import models_folder
+from imgassets.periods import first_day, first_days
 from imgassets.settings import Settings
 from imgassets.wording import counted
 
@@ -41,7 +43,7 @@ class Diagnosis:
 
 
 def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
-    """Check settings, source, images, storage, face model and DAGSTER_HOME, in this order.
+    """Check settings, source, partitions, images, storage, face model and DAGSTER_HOME, in order.
 
     Args:
         mongodb_uri: Returns the address of MongoDB; called only if the source is MongoDB.
@@ -57,13 +59,14 @@ def diagnose(mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
     files = " overriding ".join(str(file.path) for file in settings_files())
     yield Diagnosis("settings", "ok", files or "no file; defaults and environment variables only")
     yield from _source(settings, mongodb_uri)
-    yield _storage(settings)
+    yield from _storage(settings)
     yield _model(settings)
     yield _dagster_home()
 
 
 def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diagnosis]:
     from imgassets.sources.factory import open_source
+    from imgassets.sources.listing import today
     from imgassets.sources.mongodb import MongoSource
 
     addresses: list[str] = []
@@ -80,6 +83,8 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
         return
     yield _documents(settings, inventory, *addresses)
     yield from _anomalies(inventory)
+    if inventory.names:
+        yield _partition_count(settings, len(inventory.names), today())
     if isinstance(source, MongoSource):
         yield from _index(source)
     yield from _images(source)
@@ -110,7 +115,7 @@ def _documents(settings: Settings, inventory: Inventory, uri: str | None = None)
     counts = {
         "document": total,
         "retailer": len(inventory.names),
-        "partition": len(inventory.documents),
+        "partition": len(inventory.partitions(settings.partitions.period)),
     }
     found = ", ".join(counted(number, noun) for noun, number in counts.items())
     return Diagnosis("source", "ok", f"{location}: {found}")
@@ -132,6 +137,42 @@ def _anomalies(inventory: Inventory) -> Iterator[Diagnosis]:
         yield Diagnosis("source", "ok", spellings_note(slug, names))
     for warning in (*inventory.warnings, *anomaly_notes(inventory.report)):
         yield Diagnosis("source", "warning", warning)
+
+
+# More per asset make pages and backfills of Dagster's UI slow.
+# https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
+_MAX_PARTITIONS = 100_000
+_WARN_DAYS = 90
+
+
+def _partition_count(settings: Settings, retailers: int, today: dt.date) -> Diagnosis:
+    """Whether there are more partitions than Dagster advises, or will be within `_WARN_DAYS`.
+
+    Args:
+        settings: Settings with the start date and the period.
+        retailers: Number of retailers in the source.
+        today: Current day in UTC.
+    """
+    period = settings.partitions.period
+    dates = first_days(settings.start_date, today, period)
+    soon = first_days(settings.start_date, today + dt.timedelta(days=_WARN_DAYS), period)
+    number, most = retailers * len(dates), _MAX_PARTITIONS // retailers
+    counts = f"{counted(retailers, 'retailer')} x {counted(len(dates), period)}"
+    found = (
+        f"{number:,} ({counts} since start_date); Dagster advises at most {_MAX_PARTITIONS:,} per "
+        "asset"
+    )
+    if len(soon) <= most:
+        return Diagnosis("partitions", "ok", found)
+    reached = "" if number > _MAX_PARTITIONS else f", which these retailers exceed on {soon[most]}"
+    longer = {"day": "partitions.period: week or month, ", "week": "partitions.period: month, "}
+    return Diagnosis(
+        "partitions",
+        "warning",
+        f"{found}{reached}; set {longer.get(period, '')}a later start_date, which hides older "
+        "partitions and keeps their images, or divide the retailers among several catalogues; see "
+        "docs/operations.md",
+    )
 
 
 _QUERIES = {
@@ -209,8 +250,8 @@ def _images(source: Source) -> Iterator[Diagnosis]:
         )
 
 
-def _storage(settings: Settings) -> Diagnosis:
-    from imgassets.storage import JOURNALS, open_storage
+def _storage(settings: Settings) -> Iterator[Diagnosis]:
+    from imgassets.storage import JOURNALS, list_manifests, open_storage
 
     storage = open_storage(settings)
     path = ".imgassets-doctor"
@@ -220,9 +261,24 @@ def _storage(settings: Settings) -> Diagnosis:
         storage.remove(path)
         # A local write creates a folder for temporary files in it.
         storage.remove_empty_folders(JOURNALS)
+        manifests = list_manifests(storage, "url_list")
     except (StorageError, OSError) as error:
-        return Diagnosis("storage", "error", str(error))
-    return Diagnosis("storage", "ok", f"{storage.root} is writable")
+        yield Diagnosis("storage", "error", str(error))
+        return
+    yield Diagnosis("storage", "ok", f"{storage.root} is writable")
+    period, start = settings.partitions.period, settings.start_date
+    dates = {dt.date.fromisoformat(each.date) for each in manifests}
+    others = [
+        day for day in dates if first_day(day, period) != day and day >= first_day(start, period)
+    ]
+    if others:
+        yield Diagnosis(
+            "storage",
+            "warning",
+            f"it has manifests of {counted(len(others), 'day')} since start_date that start no "
+            f"{period}, for example {min(others)}: partitions.period was changed, and readers get "
+            f"their rows twice; set start_date to a {period} without them, or delete them",
+        )
 
 
 def _model(settings: Settings) -> Diagnosis:

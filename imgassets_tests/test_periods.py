@@ -1,0 +1,316 @@
+"""Tests of partitions of a day, a week and a month, with a real MongoDB and a real image server."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from bson import ObjectId
+from click.testing import CliRunner
+from PIL import Image
+from pymongo.database import Database
+
+import imgassets
+from imgassets.cli import cli
+from imgassets.configuration import load_settings
+from imgassets.defs.partitions import Partition, catalogue_partitions
+from imgassets.defs.scope import Scope
+from imgassets.demo.server import CatalogueServer
+from imgassets.periods import MAX_DAYS, days_of, first_day, first_days, last_first_days
+from imgassets.settings import Period, Settings, SourceSettings
+from imgassets.sources.changes import due_partitions, scan
+from imgassets.sources.factory import open_source
+from imgassets.sources.listing import Anomaly, day_anomaly
+from imgassets.sources.mongo_changes import open_changes
+from imgassets.sources.staleness import stale_retailers
+from imgassets.sources.table import TableSource
+from imgassets.storage import Storage, list_manifests
+from imgassets_tests.project import project_defs
+
+Products = Database[dict[str, Any]]
+START = dt.date(2026, 1, 1)  # a Thursday
+PERIODS: tuple[Period, ...] = ("day", "week", "month")
+
+# The dates of documents, in several forms, by their days in UTC.
+DATES: dict[str, object] = {
+    "2025-12-28": dt.datetime(2025, 12, 28, 23, 59, 59, tzinfo=dt.UTC),  # a Sunday
+    "2025-12-29": dt.datetime(2025, 12, 29, tzinfo=dt.UTC),
+    "2026-01-01": ObjectId.from_datetime(dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)),
+    "2026-01-04": "2026-01-05T00:30:00+02:00",
+    "2026-01-05": "Mon, 05 Jan 2026 00:00:00 GMT",
+    "2026-01-31": 20260131,
+    "2026-02-01": "2026-01-31T23:30:00-02:00",
+}
+# The days of the documents in each partition.
+PARTITIONS: dict[Period, dict[str, list[str]]] = {
+    "day": {day: [day] for day in DATES if day >= "2026-01-01"},
+    "week": {
+        "2025-12-29": ["2025-12-29", "2026-01-01", "2026-01-04"],
+        "2026-01-05": ["2026-01-05"],
+        "2026-01-26": ["2026-01-31", "2026-02-01"],
+    },
+    "month": {
+        "2026-01-01": ["2026-01-01", "2026-01-04", "2026-01-05", "2026-01-31"],
+        "2026-02-01": ["2026-02-01"],
+    },
+}
+
+
+def settings_of(period: Period, **sections: Any) -> Settings:
+    return Settings.model_validate(
+        {"start_date": START, "partitions": {"period": period}, **sections}
+    )
+
+
+def documents() -> list[dict[str, Any]]:
+    """One document per date, in which its image is named after its day."""
+    return [
+        {
+            "_id": value if isinstance(value, ObjectId) else day,
+            "product_retailer": "Zara",
+            "product_images": [f"http://shop/{day}.jpg"],
+            **({} if isinstance(value, ObjectId) else {"scraped_at": value}),
+        }
+        for day, value in DATES.items()
+    ]
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_every_day_is_in_exactly_one_partition_named_by_its_first_day(period: Period) -> None:
+    days = [START + dt.timedelta(days=number) for number in range(-400, 800)]
+    firsts = first_days(days[0], days[-1], period)
+    assert {day for first in firsts for day in days_of(first, period)} >= set(days)
+    for first in firsts:
+        own = days_of(first, period)
+        assert own[0] == first == first_day(first, period)
+        assert 1 <= len(own) <= MAX_DAYS
+        assert {first_day(day, period) for day in own} == {first}
+    assert last_first_days(days[-1], len(firsts), period) == firsts
+    assert first_days(START, START - dt.timedelta(days=1), period) == []
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_dagster_has_the_partitions_that_days_are_mapped_to(period: Period) -> None:
+    dates = catalogue_partitions(START, period).get_partitions_def_for_dimension("date")
+    for moment in ("2026-01-04T23:59", "2026-01-05T00:00", "2026-01-31T23:59", "2028-02-29T12:00"):
+        now = dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)
+        expected = [str(day) for day in first_days(START, now.date(), period)]
+        assert list(dates.get_partition_keys(current_time=now)) == expected
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_partitions_of_another_period_than_that_of_the_settings_are_refused(
+    period: Period,
+) -> None:
+    for other in PERIODS:
+        partitions = catalogue_partitions(START, other)
+        if other == period:
+            Scope(settings_of(period), (), partitions)
+        else:
+            sentence = f"a date of the partitions is a {other}, but partitions.period is {period}"
+            with pytest.raises(ValueError, match=sentence):
+                Scope(settings_of(period), (), partitions)
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        ("2025-12-28", dict.fromkeys(PERIODS, Anomaly.BEFORE_START_DATE)),
+        ("2025-12-31", {"day": Anomaly.BEFORE_START_DATE, "month": Anomaly.BEFORE_START_DATE}),
+        ("2026-03-05", {}),
+        ("2026-03-08", {"day": Anomaly.IN_FUTURE}),
+        ("2026-03-31", {"day": Anomaly.IN_FUTURE, "week": Anomaly.IN_FUTURE}),
+        ("2026-04-01", dict.fromkeys(PERIODS, Anomaly.IN_FUTURE)),
+    ],
+)
+def test_a_day_has_a_partition_if_its_week_or_month_has_begun(
+    day: str, expected: dict[str, Anomaly], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgassets.sources.listing.today", lambda: dt.date(2026, 3, 5))
+    for period in PERIODS:
+        found = day_anomaly(dt.date.fromisoformat(day), START, period)
+        assert found is expected.get(period), period
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_survey_listing_and_sensor_agree_on_the_partition_of_each_document(
+    mongodb_uri: str, mongo_database: Products, period: Period
+) -> None:
+    mongo_database["products"].insert_many(documents())
+    expected = PARTITIONS[period]
+    options = {"source": {"database": mongo_database.name}}
+    settings = settings_of(period, sensor={"start_from": "everything"}, **options)
+    source = open_source(settings, lambda: mongodb_uri)
+
+    inventory = source.inventory()
+    counts = {("zara", first): len(days) for first, days in expected.items()}
+    assert inventory.partitions(period) == counts
+    listings = {first: source.listing(first, "zara") for first in expected}
+    rows = {first: listing.rows for first, listing in listings.items()}
+    assert {first: sorted(row.date for row in own) for first, own in rows.items()} == expected
+    assert all(row.url == f"http://shop/{row.date}.jpg" for own in rows.values() for row in own)
+    assert {("zara", first): each.documents for first, each in listings.items()} == counts
+
+    changes = open_changes(settings, mongodb_uri)
+    result = scan(changes.initial_cursor(), changes.pages, now=1e9, out_of_time=lambda: False)
+    due = due_partitions(result, settings.sensor, now=2e9, today=dt.date(2026, 3, 1))
+    assert set(due) == {f"{first}|zara" for first in expected}
+
+    # The age is that of the newest document, not of its partition.
+    (stale,) = stale_retailers(inventory, [], lambda _: 1, dt.date(2026, 2, 3))
+    assert (stale.newest, stale.age_days) == ("2026-02-01", 2)
+
+
+@pytest.mark.parametrize("period", ["week", "month"])
+def test_a_sensor_starts_over_if_the_period_was_changed(
+    mongodb_uri: str, mongo_database: Products, period: Period
+) -> None:
+    source = {"source": {"database": mongo_database.name}}
+    names = [
+        open_changes(settings_of(p, **source), mongodb_uri).source_name for p in ("day", period)
+    ]
+    assert names == [
+        f"{mongo_database.name}.products",
+        f"{mongo_database.name}.products by {period}",
+    ]
+
+
+@pytest.mark.parametrize("by_day", [False, True], ids=["all records", "records of a day"])
+def test_records_of_a_product_on_several_days_are_several_documents(by_day: bool) -> None:
+    records = [
+        {"url": f"http://shop/{url}", "retailer": "Zara", "date": day, "product_id": "coat"}
+        for day, url in [
+            ("2026-01-05", "a"),
+            ("2026-01-05", "b"),
+            ("2026-01-07", "a"),
+            ("2026-01-12", "a"),
+        ]
+    ]
+    asked: list[str | None] = []
+
+    def read_day(date: str | None) -> Iterator[dict[str, str]]:
+        asked.append(date)
+        yield from records  # more than requested, which is allowed
+
+    source = TableSource(
+        read_day if by_day else lambda: records, SourceSettings(), START, period="week"
+    )
+    listing = source.listing("2026-01-05", "zara")
+    assert [(row.date, row.product_id, row.url[-1]) for row in listing.rows] == [
+        ("2026-01-05", "coat", "a"),
+        ("2026-01-05", "coat", "b"),
+        ("2026-01-07", "coat", "a"),
+    ]
+    assert len({row.key for row in listing.rows}) == 3
+    assert listing.documents == source.inventory().partitions("week")["zara", "2026-01-05"] == 2
+    week = [f"2026-01-{day:02}" for day in range(5, 12)]
+    assert asked == ([*week, None] if by_day else [])
+
+
+@dataclass
+class Deployment:
+    """Settings with a period, documents in MongoDB, an image server and a Dagster instance."""
+
+    period: Period
+    products: Any
+    shop: CatalogueServer
+    instance: dg.DagsterInstance
+
+    def insert(self, day: str, *images: str) -> None:
+        """Insert a document of a day, as a scraper does that lists the product again."""
+        self.products.insert_one(
+            {
+                "product_retailer": "Zara",
+                "product_images": [f"{self.shop.url}/{name}.jpg" for name in images],
+                "scraped_at": f"{day}T12:00:00Z",
+            }
+        )
+
+    def run(self, date: str, *selection: str) -> dg.ExecuteInProcessResult:
+        """Materialize assets of a partition."""
+        job = dg.define_asset_job("job", selection=list(selection))
+        defs = dg.Definitions.merge(project_defs(), dg.Definitions(jobs=[job]))
+        key = date if selection == ("daily_report",) else Partition(date, "zara").key
+        return defs.resolve_job_def("job").execute_in_process(
+            instance=self.instance, partition_key=key
+        )
+
+
+@pytest.fixture(params=["week", "month"])
+def deployment(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    storage: Storage,
+    mongodb_uri: str,
+    mongo_database: Products,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Deployment]:
+    del storage  # which sets the data root
+    for name in "abc":
+        (tmp_path / "shop").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), (ord(name), 0, 0)).save(tmp_path / "shop" / f"{name}.jpg")
+    (tmp_path / "dagster_home").mkdir()
+    monkeypatch.setenv("MONGODB_URI", mongodb_uri)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster_home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("IMGASSETS__SOURCE__DATABASE", mongo_database.name)
+    monkeypatch.setenv("IMGASSETS__START_DATE", str(START))
+    monkeypatch.setenv("IMGASSETS__PARTITIONS__PERIOD", request.param)
+    monkeypatch.setenv("IMGASSETS__DOWNLOAD__ALLOW_PRIVATE_ADDRESSES", "true")
+    monkeypatch.setenv("IMGASSETS__DOWNLOAD__ROBOTS", "false")
+    monkeypatch.setenv("IMGASSETS__DOWNLOAD__OPT_OUTS", "[]")
+    load_settings.cache_clear()
+    with (
+        CatalogueServer(tmp_path / "shop") as shop,
+        dg.DagsterInstance.from_config(str(tmp_path / "dagster_home")) as instance,
+    ):
+        instance.add_dynamic_partitions("retailer", ["zara"])
+        yield Deployment(request.param, mongo_database["products"], shop, instance)
+    load_settings.cache_clear()
+
+
+def test_runs_readers_reports_and_commands_agree_on_the_partitions(
+    deployment: Deployment, storage: Storage
+) -> None:
+    # The partitions of 5 and of 12 January, or of January and February.
+    first, second = (
+        ("2026-01-05", "2026-01-12")
+        if deployment.period == "week"
+        else ("2026-01-01", "2026-02-01")
+    )
+    late = "2026-01-11" if deployment.period == "week" else "2026-01-31"
+    deployment.insert("2026-01-06", "a", "b")
+    deployment.insert(late, "a")
+    deployment.insert(second, "a", "c")
+
+    dates = ("--since", "2026-01-07", "--until", second)
+    keys = [f"{first}|zara", f"{second}|zara"]
+    command = CliRunner().invoke(cli, ["status", *dates])
+    assert command.output.splitlines()[-2:] == [f"{key}: no processed images" for key in keys]
+    assert f"{deployment.period}s" in command.output
+    command = CliRunner().invoke(
+        cli, ["backfill", "--start", "2026-01-07", "--end", late, "--dry-run"]
+    )
+    assert [line.partition(":")[0] for line in command.output.splitlines()[:-1]] == keys[:1]
+
+    assets = ("url_list", "raw_images", "processed_images", "face_model")
+    for date in (first, second):
+        assert deployment.run(date, *assets).success
+    assert [each.date for each in list_manifests(storage, "processed_images")] == [first, second]
+    rows = imgassets.read_manifest("raw_images")
+    named = [(f"{row.date:%Y-%m-%d}", row.url[-5], row.reused_from) for row in rows.itertuples()]
+    assert sorted((day, name) for day, name, _ in named) == [
+        ("2026-01-06", "a"),
+        ("2026-01-06", "b"),
+        (late, "a"),
+        (second, "a"),
+        (second, "c"),
+    ]
+    reused = [(day, name, f"{origin:%Y-%m-%d}") for day, name, origin in named if origin == origin]
+    assert [each for each in reused if each[2] != "NaT"] == [(second, "a", first)]
+    assert dict(deployment.shop.requests) == {"/a.jpg": 1, "/b.jpg": 1, "/c.jpg": 1}
