@@ -84,7 +84,7 @@ def _source(settings: Settings, mongodb_uri: Callable[[], str]) -> Iterator[Diag
     yield _documents(settings, inventory, *addresses)
     yield from _anomalies(inventory)
     if inventory.names:
-        yield _partition_count(settings, len(inventory.names), today())
+        yield partition_count(settings, len(inventory.names), today())
     if isinstance(source, MongoSource):
         yield from _index(source)
     yield from _images(source)
@@ -145,7 +145,7 @@ _MAX_PARTITIONS = 100_000
 _WARN_DAYS = 90
 
 
-def _partition_count(settings: Settings, retailers: int, today: dt.date) -> Diagnosis:
+def partition_count(settings: Settings, retailers: int, today: dt.date) -> Diagnosis:
     """Whether there are more partitions than Dagster advises, or will be within `_WARN_DAYS`.
 
     Args:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +20,22 @@ from pymongo.database import Database
 import imgassets
 from imgassets.cli import cli
 from imgassets.configuration import load_settings
+from imgassets.defs.command_line import unknown_partition
 from imgassets.defs.partitions import Partition, catalogue_partitions
 from imgassets.defs.scope import Scope
 from imgassets.demo.server import CatalogueServer
+from imgassets.doctor import diagnose, partition_count
+from imgassets.manifests import UrlRow, to_table
 from imgassets.periods import MAX_DAYS, days_of, first_day, first_days, last_first_days
+from imgassets.reports.day import load_days
 from imgassets.settings import Period, Settings, SourceSettings
 from imgassets.sources.changes import due_partitions, scan
-from imgassets.sources.factory import open_source
+from imgassets.sources.factory import mongodb_address, open_source
 from imgassets.sources.listing import Anomaly, day_anomaly
 from imgassets.sources.mongo_changes import open_changes
 from imgassets.sources.staleness import stale_retailers
 from imgassets.sources.table import TableSource
-from imgassets.storage import Storage, list_manifests
+from imgassets.storage import list_manifests, open_storage
 from imgassets_tests.project import project_defs
 
 Products = Database[dict[str, Any]]
@@ -171,13 +177,12 @@ def test_a_sensor_starts_over_if_the_period_was_changed(
     mongodb_uri: str, mongo_database: Products, period: Period
 ) -> None:
     source = {"source": {"database": mongo_database.name}}
-    names = [
-        open_changes(settings_of(p, **source), mongodb_uri).source_name for p in ("day", period)
-    ]
-    assert names == [
-        f"{mongo_database.name}.products",
-        f"{mongo_database.name}.products by {period}",
-    ]
+    usual, other = (
+        open_changes(settings_of(each, **source), mongodb_uri).initial_cursor().source
+        for each in ("day", period)
+    )
+    assert usual == f"{mongo_database.name}.products"
+    assert other == f"{usual} by {period}"
 
 
 @pytest.mark.parametrize("by_day", [False, True], ids=["all records", "records of a day"])
@@ -245,12 +250,11 @@ class Deployment:
 def deployment(
     request: pytest.FixtureRequest,
     tmp_path: Path,
-    storage: Storage,
     mongodb_uri: str,
     mongo_database: Products,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Deployment]:
-    del storage  # which sets the data root
+    monkeypatch.setenv("IMGASSETS__DATA_ROOT", str(tmp_path / "data"))
     for name in "abc":
         (tmp_path / "shop").mkdir(exist_ok=True)
         Image.new("RGB", (40, 30), (ord(name), 0, 0)).save(tmp_path / "shop" / f"{name}.jpg")
@@ -275,7 +279,7 @@ def deployment(
 
 
 def test_runs_readers_reports_and_commands_agree_on_the_partitions(
-    deployment: Deployment, storage: Storage
+    deployment: Deployment,
 ) -> None:
     # The partitions of 5 and of 12 January, or of January and February.
     first, second = (
@@ -288,29 +292,122 @@ def test_runs_readers_reports_and_commands_agree_on_the_partitions(
     deployment.insert(late, "a")
     deployment.insert(second, "a", "c")
 
-    dates = ("--since", "2026-01-07", "--until", second)
     keys = [f"{first}|zara", f"{second}|zara"]
-    command = CliRunner().invoke(cli, ["status", *dates])
-    assert command.output.splitlines()[-2:] == [f"{key}: no processed images" for key in keys]
-    assert f"{deployment.period}s" in command.output
-    command = CliRunner().invoke(
-        cli, ["backfill", "--start", "2026-01-07", "--end", late, "--dry-run"]
-    )
-    assert [line.partition(":")[0] for line in command.output.splitlines()[:-1]] == keys[:1]
+    status = command("status", "--since", "2026-01-07", "--until", second)
+    assert status[-2:] == [f"{key}: no processed images" for key in keys]
+    assert f"{deployment.period}s" in "".join(status)
+    selected = command("backfill", "--start", "2026-01-07", "--end", late, "--dry-run")
+    assert selected == [f"{keys[0]}: no processed images", "1 partition; nothing was launched"]
 
     assets = ("url_list", "raw_images", "processed_images", "face_model")
     for date in (first, second):
         assert deployment.run(date, *assets).success
-    assert [each.date for each in list_manifests(storage, "processed_images")] == [first, second]
-    rows = imgassets.read_manifest("raw_images")
-    named = [(f"{row.date:%Y-%m-%d}", row.url[-5], row.reused_from) for row in rows.itertuples()]
-    assert sorted((day, name) for day, name, _ in named) == [
+    manifests = list_manifests(open_storage(load_settings()), "processed_images")
+    assert [each.date for each in manifests] == [first, second]
+    assert dict(deployment.shop.requests) == {"/a.jpg": 1, "/b.jpg": 1, "/c.jpg": 1}
+    assert named() == [
         ("2026-01-06", "a"),
         ("2026-01-06", "b"),
         (late, "a"),
         (second, "a"),
         (second, "c"),
     ]
-    reused = [(day, name, f"{origin:%Y-%m-%d}") for day, name, origin in named if origin == origin]
-    assert [each for each in reused if each[2] != "NaT"] == [(second, "a", first)]
-    assert dict(deployment.shop.requests) == {"/a.jpg": 1, "/b.jpg": 1, "/c.jpg": 1}
+    reused = imgassets.read_manifest("raw_images").dropna(subset="reused_from")
+    origins = reused[["date", "reused_from"]].astype(str).to_numpy().tolist()
+    assert origins == [[second, first]]
+    # Rows are selected by their own day.
+    assert named(start="2026-01-07", end=late) == [(late, "a")]
+    assert named(start=late) == [(late, "a"), (second, "a"), (second, "c")]
+    assert named(end="2026-01-06") == [("2026-01-06", "a"), ("2026-01-06", "b")]
+    assert named(start="2026-01-07", end="2026-01-08") == []
+
+    assert deployment.run(first, "daily_report").success
+    day = load_days(open_storage(load_settings()), [first])[first].by_retailer["zara"]
+    assert (day.documents, day.urls, day.images) == (2, 3, 3)
+    report = command("report", "--since", "2026-01-06", "--until", "2026-01-08")
+    assert report[0].startswith(f"{first} (as of")
+    deployment.insert("2026-01-09", "b")
+    changed = command("status", "--since", "2026-01-07", "--until", late)[-1]
+    assert changed == f"{keys[0]}: 3 documents in the source, 2 when it was made"
+
+
+def command(*arguments: str) -> list[str]:
+    """The lines that a command of imgassets prints."""
+    return CliRunner().invoke(cli, arguments).output.rstrip().splitlines()
+
+
+def named(start: str | None = None, end: str | None = None) -> list[tuple[str, str]]:
+    """Days and image names of the rows of `raw_images`, sorted."""
+    rows = imgassets.read_manifest("raw_images", start=start, end=end)
+    return sorted(zip(rows["date"].astype(str), rows["url"].str[-5], strict=True))
+
+
+def test_schedules_request_the_partition_of_yesterday_every_day(deployment: Deployment) -> None:
+    repository = project_defs().get_repository_def()
+    expected = {"week": ["2026-01-26", "2026-02-02"], "month": ["2026-02-01", "2026-02-01"]}
+    requests: dict[str, list[dg.RunRequest]] = {"every_day": [], "daily_report_schedule": []}
+    for (name, found), day in itertools.product(requests.items(), (2, 3)):  # Monday, Tuesday
+        context = dg.build_schedule_context(
+            instance=deployment.instance,
+            scheduled_execution_time=dt.datetime(2026, 2, day, 1, tzinfo=dt.UTC),
+            repository_def=repository,
+        )
+        with warnings.catch_warnings():
+            # Dagster 1.13 warns about the names of its own tags.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = repository.get_schedule_def(name).evaluate_tick(context)
+        found.extend(data.run_requests or [])
+    runs, reports = requests.values()
+    assert [run.tags["dagster/partition/date"] for run in runs] == expected[deployment.period]
+    assert [report.partition_key for report in reports] == expected[deployment.period]
+    # The runs of the second day are not taken for those of the first.
+    assert len({run.run_key for run in (*runs, *reports)}) == 4
+
+
+def test_a_key_inside_of_a_week_is_refused_with_the_first_day_of_its_partition() -> None:
+    start = dt.date(2025, 12, 29)
+    assert unknown_partition("2026-01-07|zara", "url_list", start, "week", ["zara"]) == (
+        "there is no partition '2026-01-07|zara': 2026-01-07 is in the partition of the week that "
+        "starts on 2026-01-05"
+    )
+
+
+@pytest.mark.parametrize(
+    ("retailers", "period", "expected"),
+    [
+        (1, "day", "ok: 64 (1 retailer x 64 days since start_date); Dagster advises at most"),
+        (1000, "day", "warning: 64,000 (1,000 retailers x 64 days since start_date); "),
+        (1000, "day", "which these retailers exceed on 2026-04-11; set partitions.period: week"),
+        (2000, "day", "warning: 128,000 (2,000 retailers x 64 days since start_date); "),
+        (2000, "day", "per asset; set partitions.period: week or month, a later start_date"),
+        (1000, "week", "ok: 10,000 (1,000 retailers x 10 weeks since start_date); "),
+        (9000, "week", "which these retailers exceed on 2026-03-16; set partitions.period: month"),
+        (9000, "month", "ok: 27,000 (9,000 retailers x 3 months since start_date); "),
+        (40_000, "month", "warning: 120,000 (40,000 retailers x 3 months since start_date); "),
+        (40_000, "month", "per asset; set a later start_date, which hides older partitions"),
+        (200_000, "month", "warning: 600,000 (200,000 retailers x 3 months since start_date)"),
+    ],
+)
+def test_doctor_warns_in_time_of_more_partitions_than_dagster_advises(
+    retailers: int, period: Period, expected: str
+) -> None:
+    found = partition_count(settings_of(period), retailers, dt.date(2026, 3, 5))
+    assert expected in f"{found.status}: {found.message}"
+
+
+def test_doctor_warns_of_manifests_of_another_period(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(load_settings())
+    for day in ("2025-12-24", "2026-01-07", "2026-01-08"):
+        storage.partition(day, "zara").write_manifest("url_list", to_table([], UrlRow))
+
+    def warnings_of_period() -> list[str]:
+        load_settings.cache_clear()
+        found = diagnose(mongodb_address)
+        return [each.message for each in found if "partitions.period was changed" in each.message]
+
+    (found,) = warnings_of_period()
+    assert f"2 days since start_date that start no {deployment.period}" in found
+    monkeypatch.setenv("IMGASSETS__START_DATE", "2026-02-02")
+    assert warnings_of_period() == []
