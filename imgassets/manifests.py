@@ -158,7 +158,7 @@ class RawRow(UrlRow):
     """Milliseconds from the first attempt to the last byte, including waits between attempts; null
     if this partition sent no request."""
     reused_from: str | None = None
-    """Day of the partition that downloaded the file; null if it is this one."""
+    """Date of the partition that downloaded the file; null if it is this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +223,7 @@ class ProcessedRow(UrlRow):
     settings_hash: str | None = None
     """Hash of all settings that the processed image depends on."""
     reused_from: str | None = None
-    """Day of the partition that processed the image; null if it is this one."""
+    """Date of the partition that processed the image; null if it is this one."""
 
     @property
     def kept_face_boxes(self) -> list[list[int]]:
