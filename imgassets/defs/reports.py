@@ -147,7 +147,7 @@ def build_retailer_report(scope: Scope) -> dg.AssetsDefinition:
         owners=scope.settings.owners,
         required_resource_keys=scope.resource_keys("settings"),
     )
-    def retailer_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def retailer_report(context: dg.AssetExecutionContext) -> None:
         """One retailer's last 30 days: success rate and images as a chart, and a table with links.
 
         Days without a `daily_report` are read from the retailer's manifests. If the retailer has
@@ -169,7 +169,8 @@ def build_retailer_report(scope: Scope) -> dg.AssetsDefinition:
             if not days and newest is not None:
                 dates = dates_before(newest, period)
                 days = retailer_days(storage, retailer, dates, own)
-        return dg.MaterializeResult(metadata=_retailer_metadata(scope, days, dates, period))
+        # As metadata of the result, Dagster would store the chart twice.
+        context.add_asset_metadata(_retailer_metadata(scope, days, dates, period))
 
     return retailer_report
 

@@ -151,15 +151,13 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
         with as_dagster_failure(StorageError):
             rows = collect(urls, files, options)
         context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(rows))}")
+        # As metadata of the output, Dagster would store it twice.
+        context.add_asset_metadata(_manifest_metadata(rows, reports, files))
         version = fingerprint(rows, "key", "outcome", "sha256")
         with warnings.catch_warnings():
             # In Dagster 1.13 an op of a graph has no other way to set a data version.
             warnings.simplefilter("ignore", dg.BetaWarning)
-            return dg.Output(
-                None,
-                metadata=_manifest_metadata(rows, reports, files),
-                data_version=dg.DataVersion(version),
-            )
+            return dg.Output(None, data_version=dg.DataVersion(version))
 
     return collect_manifest
 

@@ -66,10 +66,9 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             f"url_list {partition.key}: {counted(len(rows), 'URL')} in "
             f"{counted(listing.documents, 'document')}"
         )
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(fingerprint(rows, "key", "url")),
-            metadata=_metadata(listing, storage.address(files.manifest("url_list"))),
-        )
+        # As metadata of the result, Dagster would store it twice.
+        context.add_asset_metadata(_metadata(listing, storage.address(files.manifest("url_list"))))
+        return dg.MaterializeResult(data_version=dg.DataVersion(fingerprint(rows, "key", "url")))
 
     return url_list
 
