@@ -211,6 +211,7 @@ def test_doctor_reports_ok_for_a_correct_setup(
     assert [line.split(":")[0] for line in lines] == [
         "ok settings",
         "ok source",
+        "ok partitions",
         "ok index",
         "ok images",
         "ok storage",
@@ -218,7 +219,8 @@ def test_doctor_reports_ok_for_a_correct_setup(
         "ok DAGSTER_HOME",
     ]
     assert "1 document, 1 retailer, 1 partition" in lines[1]
-    assert "URLs in 1 of 1 document, for example http://a" in lines[3]
+    assert lines[2].startswith("ok partitions: ")
+    assert "URLs in 1 of 1 document, for example http://a" in lines[4]
     assert list((tmp_path / "data").iterdir()) == []
 
 

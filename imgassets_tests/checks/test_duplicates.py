@@ -42,6 +42,20 @@ def test_too_many_copies_fail_and_the_largest_groups_are_listed_first(
     assert duplicate_images(partition.check_context(checks={"max_duplicates": 0.3})).passed
 
 
+def test_a_url_that_a_product_lists_on_several_days_of_a_week_is_one_image(
+    partition: PartitionFixture,
+) -> None:
+    days = [f"2026-01-{day:02}" for day in range(5, 12)]
+    listed = [
+        raw_row(number, date=day, product_id="coat", url="http://shop/a")
+        for number, day in enumerate(days)
+    ]
+    partition.raw([*listed, raw_row(8, product_id="hat", sha256=listed[0].sha256)])
+    result = duplicate_images(partition.check_context(checks={"max_duplicates": 0.5}))
+    assert result.passed
+    assert (result.metrics["images"], result.metrics["copies"]) == (2, 1)
+
+
 def test_a_placeholder_in_many_products_fails_even_if_its_share_is_small(
     partition: PartitionFixture,
 ) -> None:

@@ -90,6 +90,13 @@ def test_plotted_metadata_are_numbers_and_columns_have_descriptions(
 ) -> None:
     result, _ = materialize(instance, storage, shop)
     (event,) = result.asset_materializations_for_node("raw_images.collect_manifest")
+    # The event log has them once.
+    outputs = [
+        each.step_output_data
+        for each in result.all_events
+        if each.event_type is dg.DagsterEventType.STEP_OUTPUT
+    ]
+    assert [output.metadata for output in outputs] == [{}] * len(outputs)
     for name in ("success rate", "outcome/ok", "bytes", "this run/images per second"):
         assert isinstance(event.metadata[name], dg.IntMetadataValue | dg.FloatMetadataValue)
     for name in ("manifest", "raw image files"):
