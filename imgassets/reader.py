@@ -20,6 +20,7 @@ from imgassets.manifests import (
     SCHEMA_VERSION,
     URL_LIST,
 )
+from imgassets.periods import MAX_DAYS
 from imgassets.storage import MANIFESTS, PartitionFiles, Storage, list_manifests, storage_at
 
 _SCHEMAS = {
@@ -72,17 +73,17 @@ def read_manifest(
     """
     if asset not in _SCHEMAS:
         raise SettingsError(f"there is no asset {asset!r} with manifests; {_choice(_SCHEMAS)}")
-    first = _day("start", start) or ""
-    last = _day("end", end) or "9999-12-31"
+    first = _day("start", start) or dt.date.min
+    last = _day("end", end) or dt.date.max
     if first > last:
         raise SettingsError(f"start, {first}, is after end, {last}; exchange them")
     outcomes = _outcomes(asset, outcome)
     storage = storage_at(load_settings().data_root if data_root is None else data_root)
     partitions = _of_days(_partitions(storage, asset, _listed(retailer)), first, last)
-    # Days as text cannot be compared with those of the column.
-    days = (dt.date.fromisoformat(first or "0001-01-01"), dt.date.fromisoformat(last))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="read_manifest") as pool:
-        tables = pool.map(lambda partition: _read(partition, asset, outcomes, days), partitions)
+        tables = pool.map(
+            lambda partition: _read(partition, asset, outcomes, first, last), partitions
+        )
         table = pa.concat_tables(
             [_SCHEMAS[asset].empty_table(), *tables], promote_options="default"
         )
@@ -103,12 +104,11 @@ def _listed(value: str | Sequence[str] | None) -> Sequence[str] | None:
     return [value] if isinstance(value, str) else value
 
 
-def _day(name: str, value: dt.date | str | None) -> str | None:
-    """The day as text in the form in which manifests are named, which sorts by time."""
+def _day(name: str, value: dt.date | str | None) -> dt.date | None:
     if value is None:
         return None
     try:
-        return f"{dt.date.fromisoformat(value) if isinstance(value, str) else value:%Y-%m-%d}"
+        return dt.date.fromisoformat(value if isinstance(value, str) else f"{value:%Y-%m-%d}")
     except ValueError as error:
         raise SettingsError(
             f"{name} is {value!r}: {error}; write a day as YYYY-MM-DD, for example 2026-01-31"
@@ -148,23 +148,27 @@ def _partitions(
     return [partition for partition in found if partition.retailer in retailers]
 
 
-def _of_days(partitions: Sequence[PartitionFiles], first: str, last: str) -> list[PartitionFiles]:
+def _of_days(
+    partitions: Sequence[PartitionFiles], first: dt.date, last: dt.date
+) -> list[PartitionFiles]:
     """The partitions that can have rows of the days from the first to the last one.
 
-    Names of manifests do not say how many days they have, so the newest partition of a retailer
-    before the first day is one of them.
-
-    Args:
-        partitions: Partitions by retailer and date.
-        first: First day, `YYYY-MM-DD`, or empty.
-        last: Last day, `YYYY-MM-DD`.
+    The name of a manifest does not say how many days it has. So the newest partition of a retailer
+    before the first day is one of them, unless even a month would end too early.
     """
     found = []
     for partition, following in zip_longest(partitions, partitions[1:]):
-        is_newest = (
-            following is None or following.retailer != partition.retailer or following.date > first
-        )
-        if partition.date <= last and (partition.date >= first or is_newest):
+        day = dt.date.fromisoformat(partition.date)
+        if day < first and (
+            (first - day).days >= MAX_DAYS
+            or (
+                following is not None
+                and following.retailer == partition.retailer
+                and dt.date.fromisoformat(following.date) <= first
+            )
+        ):
+            continue
+        if day <= last:
             found.append(partition)
     return found
 
@@ -173,7 +177,8 @@ def _read(
     partition: PartitionFiles,
     asset: str,
     outcomes: pa.Array | None,
-    days: tuple[dt.date, dt.date],
+    first: dt.date,
+    last: dt.date,
 ) -> pa.Table:
     table = partition.read_manifest(asset)
     version = (table.schema.metadata or {}).get(b"imgassets.schema_version", b"none").decode()
@@ -183,7 +188,6 @@ def _read(
             f"but this version of imgassets reads {SCHEMA_VERSION}; materialize its partition "
             "again, or install the version of imgassets that wrote it"
         )
-    first, last = days
     is_selected = pc.and_(
         pc.greater_equal(table["date"], first), pc.less_equal(table["date"], last)
     )

@@ -251,3 +251,18 @@ def test_a_broken_manifest_is_an_error_that_names_it(data_root: str) -> None:
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(StorageError, match=r"hm\.2026-01-03\.parquet is broken"):
         imgassets.read_manifest("raw_images", data_root=data_root)
+
+
+def test_a_partition_before_the_selected_days_is_read_only_if_it_can_have_one_of_them(
+    data_root: str,
+) -> None:
+    manifest = Path(data_root) / "manifests" / "raw_images" / "zara.2026-01-03.parquet"
+    manifest.write_bytes(b"broken")
+
+    def read(start: str) -> pd.DataFrame:
+        return imgassets.read_manifest("raw_images", data_root=data_root, start=start)
+
+    # The 31 days from 3 January end on 2 February.
+    with pytest.raises(StorageError, match=r"zara\.2026-01-03"):
+        read("2026-02-02")
+    assert read("2026-02-03").empty
