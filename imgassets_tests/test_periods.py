@@ -331,6 +331,30 @@ def test_runs_readers_reports_and_commands_agree_on_the_partitions(
     assert changed == f"{keys[0]}: 3 documents in the source, 2 when it was made"
 
 
+def test_weeks_and_months_can_follow_days_and_reuse_their_images(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def set_options(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"IMGASSETS__{name}", value)
+        load_settings.cache_clear()
+
+    deployment.insert("2026-01-31", "a", "b")
+    set_options(PARTITIONS__PERIOD="day")
+    assert deployment.run("2026-01-31", "url_list", "raw_images").success
+    deployment.insert("2026-02-02", "a", "c")
+    start = "2026-02-02" if deployment.period == "week" else "2026-02-01"
+    set_options(PARTITIONS__PERIOD=deployment.period, START_DATE=start)
+    assert command("status", "--since", "2026-01-31", "--until", "2026-02-03")[-1] == (
+        f"{start}|zara: no processed images"
+    )
+    assert deployment.run(start, "url_list", "raw_images").success
+    assert dict(deployment.shop.requests) == {"/a.jpg": 1, "/b.jpg": 1, "/c.jpg": 1}
+    days = [("2026-01-31", "a"), ("2026-01-31", "b"), ("2026-02-02", "a"), ("2026-02-02", "c")]
+    assert named() == days
+    assert named(start="2026-02-01") == days[2:]
+
+
 def command(*arguments: str) -> list[str]:
     """The lines that a command of imgassets prints."""
     return CliRunner().invoke(cli, arguments).output.rstrip().splitlines()
