@@ -1,4 +1,4 @@
-"""Import the functions that users name in the settings by their dotted path."""
+"""Import what users name in the settings by its dotted path: functions, and an executor."""
 
 from __future__ import annotations
 
@@ -23,14 +23,7 @@ def import_function(
         ImgassetsError: The module or the function does not exist, or is not a function; the error
             is an instance of `error_class`.
     """
-    module, _, name = path.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise error_class(
-            f"{option}: {path} cannot be imported: {error}; "
-            "install its package, or put its folder on PYTHONPATH"
-        ) from None
+    function = import_object(option, path, error_class)
     if not callable(function):
         raise error_class(
             f"{option}: {path} is a {type(function).__name__}, not a function; "
@@ -38,3 +31,26 @@ def import_function(
         )
     imported: Callable[..., Any] = function
     return imported
+
+
+def import_object(option: str, path: str, error_class: type[ImgassetsError]) -> object:
+    """Import an object.
+
+    Args:
+        option: Name of the option that contains the path, for messages.
+        path: The dotted path of the object: `package.module.name`.
+        error_class: Class of the error to raise.
+
+    Raises:
+        ImgassetsError: The module or the object does not exist; the error is an instance of
+            `error_class`.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found: object = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise error_class(
+            f"{option}: {path} cannot be imported: {error}; "
+            "install its package, or put its folder on PYTHONPATH"
+        ) from None
+    return found

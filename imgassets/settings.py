@@ -876,6 +876,18 @@ class Settings(RetailerSettings):
         (),
         description="owners of the assets in the UI, for example [team:data, someone@example.com]",
     )
+    executor: str | None = Field(
+        None,
+        description=(
+            "executor of the runs, by its dotted path, for example dagster_k8s.k8s_job_executor; "
+            "null: a run executes its steps in its own process"
+        ),
+        pattern=r"^\w+(\.\w+)+$",
+    )
+    executor_config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="configuration of the executor, for example {max_concurrent: 4}",
+    )
     source: SourceSettings = Field(default_factory=SourceSettings)
     sensor: SensorSettings = Field(default_factory=SensorSettings)
     retailers: dict[RetailerSlug, dict[str, dict[str, Any]]] = Field(

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 MANIFESTS, JOURNALS, REVIEW, REMOVED = "manifests", "journal", "review", "removed"
 RAW_FILES, PROCESSED_FILES = "images/raw", "images/processed"
 _TEMPORARY = f"{JOURNALS}/temporary"
-_TEMPORARY_MAX_AGE = dt.timedelta(days=1)  # no write takes that long: its process was killed
+# No write and no run takes that long. A run that is retried reads the values of the first attempt.
+_TEMPORARY_MAX_AGE = dt.timedelta(days=7)
+OP_VALUES = f"{_TEMPORARY}/values"
 _MANIFEST = re.compile(r"([a-z0-9-]+)\.(\d{4}-\d\d-\d\d)\.parquet")
 # An object store lists 1,000 files per request, so for many files a listing needs fewer requests
 # than one request per file.

@@ -24,6 +24,8 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "start_date": ("2025-06-30", dt.date(2025, 6, 30)),
     "partitions.period": ("week", "week"),
     "owners": ('["team:data", "a@example.com"]', ("team:data", "a@example.com")),
+    "executor": ("dagster.multiprocess_executor", "dagster.multiprocess_executor"),
+    "executor_config": ('{"max_concurrent": 4}', {"max_concurrent": 4}),
     "source.kind": ("csv", "csv"),
     "source.database": ("shops", "shops"),
     "source.collection": ('{"zara": "eu.zara"}', {"zara": "eu.zara"}),
@@ -318,6 +320,7 @@ def test_null_is_accepted_by_optional_options(option: str) -> None:
 def test_these_options_are_null_by_default() -> None:
     off = {option for option, default in DEFAULTS.items() if default is None}
     assert off == {
+        "executor",
         "source.fields.updated",
         "source.retailer",
         "source.date_format",
@@ -475,6 +478,8 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "checks.drift.face_share": SHARE,
     **{option: SEVERITY for option in DEFAULTS if option.startswith("checks.severity.")},
     "review.max_pages": ([0, 999], [-1, 1000]),
+    "executor": (["a.b", "a.b_1.c"], ["", "a", "a.", ".a", "a b.c"]),
+    "executor_config": ([{}, {"a": {"b": 1}}], ["", [], 1]),
     "retailers": (
         [{"a-1-b": {"trim": {}}}],
         [{"A": {}}, {"a b": {}}, {"-a": {}}, {"a": {"source": {}}}, {"a": {"trim": {"blur": 2}}}],

@@ -806,7 +806,12 @@ def test_killed_writers_leave_whole_files_and_removable_temporaries(disk: Storag
 
 def test_only_temporary_files_older_than_the_limit_are_removed(disk: Storage) -> None:
     now = time.time()
-    ages_h = {f"{TEMPORARY}/old": 25, f"{TEMPORARY}/young": 23, f"{TEMPORARY}/new": 0}
+    week_h = 7 * 24
+    ages_h = {
+        f"{TEMPORARY}/old": week_h + 1,
+        f"{TEMPORARY}/young": week_h - 1,
+        f"{TEMPORARY}/new": 0,
+    }
     old_others = {
         "journal/raw_images/retailer=zara/date=2026-01-31/00000001-a.jsonl": 1000,
         f"{RAW}/a.jpg": 1000,
@@ -818,7 +823,7 @@ def test_only_temporary_files_older_than_the_limit_are_removed(disk: Storage) ->
     assert disk.remove_old_temporaries() == [f"{TEMPORARY}/old"]
     assert _files(disk) == {f"{TEMPORARY}/young", f"{TEMPORARY}/new", *old_others}
     assert disk.remove_old_temporaries() == []
-    assert disk.remove_old_temporaries(dt.timedelta(hours=22)) == [f"{TEMPORARY}/young"]
+    assert disk.remove_old_temporaries(dt.timedelta(hours=week_h - 2)) == [f"{TEMPORARY}/young"]
     assert _files(disk) == {f"{TEMPORARY}/new", *old_others}
 
 

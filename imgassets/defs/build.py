@@ -27,6 +27,7 @@ from imgassets.defs.reports import (
 from imgassets.defs.resources import (
     ManifestIOManager,
     MongoDBResource,
+    OpValueIOManager,
     SettingsResource,
     settings_resource_class,
 )
@@ -37,9 +38,11 @@ from imgassets.defs.sensors import (
     build_failed_runs_sensor,
     build_new_documents_sensor,
 )
+from imgassets.errors import SettingsError
+from imgassets.imports import import_object
 from imgassets.settings import Settings
 
-_RESOURCES = ("settings", "mongodb", "manifests")
+_RESOURCES = ("settings", "mongodb", "manifests", "op_values")
 
 
 def build_defs(
@@ -62,15 +65,18 @@ def build_defs(
         partitions: partitions with the dimensions `date` (daily, or as
             `settings.partitions.period` says) and `retailer` (dynamic); by default they start at
             `settings.start_date`.
-        resources: resources that replace the default ones, by name: `settings`, `mongodb` or
-            `manifests`. Resources that depend on a replaced one are built from the replacement.
-        executor: the executor of the jobs; by default the executor of the code location.
+        resources: resources that replace the default ones, by name: `settings`, `mongodb`,
+            `manifests` or `op_values`. Resources that depend on a replaced one are built from the
+            replacement.
+        executor: the executor of the jobs; by default `settings.executor`, or the executor of the
+            code location if that is not set.
 
     Returns:
         The definitions of the catalogue.
 
     Raises:
         ValueError: a name in `resources` is unknown, or `partitions` has other dimensions.
+        SettingsError: `settings.executor` cannot be imported, or rejects its configuration.
     """
     prefix = (key_prefix,) if isinstance(key_prefix, str) else tuple(key_prefix)
     retailers = "_".join([*prefix, RETAILERS])
@@ -101,8 +107,27 @@ def build_defs(
             build_failed_checks_sensor(scope, jobs),
         ],
         resources=_resources(scope, resources or {}),
-        executor=executor,
+        executor=executor or _executor(settings),
     )
+
+
+def _executor(settings: Settings) -> dg.ExecutorDefinition | None:
+    """The executor that the settings name; None if they name none.
+
+    Raises:
+        SettingsError: it cannot be imported, is no executor, or rejects its configuration.
+    """
+    if settings.executor is None:
+        return None
+    executor = import_object("executor", settings.executor, SettingsError)
+    if not isinstance(executor, dg.ExecutorDefinition):
+        raise SettingsError(
+            f"executor: {settings.executor} is a {type(executor).__name__}, not an executor; give "
+            "the dotted path of an executor such as dagster.multiprocess_executor"
+        )
+    if not settings.executor_config:
+        return executor
+    return executor.configured(settings.executor_config)
 
 
 def _resources(scope: Scope, replacements: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,5 +146,6 @@ def _resources(scope: Scope, replacements: Mapping[str, Any]) -> dict[str, Any]:
         "settings": settings,
         "mongodb": replacements.get("mongodb", MongoDBResource()),
         "manifests": replacements.get("manifests", ManifestIOManager(settings=settings)),
+        "op_values": replacements.get("op_values", OpValueIOManager(settings=settings)),
     }
     return {scope.resource_key(name): resource for name, resource in resources.items()}

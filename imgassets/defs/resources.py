@@ -1,4 +1,4 @@
-"""Resources: the settings, MongoDB, and an IO manager that reads manifests.
+"""Resources: the settings, MongoDB, and IO managers for manifests and for values between ops.
 
 They connect Dagster to the libraries; keep code that does the work there.
 https://docs.dagster.io/guides/build/external-resources
@@ -104,6 +104,23 @@ class MongoDBResource(dg.ConfigurableResource["MongoDBResource"]):
         from imgassets.sources.factory import open_source
 
         return open_source(settings, self.address)
+
+
+class OpValueIOManager(dg.ConfigurableIOManagerFactory[dg.IOManager]):
+    """Stores what the ops of a graph pass to each other below `data_root`, pickled.
+
+    Dagster's default is a folder of the machine, where neither a step that another machine executes
+    nor a retry of the run there finds them. `imgassets gc` deletes old ones.
+    """
+
+    settings: dg.ResourceDependency[SettingsResource]
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> dg.IOManager:
+        """Create Dagster's IO manager for files, which fsspec also writes to object stores."""
+        from imgassets.storage import OP_VALUES
+
+        base_dir = self.settings.storage().address(OP_VALUES)
+        return dg.FilesystemIOManager(base_dir=base_dir).create_io_manager(context)
 
 
 class ManifestIOManager(dg.ConfigurableIOManager):

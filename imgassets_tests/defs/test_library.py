@@ -18,6 +18,7 @@ from imgassets import CatalogueComponent, Settings, build_defs
 from imgassets.defs.resources import ManifestIOManager, MongoDBResource, SettingsResource
 from imgassets.errors import SettingsError
 from imgassets.folders import project_root
+from imgassets.storage import storage_at
 
 DAY = "2026-01-02"
 SELECTED = ("url_list", "raw_images", "processed_images")
@@ -127,7 +128,7 @@ def test_every_name_has_the_key_prefix() -> None:
         *(sensor.name for sensor in repository.sensor_defs),
         *(defs.resources or {}),
     ]
-    assert len(named) == 13
+    assert len(named) == 14
     assert all(name.startswith("eu_") for name in named)
     assert {key.path[0] for key in repository.asset_graph.get_all_asset_keys()} == {"eu"}
 
@@ -136,6 +137,45 @@ def test_definitions_have_an_executor_only_if_one_is_given() -> None:
     assert build_defs(Settings()).executor is None
     given = build_defs(Settings(), executor=dg.in_process_executor)
     assert given.executor is dg.in_process_executor
+
+
+def test_the_settings_name_the_executor(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    settings = catalogue(tmp_path, "zara", 1).model_copy(
+        update={
+            "executor": "dagster.in_process_executor",
+            "executor_config": {"retries": {"disabled": {}}},
+        }
+    )
+    instance.add_dynamic_partitions("retailer", ["zara"])
+    defs = build_defs(settings)
+    assert defs.executor is not None
+    assert run(defs, instance, "catalogue_job", "zara").success
+    given = build_defs(settings, executor=dg.multiprocess_executor)
+    assert given.executor is dg.multiprocess_executor
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("dagster.fast_executor", "executor: dagster.fast_executor cannot be imported: .*install"),
+        ("dagster.asset", "executor: dagster.asset is a function, not an executor; give the "),
+    ],
+)
+def test_an_executor_that_does_not_exist_or_is_none_is_refused(path: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        build_defs(Settings(executor=path))
+
+
+def test_what_ops_pass_to_each_other_is_in_the_data_root(
+    tmp_path: Path, s3: str, instance: dg.DagsterInstance
+) -> None:
+    settings = catalogue(tmp_path, "zara", 2).model_copy(update={"data_root": f"s3://{s3}/data"})
+    instance.add_dynamic_partitions("retailer", ["zara"])
+    result = run(build_defs(settings), instance, "catalogue_job", "zara")
+    assert result.success
+    values = storage_at(settings.data_root).find(f"journal/temporary/values/{result.run_id}")
+    steps = {path.split("/")[4].partition("[")[0] for path in values}
+    assert steps == {"raw_images.plan_shards", "raw_images.download_shard"}
 
 
 def test_resources_that_depend_on_a_replaced_resource_are_rebuilt(

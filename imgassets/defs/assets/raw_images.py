@@ -94,7 +94,7 @@ def _plan_op(scope: Scope) -> dg.OpDefinition:
     @dg.op(
         name=scope.name("plan_shards"),
         ins={"url_list": dg.In(dg.Nothing)},
-        out=dg.DynamicOut(dict),
+        out=dg.DynamicOut(dict, io_manager_key=scope.resource_key("op_values")),
         required_resource_keys=scope.resource_keys("settings"),
     )
     def plan_shards(
@@ -117,6 +117,7 @@ def _plan_op(scope: Scope) -> dg.OpDefinition:
 def _download_op(scope: Scope) -> dg.OpDefinition:
     @dg.op(
         name=scope.name("download_shard"),
+        out=dg.Out(dict, io_manager_key=scope.resource_key("op_values")),
         required_resource_keys=scope.resource_keys("settings"),
     )
     def download_shard(
