@@ -94,11 +94,12 @@ def main() -> None:
     """Serve requests; in a forked process, run the program it was forked for."""
     if not sys.flags.safe_path:
         sys.path[0] = str(Path.cwd())  # as `python -m` sets it; it is this file's folder so far
-    _preload()
+    preload()
     _run_program(**_Server(Connection(int(sys.argv[1]))).serve())
 
 
-def _preload() -> None:
+def preload() -> None:
+    """Import `PRELOADED_MODULES`, in a process that forks others and has a single thread."""
     gc.disable()
     before = dict(os.environ)
     os.environ.update(_NO_THREADS)

