@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from imgassets.errors import BackfillError
 from imgassets.folders import project_root
@@ -14,6 +16,7 @@ from imgassets.wording import counted
 JOB = "catalogue_job"
 # Linux limits an argument to 128 kB; a key has at most 75 characters.
 _PER_COMMAND = 1_500
+_BACKFILL_ID = re.compile(r"Launched backfill job `(\w+)`")
 
 
 def launch_backfill(keys: Sequence[str]) -> Iterator[int]:
@@ -50,7 +53,26 @@ def launch_backfill(keys: Sequence[str]) -> Iterator[int]:
                 f"{counted(len(keys), 'partition')}: {reason}; "
                 "is DAGSTER_HOME that of the daemon?"
             )
+        _reopen(done.stdout)
         yield len(part)
+
+
+def _reopen(output: str) -> None:
+    """Mark a backfill as in progress; the daemon marks it as ended when all its runs have ended.
+
+    `dagster job backfill` (1.13) marks it as completed once its runs are queued, and the daemon
+    retries no crashed runs of completed backfills. It launches no partition of a backfill twice.
+
+    Args:
+        output: What `dagster job backfill` has printed.
+    """
+    import dagster as dg
+
+    (backfill_id,) = _BACKFILL_ID.findall(output)
+    with dg.DagsterInstance.get() as instance:
+        backfill: Any = instance.get_backfill(backfill_id)
+        in_progress = type(backfill.status).REQUESTED
+        instance.update_backfill(backfill.with_status(in_progress))
 
 
 def daemon_is_running() -> bool:

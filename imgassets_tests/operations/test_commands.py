@@ -190,6 +190,10 @@ def test_backfill_queues_one_run_per_partition_and_registers_its_retailer(
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
         assert instance.get_dynamic_partitions("retailer") == ["asos"]
+        backfill = instance.get_backfill(run.tags["dagster/backfill"])
+    # The daemon retries crashed runs only of backfills that have not ended.
+    assert backfill is not None
+    assert backfill.status.value == "REQUESTED"
     assert run.job_name == "catalogue_job"
     assert run.tags["dagster/partition"] == f"{DATE}|asos"
 
