@@ -1,7 +1,7 @@
 """Celery application of the workers that execute runs: `deploy/celery/` and `docs/celery.md`.
 
 Start a worker with `celery -A imgassets.launcher.celery_app worker --queues dagster`. It executes
-the task that Dagster's `dagster_celery.launcher.CeleryRunLauncher` sends: one run, in a process
+the task that `celery_launcher` sends: one run, in a process
 that is forked for it from a process that has imported its libraries.
 
 RabbitMQ keeps the message of a run until the run has ended. If the worker is killed or loses its
@@ -86,10 +86,14 @@ def _fail_unfinished_run(kwargs: Mapping[str, Any], **_: Any) -> None:
             return
 
 
-def _cancel_run(request: Any, **_: Any) -> None:
-    """Mark a run as canceled that was terminated in the UI; its process has been killed."""
-    message = "The run was terminated."
-    _finish(request.kwargs, lambda instance, run: instance.report_run_canceled(run, message))
+def _cancel_waiting_run(request: Any, *, terminated: bool, **_: Any) -> None:
+    """Mark a run as canceled that was terminated before it began.
+
+    The process of a run that has begun is interrupted, and reports its end itself.
+    """
+    if not terminated:
+        message = "The run was terminated before it began."
+        _finish(request.kwargs, lambda instance, run: instance.report_run_canceled(run, message))
 
 
 def _finish(
@@ -111,4 +115,4 @@ def _finish(
 worker_init.connect(_preload, weak=False)
 worker_process_init.connect(_end_with_worker, weak=False)
 task_postrun.connect(_fail_unfinished_run, weak=False)
-task_revoked.connect(_cancel_run, weak=False)
+task_revoked.connect(_cancel_waiting_run, weak=False)

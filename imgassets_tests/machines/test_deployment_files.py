@@ -33,7 +33,8 @@ def test_the_instance_loads_the_launcher_and_the_logs_of_the_object_store(
 ) -> None:
     pytest.importorskip("dagster_celery", reason="needs imgassets[celery]")
     from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
-    from dagster_celery.launcher import CeleryRunLauncher
+
+    from imgassets.launcher.celery_launcher import CancellingCeleryRunLauncher
 
     monkeypatch.setenv("IMGASSETS_LOGS_BUCKET", s3)
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://user:secret@127.0.0.1:9//")
@@ -41,7 +42,7 @@ def test_the_instance_loads_the_launcher_and_the_logs_of_the_object_store(
     with dg.instance_for_test(
         overrides={name: config[name] for name in config if name != "storage"}
     ) as instance:
-        assert isinstance(instance.run_launcher, CeleryRunLauncher)
+        assert isinstance(instance.run_launcher, CancellingCeleryRunLauncher)
         assert isinstance(instance.compute_log_manager, S3ComputeLogManager)
         celery = instance.run_launcher.celery
         assert celery.connection_for_write().hostname == "127.0.0.1"
