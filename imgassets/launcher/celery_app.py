@@ -8,7 +8,7 @@ RabbitMQ keeps the message of a run until the run has ended. If the worker is ki
 connection, RabbitMQ sends the message to another worker, where Dagster marks the run as failed,
 because it has been started already, and retries it. What the message cannot do is in this module:
 no process of a lost worker continues its run, and a run whose process could not report its end is
-marked as failed, or as canceled if it was terminated.
+marked as failed, or as canceled if it was terminated before it began.
 """
 
 from __future__ import annotations
