@@ -1,6 +1,6 @@
 """Runs a backfill on Celery workers that share only network services, and disturbs it.
 
-    python -m benchmarks.two_workers SCENARIO...
+    python -m benchmarks.two_workers killed stopped     # or all; docs/celery.md has the results
 
 Needs RabbitMQ (Debian's package `rabbitmq-server`) and `imgassets[celery]`.
 """
