@@ -71,8 +71,8 @@ def remove_garbage(storage: Storage, grace: dt.timedelta, *, dry_run: bool = Fal
     """Remove image files that no manifest and no journal of their retailer references.
 
     Also removes the review files of partitions without a manifest of `processed_images`, the
-    temporary files of killed writers, and empty folders. A retailer with a manifest that cannot be
-    read is skipped.
+    temporary files of killed writers, values between ops that are a week old, and empty folders. A
+    retailer with a manifest that cannot be read is skipped.
 
     Args:
         storage: The storage.

@@ -10,6 +10,7 @@ that a copied or moved tree stays valid:
                                                                SHA-256 of the served bytes
     review/retailer=<retailer>/date=<date>/                    contact sheets, plots
     journal/<asset>/retailer=<retailer>/date=<date>/           only while a run works, or was killed
+    journal/temporary/values/<run>/                            what its ops passed on, for a week
     removed/                                                   records of take-downs
     reports/<date>.parquet                                     a row of numbers per retailer
 
@@ -44,9 +45,10 @@ if TYPE_CHECKING:
 MANIFESTS, JOURNALS, REVIEW, REMOVED = "manifests", "journal", "review", "removed"
 RAW_FILES, PROCESSED_FILES = "images/raw", "images/processed"
 _TEMPORARY = f"{JOURNALS}/temporary"
-# No write and no run takes that long. A run that is retried reads the values of the first attempt.
-_TEMPORARY_MAX_AGE = dt.timedelta(days=7)
+_TEMPORARY_MAX_AGE = dt.timedelta(days=1)  # no write takes that long: its process was killed
 OP_VALUES = f"{_TEMPORARY}/values"
+# No run takes that long. A run that is retried reads the values of the first attempt.
+_OP_VALUES_MAX_AGE = dt.timedelta(days=7)
 _MANIFEST = re.compile(r"([a-z0-9-]+)\.(\d{4}-\d\d-\d\d)\.parquet")
 # An object store lists 1,000 files per request, so for many files a listing needs fewer requests
 # than one request per file.
@@ -292,23 +294,29 @@ class Storage:
                 parent = parent.rpartition("/")[0]
 
     def old_temporaries(self, max_age: dt.timedelta = _TEMPORARY_MAX_AGE) -> dict[str, FileInfo]:
-        """The temporary files of writers that were killed, by path.
+        """The temporary files of writers that were killed, and old values between ops, by path.
 
         Args:
-            max_age: Younger files are left out, because their writers may be active.
+            max_age: Younger files are left out, because their writers may be active. Values between
+                ops are left out for a week, whatever it is, because runs and retries read them.
 
         Raises:
             StorageError: The storage is not reachable or not readable.
         """
-        oldest = dt.datetime.now(dt.UTC) - max_age
+        now = dt.datetime.now(dt.UTC)
+
+        def is_old(path: str, info: FileInfo) -> bool:
+            is_value = path.startswith(f"{OP_VALUES}/")
+            return info.modified < now - (max(max_age, _OP_VALUES_MAX_AGE) if is_value else max_age)
+
         found = self.find(_TEMPORARY)
-        return {path: info for path, info in found.items() if info.modified < oldest}
+        return {path: info for path, info in found.items() if is_old(path, info)}
 
     def remove_old_temporaries(self, max_age: dt.timedelta = _TEMPORARY_MAX_AGE) -> list[str]:
-        """Remove the temporary files of writers that were killed.
+        """Remove the files that `old_temporaries` returns.
 
         Args:
-            max_age: Younger files stay, because their writers may be active.
+            max_age: See `old_temporaries`.
 
         Returns:
             The paths of the removed files.

@@ -131,7 +131,7 @@ def test_a_dry_run_counts_the_same_and_removes_nothing(storage: Storage) -> None
     write_partition(partition, [COAT])
     write_files([SHOE], partition)
     storage.write("journal/temporary/1-1", b"of a killed writer")
-    age(storage, 8 * 24)
+    age(storage, 25)
     before = snapshot(storage)
     planned = remove_garbage(storage, DAY, dry_run=True)
     assert snapshot(storage) == before
@@ -325,7 +325,7 @@ def test_a_retailer_whose_journal_cannot_be_read_is_skipped(
 
 def test_old_temporaries_are_removed_and_those_of_active_writers_are_not(storage: Storage) -> None:
     storage.write("journal/temporary/1-1", b"of a killed writer")
-    age(storage, 8 * 24)
+    age(storage, 25)
     storage.write("journal/temporary/2-1", b"of an active writer")
     garbage = remove_garbage(storage, DAY)
     assert (garbage.temporaries, garbage.temporary_bytes) == (1, 18)

@@ -30,6 +30,7 @@ from imgassets.errors import BrokenFileError, StorageError
 from imgassets.folders import project_root
 from imgassets.settings import Settings
 from imgassets.storage import (
+    OP_VALUES,
     Storage,
     list_manifests,
     open_storage,
@@ -806,12 +807,7 @@ def test_killed_writers_leave_whole_files_and_removable_temporaries(disk: Storag
 
 def test_only_temporary_files_older_than_the_limit_are_removed(disk: Storage) -> None:
     now = time.time()
-    week_h = 7 * 24
-    ages_h = {
-        f"{TEMPORARY}/old": week_h + 1,
-        f"{TEMPORARY}/young": week_h - 1,
-        f"{TEMPORARY}/new": 0,
-    }
+    ages_h = {f"{TEMPORARY}/old": 25, f"{TEMPORARY}/young": 23, f"{TEMPORARY}/new": 0}
     old_others = {
         "journal/raw_images/retailer=zara/date=2026-01-31/00000001-a.jsonl": 1000,
         f"{RAW}/a.jpg": 1000,
@@ -823,8 +819,23 @@ def test_only_temporary_files_older_than_the_limit_are_removed(disk: Storage) ->
     assert disk.remove_old_temporaries() == [f"{TEMPORARY}/old"]
     assert _files(disk) == {f"{TEMPORARY}/young", f"{TEMPORARY}/new", *old_others}
     assert disk.remove_old_temporaries() == []
-    assert disk.remove_old_temporaries(dt.timedelta(hours=week_h - 2)) == [f"{TEMPORARY}/young"]
+    assert disk.remove_old_temporaries(dt.timedelta(hours=22)) == [f"{TEMPORARY}/young"]
     assert _files(disk) == {f"{TEMPORARY}/new", *old_others}
+
+
+@pytest.mark.parametrize("max_age", [dt.timedelta(0), dt.timedelta(days=1)])
+def test_values_between_ops_are_kept_for_a_week_whatever_the_limit(
+    disk: Storage, max_age: dt.timedelta
+) -> None:
+    """A run that goes on for days, or its retry, still reads them."""
+    now = time.time()
+    for name, age_h in (("old", 7 * 24 + 1), ("young", 7 * 24 - 1)):
+        path = f"{OP_VALUES}/{name}/raw_images.plan_shards/result/shard_0000"
+        disk.write(path, b"x")
+        os.utime(disk.address(path), (now - age_h * 3600,) * 2)
+    (removed,) = disk.remove_old_temporaries(max_age)
+    assert removed.startswith(f"{OP_VALUES}/old/")
+    assert [path.split("/")[3] for path in _files(disk)] == ["young"]
 
 
 def test_a_listing_is_complete_while_other_threads_write_to_the_folder(disk: Storage) -> None:

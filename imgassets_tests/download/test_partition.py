@@ -225,7 +225,7 @@ def test_shards_have_shard_size_rows_unless_one_url_has_more(
     assert [shard.name for shard in planned] == [f"shard_{n:04d}" for n in range(len(shards))]
 
 
-@pytest.mark.parametrize(("age_s", "kept"), [(610_000, False), (600_000, True)])
+@pytest.mark.parametrize(("age_s", "kept"), [(90_000, False), (80_000, True)])
 def test_planning_removes_temporary_files_that_no_writer_can_be_using(
     partition: Partition, server: Server, age_s: float, kept: bool
 ) -> None:
