@@ -14,8 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 
 from imgassets.download.schedule import HostLimits, Schedule
+from imgassets.download.shared_limits import SharedLimits
 from imgassets.errors import SettingsError, SharedLimitsError
 from imgassets.manifests import Outcome
 from imgassets.storage import Storage
@@ -23,9 +25,6 @@ from imgassets_tests.download.conftest import Partition
 from imgassets_tests.download.images import image_bytes
 from imgassets_tests.download.server import Handler, Server
 from imgassets_tests.download.test_schedule import task
-
-redis = pytest.importorskip("redis", reason="needs the extra redis")
-from imgassets.download.shared_limits import SharedLimits  # noqa: E402
 
 JPEG = image_bytes()
 HOST = "http://shop.example"

@@ -7,8 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
 
 from imgassets.folders import project_root
+from imgassets.launcher.celery_launcher import CancellingCeleryRunLauncher
 
 OWN = {"storage", "compute_logs", "run_launcher", "run_monitoring"}
 OURS = ("setup", "webserver", "daemon", "worker")
@@ -31,11 +33,6 @@ def test_the_instance_has_the_limits_retries_and_retention_of_one_machine() -> N
 def test_the_instance_loads_the_launcher_and_the_logs_of_the_object_store(
     monkeypatch: pytest.MonkeyPatch, s3: str
 ) -> None:
-    pytest.importorskip("dagster_celery", reason="needs imgassets[celery]")
-    from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
-
-    from imgassets.launcher.celery_launcher import CancellingCeleryRunLauncher
-
     monkeypatch.setenv("IMGASSETS_LOGS_BUCKET", s3)
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://user:secret@127.0.0.1:9//")
     config = load("deploy/celery/dagster.yaml")

@@ -25,7 +25,6 @@ DELAY_S = 1.0
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[rabbitmq.RabbitMQ]:
     """A RabbitMQ server."""
-    pytest.importorskip("dagster_celery", reason="needs imgassets[celery]")
     if not rabbitmq.is_installed():
         pytest.skip("needs RabbitMQ: apt-get install rabbitmq-server")
     server = rabbitmq.RabbitMQ(tmp_path / "rabbitmq")
