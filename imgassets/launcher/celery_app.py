@@ -1,8 +1,8 @@
 """Celery application of the workers that execute runs: `deploy/celery/` and `docs/celery.md`.
 
 Start a worker with `celery -A imgassets.launcher.celery_app worker --queues dagster`. It executes
-the task that `celery_launcher` sends: one run, in a process
-that is forked for it from a process that has imported its libraries.
+the task that `celery_launcher` sends: one run, in a process that is forked for it from a process
+that has imported its libraries.
 
 RabbitMQ keeps the message of a run until the run has ended. If the worker is killed or loses its
 connection, RabbitMQ sends the message to another worker, where Dagster marks the run as failed,

@@ -184,13 +184,11 @@ def anomaly_notes(report: SourceReport) -> Iterator[str]:
     """A sentence for each kind of anomaly of a survey, with its first example."""
     for anomaly, count in report.counts.items():
         _, name, detail = next(example for example in report.examples if example[0] is anomaly)
-        is_line = anomaly in LINE_ANOMALIES
-        unit = (
-            counted(count, "line")
-            if is_line
-            else f"{counted(count, 'document')} without a partition"
-        )
-        yield f"{unit}: {anomaly}, for example {name}: {detail}"
+        if anomaly in LINE_ANOMALIES:
+            found = counted(count, "line")
+        else:
+            found = f"{counted(count, 'document')} without a partition"
+        yield f"{found}: {anomaly}, for example {name}: {detail}"
 
 
 class Source(Protocol):
