@@ -27,6 +27,7 @@ from imgassets.manifests import (
     Outcome,
     ProcessedRow,
     RawRow,
+    Rows,
     UrlRow,
     column_descriptions,
     column_values,
@@ -322,6 +323,26 @@ def test_every_outcome_is_an_identifier_with_its_own_meaning() -> None:
         assert outcome.islower()
         assert len(outcome.meaning) > 10
     assert len({outcome.meaning for outcome in Outcome}) == len(Outcome)
+
+
+def test_rows_are_those_of_their_table_also_if_there_are_more_than_are_kept() -> None:
+    all_rows = [raw_row(number, attempts=number) for number in range(60_001)]
+    rows = Rows(to_table(iter(all_rows), RawRow), RawRow)
+    assert len(rows) == 60_001
+    assert list(rows) == all_rows
+    assert [rows[0], rows[4_999], rows[5_000], rows[-1]] == [
+        all_rows[number] for number in (0, 4_999, 5_000, -1)
+    ]
+    assert list(rows[59_990:]) == all_rows[59_990:]
+    assert list(rows.take([7, 60_000, 3])) == [all_rows[7], all_rows[60_000], all_rows[3]]
+    assert list(rows.take([])) == []
+    with pytest.raises(IndexError):
+        rows[60_001]
+
+
+def test_rows_of_a_small_table_are_made_once() -> None:
+    rows = Rows(to_table([raw_row(0), raw_row(1)], RawRow), RawRow)
+    assert [id(row) for row in rows] == [id(row) for row in rows]
 
 
 def test_outcomes_are_counted_with_the_most_frequent_first() -> None:
