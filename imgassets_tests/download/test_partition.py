@@ -346,7 +346,7 @@ def test_an_image_saved_just_before_an_interrupt_is_kept(
     file = Path(partition.storage.address(path_of(JPEG)))
 
     def interrupt_when_saved() -> None:
-        wait_for(file.exists)
+        wait_for(lambda: file.exists() and "/hangs.jpg" in server.hits)
         interrupt()
 
     watcher = threading.Thread(target=interrupt_when_saved)
