@@ -44,7 +44,7 @@ from benchmarks.programs import BENCH, OUT
 from imgassets import read_manifest
 from imgassets.cores import available_cores
 from imgassets.demo.mongod import EmbeddedMongo
-from imgassets.folders import home, project_root
+from imgassets.folders import project_root
 from imgassets.manifests import ProcessedRow, from_table
 from imgassets.review.pages import write_review
 from imgassets.settings import ReviewSettings
@@ -56,6 +56,7 @@ RETAILER = "shop"
 _ASSETS = "url_list,face_model,raw_images,processed_images"
 _IMAGES_PER_PRODUCT = 5
 _EVERY_S = 0.02
+AFTER_STEPS = "between steps, exit"
 _LOOP_IMAGES, _ORIGINAL_IMAGES = 300, 60
 
 
@@ -67,11 +68,14 @@ class Run:
         cpu_s: CPU seconds of the process and its children.
         wall_s: Seconds from its start to its end.
         steps: CPU and wall seconds by step; what is between the steps is under its own name.
+        spans: The steps and what is between them, in order, each with the time of its end in
+            seconds since 1970.
     """
 
     cpu_s: float
     wall_s: float
     steps: dict[str, tuple[float, float]] = field(default_factory=dict)
+    spans: list[tuple[str, float]] = field(default_factory=list)
 
 
 def main() -> None:
@@ -84,11 +88,11 @@ def main() -> None:
     catalogue.make_people(BENCH / "served")
     img2dataset, original = (programs.create_environment(n) for n in ("img2dataset", "original"))
     shutil.rmtree(FOLDER, ignore_errors=True)
-    _distinct(BENCH / "served" / "people", FOLDER / "served", options.images)
+    distinct(BENCH / "served" / "people", FOLDER / "served", options.images)
     runs: dict[str, list[Run]] = defaultdict(list)
     with (
         catalogue.nginx(FOLDER / "served") as address,
-        _source(address, options.images) as variables,
+        source(FOLDER, address, options.images) as variables,
     ):
         for number in range(1, options.rounds + 1):
             for name, run in _round(variables, address, options.images, img2dataset, original):
@@ -107,12 +111,12 @@ def _round(
     for name in ("data", "dagster_home"):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
     subprocess.run(
-        [_program("imgassets"), "sync"], env=variables, check=True, stdout=subprocess.DEVNULL
+        [program("imgassets"), "sync"], env=variables, check=True, stdout=subprocess.DEVNULL
     )
-    yield "start-up", _materialize(variables, "face_model")
+    yield "start-up", materialize(variables, "face_model")
     first, again, next_day = ("the run", DAYS[0]), ("again", DAYS[0]), ("next day", DAYS[1])
     for name, day in (first, again, next_day):
-        yield name, _materialize(variables, _ASSETS, "--partition", f"{day}|{RETAILER}")
+        yield name, materialize(variables, _ASSETS, "--partition", f"{day}|{RETAILER}")
         _check_manifest(day, images)
         if name == "the run":
             yield "review", _review(day)
@@ -130,32 +134,46 @@ def _round(
     yield "original", Run(theirs.cpu_ms / 1000, theirs.seconds / theirs.images)
 
 
-def _distinct(source: Path, target: Path, count: int) -> None:
-    """Write images that differ in a comment (a COM segment, after the SOI marker)."""
+def distinct(images: Path, target: Path, count: int) -> None:
+    """Write images that differ in a comment (a COM segment, after the SOI marker).
+
+    Args:
+        images: folder of the images, `N.jpg`.
+        target: folder in which they are written.
+        count: number of images to write.
+    """
     target.mkdir(parents=True)
     for number in range(count):
-        data = (source / f"{number % catalogue.IMAGES}.jpg").read_bytes()
+        data = (images / f"{number % catalogue.IMAGES}.jpg").read_bytes()
         comment = f"{number:08d}".encode()
         segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment
         (target / f"{number}.jpg").write_bytes(data[:2] + segment + data[2:])
 
 
 @contextmanager
-def _source(address: str, urls: int) -> Iterator[dict[str, str]]:
+def source(
+    folder: Path, address: str, urls: int, data_root: str | None = None
+) -> Iterator[dict[str, str]]:
     """Start MongoDB with the same products on each day.
+
+    Args:
+        folder: folder of the configuration and of Dagster.
+        address: base URL of the images.
+        urls: number of images.
+        data_root: the data root; None for a folder in `folder`.
 
     Yields:
         The environment variables of processes that use it.
     """
     config = {
-        "data_root": str(FOLDER / "data"),
+        "data_root": data_root or str(folder / "data"),
         "source": {"database": "bench", "collection": "days"},
         "download": {"allow_private_addresses": True},
         # The images are composed; a failed check would draw images of its findings.
         "checks": {"max_residual_faces": 1, "severity": {"residual_faces": "warn"}},
     }
-    (FOLDER / "config.yaml").write_text(yaml.safe_dump(config))
-    mongodb = EmbeddedMongo(home() / "bench" / "mongodb")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    mongodb = EmbeddedMongo(folder / "mongodb")
     uri = mongodb.ensure_running()
     try:
         with MongoClient[dict[str, Any]](uri, tz_aware=True) as client:
@@ -177,19 +195,26 @@ def _source(address: str, urls: int) -> Iterator[dict[str, str]]:
         yield {
             **os.environ,
             "PYTHONPATH": str(project_root()),
-            "IMGASSETS_CONFIG": str(FOLDER / "config.yaml"),
+            "IMGASSETS_CONFIG": str(folder / "config.yaml"),
             "MONGODB_URI": uri,
-            "DAGSTER_HOME": str(FOLDER / "dagster_home"),
+            "DAGSTER_HOME": str(folder / "dagster_home"),
         }
     finally:
         mongodb.stop()
 
 
-def _materialize(variables: dict[str, str], assets: str, *options: str) -> Run:
-    """Materialize assets in a new process."""
+def materialize(variables: dict[str, str], assets: str, *options: str) -> Run:
+    """Materialize assets in a new process.
+
+    Args:
+        variables: its environment, as `source` yields it.
+        assets: names of the assets, with commas.
+        *options: further options of `dagster asset materialize`.
+    """
     arguments = ["asset", "materialize", "--select", assets, *options]
-    command = [_program("dagster"), *arguments, "-m", "imgassets.definitions"]
-    with (FOLDER / "log").open("a") as log:
+    command = [program("dagster"), *arguments, "-m", "imgassets.definitions"]
+    path = Path(variables["DAGSTER_HOME"]).with_name("log")
+    with path.open("a") as log:
         start = time.time()
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
         with _sample_cpu(process.pid) as samples:
@@ -197,10 +222,11 @@ def _materialize(variables: dict[str, str], assets: str, *options: str) -> Run:
         end = time.time()
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"the run failed; see {FOLDER / 'log'}")
+        raise RuntimeError(f"the run failed; see {path}")
     cpu_s = usage.ru_utime + usage.ru_stime
     samples.append((end, cpu_s))
-    return Run(cpu_s, end - start, _steps(variables["DAGSTER_HOME"], samples, start, end))
+    spans = [*_spans(variables["DAGSTER_HOME"]), (AFTER_STEPS, end)]
+    return Run(cpu_s, end - start, _steps(spans, samples, start), spans)
 
 
 @contextmanager
@@ -230,10 +256,8 @@ def _sample_cpu(pid: int) -> Iterator[list[tuple[float, float]]]:
         thread.join()
 
 
-def _steps(
-    dagster_home: str, samples: Sequence[tuple[float, float]], start: float, end: float
-) -> dict[str, tuple[float, float]]:
-    """CPU and wall seconds by the steps of the last run."""
+def _spans(dagster_home: str) -> list[tuple[str, float]]:
+    """The steps of the last run and what is between them, each with the time of its end."""
     with dg.DagsterInstance.from_config(dagster_home) as instance:
         (run,) = instance.get_runs(limit=1)
         records = instance.all_logs(run.run_id)
@@ -246,8 +270,14 @@ def _steps(
             name = str(event.step_key).partition("[")[0].rpartition(".")[2]
         elif event is not None and (event.is_step_success or event.is_step_failure):
             spans.append((name, record.timestamp))
-            name = "between steps, exit"
-    spans.append((name, end))
+            name = AFTER_STEPS
+    return spans
+
+
+def _steps(
+    spans: Sequence[tuple[str, float]], samples: Sequence[tuple[float, float]], start: float
+) -> dict[str, tuple[float, float]]:
+    """CPU and wall seconds by step."""
     times = [at for at, _ in samples]
     spent: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
     previous, previous_cpu = start, 0.0
@@ -319,7 +349,8 @@ def _without_start_up(cpu: dict[str, float], name: str) -> float:
     return (cpu[name] - cpu["start-up"]) / (cpu["the run"] - cpu["start-up"])
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of a program in this Python environment."""
     return str(Path(sys.executable).with_name(name))
 
 
