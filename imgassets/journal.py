@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ _SNAPSHOT_ATTEMPTS = 10
 _COMPACT_AT = 64
 """Number of parts per writer that are merged into one, so that a run of hours does not leave
 thousands of objects."""
+_READS = 16  # parts that are read at the same time, because a run waits for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +97,10 @@ class Journal:
         return 1 + max((number for number, _, _ in self._files()), default=0)
 
     def remove(self) -> None:
-        """Remove the journal, oldest file first.
+        """Remove the journal, on a disk oldest file first.
 
         In this order, the files that an interrupted removal leaves are the newest, so that no
-        outdated row becomes the last one of its key.
+        outdated row becomes the last one of its key. An object store removes all with one request.
 
         Raises:
             StorageError: The storage is not reachable or not writable.
@@ -253,9 +255,9 @@ class JournalWriter:
         if len(self._written) >= _COMPACT_AT:
             old, self._written = self._written, []
             # Keep the order, because the last row of a key counts.
-            self._write_part(b"".join(map(self._storage.read, old)))
-            for path in old:
-                self._storage.remove(path)
+            with ThreadPoolExecutor(_READS, thread_name_prefix="journal") as pool:
+                self._write_part(b"".join(pool.map(self._storage.read, old)))
+            self._storage.remove_all(old)
 
     def _write_part(self, data: bytes) -> None:
         path = self._next_path()

@@ -20,10 +20,14 @@ The columns of a manifest are in `manifests`, the journal in `journal`, take-dow
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import itertools
+import logging
 import os
 import re
+import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -40,8 +44,9 @@ from imgassets.folders import resolve_data_root
 from imgassets.settings import Settings
 
 if TYPE_CHECKING:
-    from upath import UPath
+    from fsspec import AbstractFileSystem
 
+_log = logging.getLogger(__name__)
 MANIFESTS, JOURNALS, REVIEW, REMOVED = "manifests", "journal", "review", "removed"
 RAW_FILES, PROCESSED_FILES = "images/raw", "images/processed"
 _TEMPORARY = f"{JOURNALS}/temporary"
@@ -50,10 +55,32 @@ OP_VALUES = f"{_TEMPORARY}/values"
 # No run takes that long. A run that is retried reads the values of the first attempt.
 _OP_VALUES_MAX_AGE = dt.timedelta(days=7)
 _MANIFEST = re.compile(r"([a-z0-9-]+)\.(\d{4}-\d\d-\d\d)\.parquet")
-# An object store lists 1,000 files per request, so for many files a listing needs fewer requests
-# than one request per file.
-_MAX_SIZE_REQUESTS = 2_000
+# In an object store, the size of a file comes from a listing or from a request of its own (HEAD).
+# A listing has 1,000 files per request. At AWS it costs as much as 12.5 requests for one file, and
+# with s3fs it takes as much CPU as 40 of them (65 ms). So a listing of up to 40 files per file that
+# is looked for is cheaper than a request for each.
+_LISTED_PER_REQUEST = 1_000
+_LISTED_PER_FILE = 40
+_DIGIT_FOLDERS = 256  # folders of two hexadecimal digits, into which hashes spread files evenly
+_FEW_FILES = 4  # not worth a listing
 _THREADS = 32
+_RETRY_S = 2.0
+# Errors that the same request will have again, beside those with a class of their own.
+_LASTING_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    FileExistsError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
+_LASTING_ERRNOS = {
+    getattr(errno, name)
+    for name in ("EINVAL", "EPERM", "ENOSYS", "ENAMETOOLONG", "EMSGSIZE", "EREMCHG")
+    if hasattr(errno, name)
+}
+# When s3fs reads a whole file, it asks for its size first, in order to read parts of large files at
+# once. With a concurrency of 1 it does not.
+_OPTIONS = {"s3": {"max_concurrency": 1}, "s3a": {"max_concurrency": 1}}
 _FOLDER_ATTEMPTS = 100
 # In the names of temporary files, with the process id: processes that were forked have the same
 # random text, and containers that share a data root the same process ids. A random name per file
@@ -81,11 +108,18 @@ class FileInfo:
 class Storage:
     """The data root on a disk or in an object store; files in it are addressed by relative paths.
 
+    A request to an object store that is away, or too busy, is repeated for `patience_s`, with a
+    line in Python's log (`imgassets.storage`).
+
     Attributes:
         root: A local path or an fsspec address, without a trailing slash.
+        patience_s: For how long a request is repeated, in seconds since it first failed. The
+            library of the object store may repeat it too before it counts as failed; s3fs does so
+            for 7 s on average.
     """
 
     root: str
+    patience_s: float = 60.0
 
     @property
     def is_local(self) -> bool:
@@ -117,8 +151,7 @@ class Storage:
                 self._write_local(path, data)
             else:
                 # A single PUT is atomic: object stores show an object when it is complete.
-                file = self._upath(path)
-                file.fs.pipe_file(file.path, data)
+                self._request(path, lambda fs, place: fs.pipe_file(place, data))
         except Exception as error:
             raise _storage_error("write", self.address(path), error) from error
 
@@ -135,8 +168,7 @@ class Storage:
         try:
             if self.is_local:
                 return Path(self.root, path).read_bytes()
-            file = self._upath(path)
-            data: bytes = file.fs.cat_file(file.path)
+            data: bytes = self._request(path, lambda fs, place: fs.cat_file(place))
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -164,24 +196,20 @@ class Storage:
         Raises:
             StorageError: The storage is not reachable or not readable.
         """
-        wanted = set(paths)
+        wanted = dict.fromkeys(paths)
         if self.is_local:
-            found = ((path, self._local_size(path)) for path in wanted)
-            return {path: size for path, size in found if size is not None}
-        if len(wanted) > _MAX_SIZE_REQUESTS:
-            folders = {path.rpartition("/")[0].rpartition("/")[0] for path in wanted}
-            return {
-                path: info.size
-                for folder in folders
-                for path, info in self.find(folder).items()
-                if path in wanted
-            }
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="sizes") as pool:
-            ordered = list(wanted)
-            sizes = pool.map(self._object_size, ordered)
-            return {
-                path: size for path, size in zip(ordered, sizes, strict=True) if size is not None
-            }
+            local = ((path, self._local_size(path)) for path in wanted)
+            return {path: size for path, size in local if size is not None}
+        if len(wanted) <= _FEW_FILES:
+            return self._sizes_of_files(wanted)
+        siblings: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for path in wanted:
+            folder = path.rpartition("/")[0]
+            siblings[folder.rpartition("/")[0]][folder].add(path)
+        found: dict[str, int] = {}
+        for parent, folders in siblings.items():
+            found |= self._sizes_in(parent, folders)
+        return found
 
     def find(self, folder: str) -> dict[str, FileInfo]:
         """All files in a folder and its subfolders, by path; empty if it does not exist.
@@ -195,9 +223,10 @@ class Storage:
         try:
             if self.is_local:
                 return dict(self._find_local(folder))
-            place = self._upath(folder)
-            found: dict[str, dict[str, Any]] = place.fs.find(place.path, detail=True)
-            start = len(self._upath("").path.rstrip("/")) + 1
+            found: dict[str, dict[str, Any]] = self._request(
+                folder, lambda fs, place: fs.find(place, detail=True)
+            )
+            start = len(self._place("")[1].rstrip("/")) + 1
             return {
                 name[start:]: _object_info(info)
                 for name, info in found.items()
@@ -208,27 +237,35 @@ class Storage:
         except Exception as error:
             raise _storage_error("list", self.address(folder), error) from error
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, prefix: str = "") -> list[str]:
         """Names of the files and folders in a folder, sorted; empty if it does not exist.
 
         Args:
             folder: The path of the folder.
+            prefix: For names that begin with it only. An object store then lists no others; the
+                folder must not have subfolders.
 
         Raises:
             StorageError: The storage is not reachable or not readable.
         """
         try:
             if self.is_local:
-                return sorted(os.listdir(self.address(folder)))  # noqa: PTH208  (half the time)
-            place = self._upath(folder)
-            found = place.fs.ls(place.path, detail=False)
+                found = os.listdir(self.address(folder))  # noqa: PTH208  (half the time)
+                return sorted(name for name in found if name.startswith(prefix))
+            listed, start = self._request(
+                folder,
+                lambda fs, place: (
+                    fs.find(place, prefix=prefix) if prefix else fs.ls(place, detail=False),
+                    len(place) + 1,
+                ),
+            )
         except FileNotFoundError:
             return []
         except Exception as error:
             raise _storage_error("list", self.address(folder), error) from error
-        start = len(place.path.rstrip("/")) + 1
-        names = (name.rstrip("/")[start:] for name in found)
-        return sorted(name for name in names if name)  # some tools mark a folder by an object
+        names = (name.rstrip("/")[start:] for name in listed)
+        # Some tools mark a folder by an object, and some file systems ignore the prefix.
+        return sorted(name for name in names if name and name.startswith(prefix))
 
     def remove(self, path: str) -> None:
         """Remove a file, if it exists.
@@ -243,15 +280,14 @@ class Storage:
             if self.is_local:
                 Path(self.root, path).unlink()
             else:
-                file = self._upath(path)
-                file.fs.rm_file(file.path)
+                self._request(path, lambda fs, place: fs.rm_file(place))
         except FileNotFoundError:
             pass
         except Exception as error:
             raise _storage_error("remove", self.address(path), error) from error
 
     def remove_all(self, paths: Iterable[str]) -> None:
-        """Remove files, if they exist; in an object store several at a time.
+        """Remove files, if they exist; in an object store many with one request.
 
         Args:
             paths: Paths of files.
@@ -259,20 +295,28 @@ class Storage:
         Raises:
             StorageError: The storage is not reachable or not writable; some files may be removed.
         """
+        left: Collection[str] = list(dict.fromkeys(paths))
         if self.is_local:
-            for path in paths:
+            for path in left:
                 self.remove(path)
             return
+        if self._remove_at_once(left):
+            left = self.sizes(left)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="remove") as pool:
-            list(pool.map(self.remove, paths))
+            list(pool.map(self.remove, left))
 
     def remove_folder(self, folder: str) -> None:
         """Remove the files of a folder in the order of their names, then the folder.
 
+        In an object store they are removed with one request, in any order.
+
         Raises:
             StorageError: The storage is not reachable or not writable.
         """
-        for path in sorted(self.find(folder)):
+        left = sorted(self.find(folder))
+        if self._remove_at_once(left):
+            left = sorted(self.find(folder))
+        for path in left:
             self.remove(path)
         self.remove_empty_folders(folder)
 
@@ -322,16 +366,92 @@ class Storage:
             The paths of the removed files.
         """
         removed = list(self.old_temporaries(max_age))
-        for path in removed:
-            self.remove(path)
+        self.remove_all(removed)
         return removed
 
-    def _upath(self, path: str) -> UPath:
-        from upath import UPath
+    def _request(self, path: str, send: Callable[[AbstractFileSystem, str], T]) -> T:
+        """Send a request to the object store; again and again while the store is away.
 
-        # Other processes change the files, so cached listings would be stale.
-        root = UPath(self.root, use_listings_cache=False)
-        return root / path if path else root
+        Args:
+            path: The path of a file or folder.
+            send: Called with the file system and the name of the file or folder in it.
+
+        Raises:
+            Exception: What `send` raised last.
+        """
+        give_up_at: float | None = None
+        while True:
+            try:
+                return send(*self._place(path))
+            except Exception as error:
+                now, is_first = time.monotonic(), give_up_at is None
+                give_up_at = give_up_at or now + self.patience_s
+                if now >= give_up_at or not _may_pass(error):
+                    raise
+                if is_first:
+                    text = "%s: %s; trying again for %g s"
+                    _log.warning(text, self.address(path), error, self.patience_s)
+            time.sleep(_RETRY_S)
+
+    def _place(self, path: str) -> tuple[AbstractFileSystem, str]:
+        """The file system of the object store, and the name of a file or folder in it."""
+        from fsspec.core import url_to_fs
+
+        # Other processes change the files, so cached listings would be stale. fsspec keeps the file
+        # system with its connections for the next call.
+        options = _OPTIONS.get(self.root.partition("://")[0], {})
+        file_system, root = url_to_fs(self.root, use_listings_cache=False, **options)
+        return file_system, f"{root.rstrip('/')}/{path}" if path else root
+
+    def _remove_at_once(self, paths: Collection[str]) -> bool:
+        """Try to remove files of an object store with few requests; return whether it was tried.
+
+        File systems differ in what they do about a file that they cannot remove, and s3fs does not
+        report it: remove those that are left one by one.
+        """
+        # fsspec would take these characters for patterns.
+        plain = [path for path in paths if not set(path) & set("*?[")]
+        if self.is_local or len(plain) <= _FEW_FILES:
+            return False
+        root = self._place("")[1].rstrip("/")
+        with suppress(Exception):
+            self._request("", lambda fs, _: fs.rm([f"{root}/{path}" for path in plain]))
+        return True
+
+    def _sizes_in(self, parent: str, folders: Mapping[str, set[str]]) -> dict[str, int]:
+        """Sizes of those of the given files that exist, with as few requests as possible.
+
+        Args:
+            parent: The path of a folder with up to 256 subfolders.
+            folders: Paths of files, by their subfolder.
+        """
+        first, *others = folders
+        listings = [self.find(first)]
+        wanted = set().union(*folders.values())
+        left = sum(len(folders[folder]) for folder in others)
+        each = len(listings[0]) + 1  # an estimate for the other subfolders
+        unlisted: set[str] = set()
+        if _DIGIT_FOLDERS * each / _LISTED_PER_REQUEST < len(others) / 8:
+            # Few requests, though one after the other.
+            listings = [self.find(parent)]
+        elif len(others) * each <= _LISTED_PER_FILE * left:
+            with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
+                listings += pool.map(self.find, others)
+        else:
+            unlisted = set().union(*(folders[folder] for folder in others))
+        found = {
+            path: info.size
+            for listed in listings
+            for path, info in listed.items()
+            if path in wanted
+        }
+        return found | self._sizes_of_files(unlisted)
+
+    def _sizes_of_files(self, paths: Collection[str]) -> dict[str, int]:
+        """Sizes of those of the given files that exist, with a request for each."""
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="sizes") as pool:
+            sizes = pool.map(self._object_size, paths)
+            return {path: size for path, size in zip(paths, sizes, strict=True) if size is not None}
 
     def _local_size(self, path: str) -> int | None:
         try:
@@ -342,9 +462,8 @@ class Storage:
             raise _storage_error("read", self.address(path), error) from error
 
     def _object_size(self, path: str) -> int | None:
-        file = self._upath(path)
         try:
-            return int(file.fs.info(file.path)["size"])
+            return int(self._request(path, lambda fs, place: fs.info(place))["size"])
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -502,7 +621,8 @@ def list_manifests(
     Raises:
         StorageError: The storage is not reachable or not readable.
     """
-    matches = map(_MANIFEST.fullmatch, storage.names(f"{MANIFESTS}/{asset}"))
+    prefix = f"{retailer}." if retailer else ""
+    matches = map(_MANIFEST.fullmatch, storage.names(f"{MANIFESTS}/{asset}", prefix))
     found = (PartitionFiles(storage, match[2], match[1]) for match in matches if match)
     return sorted(
         (partition for partition in found if retailer in (None, partition.retailer)),
@@ -600,6 +720,19 @@ def _in_folder(path: str, action: Callable[[], T]) -> T:
             with suppress(FileNotFoundError, FileExistsError):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
     return action()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a request to an object store may succeed later: the store is away or too busy."""
+    if isinstance(error, OSError):
+        return not isinstance(error, _LASTING_ERRORS) and error.errno not in _LASTING_ERRNOS
+    try:
+        # Not OSErrors. gcsfs and adlfs repeat requests for half a minute and more themselves.
+        from botocore.exceptions import ConnectionError as S3ConnectionError
+        from botocore.exceptions import HTTPClientError
+    except ImportError:
+        return False
+    return isinstance(error, S3ConnectionError | HTTPClientError)
 
 
 def _object_info(info: Mapping[str, Any]) -> FileInfo:

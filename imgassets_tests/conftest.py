@@ -18,6 +18,8 @@ from imgassets.configuration import load_settings
 from imgassets.demo.catalogue import build_catalogue
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets.storage import Storage, open_storage
+from imgassets_tests import object_store
+from imgassets_tests.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,36 +83,26 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The address of an S3-compatible server."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+def s3_server() -> Iterator[ObjectStore]:
+    """An S3-compatible server that counts its requests."""
+    with object_store.running() as server:
+        yield server
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of an empty bucket; the environment variables point to its server."""
-    import boto3
     import s3fs
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     # fsspec caches file systems together with their endpoint.
     s3fs.S3FileSystem.clear_instance_cache()
     bucket = f"bucket-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
+    s3_server.create_bucket(bucket)
     yield bucket
     s3fs.S3FileSystem.clear_instance_cache()

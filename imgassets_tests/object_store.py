@@ -14,10 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
-import boto3
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
-
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -34,7 +30,7 @@ _KINDS = (
 )
 _UNAVAILABLE = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>ServiceUnavailable</Code>'
-    b"<Message>Please reduce your request rate.</Message></Error>"
+    b"<Message>The service is unable to handle the request.</Message></Error>"
 )
 
 
@@ -86,6 +82,8 @@ class ObjectStore:
 
     def create_bucket(self, name: str) -> str:
         """Create a bucket, and return the address of a data root in it."""
+        import boto3
+
         client = boto3.client(
             "s3",
             endpoint_url=self.address,
@@ -105,9 +103,16 @@ class ObjectStore:
 @contextmanager
 def running() -> Iterator[ObjectStore]:
     """Start a server, and stop it at the end."""
+    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    class QuietHandler(MotoRequestHandler):
+        def log_request(self, *_: object) -> None:
+            pass
+
     store = ObjectStore()
     application = _count(DomainDispatcherApplication(create_backend_app), store)
-    server = make_server("127.0.0.1", 0, application, True, request_handler=_QuietHandler)
+    server = make_server("127.0.0.1", 0, application, True, request_handler=QuietHandler)
     store.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -117,11 +122,6 @@ def running() -> Iterator[ObjectStore]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-class _QuietHandler(MotoRequestHandler):
-    def log_request(self, *_: object) -> None:
-        pass
 
 
 def _count(application: Callable[..., Any], store: ObjectStore) -> Callable[..., Iterable[bytes]]:

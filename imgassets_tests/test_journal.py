@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -264,17 +265,13 @@ def test_a_kill_while_parts_are_merged_loses_no_row(
     in_s3: PartitionFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imgassets.journal._COMPACT_AT", 3)
-    original = Storage.remove
-    removed = 0
 
-    def killed(self: Storage, path: str) -> None:
-        nonlocal removed
-        removed += 1
-        if removed == 2:
-            raise KeyboardInterrupt
-        original(self, path)
+    def killed(self: Storage, paths: Iterable[str]) -> None:
+        first, *_ = paths
+        self.remove(first)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Storage, "remove", killed)
+    monkeypatch.setattr(Storage, "remove_all", killed)
     writer = raw_journal(in_s3).writer("a")
     for number in range(3):
         writer.add([row(number, attempts=number)])

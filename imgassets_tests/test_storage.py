@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,7 @@ from imgassets.storage import (
     storage_at,
     write_table,
 )
+from imgassets_tests.object_store import ObjectStore
 
 TABLE = pa.table({"key": ["a", "b"], "width": pa.array([1, None], pa.int32())})
 TEMPORARY = "journal/temporary"
@@ -201,35 +203,38 @@ def test_sizes_leaves_out_missing_files_and_accepts_any_iterable(storage: Storag
     assert storage.sizes([f"{RAW}/a.jpg/below.jpg"]) == {}
 
 
-def test_the_sizes_of_many_files_in_s3_come_from_listings_and_are_the_same(
-    s3: str, monkeypatch: pytest.MonkeyPatch
+def test_sizes_in_s3_come_from_the_fewest_requests_and_are_the_same(
+    s3: str, s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = Storage(f"s3://{s3}/data")
     paths = {
-        f"images/{kind}/{retailer}/{digits}/{name}.jpg": size
+        f"images/{kind}/zara/{folder:02x}/{name}.jpg": size
         for kind in ("raw", "processed")
-        for retailer in ("zara", "7")
-        for digits in ("3f", "40")
+        for folder in range(24)
         for size, name in enumerate("abc")
     }
-    for path, size in paths.items():
-        storage.write(path, bytes(size))
-    missing = ["images/raw/zara/3f/gone.jpg", "images/raw/gone/3f/a.jpg"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: storage.write(path, bytes(paths[path])), paths))
+    missing = ["images/raw/zara/05/gone.jpg", "images/processed/zara/00/gone.jpg"]
     wanted = {path: size for path, size in paths.items() if not path.endswith("b.jpg")}
-    asked = [*wanted, *missing]
-    assert storage.sizes(asked) == wanted
 
-    def refuse(*_: object) -> int:
-        raise AssertionError("one request per file")
+    def requests(files: Mapping[str, int]) -> dict[str, int]:
+        s3_server.requests.clear()
+        assert storage.sizes([*files, *missing]) == files
+        return dict(Counter(request.method for request in s3_server.requests))
 
-    monkeypatch.setattr(Storage, "_object_size", refuse)
-    with pytest.raises(AssertionError):
-        storage.sizes(asked)
-    monkeypatch.setattr(imgassets.storage, "_MAX_SIZE_REQUESTS", len(asked))
-    with pytest.raises(AssertionError):
-        storage.sizes(asked)
-    monkeypatch.setattr(imgassets.storage, "_MAX_SIZE_REQUESTS", len(asked) - 1)
-    assert storage.sizes(asked) == wanted
+    def some(count: int) -> dict[str, int]:
+        return dict(list(wanted.items())[:count])
+
+    # A subfolder of each kind, which shows that the folders hold few files, then the whole.
+    assert requests(wanted) == {"LIST": 4}
+    # Folders with more files: each by itself.
+    monkeypatch.setattr(imgassets.storage, "_DIGIT_FOLDERS", 10_000)
+    assert requests(wanted) == {"LIST": 48}
+    # With far more files than are looked for: a request for each. s3fs lists for a missing one.
+    monkeypatch.setattr(imgassets.storage, "_LISTED_PER_FILE", 1)
+    assert requests(some(20)) == {"LIST": 3, "HEAD": 19}
+    assert requests(some(2)) == {"LIST": 2, "HEAD": 4}
 
 
 def test_a_listing_that_s3_splits_into_pages_is_complete(
@@ -477,7 +482,7 @@ def test_an_unreachable_storage_is_a_storage_error(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
-    storage = Storage(f"s3://{s3}/data")
+    storage = Storage(f"s3://{s3}/data", patience_s=0)
     _assert_unusable(storage)
     _assert_fails(lambda: storage.sizes(["images/a.jpg"]), "read", storage.address("images/a.jpg"))
 
