@@ -2,9 +2,11 @@
 
 This module starts `worker` processes, assigns images to them, and finds the image that a worker
 crashed on: a worker processes its images one at a time and in order, so it is the first that was
-assigned and has no row yet. A worker that takes longer than `process.timeout_s` for one image is
-killed. Such an image is retried once after all others, alone, because other workers may have used
-up the memory or slowed it down. If it fails again, the failure is its outcome.
+assigned and has no row yet. With an object store, where rows follow when their files are stored, a
+worker says which image it has begun with, so it is the last of those. A worker that takes longer
+than `process.timeout_s` for one image is killed; waiting for the storage does not count. Such an
+image is retried once after all others, alone, because other workers may have used up the memory or
+slowed it down. If it fails again, the failure is its outcome.
 
 Processes rather than threads: a sixth of the work holds the GIL, so threads would not scale beyond
 six cores.
@@ -49,8 +51,8 @@ class _Worker:
     """One worker process and the images assigned to it.
 
     Attributes:
-        assigned: Images without a row yet; the worker is processing the first.
-        started_at: Clock (`time.monotonic`, s) at which it started on that image.
+        assigned: Images without a row yet, in the order in which they are processed.
+        started_at: Clock (`time.monotonic`, s) of its last message, or at which it got images.
         ready: Whether it has loaded the model.
         exited: Whether it has ended.
         stdout: Pipe from its standard output.
@@ -61,10 +63,22 @@ class _Worker:
         self.assigned: deque[RawRow] = deque()
         self.started_at = time.monotonic()
         self.ready = self.exited = False
+        self._begun = 0
         self._buffer = bytearray()
         self._process = start("imgassets.imaging.worker")
         self.stdout = self._process.stdout
         self._send(setup)
+
+    @property
+    def waiting(self) -> int:
+        """Number of assigned images with which it has not begun, as far as it says so."""
+        return len(self.assigned) - self._begun
+
+    def take_suspect(self) -> RawRow:
+        """Take the image that it was processing from those that are assigned to it."""
+        raw = self.assigned[number := max(self._begun - 1, 0)]
+        del self.assigned[number]
+        return raw
 
     def assign(self, images: Sequence[RawRow]) -> None:
         """Send more images to the worker."""
@@ -84,11 +98,14 @@ class _Worker:
             self.started_at = time.monotonic()
             if kind == "ready":
                 self.ready = True
+            elif kind == "begun":
+                self._begun += 1
             elif kind == "log":
                 raw = self.assigned[0]
                 log(f"{raw.key} ({raw.url}) failed:\n{payload}")
             elif isinstance(payload, dict):
                 raw = self.assigned.popleft()
+                self._begun = max(self._begun - 1, 0)
                 yield processed_row(raw, self._settings_hash, **payload)
             elif isinstance(payload, Exception):
                 raise payload
@@ -225,7 +242,6 @@ def _run_workers(
                     selector.register(workers[-1].stdout, selectors.EVENT_READ, workers[-1])
                 _assign(waiting, workers)
                 idle()
-                hung |= _kill_hung(workers, timeout_s)
                 ready = selector.select(_POLL_S)
                 if ready and len(waiting) >= _MAX_ASSIGNED * len(workers):
                     time.sleep(pause)
@@ -240,11 +256,13 @@ def _run_workers(
                     if worker in hung:
                         reason = f"took longer than {timeout_s:g} s (process.timeout_s)"
                     if worker.assigned and worker.ready:
-                        yield _WorkerFailure(worker.assigned.popleft(), reason, worker in hung)
+                        yield _WorkerFailure(worker.take_suspect(), reason, worker in hung)
                     waiting.extendleft(reversed(worker.assigned))
                     if not worker.ready:
                         processes -= 1
                         _report_failed_start(reason, processes, log)
+                # After their messages were read: `idle` may have waited for the storage.
+                hung |= _kill_hung(workers, timeout_s)
                 pause = _next_pause(pause, workers)
         finally:
             for worker in workers:
@@ -262,7 +280,7 @@ def _kill_hung(workers: Sequence[_Worker], timeout_s: float) -> set[_Worker]:
 def _assign(waiting: deque[RawRow], workers: Sequence[_Worker]) -> None:
     """Assign several images to each worker; fewer towards the end, so that no worker runs idle."""
     for worker in workers:
-        wanted = min(_MAX_ASSIGNED, 1 + len(waiting) // (2 * len(workers))) - len(worker.assigned)
+        wanted = min(_MAX_ASSIGNED, 1 + len(waiting) // (2 * len(workers))) - worker.waiting
         images = [waiting.popleft() for _ in range(min(wanted, len(waiting)))]
         if images:
             worker.assign(images)
@@ -275,7 +293,7 @@ def _next_pause(pause: float, workers: Sequence[_Worker]) -> float:
         pause: The last pause.
         workers: The workers, before more images are assigned to them.
     """
-    left = min((len(worker.assigned) for worker in workers), default=0)
+    left = min((worker.waiting for worker in workers), default=0)
     if left < _MAX_ASSIGNED // 4:
         return max(pause / 2, _MIN_PAUSE_S)
     return min(pause * 2, _MAX_PAUSE_S) if left > _MAX_ASSIGNED * 3 // 4 else pause
