@@ -105,4 +105,5 @@ def s3(s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     bucket = f"bucket-{uuid.uuid4().hex}"
     s3_server.create_bucket(bucket)
     yield bucket
+    s3_server.refusals, s3_server.delay_s = 0, 0
     s3fs.S3FileSystem.clear_instance_cache()

@@ -62,13 +62,13 @@ class ObjectStore:
         address: Its URL.
         requests: All requests since `requests.clear()`; those answered with 503 are in it.
         delay_s: How long each request waits before it is executed.
-        away: Whether each request is answered with status 503.
+        refusals: Number of the next requests that are answered with status 503; `math.inf` for all.
     """
 
     address: str = ""
     requests: list[Request] = field(default_factory=list)
     delay_s: float = 0.0
-    away: bool = False
+    refusals: float = 0
 
     @property
     def environment(self) -> dict[str, str]:
@@ -103,7 +103,11 @@ class ObjectStore:
 @contextmanager
 def running() -> Iterator[ObjectStore]:
     """Start a server, and stop it at the end."""
-    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
     from werkzeug.serving import make_server
 
     class QuietHandler(MotoRequestHandler):
@@ -125,12 +129,16 @@ def running() -> Iterator[ObjectStore]:
 
 
 def _count(application: Callable[..., Any], store: ObjectStore) -> Callable[..., Iterable[bytes]]:
+    lock = threading.Lock()
+
     def counted(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         store.requests.append(_request(environ))
         if store.delay_s:
             time.sleep(store.delay_s)
-        if store.away:
-            environ["wsgi.input"].read()
+        with lock:
+            refused, store.refusals = store.refusals > 0, max(0, store.refusals - 1)
+        if refused:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(_UNAVAILABLE)))]
             start_response("503 Service Unavailable", headers)
             return [_UNAVAILABLE]

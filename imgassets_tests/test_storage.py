@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -473,6 +475,97 @@ def test_writing_to_a_missing_bucket_is_a_storage_error(s3: str) -> None:
     storage = Storage(f"s3://{s3}-none/data")
     with pytest.raises(StorageError, match=f"cannot write s3://{s3}-none/data/a.jpg: "):
         storage.write("a.jpg", b"")
+
+
+def test_a_request_is_repeated_while_the_object_store_is_away(
+    s3: str,
+    s3_server: ObjectStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(imgassets.storage, "_RETRY_S", 0.01)
+    storage = Storage(f"s3://{s3}/data")
+    path = "images/a.jpg"
+    actions: list[tuple[Callable[[], object], object]] = [
+        (lambda: storage.write(path, b"data"), None),
+        (lambda: storage.read(path), b"data"),
+        (lambda: storage.sizes([path]), {path: 4}),
+        (lambda: [*storage.find("images")], [path]),
+        (lambda: storage.names("images"), ["a.jpg"]),
+        (lambda: storage.names("images", "a."), ["a.jpg"]),
+        (lambda: storage.remove(path), None),
+        (lambda: storage.names("images"), []),
+    ]
+    for action, result in actions:
+        caplog.clear()
+        s3_server.refusals = 3
+        assert action() == result
+        assert s3_server.refusals == 0
+        (line,) = caplog.messages
+        assert line.startswith(f"s3://{s3}/data/images")
+        assert line.endswith("trying again for 60 s")
+
+
+def test_an_object_store_that_stays_away_is_a_storage_error(
+    s3: str, s3_server: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(imgassets.storage, "_RETRY_S", 0.01)
+    s3_server.refusals = math.inf
+    storage = Storage(f"s3://{s3}/data", patience_s=0.1)
+    message = f"cannot write s3://{s3}/data/a.jpg: .*unable to handle the request.*is kept"
+    with pytest.raises(StorageError, match=message):
+        storage.write("a.jpg", b"data")
+    assert len(s3_server.requests) > 1
+
+
+def test_a_request_that_fails_for_good_is_not_repeated(s3: str, s3_server: ObjectStore) -> None:
+    for write in (Storage(f"s3://{s3}-none/data").write, Storage("s3://NO_BUCKET/data").write):
+        s3_server.requests.clear()
+        with pytest.raises(StorageError, match="cannot write"):
+            write("a.jpg", b"data")
+        assert len(s3_server.requests) <= 1
+
+
+def test_many_files_are_removed_with_one_request_and_others_stay(
+    s3: str, s3_server: ObjectStore
+) -> None:
+    storage = Storage(f"s3://{s3}/data")
+    paths = [f"images/raw/zara/00/{number}.jpg" for number in range(10)]
+    for path in (*paths, "images/raw/zara/00/[0-9].jpg", "images/raw/zara/00/kept.jpg"):
+        storage.write(path, b"data")
+    s3_server.requests.clear()
+    storage.remove_all([*paths[:9], "images/raw/zara/00/[0-9].jpg", "images/gone.jpg"])
+    assert [*storage.find("images")] == [paths[9], "images/raw/zara/00/kept.jpg"]
+    methods = Counter(request.method for request in s3_server.requests)
+    assert methods["BULK DELETE"] == methods["DELETE"] == 1
+    s3_server.requests.clear()
+    storage.remove_folder("images/raw/zara")
+    assert storage.find("images") == {}
+
+
+def test_files_that_a_request_for_many_leaves_are_removed_or_reported(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(f"s3://{s3}/data")
+    paths = [f"images/raw/zara/00/{number}.jpg" for number in range(6)]
+    for path in paths:
+        storage.write(path, b"data")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSYS, "not implemented")
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "rm", refuse)
+    storage.remove_all(paths)
+    assert storage.find("images") == {}
+    for path in paths:
+        storage.write(path, b"data")
+    # It says that it has done so.
+    monkeypatch.setattr(s3fs.S3FileSystem, "rm", lambda *_, **__: None)
+    monkeypatch.setattr(s3fs.S3FileSystem, "rm_file", refuse)
+    with pytest.raises(StorageError, match=r"cannot remove .*not implemented"):
+        storage.remove_all(paths)
 
 
 def test_an_unreachable_storage_is_a_storage_error(

@@ -236,7 +236,7 @@ def main() -> None:
     setup: WorkerSetup = pickle.load(tasks)  # noqa: S301  (from the process that started this one)
     try:
         _process_tasks(setup, tasks, _Messages(messages))
-    except BaseException:  # threads may be waiting for tasks or for the storage
+    except BaseException:  # noqa: BLE001  (threads may wait for tasks or for the storage)
         traceback.print_exc()
         os._exit(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -40,6 +41,7 @@ from imgassets.storage import PartitionFiles, Storage, raw_path
 from imgassets_tests.cpu_quota import with_quota
 from imgassets_tests.download.failing_storage import failing_removals, failing_writes, is_manifest
 from imgassets_tests.imaging.user_steps import MARK
+from imgassets_tests.object_store import ObjectStore
 
 SETTINGS = RetailerSettings()
 PNG = RetailerSettings.model_validate({"encode": {"format": "png"}})
@@ -862,6 +864,53 @@ def test_images_that_crash_the_process_do_not_affect_others(filled: Partition) -
     _assert_stored(filled.storage, [row for row in rows if row.key not in crashed])
     assert str(rows[0].error) == "the imaging process was killed by SIGSEGV on this image"
     assert filled.manifest() == rows
+
+
+def test_with_a_slow_object_store_the_image_that_crashes_is_found(
+    s3: str, s3_server: ObjectStore, model: Path, photos: dict[str, bytes]
+) -> None:
+    partition = Partition(Storage(f"s3://{s3}/data"), model)
+    for number, (name, data) in enumerate(photos.items()):
+        partition.add(name, data)
+        if number % 3 == 0:
+            partition.add(f"poison-{number}", _marked(side=200 + number))
+    s3_server.delay_s = 0.3  # images are read ahead and written while others are processed
+    rows = partition.run(_with_step("crash_on_marked"))
+    s3_server.delay_s = 0
+    poison = {raw.key for raw in partition.rows if raw.key.startswith("poison")}
+    assert {row.key for row in rows if row.outcome is Outcome.CRASHED} == poison
+    _assert_stored(partition.storage, [row for row in rows if row.key not in poison])
+    # No other image was suspected.
+    suspects = [line for line in partition.lines if "was killed by SIGSEGV on" in line]
+    assert {line.split(" on ")[1].split()[0] for line in suspects} == poison
+    assert partition.manifest() == rows
+
+
+@pytest.mark.slow
+def test_an_object_store_that_is_away_changes_no_row(
+    s3: str, s3_server: ObjectStore, model: Path, photos: dict[str, bytes]
+) -> None:
+    partition = Partition(Storage(f"s3://{s3}/data"), model)
+    for name, data in photos.items():
+        partition.add(name, data)
+    s3_server.requests.clear()
+
+    def be_away() -> None:
+        while ("images/processed", "PUT") not in s3_server.counts():
+            time.sleep(0.01)
+        s3_server.refusals = math.inf
+        time.sleep(10)
+        s3_server.refusals = 0
+
+    away = threading.Thread(target=be_away)
+    away.start()
+    # Waiting for the object store does not count as time for an image.
+    rows = partition.run(_with_timeout("sleep_briefly", 6))
+    away.join()
+    _assert_stored(partition.storage, rows)
+    assert {row.outcome for row in rows} == {Outcome.OK}
+    assert partition.manifest() == rows
+    assert not [line for line in partition.lines if "imaging process" in line]
 
 
 def test_a_crash_that_does_not_recur_loses_no_image(
