@@ -141,7 +141,7 @@ def _count(application: Callable[..., Any], store: ObjectStore) -> Callable[...,
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(_UNAVAILABLE)))]
             start_response("503 Service Unavailable", headers)
-            return [_UNAVAILABLE]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [_UNAVAILABLE]
         answer: Iterable[bytes] = application(environ, start_response)
         return answer
 

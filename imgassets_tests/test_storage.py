@@ -556,14 +556,15 @@ def test_files_that_a_request_for_many_leaves_are_removed_or_reported(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSYS, "not implemented")
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "rm", refuse)
+    file_system, _ = storage._place("")
+    monkeypatch.setattr(file_system, "rm", refuse)
     storage.remove_all(paths)
     assert storage.find("images") == {}
     for path in paths:
         storage.write(path, b"data")
     # It says that it has done so.
-    monkeypatch.setattr(s3fs.S3FileSystem, "rm", lambda *_, **__: None)
-    monkeypatch.setattr(s3fs.S3FileSystem, "rm_file", refuse)
+    monkeypatch.setattr(file_system, "rm", lambda *_, **__: None)
+    monkeypatch.setattr(file_system, "rm_file", refuse)
     with pytest.raises(StorageError, match=r"cannot remove .*not implemented"):
         storage.remove_all(paths)
 
