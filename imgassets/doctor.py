@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from imgassets.configuration import load_settings, settings_files
@@ -253,7 +253,7 @@ def _images(source: Source) -> Iterator[Diagnosis]:
 def _storage(settings: Settings) -> Iterator[Diagnosis]:
     from imgassets.storage import JOURNALS, list_manifests, open_storage
 
-    storage = open_storage(settings)
+    storage = replace(open_storage(settings), patience_s=0)
     path = ".imgassets-doctor"
     try:
         storage.write(path, b"written by imgassets doctor")

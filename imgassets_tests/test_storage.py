@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from uuid import uuid4
 
 import boto3
 import psutil
@@ -526,6 +527,25 @@ def test_a_request_that_fails_for_good_is_not_repeated(s3: str, s3_server: Objec
         with pytest.raises(StorageError, match="cannot write"):
             write("a.jpg", b"data")
         assert len(s3_server.requests) <= 1
+
+
+def test_other_file_systems_of_fsspec_are_object_stores_too() -> None:
+    storage = Storage(f"memory://{uuid4().hex}/data")
+    paths = {f"{RAW}/{number}.jpg": number for number in range(6)}
+    for path, size in paths.items():
+        storage.write(path, bytes(size))
+    assert storage.read(f"{RAW}/3.jpg") == bytes(3)
+    assert storage.sizes([*paths, f"{RAW}/gone.jpg"]) == paths
+    assert storage.sizes([f"{RAW}/3.jpg", f"{RAW}/gone.jpg"]) == {f"{RAW}/3.jpg": 3}
+    assert {path: info.size for path, info in storage.find("images").items()} == paths
+    for name in ("zara.2026-01-02", "zara.2026-01-03", "zara-home.2026-01-02"):
+        storage.write(f"manifests/raw_images/{name}.parquet", b"")
+    found = [(each.retailer, each.date) for each in list_manifests(storage, "raw_images", "zara")]
+    assert found == [("zara", "2026-01-02"), ("zara", "2026-01-03")]
+    storage.remove_all([*paths, f"{RAW}/gone.jpg"])
+    storage.remove("manifests/gone.parquet")
+    storage.remove_folder("manifests")
+    assert storage.find("images") == storage.find("manifests") == {}
 
 
 def test_many_files_are_removed_with_one_request_and_others_stay(

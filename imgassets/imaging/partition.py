@@ -250,6 +250,5 @@ def remove_raw_images(rows: Sequence[ProcessedRow], storage: Storage) -> int:
         if row.outcome is Outcome.OK and row.path is not None and row.raw_path is not None
     }
     stored = storage.sizes(processed)
-    for path in stored:
-        storage.remove(path)
+    storage.remove_all(stored)
     return len(stored)
