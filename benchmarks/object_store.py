@@ -43,17 +43,24 @@ def main() -> None:
     catalogue.make_people(BENCH / "served")
     shutil.rmtree(FOLDER, ignore_errors=True)
     distinct(BENCH / "served" / "people", FOLDER / "served", max(options.images))
+    measured: list[dict[str, tuple[Run, int]]] = []
     with catalogue.nginx(FOLDER / "served") as address, object_store.running() as store:
         store.delay_s = options.delay_ms / 1000
+        os.environ |= store.environment
         for images in options.images:
-            os.environ |= store.environment
             data_root = None if options.local else store.create_bucket(f"images-{images}")
             with source(FOLDER, address, images, data_root) as variables:
-                _measure(variables, store, images)
+                measured.append(_measure(variables, store, images))
     shutil.rmtree(FOLDER)
+    if len(measured) > 1:
+        _print_slope(options.images, measured)
 
 
-def _measure(variables: dict[str, str], store: ObjectStore, images: int) -> None:
+def _measure(
+    variables: dict[str, str], store: ObjectStore, images: int
+) -> dict[str, tuple[Run, int]]:
+    """Run the commands, and return the cost and the number of requests of each."""
+    measured = {}
     for name in ("data", "dagster_home"):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
     subprocess.run(
@@ -63,6 +70,8 @@ def _measure(variables: dict[str, str], store: ObjectStore, images: int) -> None
         store.requests.clear()
         run = materialize(variables, _ASSETS, "--partition", f"{day}|{RETAILER}")
         _print_table(f"{name}, {images:,} images", run, store.requests, images)
+        measured[name] = run, len(store.requests)
+    return measured
 
 
 def _print_table(title: str, run: Run, requests: Sequence[Request], images: int) -> None:
@@ -84,6 +93,17 @@ def _print_table(title: str, run: Run, requests: Sequence[Request], images: int)
             print(f"| {spent} | {kind} | {' | '.join(str(n or '') for n in counts)} |")
             spent = " | | "
     print(end="", flush=True)
+
+
+def _print_slope(images: Sequence[int], measured: Sequence[dict[str, tuple[Run, int]]]) -> None:
+    """Print what an image costs beyond what a run costs: the first and the last number compared."""
+    few, many, added = measured[0], measured[-1], images[-1] - images[0]
+    print(
+        f"\n| each image from {images[0]:,} to {images[-1]:,} | requests | CPU ms |\n|---|---|---|"
+    )
+    for name, (run, requests) in many.items():
+        cpu_ms = (run.cpu_s - few[name][0].cpu_s) * 1000 / added
+        print(f"| {name} | {(requests - few[name][1]) / added:.3f} | {cpu_ms:.2f} |")
 
 
 if __name__ == "__main__":
