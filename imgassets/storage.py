@@ -190,6 +190,9 @@ class Storage:
     def sizes(self, paths: Iterable[str]) -> dict[str, int]:
         """Sizes in bytes of those of the given files that exist, by path.
 
+        In an object store, this lists their folders rather than asking for each file. So ask for
+        all files of a folder at once; in parts, in the order of their paths.
+
         Args:
             paths: Paths of files.
 
