@@ -1,4 +1,4 @@
-"""Write the tables in `docs/data-contract.md`: columns of the manifests, outcomes.
+"""Write the tables of columns and outcomes in `docs/data-contract.md` and for the Dagster UI.
 
 `python -m imgassets.manifest_reference` writes them again. The columns and outcomes themselves are
 in `manifests`.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from imgassets.defs.metadata import columns_file
 from imgassets.folders import project_root
 from imgassets.manifests import (
     SCHEMAS,
@@ -23,7 +24,8 @@ from imgassets.manifests import (
 from imgassets.markdown import escape_cell
 
 _TABLE = re.compile(r"(<!-- Generated: (\w+) -->\n).*?(<!-- End -->)", re.DOTALL)
-_ROWS = {"url_list": UrlRow, "raw_images": RawRow, "processed_images": ProcessedRow}
+ROWS = {"url_list": UrlRow, "raw_images": RawRow, "processed_images": ProcessedRow}
+"""The class of the rows by manifest."""
 
 
 def document() -> Path:
@@ -41,7 +43,7 @@ def with_tables(text: str) -> str:
 
 
 def _table(name: str) -> str:
-    return "\n".join(_outcomes() if name == "outcomes" else _columns(_ROWS[name]))
+    return "\n".join(_outcomes() if name == "outcomes" else _columns(ROWS[name], inherited=False))
 
 
 def _outcomes() -> Iterator[str]:
@@ -51,13 +53,18 @@ def _outcomes() -> Iterator[str]:
         yield f"| `{outcome}` | {escape_cell(outcome.meaning)} |"
 
 
-def _columns(row: type[UrlRow]) -> Iterator[str]:
-    """The columns of a manifest, without those that all manifests have."""
+def columns(row: type[UrlRow]) -> str:
+    """All columns of a manifest, as the Dagster UI shows them."""
+    return "\n".join([*_columns(row, inherited=True), ""])
+
+
+def _columns(row: type[UrlRow], *, inherited: bool) -> Iterator[str]:
+    """The columns of a manifest, with or without those that all manifests have."""
     descriptions = column_descriptions(row)
     yield "| column | type | null | meaning |"
     yield "|---|---|---|---|"
     for field in SCHEMAS[row]:
-        if row is UrlRow or field.name not in URL_FIELDS:
+        if inherited or row is UrlRow or field.name not in URL_FIELDS:
             null = "yes" if field.nullable else "no"
             meaning = escape_cell(descriptions[field.name])
             yield f"| `{field.name}` | `{field.type}` | {null} | {meaning} |"
@@ -65,3 +72,5 @@ def _columns(row: type[UrlRow]) -> Iterator[str]:
 
 if __name__ == "__main__":
     document().write_text(with_tables(document().read_text("utf-8")), "utf-8")
+    for asset, row_class in ROWS.items():
+        columns_file(asset).write_text(columns(row_class), "utf-8")

@@ -25,10 +25,11 @@ import yaml
 from pymongo import MongoClient
 
 import imgassets
+from imgassets.defs.metadata import columns_file
 from imgassets.demo.catalogue import documents
 from imgassets.demo.server import CatalogueServer
 from imgassets.folders import project_root
-from imgassets.manifest_reference import document, with_tables
+from imgassets.manifest_reference import ROWS, columns, document, with_tables
 from imgassets.manifests import (
     PROCESSED_IMAGES,
     RAW_IMAGES,
@@ -407,6 +408,16 @@ def test_the_tables_in_the_document_are_up_to_date() -> None:
     assert text == with_tables(text), (
         "run `python -m imgassets.manifest_reference` and commit docs/data-contract.md"
     )
+
+
+@pytest.mark.parametrize("asset", [*ROWS])
+def test_the_columns_that_the_ui_shows_are_up_to_date(asset: str) -> None:
+    text = columns_file(asset).read_text("utf-8")
+    assert text == columns(ROWS[asset]), (
+        "run `python -m imgassets.manifest_reference` and commit imgassets/defs/columns"
+    )
+    names = [line.split("`")[1] for line in text.splitlines()[2:]]
+    assert names == SCHEMAS[asset].names
 
 
 def test_the_document_has_each_column_once_per_manifest_and_each_outcome() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeAlias
 
 import dagster as dg
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgassets.defs.partitions import Partition
-    from imgassets.manifests import ProcessedRow, RawRow, UrlRow
+    from imgassets.manifests import ProcessedRow, RawRow
     from imgassets.storage import Storage
 
 Cell: TypeAlias = str | int | float | None
@@ -73,51 +74,43 @@ def read_manifest(storage: Storage, asset: str, partition: Partition) -> pa.Tabl
         ) from None
 
 
-def manifest_metadata(
-    address: str, rows: int, kind: type[UrlRow]
-) -> dict[str, dg.MetadataValue[Any]]:
-    """Location, number of rows and columns of a manifest.
-
-    The columns are a table, not Dagster's `dagster/column_schema`: for that, the asset's page shows
-    all columns first, and images and failures two screens below them.
+def manifest_metadata(address: str, rows: int) -> dict[str, dg.MetadataValue[Any]]:
+    """Location and number of rows of a manifest.
 
     Args:
         address: the path or address of the manifest.
         rows: the number of rows in the manifest.
-        kind: the class of its rows.
 
     Returns:
-        Metadata by key: `manifest`, `dagster/row_count` and `columns`.
+        Metadata by key: `manifest` and `dagster/row_count`.
     """
     return {
         "manifest": location_metadata(address),
         "dagster/row_count": dg.MetadataValue.int(rows),
-        "columns": column_table(kind),
     }
 
 
-def column_table(kind: type[UrlRow]) -> dg.MetadataValue[Any]:
-    """The columns of a manifest with types and descriptions, as a Markdown table.
+def column_metadata(asset: str) -> dict[str, dg.MetadataValue[Any]]:
+    """The columns of a manifest with types and descriptions, for the asset's definition.
 
-    It is metadata of each materialization, not of the asset's definition: there, every run would
-    import pyarrow while it loads the definitions.
+    A Markdown table, not Dagster's `dagster/column_schema`: for that, the asset's page shows all
+    columns first, and images and failures two screens below them. The table is a file of the
+    package, because the types of the columns are PyArrow's, and no run imports that while it loads
+    the definitions. As metadata of each materialization, it would take 6.5 kB of the event log per
+    run.
 
     Args:
-        kind: the class of the manifest's rows.
-    """
-    from imgassets.manifests import SCHEMAS, column_descriptions
+        asset: the name of the asset.
 
-    descriptions = column_descriptions(kind)
-    rows = [
-        {
-            "column": field.name,
-            "type": str(field.type).replace("item: ", ""),
-            "null": "yes" if field.nullable else "no",
-            "description": descriptions[field.name],
-        }
-        for field in SCHEMAS[kind]
-    ]
-    return dg.MetadataValue.md("\n".join(_table_lines(rows, max_cell=None)))
+    Returns:
+        Metadata by key: `columns`.
+    """
+    return {"columns": dg.MetadataValue.md(columns_file(asset).read_text("utf-8"))}
+
+
+def columns_file(asset: str) -> Path:
+    """The path of the table of an asset's columns, which `imgassets.manifest_reference` writes."""
+    return Path(__file__).with_name("columns") / f"{asset}.md"
 
 
 def size_metadata(rows: Iterable[RawRow | ProcessedRow]) -> dict[str, int]:
@@ -219,14 +212,14 @@ def logger_of(context: dg.AssetExecutionContext) -> Callable[[str], None]:
     return context.log.info
 
 
-def _table_lines(rows: Sequence[Mapping[str, Cell]], max_cell: int | None = _MAX_CELL) -> list[str]:
+def _table_lines(rows: Sequence[Mapping[str, Cell]], max_cell: int = _MAX_CELL) -> list[str]:
     columns = list(rows[0])
     lines: list[Sequence[Cell]] = [columns, ["---"] * len(columns)]
     lines += [[row[name] for name in columns] for row in rows]
     return [f"| {' | '.join(_cell(cell, max_cell) for cell in line)} |" for line in lines]
 
 
-def _cell(value: object, max_length: int | None) -> str:
+def _cell(value: object, max_length: int) -> str:
     if value is None:
         return ""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -70,6 +70,21 @@ def test_an_asset_names_the_folder_of_its_manifests(
         assert uris[name] == f"{folder}/manifests/{name}"
 
 
+def test_the_definition_of_an_asset_describes_its_columns() -> None:
+    found = specs()
+    for name in ("url_list", "raw_images", "processed_images"):
+        # The page would show Dagster's own form before the images.
+        assert "dagster/column_schema" not in found[name].metadata
+        assert "| `document_id` | `string` | no | `_id` of the" in str(
+            found[name].metadata["columns"].value
+        )
+    columns = str(found["raw_images"].metadata["columns"].value).splitlines()
+    assert (
+        "| `http_status` | `int32` | yes | HTTP status of the last response; null if there was no "
+        "response. |"
+    ) in columns
+
+
 def test_every_check_has_a_description() -> None:
     checks = project_defs().resolve_asset_graph().asset_check_keys
     graph = project_defs().resolve_asset_graph()

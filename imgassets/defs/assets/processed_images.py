@@ -7,6 +7,7 @@ import dagster as dg
 
 from imgassets.defs.metadata import (
     as_dagster_failure,
+    column_metadata,
     count_metadata,
     location_metadata,
     logger_of,
@@ -40,7 +41,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         group_name="images",
         kinds={"opencv", "parquet"},
         owners=scope.settings.owners,
-        metadata=scope.uri("processed_images"),
+        metadata={**scope.uri("processed_images"), **column_metadata("processed_images")},
         io_manager_key=scope.resource_key("manifests"),
         required_resource_keys=scope.resource_keys("settings"),
     )
@@ -116,7 +117,7 @@ def _metadata(
     Raises:
         StorageError: the contact sheet cannot be read.
     """
-    from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
+    from imgassets.manifests import Outcome, count_outcomes
 
     done = [row for row in rows if row.outcome is Outcome.OK]
     # Images that were not downloaded last: `raw_images` shows why.
@@ -136,9 +137,7 @@ def _metadata(
         **_metrics(done),
         **count_metadata(count_outcomes(rows), "outcome"),
         "reused from other days": sum(row.reused_from is not None for row in rows),
-        **manifest_metadata(
-            files.storage.address(files.manifest("processed_images")), len(rows), ProcessedRow
-        ),
+        **manifest_metadata(files.storage.address(files.manifest("processed_images")), len(rows)),
         **size_metadata(rows),
         **(_file_locations(files, pages) if done else {}),
     }

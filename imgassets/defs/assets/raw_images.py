@@ -17,6 +17,7 @@ from pydantic import Field
 from imgassets.defs.metadata import (
     as_dagster_failure,
     bar_chart,
+    column_metadata,
     count_metadata,
     location_metadata,
     logger_of,
@@ -76,7 +77,7 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
         group_name="images",
         kinds={"http", "parquet"},
         owners=list(scope.settings.owners),
-        metadata=scope.uri("raw_images"),
+        metadata={**scope.uri("raw_images"), **column_metadata("raw_images")},
     )
     def raw_images(url_list: Any) -> Any:
         """The images exactly as served, and one row per URL with the outcome of its download.
@@ -173,7 +174,7 @@ def _manifest_metadata(
         reports: the reports of the shards that this run downloaded.
         files: the files of the partition.
     """
-    from imgassets.manifests import Outcome, RawRow, count_outcomes
+    from imgassets.manifests import Outcome, count_outcomes
     from imgassets.storage import RAW_FILES
 
     outcomes = count_outcomes(rows)
@@ -203,7 +204,7 @@ def _manifest_metadata(
         "slowest hosts": markdown_table(
             [host for report in reports for host in report["slowest_hosts"]]
         ),
-        **manifest_metadata(storage.address(files.manifest("raw_images")), len(rows), RawRow),
+        **manifest_metadata(storage.address(files.manifest("raw_images")), len(rows)),
         **size_metadata(rows),
         "raw image files": location_metadata(storage.address(f"{RAW_FILES}/{files.retailer}")),
     }

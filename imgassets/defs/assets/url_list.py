@@ -6,6 +6,7 @@ import dagster as dg
 
 from imgassets.defs.metadata import (
     as_dagster_failure,
+    column_metadata,
     count_metadata,
     manifest_metadata,
     tables,
@@ -29,7 +30,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         group_name="images",
         kinds={scope.settings.source.kind, "parquet"},
         owners=scope.settings.owners,
-        metadata=scope.uri("url_list"),
+        metadata={**scope.uri("url_list"), **column_metadata("url_list")},
         io_manager_key=scope.resource_key("manifests"),
         required_resource_keys=scope.resource_keys("settings", "mongodb"),
     )
@@ -75,8 +76,6 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
 
 def _metadata(listing: "Listing", manifest: str) -> dict[str, Any]:
     """Counts of documents, URLs and anomalies, and the location of the manifest."""
-    from imgassets.manifests import UrlRow
-
     report = listing.report
     return {
         "documents": listing.documents,
@@ -90,5 +89,5 @@ def _metadata(listing: "Listing", manifest: str) -> dict[str, Any]:
                 for anomaly, document, detail in report.examples
             ],
         ),
-        **manifest_metadata(manifest, len(listing.rows), UrlRow),
+        **manifest_metadata(manifest, len(listing.rows)),
     }
