@@ -91,3 +91,16 @@ def encode_webp(image: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=quality, method=6)
     return file.getvalue()
+
+
+def encode_avif(image: Image.Image, quality: int) -> bytes:
+    """Encode an image as AVIF, which at low quality looks better than WebP of the same size.
+
+    Args:
+        image: The image.
+        quality: From 0 to 100.
+    """
+    file = io.BytesIO()
+    # At speed 6, the default, the file is as large and takes three times the CPU.
+    image.save(file, "AVIF", quality=quality, speed=8, max_threads=1)
+    return file.getvalue()

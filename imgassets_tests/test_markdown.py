@@ -44,5 +44,5 @@ def test_the_data_of_an_image_are_part_of_the_text() -> None:
     assert inline_image(b"\xff\xd8\xff", "webp") == "![](data:image/webp;base64,/9j/)"
 
 
-def test_the_inline_images_of_a_run_have_at_most_60_kb() -> None:
-    assert CONTACT_SHEET_BYTES + HISTOGRAMS_BYTES + sum(GALLERY_BYTES.values()) <= 60_000
+def test_the_inline_images_of_a_run_have_at_most_44_kb() -> None:
+    assert CONTACT_SHEET_BYTES + HISTOGRAMS_BYTES + sum(GALLERY_BYTES.values()) <= 44_000

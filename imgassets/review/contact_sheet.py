@@ -15,14 +15,14 @@ from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.markdown import inline_image
 from imgassets.review.drawing import TEXT_COLOUR, Layout, draw_sheet, load_pair
 from imgassets.storage import Storage
-from imgassets.thumbnails import encode_webp
+from imgassets.thumbnails import encode_avif
 
 # Most catalogue images have the aspect ratio 2:3.
 _LAYOUT = Layout(cell=(104, 156), pairs=3, gap=4, caption=26, font_size=10, max_key_length=36)
 _QUALITY = 66
-# Of the part that is shown inline: lines of the sheet and WebP quality, best first. Photographs fit
-# at the first three, noise at the last.
-_INLINE_SIZES = ((2, 60), (2, 45), (2, 30), (2, 15), (1, 30), (1, 0))
+# Of the part that is shown inline: lines of the sheet and AVIF quality, best first. Photographs fit
+# at the first four, noise at the last two.
+_INLINE_SIZES = ((2, 50), (2, 38), (2, 30), (2, 22), (1, 30), (1, 10))
 
 _USUAL_TRIM_RATIO = (0.25, 0.97)
 
@@ -78,7 +78,7 @@ def inline_contact_sheet(sheet: bytes, max_bytes: int) -> str:
         for lines, quality in _INLINE_SIZES:
             height = min(image.height, lines * _LAYOUT.pitch[1])
             part = image.crop((0, 0, image.width, height))
-            text = inline_image(encode_webp(part, quality), "webp")
+            text = inline_image(encode_avif(part, quality), "avif")
             if len(text) <= max_bytes:
                 return text
     return "too large to be shown here"

@@ -19,7 +19,13 @@ from PIL import ImageFont
 
 from imgassets.cores import available_cores
 from imgassets.manifests import ProcessedRow
-from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
+from imgassets.markdown import CONTACT_SHEET_BYTES, inline_image
+from imgassets.review.contact_sheet import (
+    contact_sheet,
+    inline_contact_sheet,
+    select_rows,
+    showable_rows,
+)
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
 from imgassets.settings import ReviewSettings
@@ -29,7 +35,7 @@ from imgassets.wording import counted
 CONTACT_SHEET = "contact_sheet.jpg"
 HISTOGRAMS = "histograms.png"
 INDEX = "index.json"
-"""File that lists the image keys of each page."""
+"""File that lists the image keys of each page, and has the images that the Dagster UI shows."""
 IMAGES_PER_PAGE = 40
 
 # A 2:3 image of the default size, 448 pixels high, is shown without scaling. A full page has
@@ -39,7 +45,7 @@ _HEADER_HEIGHT, _HEADER_FONT_SIZE = 40, 20  # px
 _QUALITY = 80
 _PLOT_SCALE = 3
 _MAX_THREADS = 4  # each has a page in memory
-_VERSION = 6  # increment it when the look of the files changes, so that they are drawn again
+_VERSION = 7  # increment it when the look of the files changes, so that they are drawn again
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
@@ -88,10 +94,15 @@ def write_review(
     # The index is written last: after a crash in between, the next run draws everything again.
     storage.remove(f"{review}/{INDEX}")
     pages: list[Page] = []
+    inline: dict[str, str] = {}
     if showable_rows(rows):
         sheet = contact_sheet(rows, storage, hide_faces=options.hide_faces)
         storage.write(f"{review}/{CONTACT_SHEET}", sheet)
         storage.write(f"{review}/{HISTOGRAMS}", histograms(rows, scale=_PLOT_SCALE))
+        inline = {
+            "contact sheet": inline_contact_sheet(sheet, CONTACT_SHEET_BYTES),
+            "histograms": inline_image(histograms(rows), "png"),
+        }
         pages = _write_pages(rows, partition, title, options)
     else:
         storage.remove(f"{review}/{CONTACT_SHEET}")
@@ -100,9 +111,29 @@ def write_review(
     for name in storage.names(review):
         if _PAGE.fullmatch(name) and name not in names:
             storage.remove(f"{review}/{name}")
-    index = {"state": content_hash, "pages": {page.name: page.keys for page in pages}}
+    index = {
+        "state": content_hash,
+        "pages": {page.name: page.keys for page in pages},
+        "inline": inline,
+    }
     storage.write(f"{review}/{INDEX}", json.dumps(index, indent=1).encode())
     return pages
+
+
+def read_inline_images(partition: PartitionFiles) -> dict[str, str]:
+    """Read the small images of a partition that the Dagster UI shows, as Markdown.
+
+    Args:
+        partition: The partition, after `write_review`.
+
+    Returns:
+        `contact sheet` and `histograms`; empty if there is no image to show.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    index = json.loads(partition.storage.read(f"{partition.review}/{INDEX}"))
+    return dict(index["inline"])
 
 
 def _write_pages(

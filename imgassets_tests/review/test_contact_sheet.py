@@ -149,7 +149,7 @@ def test_a_full_sheet_is_small_enough_for_an_event_log(
 
 
 def _decode(text: str) -> Image.Image:
-    data = text.removeprefix("![](data:image/webp;base64,").removesuffix(")")
+    data = text.removeprefix("![](data:image/avif;base64,").removesuffix(")")
     return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
 
 

@@ -33,15 +33,16 @@ def build_face_model(scope: Scope) -> dg.AssetsDefinition:
         sha256 = model_sha256(faces)
         with as_dagster_failure(ModelError):
             path = ensure_model(faces, models_folder())
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(sha256),
-            metadata={
+        # As metadata of the result, Dagster would store it twice.
+        context.add_asset_metadata(
+            {
                 "model": faces.model,
                 "source": faces.model_source,
                 "file": dg.MetadataValue.path(str(path)),
                 "sha256": sha256,
                 "dagster/size_bytes": path.stat().st_size,
-            },
+            }
         )
+        return dg.MaterializeResult(data_version=dg.DataVersion(sha256))
 
     return face_model

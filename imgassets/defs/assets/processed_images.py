@@ -115,9 +115,10 @@ def _metadata(
         inline: whether the UI shows images (`review.inline`).
 
     Raises:
-        StorageError: the contact sheet cannot be read.
+        StorageError: the images cannot be read.
     """
     from imgassets.manifests import Outcome, count_outcomes
+    from imgassets.review.pages import read_inline_images
 
     done = [row for row in rows if row.outcome is Outcome.OK]
     # Images that were not downloaded last: `raw_images` shows why.
@@ -125,8 +126,9 @@ def _metadata(
         (row for row in rows if row.outcome is not Outcome.OK),
         key=lambda row: row.outcome is Outcome.NO_RAW,
     )
+    images = read_inline_images(files) if done and inline else {}
     return {
-        **(_inline_images(rows, files) if done and inline else {}),
+        **{name: dg.MetadataValue.md(text) for name, text in images.items()},
         **tables(
             "not processed",
             [
@@ -140,23 +142,6 @@ def _metadata(
         **manifest_metadata(files.storage.address(files.manifest("processed_images")), len(rows)),
         **size_metadata(rows),
         **(_file_locations(files, pages) if done else {}),
-    }
-
-
-def _inline_images(
-    rows: list["ProcessedRow"], files: "PartitionFiles"
-) -> dict[str, dg.MetadataValue[Any]]:
-    """The contact sheet and the histograms, which the UI shows inline."""
-    from imgassets.markdown import CONTACT_SHEET_BYTES, inline_image
-    from imgassets.review.contact_sheet import inline_contact_sheet
-    from imgassets.review.pages import CONTACT_SHEET
-    from imgassets.review.plots import histograms
-
-    data = files.storage.read(f"{files.review}/{CONTACT_SHEET}")
-    sheet = inline_contact_sheet(data, CONTACT_SHEET_BYTES)
-    return {
-        "contact sheet": dg.MetadataValue.md(sheet),
-        "histograms": dg.MetadataValue.md(inline_image(histograms(rows), "png")),
     }
 
 

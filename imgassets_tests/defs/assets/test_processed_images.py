@@ -96,7 +96,7 @@ def test_a_run_shows_metrics_images_and_file_locations(
     assert metadata["not processed"] == "none"
     assert "raw images removed" not in metadata
     assert metadata["dagster/row_count"] == 3
-    assert str(metadata["contact sheet"]).startswith("![](data:image/webp;base64,UklGR")
+    assert str(metadata["contact sheet"]).startswith("![](data:image/avif;base64,")
     assert str(metadata["histograms"]).startswith("![](data:image/png;base64,iVBOR")
     assert len(str(metadata["contact sheet"])) <= CONTACT_SHEET_BYTES
     assert len(str(metadata["histograms"])) <= HISTOGRAMS_BYTES
@@ -207,7 +207,7 @@ def test_a_second_day_with_the_same_images_requests_and_processes_none(
     (event,) = result.asset_materializations_for_node("processed_images")
     assert event.metadata["reused from other days"].value == event.metadata["images"].value == 3
     # The sheet shows all images; the pages are those of the day that processed them.
-    assert str(event.metadata["contact sheet"].value).startswith("![](data:image/webp;base64,")
+    assert str(event.metadata["contact sheet"].value).startswith("![](data:image/avif;base64,")
     assert event.metadata["full-size contact sheets"].value == "none"
     assert storage.names(storage.partition(*NEXT_DAY).review) == [
         "contact_sheet.jpg",
