@@ -311,16 +311,21 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     """Detect faces a second time, on a sample of the processed images, and check the result."""
     from imgassets.checks.residual_faces import residual_faces
     from imgassets.imaging.models import ensure_model
-    from imgassets.imaging.residual import detect_residual_faces
+    from imgassets.imaging.residual_sample import read_result, write_result
     from imgassets.settings import FaceSettings
 
     rows, options = check_context.processed_rows, check_context.options
-    storage = check_context.storage
+    partition, threads = check_context.partition, available_cores()
     try:
         # The check always runs YuNet: its score and its input size suit no other network.
         faces = options.faces if options.faces.model == "yunet" else FaceSettings()
         model = ensure_model(faces, models_folder())
-        found = detect_residual_faces(rows, storage, options, model, threads=available_cores())
+        found = read_result(rows, partition, options, model, threads=threads)
+        if found is None:
+            from imgassets.imaging.residual import detect_residual_faces
+
+            found = detect_residual_faces(rows, partition.storage, options, model, threads=threads)
+            write_result(found, rows, partition, options, model)
     except ModelError as error:
         raise CheckError(str(error)) from error
     return residual_faces(check_context, found.checked, found.with_face, found.unreadable)

@@ -1,14 +1,15 @@
 """Detect faces again in processed images, to find those where a face is left.
 
-This covers one image, or a sample of a partition. The asset check `residual_faces`, which evaluates
+This covers one image, or a sample of a partition. Which images are in a sample, and whether they
+must be looked at again, is in `residual_sample`; the asset check `residual_faces`, which evaluates
 the result, is in `imgassets.checks.residual_faces`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,9 +19,10 @@ from imgassets.errors import UnreadableImageError
 from imgassets.imaging.decode import decode
 from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Pixels
+from imgassets.imaging.residual_sample import ResidualFaces, sample_of
 from imgassets.imaging.resize import shrink_by_area
 from imgassets.imaging.yunet import Network, load_shared_network
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import ProcessedRow
 from imgassets.settings import DecodeSettings, RetailerSettings
 from imgassets.storage import Storage
 
@@ -41,23 +43,6 @@ _MIN_HEIGHT = 12
 # Of the removed face's height: 28 necks in the demo's images look at most 0.65 as high as the face;
 # 87 faces in real photographs that are cut in the middle, at least 0.71.
 _NECK = 0.69
-
-
-@dataclass(frozen=True, slots=True)
-class ResidualFaces:
-    """The images of a partition in which a face is left.
-
-    Attributes:
-        checked: Number of images that were checked.
-        with_face: Boxes (x, y, width, height) of the found faces, in pixels of the image, by the
-            key of the image.
-        unreadable: Keys of the images that could not be checked, because the file is missing or
-            damaged.
-    """
-
-    checked: int
-    with_face: dict[str, list[list[int]]]
-    unreadable: list[str]
 
 
 def find_residual_faces(pixels: Pixels, network: Network, min_score: float) -> list[Face]:
@@ -120,13 +105,18 @@ def detect_residual_faces(
     Raises:
         ModelError: The model cannot be loaded.
     """
-    if settings.faces.action == "none" or "remove_face" not in settings.steps:
-        return ResidualFaces(0, {}, [])
+    sample = sample_of(rows, settings)
+    if not sample:
+        return ResidualFaces(0, {}, [], intact=True)
     network = load_shared_network(model)
+    others: list[str] = []
 
     def find_boxes(row: ProcessedRow) -> list[list[int]] | None:
         try:
-            pixels = decode(storage.read(str(row.path)), DecodeSettings()).pixels
+            data = storage.read(str(row.path))
+            if hashlib.sha256(data).hexdigest() != row.sha256:
+                others.append(row.key)
+            pixels = decode(data, DecodeSettings()).pixels
         except (FileNotFoundError, UnreadableImageError):
             return None
         faces = find_residual_faces(pixels, network, settings.checks.residual_min_score)
@@ -137,12 +127,12 @@ def detect_residual_faces(
             if face.y >= 0 or face.height > neck_height
         ]
 
-    sample = choose_sample(rows, settings.checks.residual_sample)
     with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:
         found = list(zip(sample, pool.map(find_boxes, sample), strict=True))
     unreadable = [row.key for row, boxes in found if boxes is None]
     with_face = {row.key: boxes for row, boxes in found if boxes}
-    return ResidualFaces(len(found) - len(unreadable), with_face, unreadable)
+    intact = not (unreadable or others)
+    return ResidualFaces(len(found) - len(unreadable), with_face, unreadable, intact)
 
 
 def _max_neck_height(row: ProcessedRow) -> float:
@@ -154,37 +144,3 @@ def _max_neck_height(row: ProcessedRow) -> float:
         return 0.0
     removed = max(height for _, _, _, height in row.face_boxes)
     return _NECK * removed * row.height / row.kept_box[3]
-
-
-def choose_sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
-    """Choose the rows to check: half of them with a found face, half without, evenly spread.
-
-    A face can be left where one was found, if the cut is too high or there is a second face; most
-    faces are left where none was found. If one half has too few rows, the other gets more.
-
-    Args:
-        rows: The manifest of `processed_images`; rows without an image, images that another
-            partition processed, and images that keep a printed face, are left out.
-        size: The largest number of rows to return.
-    """
-    # By path: several rows may have one image.
-    by_path = {
-        row.path: row
-        for row in rows
-        if row.outcome == Outcome.OK
-        and row.path is not None
-        and row.reused_from is None
-        and row.face_rule != "printed"
-    }
-    processed = list(by_path.values())
-    had_face = [row for row in processed if row.face_count]
-    others = [row for row in processed if not row.face_count]
-    first = _spread(had_face, max(size // 2, size - len(others)))
-    return first + _spread(others, size - len(first))
-
-
-def _spread(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
-    """Choose `size` rows at even distances, or all rows if there are fewer."""
-    if len(rows) <= size:
-        return list(rows)
-    return [rows[len(rows) * index // size] for index in range(size)]

@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 
 from imgassets.imaging.faces import load_detector
 from imgassets.imaging.image import Pixels
-from imgassets.imaging.residual import choose_sample, detect_residual_faces, find_residual_faces
+from imgassets.imaging.residual import detect_residual_faces, find_residual_faces
+from imgassets.imaging.residual_sample import (
+    RESULT,
+    ResidualFaces,
+    choose_sample,
+    read_result,
+    write_result,
+)
 from imgassets.imaging.yunet import Network, load_shared_network
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.settings import FaceSettings, RetailerSettings
-from imgassets.storage import Storage
+from imgassets.storage import PartitionFiles, Storage
 
 
 def _pixels(data: bytes) -> Pixels:
@@ -315,3 +322,78 @@ def test_a_face_that_was_missed_is_found_where_many_images_had_a_face(
     settings = RetailerSettings.model_validate({"checks": {"residual_sample": 4}})
     found = detect_residual_faces(rows, storage, settings, model, threads=1)
     assert (found.checked, [*found.with_face]) == (4, ["missed"])
+
+
+def _stored(tmp_path: Path, photos: dict[str, bytes]) -> tuple[PartitionFiles, list[ProcessedRow]]:
+    """Store two images, and return the partition and its rows with their checksums."""
+    partition = Storage(str(tmp_path)).partition("2026-01-02", "zara")
+    rows = []
+    for name in ("portrait_a", "cutout_no_head"):
+        partition.storage.write(f"images/{name}.jpg", photos[name])
+        sha256 = hashlib.sha256(photos[name]).hexdigest()
+        rows.append(replace(_row(name, 1, f"images/{name}.jpg"), sha256=sha256))
+    return partition, rows
+
+
+def test_faces_are_not_detected_again_until_something_changes(
+    photos: dict[str, bytes], model: Path, tmp_path: Path
+) -> None:
+    partition, rows = _stored(tmp_path, photos)
+    storage, settings = partition.storage, RetailerSettings()
+    other_model = tmp_path / "other.onnx"
+    other_model.write_bytes(model.read_bytes() + b"\0")
+    stricter = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.9}})
+    fewer = RetailerSettings.model_validate({"checks": {"residual_sample": 1}})
+    keeps = RetailerSettings.model_validate({"faces": {"action": "none"}})
+
+    def read(
+        rows: list[ProcessedRow], settings: RetailerSettings = settings, model: Path = model
+    ) -> ResidualFaces | None:
+        return read_result(rows, partition, settings, model, threads=2)
+
+    assert read(rows) is None
+    found = detect_residual_faces(rows, storage, settings, model, threads=2)
+    assert [*found.with_face] == ["portrait_a"]
+    write_result(found, rows, partition, settings, model)
+
+    assert read(rows) == found
+    assert read([*rows, _row("failed", None)]) == found
+    assert read(rows[:1]) is None
+    assert read([rows[0], replace(rows[1], sha256="0" * 64)]) is None
+    assert read([rows[0], replace(rows[1], face_cut=10)]) is None
+    assert read(rows, stricter) is None
+    assert read(rows, fewer) is None
+    assert read(rows, model=other_model) is None
+    assert read(rows, keeps) == ResidualFaces(0, {}, [], intact=True)
+
+    file, image = f"images/{rows[1].key}.jpg", photos["cutout_no_head"]
+    storage.write(file, image[:-1])
+    assert read(rows) is None
+    storage.remove(file)
+    assert read(rows) is None
+    storage.write(file, image)
+    assert read(rows) == found
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xd8\xff", None])
+def test_the_result_of_images_that_are_not_those_of_their_rows_is_not_kept(
+    photos: dict[str, bytes], model: Path, tmp_path: Path, damaged: bytes | None
+) -> None:
+    partition, rows = _stored(tmp_path, photos)
+    settings = RetailerSettings()
+    file, image = "images/cutout_no_head.jpg", photos["cutout_no_head"]
+    # The last one is readable, but another image.
+    partition.storage.write(file, photos["cutout_a"] if damaged is None else damaged)
+    found = detect_residual_faces(rows, partition.storage, settings, model, threads=2)
+    write_result(found, rows, partition, settings, model)
+    partition.storage.write(file, image)
+    assert read_result(rows, partition, settings, model, threads=2) is None
+
+
+def test_a_damaged_result_of_an_earlier_run_is_ignored(
+    photos: dict[str, bytes], model: Path, tmp_path: Path
+) -> None:
+    partition, rows = _stored(tmp_path, photos)
+    for text in (b"", b'{"state": '):
+        partition.storage.write(f"{partition.review}/{RESULT}", text)
+        assert read_result(rows, partition, RetailerSettings(), model, threads=2) is None
