@@ -13,7 +13,8 @@ from PIL import Image, ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow
 from imgassets.markdown import inline_image
-from imgassets.review.drawing import TEXT_COLOUR, Layout, draw_sheet, load_pair
+from imgassets.review.drawing import TEXT_COLOUR, draw_sheet, load_pair
+from imgassets.review.layout import Layout
 from imgassets.storage import Storage
 from imgassets.thumbnails import encode_avif
 

@@ -1,7 +1,8 @@
 """Write contact sheets and plots of a partition as files.
 
 This module lays out the full-size pages and removes the files of earlier runs. Selecting images is
-in `contact_sheet`, drawing pairs in `drawing`, histograms in `plots`.
+in `contact_sheet`, drawing pairs in `drawing`, histograms in `plots`. These are imported when
+something has changed, so that other runs do not import OpenCV and Pillow.
 """
 
 from __future__ import annotations
@@ -13,24 +14,20 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import orjson
-from PIL import ImageFont
 
 from imgassets.cores import available_cores
 from imgassets.manifests import ProcessedRow
 from imgassets.markdown import CONTACT_SHEET_BYTES, inline_image
-from imgassets.review.contact_sheet import (
-    contact_sheet,
-    inline_contact_sheet,
-    select_rows,
-    showable_rows,
-)
-from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
-from imgassets.review.plots import histograms
+from imgassets.review.layout import Layout
 from imgassets.settings import ReviewSettings
 from imgassets.storage import PartitionFiles
 from imgassets.wording import counted
+
+if TYPE_CHECKING:
+    from imgassets.review.drawing import Pair
 
 CONTACT_SHEET = "contact_sheet.jpg"
 HISTOGRAMS = "histograms.png"
@@ -91,6 +88,9 @@ def write_review(
     content_hash = _content_hash(rows, title, options)
     if (unchanged := _read_unchanged_pages(partition, content_hash)) is not None:
         return unchanged
+    from imgassets.review.contact_sheet import contact_sheet, inline_contact_sheet, showable_rows
+    from imgassets.review.plots import histograms
+
     # The index is written last: after a crash in between, the next run draws everything again.
     storage.remove(f"{review}/{INDEX}")
     pages: list[Page] = []
@@ -139,6 +139,11 @@ def read_inline_images(partition: PartitionFiles) -> dict[str, str]:
 def _write_pages(
     rows: Sequence[ProcessedRow], partition: PartitionFiles, title: str, options: ReviewSettings
 ) -> list[Page]:
+    from PIL import ImageFont
+
+    from imgassets.review.contact_sheet import select_rows, showable_rows
+    from imgassets.review.drawing import TEXT_COLOUR, draw_sheet, load_pair
+
     new = [row for row in rows if row.reused_from is None]
     total = len(showable_rows(new))
     selected = select_rows(new, options.max_pages * IMAGES_PER_PAGE)
