@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from imgassets.cores import available_cores
 from imgassets.defs.failed_checks import tag_run
 from imgassets.defs.metadata import round_for_display
 from imgassets.defs.partitions import partition_of
@@ -315,16 +314,18 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     from imgassets.settings import FaceSettings
 
     rows, options = check_context.processed_rows, check_context.options
-    partition, threads = check_context.partition, available_cores()
+    partition = check_context.partition
     try:
         # The check always runs YuNet: its score and its input size suit no other network.
         faces = options.faces if options.faces.model == "yunet" else FaceSettings()
         model = ensure_model(faces, models_folder())
-        found = read_result(rows, partition, options, model, threads=threads)
+        found = read_result(rows, partition, options, model)
         if found is None:
+            from imgassets.cores import available_cores
             from imgassets.imaging.residual import detect_residual_faces
 
-            found = detect_residual_faces(rows, partition.storage, options, model, threads=threads)
+            storage, threads = partition.storage, available_cores()
+            found = detect_residual_faces(rows, storage, options, model, threads=threads)
             write_result(found, rows, partition, options, model)
     except ModelError as error:
         raise CheckError(str(error)) from error

@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from requests.structures import CaseInsensitiveDict
-
 from imgassets.download import content_encoding, inspection, opt_outs, robots
 from imgassets.download.addresses import is_local_name
 from imgassets.download.client import Client, Limits, Request, Response, blocked_address_error
@@ -232,6 +230,8 @@ class Exchange:
             else self._request_headers.public_headers
         )
         if conditions:
+            from requests.structures import CaseInsensitiveDict
+
             headers = CaseInsensitiveDict({**headers, **conditions})
         return self._client.fetch(Request(url, headers, proxy), limits)
 

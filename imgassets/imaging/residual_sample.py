@@ -19,6 +19,7 @@ from imgassets.storage import PartitionFiles, Storage
 
 RESULT = "residual_faces.json"
 """The file of a partition's last result, in its review folder."""
+_THREADS = 8  # files of an object store that are read at the same time
 _VERSION = 1  # increase it when the detection changes, so that it is done again
 
 
@@ -46,8 +47,6 @@ def read_result(
     partition: PartitionFiles,
     settings: RetailerSettings,
     model: Path,
-    *,
-    threads: int,
 ) -> ResidualFaces | None:
     """Read the result of an earlier run, if it is about the same images and nothing has changed.
 
@@ -58,7 +57,6 @@ def read_result(
         partition: The files of the partition.
         settings: The retailer's settings.
         model: The file of the network.
-        threads: Number of files that are read at the same time.
 
     Returns:
         The result; None if faces have to be detected. If there is no image to check, the result of
@@ -77,7 +75,7 @@ def read_result(
         return None
     if known.pop("state") != _state(sample, settings, model):
         return None
-    with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="residual") as pool:
         unchanged = all(pool.map(lambda row: _is_unchanged(row, storage), sample))
     return ResidualFaces(**known) if unchanged else None
 

@@ -349,7 +349,7 @@ def test_faces_are_not_detected_again_until_something_changes(
     def read(
         rows: list[ProcessedRow], settings: RetailerSettings = settings, model: Path = model
     ) -> ResidualFaces | None:
-        return read_result(rows, partition, settings, model, threads=2)
+        return read_result(rows, partition, settings, model)
 
     assert read(rows) is None
     found = detect_residual_faces(rows, storage, settings, model, threads=2)
@@ -387,7 +387,7 @@ def test_the_result_of_images_that_are_not_those_of_their_rows_is_not_kept(
     found = detect_residual_faces(rows, partition.storage, settings, model, threads=2)
     write_result(found, rows, partition, settings, model)
     partition.storage.write(file, image)
-    assert read_result(rows, partition, settings, model, threads=2) is None
+    assert read_result(rows, partition, settings, model) is None
 
 
 def test_a_damaged_result_of_an_earlier_run_is_ignored(
@@ -396,4 +396,4 @@ def test_a_damaged_result_of_an_earlier_run_is_ignored(
     partition, rows = _stored(tmp_path, photos)
     for text in (b"", b'{"state": '):
         partition.storage.write(f"{partition.review}/{RESULT}", text)
-        assert read_result(rows, partition, RetailerSettings(), model, threads=2) is None
+        assert read_result(rows, partition, RetailerSettings(), model) is None
