@@ -43,6 +43,8 @@ _NOT_ON_A_SERVER = ("data:", "blob:", "about:", "javascript:", "<", "#")
 _ABSOLUTE = ("https://", "http://")
 _EXTENSION = r"\.(?:avif|bmp|gif|jpe?g|jxl|png|tiff?|webp)\b"
 _URL = re.compile(rf"\s*(?:(?:https?:)?/|\S+{_EXTENSION})", re.I)
+# One URL, without what the rules below look for.
+_PLAIN_URL = re.compile(r"https?://[^\s,;|<)\\\x7f-\U0010ffff]+")
 _START = re.compile(r"(?:https?:)?/", re.I)
 _SEPARATOR = re.compile(r"[\s,;|，；、｜]")  # noqa: RUF001  (also those of Chinese and Japanese)
 # A separator inside a URL is not followed by the start of another one. A line break is in no URL.
@@ -309,6 +311,9 @@ def _flatten(value: object, separator: str | None, depth: int) -> Iterator[objec
     if depth > _MAX_DEPTH:
         yield ...  # an entry that is no URL; the value itself is too deep for a message
     elif isinstance(value, str):
+        if separator is None and _PLAIN_URL.fullmatch(value):  # the usual case
+            yield value
+            return
         parsed = _parse(value)
         if parsed is not None:
             yield from _flatten(parsed, separator, depth + 1)

@@ -148,3 +148,19 @@ def test_lists_that_are_too_deep_are_no_urls() -> None:
 def test_of_a_srcset_with_equal_sizes_the_first_image_is_taken() -> None:
     assert split_urls("a 2x, b 2x,", None) == ["a"]
     assert split_urls(" , a 100w 50h,b", None) == ["a"]
+
+
+# Parts that the rules for texts look for, after the start of a URL.
+PARTS = ["a", "/", "http://", "https://b.jpg", "?u=", "&amp;", "&quot;", "%3A%2F%2F", ":", "=", '"']
+PARTS += ["'", "(", ")", "[", "]", "{", "}", "<img src=", "<br>", "\\/", "\\n", ",", ";", "|", " "]
+PARTS += ["\n", ".jpg", " 2x", "data:", "null", "n/a", "é", "\ufeff", "\ud83d", "\x1f", "\x85", "!"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.sampled_from(PARTS), max_size=8).map("".join), st.sampled_from(["http", "https"])
+)
+def test_a_plain_url_is_read_as_every_other_text(rest: str, scheme: str) -> None:
+    url = f"{scheme}://x{rest}"
+    # With a space before it, it is no plain URL.
+    assert image_entries(url, None, None) == image_entries(f" {url}", None, None)
