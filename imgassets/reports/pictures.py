@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from imgassets.manifests import ProcessedRow
 from imgassets.markdown import inline_image, inline_svg
 from imgassets.reports.day import Day, RetailerDay
-from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, caption, draw_sheet, load_pair
+from imgassets.review.drawing import TEXT_COLOUR, Pair, caption, draw_sheet, load_pair
+from imgassets.review.layout import Layout
 from imgassets.storage import Storage
 from imgassets.thumbnails import encode_webp
 
