@@ -85,3 +85,16 @@ def test_a_line_is_logged_at_most_every_five_seconds(clock: Clock) -> None:
         progress.log_if_due()
         logged.append(len(lines))
     assert logged == [0, 1, 1, 2]
+
+
+def test_a_long_run_logs_less_often(clock: Clock) -> None:
+    times: list[float] = []
+    start = clock.now
+    log = lambda _: times.append(clock.now - start)  # noqa: E731
+    progress = Progress("shard_0000", 9, log, already_done=0, clock=clock)
+    for _ in range(7200):
+        clock.now += 1
+        progress.log_if_due()
+    assert times[:12] == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 61]
+    assert sum(time <= 3600 for time in times) <= 55
+    assert [later - time for time, later in zip(times[-6:], times[-5:], strict=False)] == [300] * 5
