@@ -56,7 +56,7 @@ class Progress:
         self._bytes += size
 
     def log_if_due(self) -> None:
-        """Log a line if the last one is 5 s old; later, a tenth of the time until then, or 5 min."""
+        """Log a line if the last one is 5 s old; later a tenth of the time until then, or 5 min."""
         elapsed = self._logged_at - self._started
         interval = max(_SHORTEST_INTERVAL_S, elapsed * _INTERVAL_OF_ELAPSED)
         if self._clock() - self._logged_at >= min(interval, _LONGEST_INTERVAL_S):

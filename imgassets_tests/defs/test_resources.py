@@ -283,6 +283,30 @@ def test_loading_the_definitions_has_no_heavy_imports_and_no_side_effects(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+# What the assets and checks import in a run that downloads, processes and draws nothing.
+NOTHING_TO_DO = """
+import sys
+import imgassets.checks.context, imgassets.checks.duplicates, imgassets.checks.files
+import imgassets.checks.metrics, imgassets.checks.residual_faces, imgassets.checks.rows
+import imgassets.download.partition, imgassets.imaging.models, imgassets.imaging.partition
+import imgassets.imaging.residual_sample, imgassets.review.pages, imgassets.takedown
+heavy = {"cv2", "loky", "onnx", "onnxruntime", "pandas", "PIL", "pycurl", "requests"}
+print("imported:", sorted(heavy & set(sys.modules)))
+"""
+
+
+def test_a_run_with_nothing_to_do_imports_nothing_that_requests_or_processes_images() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", NOTHING_TO_DO],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert loaded.stdout == "imported: []\n"
+
+
 def test_an_invalid_option_prevents_loading_the_definitions_and_is_named() -> None:
     loaded = subprocess.run(
         [sys.executable, "-B", "-c", "import imgassets.definitions"],
