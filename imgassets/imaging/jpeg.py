@@ -1,13 +1,15 @@
-"""Rewrite JPEG files that have faults outside their pixels, which browsers ignore.
+"""Read the size of plain JPEG files, and rewrite those that have faults outside their pixels.
 
-libjpeg-turbo reports such a fault (bytes between segments, a broken ICC segment, ...) with the same
-kind of warning as missing pixels, and can only be told to accept all warnings or none. So the file
-is written again without them, and then decoded as strictly as any other.
+Browsers ignore such faults. libjpeg-turbo reports them (bytes between segments, a broken ICC
+segment, ...) with the same kind of warning as missing pixels, and can only be told to accept all
+warnings or none. So the file is written again without them, and then decoded as strictly as any
+other.
 """
 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,6 +25,8 @@ NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_IMAGE = 0xD8
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1, 0xC9)
 _APP0, _APP1, _APP2, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE
+# Baseline and progressive frames, Huffman and quantisation tables, restart interval.
+_PLAIN = {0xC0, 0xC2, 0xC4, 0xDB, 0xDD, _APP0, _COMMENT}
 _JFIF, _EXIF, _ICC, _ADOBE = b"JFIF\0", b"Exif\0\0", b"ICC_PROFILE\0", b"Adobe"
 # libjpeg ignores shorter segments (APP0_DATA_LEN and APP14_DATA_LEN in jdmarker.c).
 _JFIF_BYTES, _ADOBE_BYTES = 14, 12
@@ -46,6 +50,32 @@ class _Segment:
             return bytes([0xFF, self.marker])
         length = (len(self.content) + 2).to_bytes(2)
         return bytes([0xFF, self.marker]) + length + self.content + self.scan
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """Read the size of a JPEG file that has nothing else to be read before it is decoded.
+
+    Args:
+        data: The whole file, which begins with `SIGNATURE`.
+
+    Returns:
+        Width and height in pixels. None if the file has metadata other than JFIF and comments
+        (EXIF, ICC, Adobe, ...), components other than three of eight bits, or faulty headers.
+    """
+    size, position = None, 2
+    while position + 4 <= len(data):
+        fill, marker, length = struct.unpack_from(">BBH", data, position)
+        if fill == 0xFF and marker == START_OF_SCAN:
+            return size
+        if fill != 0xFF or marker not in _PLAIN:
+            return None
+        if marker in FRAME_MARKERS:
+            frame = data[position + 4 : position + 10]
+            if size is not None or frame[:1] != b"\x08" or frame[5:] != b"\x03":
+                return None
+            size = int.from_bytes(frame[3:5]), int.from_bytes(frame[1:3])
+        position += 2 + length
+    return None
 
 
 def without_faulty_metadata(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ from PIL import Image as PILImage
 
 from imgassets.download.inspection import inspect
 from imgassets.errors import UnreadableImageError
+from imgassets.imaging import jpeg
 from imgassets.imaging.decode import decode
 from imgassets.imaging.image import Pixels
 from imgassets.manifests import Outcome
@@ -196,6 +197,38 @@ def test_orientation_and_size_are_right_beside_a_fault() -> None:
     image = decode(_insert(whole, SCAN, b"\0\0"), SETTINGS, lambda _w, _h: 2)
     assert image.full_size == (64, 96)
     assert (image.pixels == decode(whole, SETTINGS, lambda _w, _h: 2).pixels).all()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("extra", [b"", _segment(0xFE, b"a comment"), _segment(0xDD, b"\0\0")])
+def test_only_files_without_metadata_have_a_plain_size(progressive: bool, extra: bytes) -> None:
+    whole = _photo(progressive=progressive)
+    assert jpeg.plain_size(_insert(whole, SCAN, extra)) == (96, 64)
+    exif = PILImage.Exif()
+    exif[0x0112] = 6
+    for other in (
+        _photo("L"),
+        _photo("CMYK"),
+        _photo(icc_profile=PROFILE),
+        _photo(exif=exif),
+        _insert(whole, SCAN, _segment(0xEE, b"Adobe\0\x64\0\0\0\0\2")),
+        _insert(whole, b"\xff\xdb", b"\0"),
+        whole.replace(b"\0\x11\x08\0\x40", b"\0\x11\x0c\0\x40"),  # 12 bits
+        whole[: whole.index(SCAN)],
+        whole[: whole.index(SCAN) - 1],
+        b"\xff\xd8\xff",
+    ):
+        assert jpeg.plain_size(other) is None
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", SCAN])
+def test_the_orientation_counts_wherever_it_stands_before_the_scan(marker: bytes) -> None:
+    exif = PILImage.Exif()
+    exif[0x0112] = 6
+    image = decode(_insert(_photo(), marker, _segment(0xE1, exif.tobytes())), SETTINGS)
+    expected = decode(_photo(exif=exif), SETTINGS)
+    assert image.full_size == (64, 96)
+    assert (image.pixels == expected.pixels).all()
 
 
 @pytest.mark.parametrize("progressive", [False, True])
