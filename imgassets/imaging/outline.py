@@ -306,8 +306,10 @@ def _noise_level(gradient: Plane) -> float:
 
 
 def _median(values: Plane) -> float:
-    middle = values.size // 2
-    return float(np.partition(values, middle, axis=None)[middle])
+    copy = values.flatten()
+    middle = copy.size // 2
+    copy.partition(middle)
+    return float(copy[middle])
 
 
 def _edge_mask(part: _GradientMap, relaxation: float) -> Mask:

@@ -97,11 +97,11 @@ class Network:
         cells = np.flatnonzero(score > min_score)
         if not cells.size:
             return np.empty((0, 4 + 2 * _LANDMARKS + 1), np.float32)
-        _, box, landmarks = np.split(channels[:, cells].T, (2, 6), axis=1)
+        found = channels[:, cells].T
         corner, stride = (grid[cells] for grid in _grids(padded_width, padded_height))
-        size = np.exp(box[:, 2:]) * stride
-        left_top = corner + box[:, :2] * stride - size / 2
-        points = landmarks.reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
+        size = np.exp(found[:, 4:6]) * stride
+        left_top = corner + found[:, 2:4] * stride - size / 2
+        points = found[:, 6:].reshape(-1, _LANDMARKS, 2) * stride[:, None] + corner[:, None]
         faces = np.column_stack((left_top, size, points.reshape(-1, 2 * _LANDMARKS), score[cells]))
         # OpenCV runs non-maximum suppression on whole pixels.
         boxes = faces[:, :4].astype(np.int32).tolist()
