@@ -154,6 +154,11 @@ def _decode_opened(
             decoded = PILImage.fromarray(pixels[:, :, 0] if grey else pixels[:, :, ::-1])
             pixels = to_srgb(decoded, profile)
         return _make_upright(pixels, orientation), size
+    if image.format == "WEBP" and (opaque := _decode_opaque_webp(image, data)) is not None:
+        if profile is not None:
+            opaque = to_srgb(PILImage.fromarray(opaque[:, :, ::-1]), profile)
+        orientation = _orientation(image)
+        return _make_upright(opaque, orientation), _upright_size(image.size, orientation)
     if image.format == "TIFF":
         image.info.pop("xmp", None)  # Pillow would turn the image as its XMP says
     frame = image.tile[0].extents if image.format == "GIF" else None
@@ -231,6 +236,24 @@ def _decode_jpeg(image: PILImage.Image, data: bytes, factor: int) -> NDArray[np.
         else:
             decoded = np.asarray(image.convert("RGB"))[:, :, ::-1]
     return np.asarray(decoded, dtype=np.uint8)
+
+
+def _decode_opaque_webp(image: PILImage.Image, data: bytes) -> Pixels | None:
+    """Decode a WebP file with OpenCV, in two thirds of Pillow's time, to the same pixels.
+
+    Returns:
+        The pixels; None if the file is transparent, an animation or damaged.
+    """
+    import cv2
+
+    extended = data[12:16] == b"VP8X" and data[20] & (_WEBP_ANIMATION | _WEBP_ALPHA)
+    if extended or image.mode != "RGB":
+        return None
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None or pixels.shape[1::-1] != image.size:
+        return None
+    return np.asarray(pixels, np.uint8)
 
 
 def _decode_png(data: bytes, settings: DecodeSettings) -> _Decoded:

@@ -422,6 +422,24 @@ def test_the_first_frame_of_an_animation_is_decoded(format_: str) -> None:
     assert np.abs(_rgb(data)[15, 20] - (200, 0, 0)).max() <= 4
 
 
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}])
+@pytest.mark.parametrize("profile", [None, b"no profile at all"])
+@pytest.mark.parametrize("size", [(512, 512), (511, 307)])
+def test_an_opaque_webp_file_has_the_pixels_that_pillow_decodes(
+    photos: dict[str, bytes],
+    options: dict[str, Any],
+    profile: bytes | None,
+    size: tuple[int, int],
+) -> None:
+    image = PILImage.open(io.BytesIO(photos["astronaut"])).convert("RGB").crop((0, 0, *size))
+    data = _file(image, "WEBP", icc_profile=profile, **options)
+    expected = np.asarray(PILImage.open(io.BytesIO(data)))
+    assert expected.shape == (*size[::-1], 3)
+    assert (_rgb(data) == expected).all()
+    with _unreadable(Outcome.CORRUPT):
+        decode(data[:10_000] + data[10_200:], SETTINGS)
+
+
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_a_truncated_file_is_unreadable(
