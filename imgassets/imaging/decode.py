@@ -3,9 +3,9 @@
 Pillow identifies the file (format, EXIF, ICC profile) unless it is a JPEG without metadata.
 libjpeg-turbo, through simplejpeg, decodes JPEGs: it is the only binding that reports a truncated
 file instead of filling the rest with grey, and it decodes at 1/2, 1/4 or 1/8 of the size at a
-fraction of the cost. Pillow decodes all other files. What is unusual in a file but harmless is
-taken out before: in `jpeg`, `png` and `bmp`. Colours are converted in `colour`; the steps that
-change the pixels afterwards are not part of this module.
+fraction of the cost. OpenCV decodes opaque WebP files, Pillow all others. What is unusual in a file
+but harmless is taken out before: in `jpeg`, `png` and `bmp`. Colours are converted in `colour`; the
+steps that change the pixels afterwards are not part of this module.
 """
 
 from __future__ import annotations
