@@ -24,6 +24,12 @@ def filter_rows(table: pa.Table, is_wanted: NDArray[np.bool_]) -> pa.Table:
     return table if is_wanted.all() else table.filter(pa.array(is_wanted))
 
 
+def set_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """The table with other values in a column, whose place and dtype stay."""
+    number = table.schema.get_field_index(name)
+    return table.set_column(number, table.schema.field(number), values)
+
+
 def index_in(values: pa.ChunkedArray, among: pa.ChunkedArray) -> NDArray[np.int64]:
     """The index at which each value is first found among others; -1 if it is null or not found."""
     found = pc.index_in(values, value_set=among.combine_chunks(), skip_nulls=True)
