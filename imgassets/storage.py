@@ -24,7 +24,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgassets.errors import BrokenFileError, StorageError
@@ -53,6 +54,7 @@ _MANIFEST = re.compile(r"([a-z0-9-]+)\.(\d{4}-\d\d-\d\d)\.parquet")
 # An object store lists 1,000 files per request, so for many files a listing needs fewer requests
 # than one request per file.
 _MAX_SIZE_REQUESTS = 2_000
+_SIZES_BATCH = 20_000
 _THREADS = 32
 _FOLDER_ATTEMPTS = 100
 # In the names of temporary files, with the process id: processes that were forked have the same
@@ -182,6 +184,24 @@ class Storage:
             return {
                 path: size for path, size in zip(ordered, sizes, strict=True) if size is not None
             }
+
+    def column_sizes(self, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Sizes in bytes of files, one per path; null where the path is null or there is no file.
+
+        Args:
+            paths: Paths of files, as in a column of a manifest.
+
+        Raises:
+            StorageError: The storage is not reachable or not readable.
+        """
+        # An object store may list a whole folder for them.
+        batch = _SIZES_BATCH if self.is_local else max(1, len(paths))
+        found = []
+        for start in range(0, len(paths), batch):
+            values = paths.slice(start, batch).to_pylist()
+            sizes = self.sizes(path for path in values if path is not None)
+            found.append(pa.array(map(sizes.get, values), pa.int64()))
+        return pa.chunked_array(found, pa.int64())
 
     def find(self, folder: str) -> dict[str, FileInfo]:
         """All files in a folder and its subfolders, by path; empty if it does not exist.
@@ -519,24 +539,26 @@ def retailers_with_images(storage: Storage) -> list[str]:
     return sorted({*storage.names(RAW_FILES), *storage.names(PROCESSED_FILES)})
 
 
-def processed_raw_sha256(storage: Storage, retailer: str, wanted: Collection[str]) -> set[str]:
+def processed_raw_sha256(
+    storage: Storage, retailer: str, wanted: pa.Array | pa.ChunkedArray
+) -> pa.Array:
     """SHA-256 of those of the given served files of which a processed image is stored.
 
     Args:
         storage: The storage.
         retailer: Slug of the retailer.
-        wanted: SHA-256 of served files, in hexadecimal.
+        wanted: SHA-256 of served files, in hexadecimal; null is none.
 
     Raises:
         StorageError: The storage is not reachable or not readable.
     """
-    folders = {sha256[:2] for sha256 in wanted}
-    names = (
-        name
-        for folder in sorted(folders)
-        for name in storage.names(f"{PROCESSED_FILES}/{retailer}/{folder}")
-    )
-    return {name.partition("-")[0] for name in names} & set(wanted)
+    folders = pc.unique(pc.utf8_slice_codeunits(wanted.drop_null(), 0, 2)).to_pylist()
+    stored = [pa.array([], pa.string())]
+    for folder in sorted(folders):
+        names = storage.names(f"{PROCESSED_FILES}/{retailer}/{folder}")
+        stored.append(pa.array({name.partition("-")[0] for name in names}, pa.string()))
+    processed = pa.concat_arrays(stored)
+    return processed.filter(pc.is_in(processed, value_set=pc.unique(wanted)))
 
 
 def write_table(storage: Storage, path: str, table: pa.Table) -> None:
