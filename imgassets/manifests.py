@@ -17,9 +17,13 @@ from enum import StrEnum
 from functools import lru_cache, partial
 from itertools import islice, repeat
 from operator import attrgetter
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 2
 """Version of the columns and of the layout; increased by every change that readers must know."""
@@ -474,7 +478,7 @@ class Rows(Sequence[Row]):
         for batch in range(-(-len(self) // _BATCH)):
             yield from self._batch(batch)
 
-    def take(self, numbers: Sequence[int]) -> Rows[Row]:
+    def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> Rows[Row]:
         """The rows at these indices, in this order."""
         return Rows(self.table.take(pa.array(numbers, pa.int64())), self._row_class)
 

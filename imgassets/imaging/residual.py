@@ -6,13 +6,15 @@ the result, is in `imgassets.checks.residual_faces`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imgassets.errors import UnreadableImageError
 from imgassets.imaging.decode import decode
@@ -20,9 +22,10 @@ from imgassets.imaging.faces import Face
 from imgassets.imaging.image import Pixels
 from imgassets.imaging.resize import shrink_by_area
 from imgassets.imaging.yunet import Network, load_shared_network
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.settings import DecodeSettings, RetailerSettings
 from imgassets.storage import Storage
+from imgassets.tables import as_mask
 
 # The look was chosen on real catalogue photographs (benchmarks/quality/residual.py). At 480 px and
 # more it finds slightly smaller faces, for more time and more false detections.
@@ -95,7 +98,7 @@ def find_residual_faces(pixels: Pixels, network: Network, min_score: float) -> l
 
 
 def detect_residual_faces(
-    rows: Sequence[ProcessedRow],
+    table: pa.Table,
     storage: Storage,
     settings: RetailerSettings,
     model: Path,
@@ -108,7 +111,7 @@ def detect_residual_faces(
     face are not checked. If the settings do not remove faces, no image is checked.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         storage: The storage.
         settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
         model: A file of YuNet, whichever detector the settings name.
@@ -137,7 +140,7 @@ def detect_residual_faces(
             if face.y >= 0 or face.height > neck_height
         ]
 
-    sample = choose_sample(rows, settings.checks.residual_sample)
+    sample = choose_sample(table, settings.checks.residual_sample)
     with ThreadPoolExecutor(threads, thread_name_prefix="residual") as pool:
         found = list(zip(sample, pool.map(find_boxes, sample), strict=True))
     unreadable = [row.key for row, boxes in found if boxes is None]
@@ -156,35 +159,38 @@ def _max_neck_height(row: ProcessedRow) -> float:
     return _NECK * removed * row.height / row.kept_box[3]
 
 
-def choose_sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
+def choose_sample(table: pa.Table, size: int) -> list[ProcessedRow]:
     """Choose the rows to check: half of them with a found face, half without, evenly spread.
 
     A face can be left where one was found, if the cut is too high or there is a second face; most
     faces are left where none was found. If one half has too few rows, the other gets more.
 
     Args:
-        rows: The manifest of `processed_images`; rows without an image, images that another
+        table: The manifest of `processed_images`; rows without an image, images that another
             partition processed, and images that keep a printed face, are left out.
         size: The largest number of rows to return.
     """
+    is_wanted = pc.and_(
+        pc.and_(pc.equal(table["outcome"], str(Outcome.OK)), pc.is_valid(table["path"])),
+        pc.and_(
+            pc.is_null(table["reused_from"]),
+            pc.not_equal(table["face_rule"], "printed").fill_null(True),
+        ),
+    )
+    wanted = np.flatnonzero(as_mask(is_wanted))
     # By path: several rows may have one image.
-    by_path = {
-        row.path: row
-        for row in rows
-        if row.outcome == Outcome.OK
-        and row.path is not None
-        and row.reused_from is None
-        and row.face_rule != "printed"
-    }
-    processed = list(by_path.values())
-    had_face = [row for row in processed if row.face_count]
-    others = [row for row in processed if not row.face_count]
-    first = _spread(had_face, max(size // 2, size - len(others)))
-    return first + _spread(others, size - len(first))
+    paths = table["path"].take(pa.array(wanted)).combine_chunks().dictionary_encode()
+    processed = np.zeros(len(paths.dictionary), np.int64)
+    processed[paths.indices.to_numpy()] = wanted
+    had_face = as_mask(pc.greater(table["face_count"], 0))[processed]
+    with_face, others = processed[had_face], processed[~had_face]
+    first = _spread(with_face, max(size // 2, size - len(others)))
+    chosen = np.concatenate([first, _spread(others, size - len(first))])
+    return from_table(table.take(pa.array(chosen)), ProcessedRow)
 
 
-def _spread(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
-    """Choose `size` rows at even distances, or all rows if there are fewer."""
-    if len(rows) <= size:
-        return list(rows)
-    return [rows[len(rows) * index // size] for index in range(size)]
+def _spread(numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Choose `size` numbers at even distances, or all if there are fewer."""
+    if len(numbers) <= size:
+        return numbers
+    return numbers[len(numbers) * np.arange(size) // size]
