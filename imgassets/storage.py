@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -144,6 +145,27 @@ class Storage:
         except Exception as error:
             raise _storage_error("read", self.address(path), error) from error
         return data
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a file, with their line breaks; on a disk, they are read one at a time.
+
+        Args:
+            path: The path of the file.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            StorageError: The storage is not reachable or not readable.
+        """
+        if not self.is_local:
+            yield from io.BytesIO(self.read(path))
+            return
+        try:
+            with Path(self.root, path).open("rb") as file:
+                yield from file
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _storage_error("read", self.address(path), error) from error
 
     def sha256(self, path: str) -> str:
         """The SHA-256 of a file's content, in hexadecimal.
