@@ -4,14 +4,15 @@
     python -m benchmarks.memory --rows 100000 --only plan shard
 
 The manifests are made up: URLs of 80 characters, SHA-256, boxes and landmarks, 60 % of the images
-with a face, 2 % of the downloads failed. The image files are sparse files of the right size. All but
-the last 2,000 images are processed before, so that no time is spent on images. Every stage is a
+with a face, 2 % of the downloads failed. The image files are sparse files of the right size. All
+but the last 2,000 images are processed before, so that no time is spent on images. Every stage is a
 process of its own; the figure is its largest resident size, with all imports, on Linux.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import hashlib
 import os
 import resource
@@ -21,10 +22,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from benchmarks.programs import OUT
+from imgassets.checks.context import CheckContext
+from imgassets.checks.duplicates import duplicate_images
+from imgassets.checks.files import processed_files_match_rows, raw_files_match_rows
+from imgassets.checks.metrics import download_success_rate, face_removal, trim_ratios
+from imgassets.checks.outcome import CheckOutcome
+from imgassets.checks.rows import every_url_has_a_processed_row, every_url_has_a_raw_row
+from imgassets.defs.metadata import size_metadata
+from imgassets.download.partition import collect, plan
+from imgassets.folders import models_folder
+from imgassets.imaging.models import ensure_model
+from imgassets.imaging.residual import detect_residual_faces
 from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.manifests import (
     PROCESSED_IMAGES,
@@ -34,13 +47,18 @@ from imgassets.manifests import (
     ProcessedRow,
     RawRow,
     UrlRow,
+    as_manifest,
+    count_outcomes,
+    fingerprint,
     to_table,
 )
-from imgassets.settings import RetailerSettings
+from imgassets.settings import DownloadSettings, RetailerSettings, Settings, SourceSettings
+from imgassets.sources.table import TableSource
 from imgassets.storage import PartitionFiles, Storage, processed_path, raw_path
+from imgassets.tables import set_column
 
 FOLDER = OUT.parent / "imgassets-memory"
-DAY, RETAILER = "2026-01-02", "shop"
+DAY, NEXT_DAY, RETAILER = "2026-01-02", "2026-01-03", "shop"
 NEW_IMAGES = 2_000
 _BATCH = 50_000
 _PER_PRODUCT = 5
@@ -146,8 +164,93 @@ def processed_images(numbers: range, hash_: str) -> pa.Table:
     return _table(ProcessedRow, PROCESSED_IMAGES, columns)
 
 
+def list_urls(partition: PartitionFiles) -> None:
+    """List the documents of a file-like source, as `url_list` does."""
+    rows = partition.read_manifest("url_list", ["key"]).num_rows
+
+    def records() -> Iterator[dict[str, object]]:
+        for numbers in _parts(rows):
+            columns = _url_columns(numbers)
+            for url, product in zip(columns["url"], columns["product_id"], strict=True):
+                yield {"url": url, "product_id": product, "retailer": RETAILER, "date": DAY}
+
+    source = TableSource(records, SourceSettings(), dt.date(2026, 1, 1))
+    listing = source.listing(DAY, RETAILER)
+    table = as_manifest(listing.rows.table, UrlRow)
+    partition.write_manifest("listed", table)
+    fingerprint(table, "key", "url")
+
+
+def plan_raw(partition: PartitionFiles, date: str, **options: int) -> None:
+    """Plan the download of the URLs on a day.
+
+    Args:
+        partition: The partition of `DAY`.
+        date: The day.
+        options: Settings of the section `download`.
+    """
+    settings = RetailerSettings(download=DownloadSettings.model_validate(options))
+    print(len(plan(_urls_on(partition, date), _on(partition, date), settings, log=print)), "shards")
+
+
+def collect_raw(partition: PartitionFiles, date: str) -> None:
+    """Write the manifest of a day, and make its metadata."""
+    table = collect(_urls_on(partition, date), _on(partition, date), RetailerSettings())
+    print(count_outcomes(table), size_metadata(table))
+    fingerprint(table, "key", "outcome", "sha256")
+
+
+def check(partition: PartitionFiles, asset: str) -> None:
+    """Run the checks of an asset."""
+    context = CheckContext(partition, Settings().for_retailer(RETAILER))
+    checks: list[Callable[[CheckContext], CheckOutcome]] = (
+        [every_url_has_a_raw_row, raw_files_match_rows, duplicate_images, download_success_rate]
+        if asset == "raw_images"
+        else [
+            every_url_has_a_processed_row,
+            processed_files_match_rows,
+            trim_ratios,
+            face_removal,
+            residual_faces,
+        ]
+    )
+    for each in checks:
+        print(each(context).description)
+
+
+def residual_faces(context: CheckContext) -> CheckOutcome:
+    """The detection of the check `residual_faces`."""
+    model = ensure_model(context.options.faces, models_folder())
+    found = detect_residual_faces(
+        context.processed_table, context.storage, context.options, model, threads=2
+    )
+    return CheckOutcome(summary=f"{len(found.unreadable)} files without an image were read")
+
+
+def _on(partition: PartitionFiles, date: str) -> PartitionFiles:
+    return partition.storage.partition(date, partition.retailer)
+
+
+def _urls_on(partition: PartitionFiles, date: str) -> pa.Table:
+    table = partition.read_manifest("url_list")
+    dates = pa.array([date], pa.string()).cast(pa.date32())[0]
+    return set_column(table, "date", pa.repeat(dates, table.num_rows))
+
+
 STAGES: dict[str, Callable[[PartitionFiles], object]] = {
-    "read": lambda p: p.read_manifest("raw_images")
+    "url_list": list_urls,
+    "raw_images: plan, nothing known": lambda p: plan_raw(p, NEXT_DAY, reuse_days=0),
+    "raw_images: plan, another day's are asked whether they changed": lambda p: plan_raw(
+        p, NEXT_DAY, revalidate_after_days=0
+    ),
+    "raw_images: plan, another day's are taken over": lambda p: plan_raw(
+        p, NEXT_DAY, revalidate_after_days=3650
+    ),
+    "raw_images: collect what was taken over": lambda p: collect_raw(p, NEXT_DAY),
+    "raw_images: plan, all done": lambda p: plan_raw(p, DAY),
+    "raw_images: collect, all done": lambda p: collect_raw(p, DAY),
+    "raw_images: checks": lambda p: check(p, "raw_images"),
+    "processed_images: checks": lambda p: check(p, "processed_images"),
 }
 """What is measured, by name: a function that does it with a partition of `make_partition`."""
 
@@ -225,7 +328,7 @@ def _parts(count: int) -> Iterator[range]:
     return (range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH))
 
 
-def _url_columns(numbers: range) -> dict[str, object]:
+def _url_columns(numbers: range) -> dict[str, list[Any]]:
     products = [number // _PER_PRODUCT for number in numbers]
     return {
         "key": [
