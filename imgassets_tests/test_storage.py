@@ -835,7 +835,7 @@ def test_values_between_ops_are_kept_for_a_week_whatever_the_limit(
     """A run that goes on for days, or its retry, still reads them."""
     now = time.time()
     for name, age_h in (("old", 7 * 24 + 1), ("young", 7 * 24 - 1)):
-        path = f"{OP_VALUES}/{name}/raw_images.plan_shards/result/shard_0000"
+        path = f"{OP_VALUES}/{name}/raw_images.download_images/result/shard_0000"
         disk.write(path, b"x")
         os.utime(disk.address(path), (now - age_h * 3600,) * 2)
     (removed,) = disk.remove_old_temporaries(max_age)

@@ -7,6 +7,7 @@ taken over, or its ETag and Last-Modified are used to ask whether the image has 
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 from imgassets.download.state import (
     ASSET,
     RECORDED,
+    raw_manifest_batches,
     read_raw_manifest,
     recorded_rows,
     stored_files,
 )
 from imgassets.errors import BrokenFileError
-from imgassets.manifests import RAW_IMAGES, Outcome
+from imgassets.manifests import Outcome
 from imgassets.storage import PartitionFiles, list_manifests
 from imgassets.tables import as_mask, filter_rows, index_in, set_column, take_rows
 
@@ -136,11 +138,20 @@ def _read_rows(
         urls: Their URLs. Rows that have another one are left out: a run has replaced the manifest
             meanwhile.
     """
-    table = _read(other, RAW_IMAGES.names)
-    exists = rows < table.num_rows
-    table, urls = take_rows(table, rows[exists]), urls.filter(pa.array(exists))
-    is_same = pc.and_(pc.equal(table["url"], urls), pc.equal(table["outcome"], str(Outcome.OK)))
-    table = filter_rows(table, as_mask(is_same))
+    order = np.argsort(rows)
+    rows, urls = rows[order], urls.take(pa.array(order))
+    found, start = [RECORDED.empty_table()], 0
+    with suppress(BrokenFileError):  # see `_read`
+        for batch in raw_manifest_batches(other):
+            first, end = np.searchsorted(rows, [start, start + batch.num_rows])
+            chosen = take_rows(batch, rows[first:end] - start)
+            is_same = pc.and_(
+                pc.equal(chosen["url"], urls[first:end]),
+                pc.equal(chosen["outcome"], str(Outcome.OK)),
+            )
+            found.append(filter_rows(chosen, as_mask(is_same)))
+            start += batch.num_rows
+    table = pa.concat_tables(found)
     here, origin = (pa.scalar(date).cast(pa.date32()) for date in (day, other.date))
     reused_from = pc.if_else(
         pc.equal(table["reused_from"], here).fill_null(False),

@@ -8,6 +8,7 @@ is stored with the right size, or was removed because of `process.keep_raw: fals
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -147,11 +148,26 @@ def read_raw_manifest(partition: PartitionFiles, columns: list[str]) -> pa.Table
         KeyError: The manifest lacks a column that is not optional.
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    schema = pa.schema([RECORDED.field(name) for name in columns])
     try:
-        table = partition.read_manifest(ASSET, columns)
+        return _as_recorded(partition.read_manifest(ASSET, columns), columns)
     except FileNotFoundError:
-        return schema.empty_table()
+        return RECORDED.empty_table().select(columns)
+
+
+def raw_manifest_batches(partition: PartitionFiles) -> Iterator[pa.Table]:
+    """Read the manifest of `raw_images` in parts, which take less memory; see `read_raw_manifest`.
+
+    Raises:
+        KeyError: The manifest lacks a column that is not optional.
+        StorageError: The manifest is broken, or the storage cannot be read.
+    """
+    with suppress(FileNotFoundError):
+        for batch in partition.open_manifest(ASSET).parts(RECORDED.names):
+            yield _as_recorded(batch, RECORDED.names)
+
+
+def _as_recorded(table: pa.Table, columns: list[str]) -> pa.Table:
+    schema = pa.schema([RECORDED.field(name) for name in columns])
     for name in columns:
         if name not in table.column_names and RAW_IMAGES.field(name).nullable:
             nulls = pa.nulls(table.num_rows, schema.field(name).type)
