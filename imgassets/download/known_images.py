@@ -82,9 +82,9 @@ def _find_in_others(partition: PartitionFiles, urls: pa.Array, days: int) -> pa.
         best_others[is_better] = number
     found = [RECORDED.empty_table()]
     for number in np.unique(best_others[best_others >= 0]).tolist():
-        is_chosen = best_others == number
-        chosen = urls.filter(pa.array(is_chosen))
-        found.append(_read_rows(others[number], partition.date, best_rows[is_chosen], chosen))
+        chosen = np.flatnonzero(best_others == number)
+        chosen = chosen[np.argsort(best_rows[chosen])]
+        found.append(_read_rows(others[number], partition.date, urls, chosen, best_rows[chosen]))
     return pa.concat_tables(found)
 
 
@@ -127,29 +127,32 @@ def _times(table: pa.Table) -> NDArray[np.int64]:
 
 
 def _read_rows(
-    other: PartitionFiles, day: str, rows: NDArray[np.int64], urls: pa.Array
+    other: PartitionFiles,
+    day: str,
+    urls: pa.Array,
+    chosen: NDArray[np.int64],
+    rows: NDArray[np.int64],
 ) -> pa.Table:
     """Rows of another partition, with `reused_from` as seen from the day of a partition.
 
     Args:
         other: The other partition.
         day: The day.
-        rows: The indices of the rows.
-        urls: Their URLs. Rows that have another one are left out: a run has replaced the manifest
-            meanwhile.
+        urls: All URLs.
+        chosen: Indices of the URLs whose rows to read. Rows that have another URL are left out: a
+            run has replaced the manifest meanwhile.
+        rows: The indices of their rows, in ascending order.
     """
-    order = np.argsort(rows)
-    rows, urls = rows[order], urls.take(pa.array(order))
     found, start = [RECORDED.empty_table()], 0
     with suppress(BrokenFileError):  # see `_read`
         for batch in raw_manifest_batches(other):
             first, end = np.searchsorted(rows, [start, start + batch.num_rows])
-            chosen = take_rows(batch, rows[first:end] - start)
+            part = take_rows(batch, rows[first:end] - start)
             is_same = pc.and_(
-                pc.equal(chosen["url"], urls[first:end]),
-                pc.equal(chosen["outcome"], str(Outcome.OK)),
+                pc.equal(part["url"], urls.take(pa.array(chosen[first:end]))),
+                pc.equal(part["outcome"], str(Outcome.OK)),
             )
-            found.append(filter_rows(chosen, as_mask(is_same)))
+            found.append(filter_rows(part, as_mask(is_same)))
             start += batch.num_rows
     table = pa.concat_tables(found)
     here, origin = (pa.scalar(date).cast(pa.date32()) for date in (day, other.date))
