@@ -21,12 +21,23 @@ from imgassets.checks.history import (
     raw_metrics,
 )
 from imgassets.errors import CheckError, StorageError
-from imgassets.manifests import ProcessedRow, RawRow, Rows, from_table
+from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, RawRow, Rows, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 from imgassets.tables import as_mask
 
 RAW, PROCESSED = "raw_images", "processed_images"
+# No check needs the others, which are a third of the memory.
+_UNUSED = {
+    "raw_path",
+    "error",
+    "face_box",
+    "face_scores",
+    "face_landmarks",
+    "face_action",
+    "trim_box",
+}
+_PROCESSED_COLUMNS = [name for name in PROCESSED_IMAGES.names if name not in _UNUSED]
 
 
 class CheckContext:
@@ -57,8 +68,8 @@ class CheckContext:
 
     @cached_property
     def processed_table(self) -> pa.Table:
-        """The manifest of `processed_images`."""
-        return self._table(PROCESSED)
+        """The manifest of `processed_images`, without columns that no check needs."""
+        return self._table(PROCESSED, _PROCESSED_COLUMNS)
 
     @cached_property
     def raw_rows(self) -> Rows[RawRow]:

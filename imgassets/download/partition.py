@@ -300,26 +300,21 @@ def collect(urls: pa.Table, partition: PartitionFiles, settings: RetailerSetting
         StorageError: The manifest cannot be written; the journal is kept.
     """
     listed = _redact(urls, partition)
-    rows = _final_rows(listed, latest_rows(partition, listed))
+    rows = _final_rows(latest_rows(partition, listed))
     manifest = as_manifest(rows, RawRow, section_hash(settings.download))
     partition.write_manifest(ASSET, manifest)
     Journal(partition, ASSET).remove()
     return manifest
 
 
-def _final_rows(urls: pa.Table, latest: pa.Table) -> pa.Table:
-    """The rows of the manifest.
-
-    Args:
-        urls: The rows of `url_list`, redacted.
-        latest: The last row of each; of nulls if there is none.
-    """
-    is_removed = pc.starts_with(urls["url"], REMOVED_URL)
+def _final_rows(latest: pa.Table) -> pa.Table:
+    """The rows of the manifest, from what `latest_rows` returned for the redacted `url_list`."""
+    is_removed = pc.starts_with(latest["url"], REMOVED_URL)
     if pc.any(is_removed).as_py():
-        columns = [
-            pc.if_else(is_removed, pa.scalar(None, column.type), column) for column in latest
-        ]
-        latest = pa.table(columns, latest.schema)
+        for name in set(latest.column_names) - set(URL_FIELDS):
+            column = latest[name]
+            nothing = pa.scalar(None, column.type)
+            latest = set_column(latest, name, pc.if_else(is_removed, nothing, column))
     is_missing = pc.is_null(latest["outcome"])
     if pc.any(is_missing).as_py():
         outcomes = pc.if_else(is_removed, str(Outcome.REMOVED), str(Outcome.NOT_FETCHED))
@@ -328,8 +323,6 @@ def _final_rows(urls: pa.Table, latest: pa.Table) -> pa.Table:
         is_not_fetched = pc.and_(is_missing, pc.invert(is_removed))
         message = "the run ended before this image was downloaded; materialize the partition again"
         latest = set_column(latest, "error", pc.if_else(is_not_fetched, message, latest["error"]))
-    for name in URL_FIELDS:
-        latest = set_column(latest, name, urls[name])
     return latest
 
 

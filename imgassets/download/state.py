@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imgassets.journal import Journal
-from imgassets.manifests import RAW_IMAGES, Outcome, RawRow, to_table
+from imgassets.manifests import RAW_IMAGES, URL_FIELDS, Outcome, RawRow, to_table
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 from imgassets.tables import as_mask, index_in, take_rows
 
@@ -120,23 +120,29 @@ def latest_rows(partition: PartitionFiles, urls: pa.Table) -> pa.Table:
             are the same.
 
     Returns:
-        One row of `raw_images` per URL, in their order; of nulls if there is none.
+        One row of `raw_images` per URL, in their order, with the catalogue data of `urls`; other
+        columns are null if there is none.
 
     Raises:
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    recorded = recorded_rows(partition)
-    return take_rows(recorded, _last_rows(urls, recorded, same_url=True))
+    others = [name for name in RECORDED.names if name not in URL_FIELDS]
+    recorded = recorded_rows(partition, ["key", "url", *others])
+    numbers = _last_rows(urls, recorded, same_url=True)
+    rows = take_rows(recorded.select(others), numbers)
+    for name in URL_FIELDS:
+        rows = rows.append_column(RECORDED.field(name), urls[name])
+    return rows
 
 
-def recorded_rows(partition: PartitionFiles) -> pa.Table:
-    """The rows of the manifest, then those of the journal.
+def recorded_rows(partition: PartitionFiles, columns: list[str] = RECORDED.names) -> pa.Table:
+    """Columns of the rows of the manifest, then of those of the journal.
 
     Raises:
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    names = RAW_IMAGES.names
-    return pa.concat_tables([read_raw_manifest(partition, names), _read_journal(partition, names)])
+    manifest, journal = read_raw_manifest(partition, columns), _read_journal(partition, columns)
+    return pa.concat_tables([manifest, journal])
 
 
 def read_raw_manifest(partition: PartitionFiles, columns: list[str]) -> pa.Table:
