@@ -18,7 +18,7 @@ import pandas as pd  # noqa: F401  (else pyarrow imports it in the measured time
 
 from imgassets.download.partition import collect, download_shard, plan
 from imgassets.folders import models_folder
-from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes
+from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes, from_table, to_table
 from imgassets.settings import DownloadSettings, RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--process", action="store_true")
     parser.add_argument("--date", default="2026-01-01")
     options = parser.parse_args()
-    rows = [
+    rows = (
         UrlRow(
             key=f"{number:08d}-0-0123456789",
             url=url,
@@ -43,25 +43,28 @@ def main() -> None:
             document_id=f"{number:024x}",
         )
         for number, url in enumerate(options.urls.read_text().splitlines())
-    ]
+    )
+    urls = to_table(rows, UrlRow)
     download = {"client": options.client, "allow_private_addresses": True, "threads": 32}
     settings = RetailerSettings(
         download=DownloadSettings.model_validate(download | {"per_host": 32})
     )
     partition = Storage(options.data_root).partition(options.date, "bench")
     start, download_seconds = time.perf_counter(), 0.0
-    for shard in plan(rows, partition, settings, log=_ignore):
+    for shard in plan(urls, partition, settings, log=_ignore):
         report = download_shard(shard, partition, settings.download, log=_ignore)
         download_seconds += report.seconds
-    raw = collect(rows, partition, settings)
+    raw = collect(urls, partition, settings)
     seconds = time.perf_counter() - start
     outcomes = count_outcomes(raw)
     if options.process:
-        outcomes = count_outcomes(_process(raw, partition, settings))
-    if outcomes != {"ok": len(rows)}:
-        sys.exit(f"expected {len(rows)} images; outcomes: {outcomes}")
-    rate = len(rows) / download_seconds if download_seconds else float("inf")
-    print(f"{rate:.1f} {len(rows) / seconds:.1f}")
+        outcomes = count_outcomes(
+            to_table(_process(from_table(raw, RawRow), partition, settings), ProcessedRow)
+        )
+    if outcomes != {"ok": urls.num_rows}:
+        sys.exit(f"expected {urls.num_rows} images; outcomes: {outcomes}")
+    rate = urls.num_rows / download_seconds if download_seconds else float("inf")
+    print(f"{rate:.1f} {urls.num_rows / seconds:.1f}")
 
 
 def _process(

@@ -71,7 +71,7 @@ class Journal:
         for number, name, file in self._files():
             if number < start or writer not in (None, name):
                 continue
-            for line in io.BytesIO(storage.read(f"{self.folder}/{file}")):
+            for line in storage.lines(f"{self.folder}/{file}"):
                 values = _parse(line, names)
                 if values is not None:
                     yield values

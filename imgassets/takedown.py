@@ -11,22 +11,21 @@ import hashlib
 import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.errors import InvalidUrlError
-from imgassets.manifests import REMOVED_URL, UrlRow
+from imgassets.manifests import REMOVED_URL
 from imgassets.storage import REMOVED, Storage, read_table, write_table
+from imgassets.tables import set_column
 from imgassets.urls import normalise
-
-AnyRow = TypeVar("AnyRow", bound=UrlRow)
 
 _URL_IN_TEXT = re.compile(r"https?://[^\s\"'<>]+")
 _CACHED_URLS = 2**18  # of one retailer; about 90 MB
+_BATCH = 5_000  # URLs
 _PUNCTUATION = ".,;:!?)]}"  # after a URL in a text
 
 
@@ -113,11 +112,25 @@ class Takedowns:
         self.image_sha256 = frozenset(images)
         """SHA-256 of the served files that must not be stored, in hexadecimal."""
 
-    def redact(self, row: AnyRow) -> AnyRow:
-        """The row, with its URL replaced by `removed:` and a SHA-256 if it was taken down."""
-        if is_redacted(row.url) or not self.covers(row.retailer, row.product_id, row.url):
-            return row
-        return replace(row, url=redacted_url(row.url))
+    def redact(self, retailer: str, table: pa.Table) -> pa.Table:
+        """Replace the URLs in a table that were taken down by `removed:` and a SHA-256.
+
+        Args:
+            retailer: Slug of the retailer of the rows.
+            table: Columns of a manifest, with `url` and `product_id`.
+        """
+        replaced = pc.and_(
+            self.covered(retailer, table), pc.invert(pc.starts_with(table["url"], REMOVED_URL))
+        )
+        urls = table["url"].filter(replaced).to_pylist()
+        if not urls:
+            return table
+        changed = pc.replace_with_mask(
+            table["url"].combine_chunks(),
+            replaced.combine_chunks(),
+            pa.array(map(redacted_url, urls), pa.string()),
+        )
+        return set_column(table, "url", changed)
 
     def covers(self, retailer: str, product_id: str, url: str) -> bool:
         """Whether a row was taken down.
@@ -153,8 +166,13 @@ class Takedowns:
         if retailer in self._retailers:
             return pa.chunked_array([pa.repeat(True, table.num_rows)])
         products = [product for scope, product in self._products if scope in (retailer, None)]
-        distinct = table["url"].unique().to_pylist() if self._urls else []
-        urls = [url for url in distinct if self._has_sha256(retailer, cached_url_sha256(url))]
+        distinct = table["url"].unique() if self._urls else pa.array([], pa.string())
+        urls = [
+            url
+            for start in range(0, len(distinct), _BATCH)
+            for url in distinct[start : start + _BATCH].to_pylist()
+            if self._has_sha256(retailer, cached_url_sha256(url))
+        ]
         return pc.or_(
             pc.is_in(table["product_id"], value_set=pa.array(products, pa.string())),
             pc.is_in(table["url"], value_set=pa.array(urls, pa.string())),

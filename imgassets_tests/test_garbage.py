@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -310,14 +310,11 @@ def test_a_retailer_whose_journal_cannot_be_read_is_skipped(
     partition = storage.partition("2026-01-02", "zara")
     write_journals(partition, [COAT])
     age(storage, 25)
-    original = Storage.read
 
-    def fail(self: Storage, path: str) -> bytes:
-        if path.endswith(".jsonl"):
-            raise StorageError("cannot read the journal")
-        return original(self, path)
+    def fail(*_: object) -> Iterator[bytes]:
+        raise StorageError("cannot read the journal")
 
-    monkeypatch.setattr(Storage, "read", fail)
+    monkeypatch.setattr(Storage, "lines", fail)
     (zara,) = remove_garbage(storage, DAY).retailers
     assert zara.error == "cannot read the journal"
     assert image_files(storage) == paths_of(partition, COAT)

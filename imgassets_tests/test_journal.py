@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,13 +389,13 @@ def test_a_snapshot_of_a_journal_that_is_removed_meanwhile_is_empty(
 ) -> None:
     with raw_journal(local).writer("a") as writer:
         writer.add([row(1)])
-    original = Storage.read
+    original = Storage.lines
 
-    def remove_first(self: Storage, path: str) -> bytes:
+    def remove_first(self: Storage, path: str) -> Iterator[bytes]:
         raw_journal(local).remove()
         return original(self, path)
 
-    monkeypatch.setattr(Storage, "read", remove_first)
+    monkeypatch.setattr(Storage, "lines", remove_first)
     assert raw_journal(local).snapshot("key") == []
 
 
@@ -405,10 +405,10 @@ def test_a_snapshot_of_a_journal_that_never_settles_is_an_error(
     with raw_journal(local).writer("a") as writer:
         writer.add([row(1)])
 
-    def gone(*_: object) -> bytes:
+    def gone(*_: object) -> Iterator[bytes]:
         raise FileNotFoundError
 
-    monkeypatch.setattr(Storage, "read", gone)
+    monkeypatch.setattr(Storage, "lines", gone)
     with pytest.raises(StorageError, match="changes while it is read; try again"):
         raw_journal(local).snapshot("key")
 

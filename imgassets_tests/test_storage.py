@@ -118,7 +118,7 @@ def test_a_folder_that_does_not_exist_is_empty(storage: Storage) -> None:
     storage.remove_folder("never/written")
     assert list_manifests(storage, "raw_images") == []
     assert retailers_with_images(storage) == []
-    assert processed_raw_sha256(storage, "zara", {"3f" + 62 * "0"}) == set()
+    assert len(processed_raw_sha256(storage, "zara", pa.array(["3f" + 62 * "0"]))) == 0
 
 
 def test_reading_a_missing_file_raises_file_not_found_error(storage: Storage) -> None:
@@ -372,10 +372,15 @@ def test_served_files_of_which_a_processed_image_is_stored_are_found(storage: St
     storage.write(raw_path("zara", fourth, "jpg"), b"x")
     same_folder = f"3f{62 * '1'}"
     wanted = {first, third, fourth, same_folder}
-    assert processed_raw_sha256(storage, "zara", wanted) == {first}
-    assert processed_raw_sha256(storage, "zara", [first, second]) == {first, second}
-    assert processed_raw_sha256(storage, "7", wanted) == {third}
-    assert processed_raw_sha256(storage, "zara", []) == set()
+
+    def found(retailer: str, *wanted: str | None) -> list[str]:
+        column = pa.chunked_array([[], [*wanted, None]], pa.string())
+        return sorted(processed_raw_sha256(storage, retailer, column).to_pylist())
+
+    assert found("zara", *wanted) == [first]
+    assert found("zara", first, second, first) == sorted([first, second])
+    assert found("7", *wanted) == [third]
+    assert found("zara") == []
 
 
 def test_retailers_with_images_are_those_with_served_or_processed_files(storage: Storage) -> None:
@@ -949,7 +954,7 @@ def test_values_between_ops_are_kept_for_a_week_whatever_the_limit(
     """A run that goes on for days, or its retry, still reads them."""
     now = time.time()
     for name, age_h in (("old", 7 * 24 + 1), ("young", 7 * 24 - 1)):
-        path = f"{OP_VALUES}/{name}/raw_images.plan_shards/result/shard_0000"
+        path = f"{OP_VALUES}/{name}/raw_images.download_images/result/shard_0000"
         disk.write(path, b"x")
         os.utime(disk.address(path), (now - age_h * 3600,) * 2)
     (removed,) = disk.remove_old_temporaries(max_age)

@@ -5,11 +5,13 @@ Reading the retailer's earlier partitions is in `history`.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imgassets.checks.history import (
     Metrics,
@@ -19,11 +21,23 @@ from imgassets.checks.history import (
     raw_metrics,
 )
 from imgassets.errors import CheckError, StorageError
-from imgassets.manifests import ProcessedRow, RawRow, from_table
+from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, RawRow, Rows, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, processed_raw_sha256
+from imgassets.tables import as_mask
 
 RAW, PROCESSED = "raw_images", "processed_images"
+# No check needs the others, which are a third of the memory.
+_UNUSED = {
+    "raw_path",
+    "error",
+    "face_box",
+    "face_scores",
+    "face_landmarks",
+    "face_action",
+    "trim_box",
+}
+_PROCESSED_COLUMNS = [name for name in PROCESSED_IMAGES.names if name not in _UNUSED]
 
 
 class CheckContext:
@@ -43,30 +57,39 @@ class CheckContext:
         self.options = options
 
     @cached_property
-    def url_keys(self) -> list[str]:
+    def url_keys(self) -> pa.ChunkedArray:
         """The keys of all rows of `url_list`."""
-        keys: list[str] = self._table("url_list").column("key").to_pylist()
-        return keys
+        return self._table("url_list", ["key"])["key"]
 
     @cached_property
-    def raw_rows(self) -> list[RawRow]:
+    def raw_table(self) -> pa.Table:
+        """The manifest of `raw_images`."""
+        return self._table(RAW)
+
+    @cached_property
+    def processed_table(self) -> pa.Table:
+        """The manifest of `processed_images`, without columns that no check needs."""
+        return self._table(PROCESSED, _PROCESSED_COLUMNS)
+
+    @cached_property
+    def raw_rows(self) -> Rows[RawRow]:
         """The rows of `raw_images`."""
-        return from_table(self._raw_table, RawRow)
+        return Rows(self.raw_table, RawRow)
 
     @cached_property
-    def processed_rows(self) -> list[ProcessedRow]:
+    def processed_rows(self) -> Rows[ProcessedRow]:
         """The rows of `processed_images`."""
-        return from_table(self._processed_table, ProcessedRow)
+        return Rows(self.processed_table, ProcessedRow)
 
     @cached_property
     def raw_metrics(self) -> Metrics:
         """The metrics of `raw_images` that are compared with earlier partitions."""
-        return raw_metrics(self._raw_table)
+        return raw_metrics(self.raw_table)
 
     @cached_property
     def processed_metrics(self) -> Metrics:
         """The metrics of `processed_images` that are compared with earlier partitions."""
-        return processed_metrics(self._processed_table)
+        return processed_metrics(self.processed_table)
 
     @cached_property
     def earlier_raw(self) -> list[Metrics]:
@@ -78,75 +101,75 @@ class CheckContext:
     def earlier_processed(self) -> list[Metrics]:
         """The metrics of the retailer's earlier partitions of `processed_images`."""
         options = self.options.checks.drift
-        today = self._processed_table
+        today = self.processed_table
         return earlier_processed_metrics(self.partition, options, today)
 
-    def rows(self, asset: str) -> Sequence[RawRow] | Sequence[ProcessedRow]:
-        """The rows of `raw_images` or `processed_images`."""
-        return self.raw_rows if asset == RAW else self.processed_rows
+    def table(self, asset: str) -> pa.Table:
+        """The manifest of `raw_images` or `processed_images`."""
+        return self.raw_table if asset == RAW else self.processed_table
 
-    def file_sizes(self, asset: str) -> dict[str, int]:
-        """Size in bytes of each image file that a row of an asset names, by path."""
+    def file_sizes(self, asset: str) -> pa.ChunkedArray:
+        """Size in bytes of the image file of each row of an asset; null if there is none."""
         return self._raw_sizes if asset == RAW else self._processed_sizes
 
-    @cached_property
-    def faces_by_sha256(self) -> dict[str, list[list[int]]]:
-        """Boxes of the detected faces in image files, in pixels, by the file's SHA-256.
+    def paths(self, asset: str, keys: Iterable[str]) -> dict[str, str | None]:
+        """Path of the image file of some rows of an asset, by key."""
+        table = self.table(asset)
+        rows = table.filter(pc.is_in(table["key"], value_set=pa.array(keys, pa.string())))
+        return dict(zip(rows["key"].to_pylist(), rows["path"].to_pylist(), strict=True))
 
-        Raw and processed files whose faces were detected; none if the images were not processed.
+    def known_faces(self, sha256: str) -> list[list[int]] | None:
+        """Boxes of the detected faces in an image file, in pixels.
+
+        Args:
+            sha256: SHA-256 of the file.
+
+        Returns:
+            The boxes, if it is a raw or processed file whose faces were detected; None if not, or
+            if the images were not processed.
         """
         try:
-            rows = self.processed_rows
+            table = self.processed_table
         except (CheckError, StorageError):
-            return {}
-        found: dict[str, list[list[int]]] = defaultdict(list)
+            return None
+        is_file = pc.or_kleene(
+            pc.equal(table["raw_sha256"], sha256), pc.equal(table["sha256"], sha256)
+        )
+        rows = from_table(
+            table.filter(pc.and_kleene(is_file, pc.is_valid(table["face_count"]))), ProcessedRow
+        )
+        if not rows:
+            return None
+        boxes: list[list[int]] = []
         for row in rows:
-            if row.face_count is not None:
-                for sha256, boxes in (
-                    (row.raw_sha256, row.face_boxes or []),
-                    (row.sha256, row.kept_face_boxes),
-                ):
-                    if sha256 is not None:
-                        found[sha256] += boxes
-        return dict(found)
+            boxes += (row.face_boxes or []) if row.raw_sha256 == sha256 else []
+            boxes += row.kept_face_boxes if row.sha256 == sha256 else []
+        return boxes
 
-    def missing_files(self, asset: str) -> set[str]:
-        """Paths of the files that rows of an asset name and that do not exist.
+    def missing_files(self, asset: str) -> NDArray[np.bool_]:
+        """Whether each row of an asset names a file that does not exist.
 
         Raw files that `process.keep_raw: false` removed after processing are not missing.
         """
-        sizes = self.file_sizes(asset)
-        missing = [
-            row for row in self.rows(asset) if row.path is not None and row.path not in sizes
-        ]
-        processed: set[str] = set()
-        if asset == RAW and not self.options.process.keep_raw:
-            wanted = {row.sha256 for row in missing if row.sha256 is not None}
-            processed = processed_raw_sha256(self.storage, self.partition.retailer, wanted)
-        return {str(row.path) for row in missing if row.sha256 not in processed}
+        table = self.table(asset)
+        missing = as_mask(pc.and_(pc.is_valid(table["path"]), pc.is_null(self.file_sizes(asset))))
+        if asset == RAW and not self.options.process.keep_raw and missing.any():
+            sha256 = table["sha256"].filter(pa.array(missing))
+            processed = processed_raw_sha256(self.storage, self.partition.retailer, sha256)
+            missing &= ~as_mask(pc.is_in(table["sha256"], value_set=processed))
+        return missing
 
     @cached_property
-    def _raw_table(self) -> pa.Table:
-        return self._table(RAW)
+    def _raw_sizes(self) -> pa.ChunkedArray:
+        return self.storage.column_sizes(self.raw_table["path"])
 
     @cached_property
-    def _processed_table(self) -> pa.Table:
-        return self._table(PROCESSED)
+    def _processed_sizes(self) -> pa.ChunkedArray:
+        return self.storage.column_sizes(self.processed_table["path"])
 
-    @cached_property
-    def _raw_sizes(self) -> dict[str, int]:
-        return self._sizes(self.raw_rows)
-
-    @cached_property
-    def _processed_sizes(self) -> dict[str, int]:
-        return self._sizes(self.processed_rows)
-
-    def _sizes(self, rows: Sequence[RawRow] | Sequence[ProcessedRow]) -> dict[str, int]:
-        return self.storage.sizes(row.path for row in rows if row.path is not None)
-
-    def _table(self, asset: str) -> pa.Table:
+    def _table(self, asset: str, columns: list[str] | None = None) -> pa.Table:
         try:
-            return self.partition.read_manifest(asset)
+            return self.partition.read_manifest(asset, columns)
         except FileNotFoundError:
             name = f"{asset} of {self.partition.date}|{self.partition.retailer}"
             raise CheckError(f"{name} was never materialized; materialize it first") from None

@@ -28,7 +28,11 @@ FindFaces: TypeAlias = Callable[[bytes], Sequence[FaceBox] | None]
 
 
 def gallery(
-    findings: Sequence[Finding], storage: Storage, max_bytes: int, find_faces: FindFaces | None
+    findings: Sequence[Finding],
+    storage: Storage,
+    max_bytes: int,
+    find_faces: FindFaces | None,
+    found: int | None = None,
 ) -> str:
     """Render a table with the columns image, key and detail.
 
@@ -42,6 +46,7 @@ def gallery(
         max_bytes: Maximum number of bytes of all thumbnails, base64 included; 0 for no thumbnail.
         find_faces: Finds the faces to pixelate; an image whose faces are unknown is not shown. None
             shows all faces.
+        found: The number of all findings, if `findings` has the first ones only.
     """
     lines = ["| image | key | |", "|---|---|---|"]
     tried = 0
@@ -53,8 +58,8 @@ def gallery(
             max_bytes -= len(cell) if cell.startswith(_INLINE_IMAGE) else 0
         key, detail = (escape_cell(text, _MAX_CELL) for text in (finding.key, finding.detail))
         lines.append(f"| {cell} | {key} | {detail} |")
-    if len(findings) > MAX_ROWS:
-        lines.append(f"\nand {len(findings) - MAX_ROWS} more: see the manifest")
+    if (more := (len(findings) if found is None else found) - MAX_ROWS) > 0:
+        lines.append(f"\nand {more} more: see the manifest")
     return "\n".join(lines)
 
 

@@ -5,11 +5,13 @@ Computing the metrics of earlier partitions is in `history`; the statistics are 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imgassets.checks.context import CheckContext
 from imgassets.checks.history import (
@@ -20,9 +22,10 @@ from imgassets.checks.history import (
     DriftReport,
     detect_drift,
 )
-from imgassets.checks.outcome import CheckOutcome, Finding
+from imgassets.checks.outcome import MAX_FINDINGS, CheckOutcome, Finding
 from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
 from imgassets.settings import Bounds
+from imgassets.tables import as_mask
 from imgassets.wording import counted
 
 
@@ -50,29 +53,25 @@ class _BoundedMetric:
 
 def download_success_rate(context: CheckContext) -> CheckOutcome:
     """Check the share of URLs that returned an image, of those that were not taken down."""
-    rows = [row for row in context.raw_rows if row.outcome is not Outcome.REMOVED]
+    table = context.raw_table
+    counts = count_outcomes(table)
+    urls = table.num_rows - counts.get(Outcome.REMOVED, 0)
+    ok_count = counts.get(Outcome.OK, 0)
     bounds = context.options.checks
     min_rate = bounds.min_success_rate
-    ok_count = sum(row.outcome is Outcome.OK for row in rows)
-    rate = context.raw_metrics[SUCCESS_RATE].mean if rows else 1.0
+    rate = context.raw_metrics[SUCCESS_RATE].mean if urls else 1.0
     summary = (
-        f"{ok_count} of {counted(len(rows), 'URL')} returned an image; "
-        f"expected at least {min_rate:.1%}"
+        f"{ok_count} of {counted(urls, 'URL')} returned an image; expected at least {min_rate:.1%}"
     )
-    outcome_counts = Counter(row.outcome for row in rows)
-    failed = sorted(
-        (row for row in rows if row.outcome is not Outcome.OK),
-        key=lambda row: outcome_counts[row.outcome],
-        reverse=True,
-    )
+    failed = _failed_rows(table, counts)
     fatal = rate < min(min_rate, bounds.fatal_success_rate)
     violations = [summary] if rate < min_rate else []
     if fatal:
         # No URL and no message of a server: this text is posted to the webhook.
-        most_frequent = failed[0].outcome
+        most_frequent = table["outcome"][int(failed[0])].as_py()
         violations.append(
             f"this is below {bounds.fatal_success_rate:.1%} (checks.fatal_success_rate), so the "
-            f"run fails; the outcome of {counted(outcome_counts[most_frequent], 'URL')} is "
+            f"run fails; the outcome of {counted(counts[most_frequent], 'URL')} is "
             f"{most_frequent}"
         )
     drift = detect_drift(
@@ -91,26 +90,41 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
             SUCCESS_RATE: rate,
             "minimum success rate": min_rate,
             **drift.medians,
-            **count_outcomes(context.raw_rows),
+            **counts,
         },
         findings=[
             Finding(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))
-            for row in failed
+            for row in context.raw_rows.take(failed[:MAX_FINDINGS])
         ],
+        found=len(failed),
     )
+
+
+def _failed_rows(table: pa.Table, counts: Mapping[str, int]) -> NDArray[np.int64]:
+    """The indices of the failed rows, those with the most frequent outcome first.
+
+    Args:
+        table: The manifest of `raw_images`.
+        counts: Number of rows by outcome.
+    """
+    others = pa.array([str(Outcome.OK), str(Outcome.REMOVED)])
+    failed = np.flatnonzero(~as_mask(pc.is_in(table["outcome"], value_set=others)))
+    outcomes = table["outcome"].take(pa.array(failed)).combine_chunks().dictionary_encode()
+    frequencies = np.array([counts[word] for word in outcomes.dictionary.to_pylist()], np.int64)
+    return failed[np.argsort(-frequencies[outcomes.indices.to_numpy()], kind="stable")]
 
 
 def trim_ratios(context: CheckContext) -> CheckOutcome:
     """Check that the trim keeps neither too little nor too much of the images."""
-    ratios = {
-        row.key: row.trim_ratio for row in context.processed_rows if row.trim_ratio is not None
-    }
-    if not ratios:
+    column = context.processed_table["trim_ratio"]
+    numbers = np.flatnonzero(as_mask(pc.is_valid(column)))
+    ratios = column.drop_null().to_numpy()
+    if not ratios.size:
         return CheckOutcome(summary="no image was trimmed", metrics={"images": 0})
     options = context.options.checks
     metrics = context.processed_metrics
     mean, untrimmed = metrics[TRIM_RATIO_MEAN].mean, metrics[UNTRIMMED_SHARE].mean
-    p05, p95 = np.percentile(list(ratios.values()), [5, 95]).tolist()
+    p05, p95 = np.percentile(ratios, [5, 95]).tolist()
     bounded = [
         _BoundedMetric(name, value, option, getattr(options, option))
         for name, value, option in (
@@ -123,11 +137,8 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
     outside = [metric for metric in bounded if metric.excess]
     drift = _processed_drift(context, TRIM_RATIO_MEAN, UNTRIMMED_SHARE)
     differences = [*(metric.excess for metric in outside), *drift.differences.values()]
-    paths = {row.key: row.path for row in context.processed_rows}
-    smallest_first = [
-        Finding(key, f"{ratio:.1%} of the area kept", paths[key])
-        for key, ratio in sorted(ratios.items(), key=lambda item: item[1])
-    ]
+    smallest_first = numbers[np.argsort(ratios, kind="stable")]
+    to_show = _by_direction(differences, smallest_first, smallest_first[::-1])
     return CheckOutcome(
         summary=f"mean {mean:.3f}, 5th percentile {p05:.3f}, 95th percentile {p95:.3f}, "
         f"{untrimmed:.1%} of the images not trimmed at all",
@@ -138,60 +149,67 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
             "trim ratio/p05": p05,
             "trim ratio/p95": p95,
             UNTRIMMED_SHARE: untrimmed,
-            "images": len(ratios),
+            "images": ratios.size,
             **drift.medians,
         },
-        findings=_by_direction(
-            differences,
-            smallest_first,
-            smallest_first[::-1],
-        ),
+        findings=[
+            Finding(row.key, f"{row.trim_ratio:.1%} of the area kept", row.path)
+            for row in context.processed_rows.take(to_show[:MAX_FINDINGS])
+        ],
+        found=len(to_show),
     )
 
 
 def face_removal(context: CheckContext) -> CheckOutcome:
     """Check that all people's faces were removed, and that the share of faces is as expected."""
-    rows = [row for row in context.processed_rows if row.face_count is not None]
+    table = context.processed_table
     removing = context.options.faces.action != "none"
-    with_face = [row for row in rows if row.face_count]
+    is_searched = as_mask(pc.is_valid(table["face_count"]))
+    has_face = as_mask(pc.greater(table["face_count"], 0))
     # A rejected image still has its face, but no file was saved.
-    left = [row for row in with_face if row.path is not None and row.face_removed is False]
-    share = len(with_face) / len(rows) if rows else 0.0
+    is_saved = as_mask(pc.is_valid(table["path"]))
+    left = np.flatnonzero(has_face & is_saved & as_mask(pc.equal(table["face_removed"], False)))
+    searched, with_face = int(is_searched.sum()), int(has_face.sum())
+    share = with_face / searched if searched else 0.0
     bounded = _BoundedMetric(
         "share of images with a face", share, "face_share", context.options.checks.face_share
     )
     drift = _processed_drift(context, FACE_SHARE)
     violations = []
-    if left and removing:
+    if left.size and removing:
         violations.append(
-            f"{len(left)} of {counted(len(with_face), 'image')} with a face kept it; "
+            f"{len(left)} of {counted(with_face, 'image')} with a face kept it; "
             "see the images below and faces.too_close, faces.action"
         )
-    if rows and bounded.excess:
+    if searched and bounded.excess:
         violations.append(bounded.violation)
-    without = [row for row in rows if not row.face_count]
+    to_show = left
+    if not (removing and left.size):
+        # If too few faces were found, images without one may show a missed face.
+        to_show = _by_direction(
+            [bounded.excess, *drift.differences.values()],
+            _saved_first(is_searched & ~has_face, is_saved),
+            _saved_first(has_face, is_saved),
+        )
     return CheckOutcome(
-        summary=f"{len(with_face)} of {counted(len(rows), 'image')} had a face; "
+        summary=f"{with_face} of {counted(searched, 'image')} had a face; "
         + (
             "all people's faces were removed" if removing else "faces are kept (faces.action: none)"
         ),
         violations=violations,
         drift=drift.messages,
         metrics={
-            "faces found": sum(row.face_count or 0 for row in rows),
-            "images with a face": len(with_face),
+            "faces found": pc.sum(table["face_count"]).as_py() or 0,
+            "images with a face": with_face,
             "images that still have one": len(left),
-            "images that keep a printed one": sum(row.face_rule == "printed" for row in rows),
+            "images that keep a printed one": int(
+                (is_searched & as_mask(pc.equal(table["face_rule"], "printed"))).sum()
+            ),
             FACE_SHARE: share,
             **drift.medians,
         },
-        findings=[_with_face(row) for row in left if removing]
-        or _by_direction(
-            [bounded.excess, *drift.differences.values()],
-            # If too few faces were found, images without one may show a missed face.
-            [Finding(row.key, "no face found", row.path) for row in _saved_first(without)],
-            [_with_face(row) for row in _saved_first(with_face)],
-        ),
+        findings=[_of_faces(row) for row in context.processed_rows.take(to_show[:MAX_FINDINGS])],
+        found=len(to_show),
     )
 
 
@@ -211,32 +229,37 @@ def _processed_drift(context: CheckContext, *names: str) -> DriftReport:
 
 
 def _by_direction(
-    differences: Sequence[float], low: Sequence[Finding], high: Sequence[Finding]
-) -> list[Finding]:
-    """Select the findings that explain the differences.
+    differences: Sequence[float], low: NDArray[np.int64], high: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Select the rows that explain the differences.
 
     Args:
         differences: Signed differences of the metrics; negative is too low.
-        low: Findings that explain a metric that is too low, worst first.
-        high: Findings that explain a metric that is too high, worst first.
+        low: Indices of rows that explain a metric that is too low, worst first.
+        high: Indices of rows that explain a metric that is too high, worst first.
 
     Returns:
         `low`, `high`, or both alternating if there are differences in both directions.
     """
     if not any(difference > 0 for difference in differences):
-        return list(low) if any(difference < 0 for difference in differences) else []
+        return low if any(difference < 0 for difference in differences) else low[:0]
     if not any(difference < 0 for difference in differences):
-        return list(high)
-    half = -(-max(len(low), len(high)) // 2)
-    turns = [finding for pair in zip(low[:half], high[:half], strict=False) for finding in pair]
-    return list({finding.key: finding for finding in turns}.values())
+        return high
+    half = min(-(-max(len(low), len(high)) // 2), len(low), len(high))
+    turns = np.stack([low[:half], high[:half]], axis=1).ravel()
+    _, first = np.unique(turns, return_index=True)
+    return turns[np.sort(first)]
 
 
-def _with_face(row: ProcessedRow) -> Finding:
+def _of_faces(row: ProcessedRow) -> Finding:
+    if not row.face_count:
+        return Finding(row.key, "no face found", row.path)
     score = "" if row.face_score is None else f", score {row.face_score:.2f}"
-    return Finding(row.key, f"{counted(row.face_count or 0, 'face')} found{score}", row.path)
+    return Finding(row.key, f"{counted(row.face_count, 'face')} found{score}", row.path)
 
 
-def _saved_first(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
-    """Sort rows with a file before rows of rejected images, which have none to show."""
-    return sorted(rows, key=lambda row: row.path is None)
+def _saved_first(is_wanted: NDArray[np.bool_], is_saved: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Indices of rows, those with a file before rejected images, which have none to show."""
+    return np.concatenate(
+        [np.flatnonzero(is_wanted & is_saved), np.flatnonzero(is_wanted & ~is_saved)]
+    )

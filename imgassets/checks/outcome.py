@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+MAX_FINDINGS = 100
+"""Number of findings of a check that are kept; the UI shows fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -34,7 +37,9 @@ class CheckOutcome:
         drift: One sentence per metric that differs too much from the retailer's recent partitions.
         metrics: Numbers by name, reported whether or not the check passes, so that the UI plots
             them over partitions.
-        findings: The images to look at, worst first.
+        findings: The first images to look at, worst first; at most about `MAX_FINDINGS`, because a
+            check may find a million.
+        found: Number of all images to look at; None if `findings` has all of them.
         fatal: Whether a violation is so severe that the run must fail, whatever the severity in the
             settings.
     """
@@ -44,6 +49,7 @@ class CheckOutcome:
     drift: Sequence[str] = ()
     metrics: Mapping[str, int | float] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    found: int | None = None
     fatal: bool = False
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from imgassets.checks.context import CheckContext
+from imgassets.checks.context import PROCESSED, CheckContext
 from imgassets.checks.outcome import CheckOutcome, Finding
 from imgassets.wording import counted
 
@@ -21,7 +21,7 @@ def residual_faces(
     """Check the share of images that still show a face, and that all could be read.
 
     Args:
-        context: Partition with the rows of `processed_images`.
+        context: Partition with the manifest of `processed_images`.
         checked: Number of images in which faces were detected again.
         with_face: Boxes of the found faces, in pixels of the image, by the key of the image.
         unreadable: Keys of the images that could not be read.
@@ -38,7 +38,7 @@ def residual_faces(
             f"{counted(len(unreadable), 'image')} cannot be read; "
             "delete these files and materialize processed_images again"
         )
-    paths = {row.key: row.path for row in context.processed_rows}
+    paths = context.paths(PROCESSED, [*with_face, *unreadable])
     return CheckOutcome(
         summary=summary,
         violations=violations,

@@ -5,11 +5,11 @@ File contents are checked in `files`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from imgassets.checks.context import PROCESSED, RAW, CheckContext
-from imgassets.checks.outcome import CheckOutcome, Finding
+from imgassets.checks.outcome import MAX_FINDINGS, CheckOutcome, Finding
 from imgassets.manifests import Outcome
 from imgassets.wording import counted
 
@@ -25,35 +25,42 @@ def every_url_has_a_processed_row(context: CheckContext) -> CheckOutcome:
 
 
 def _check_rows(context: CheckContext, asset: str) -> CheckOutcome:
-    keys, rows = context.url_keys, context.rows(asset)
-    missing = context.missing_files(asset)
-    found = Counter(row.key for row in rows)
-    findings = [
-        *_findings("has no row", (key for key in keys if key not in found)),
-        *_findings("has several rows", (key for key, count in found.items() if count > 1)),
-        *_findings("has a row, but is not in url_list", found.keys() - set(keys)),
-        *_findings(
-            "its row names a file that does not exist",
-            (row.key for row in rows if row.path in missing),
+    keys, table = context.url_keys, context.table(asset)
+    found = table["key"]
+    counts = found.value_counts()
+    distinct = counts.field("values")
+    is_ok = pc.equal(table["outcome"], str(Outcome.OK))
+    problems = {
+        "has no row": keys.filter(pc.invert(pc.is_in(keys, value_set=distinct))),
+        "has several rows": distinct.filter(pc.greater(counts.field("counts"), 1)),
+        "has a row, but is not in url_list": distinct.filter(
+            pc.invert(pc.is_in(distinct, value_set=pc.unique(keys)))
         ),
-        *_findings(
-            "its outcome is ok, but its row names no file",
-            (row.key for row in rows if row.outcome is Outcome.OK and row.path is None),
+        "its row names a file that does not exist": found.filter(
+            pa.array(context.missing_files(asset))
         ),
-    ]
-    paths = {row.key: row.path for row in rows}
+        "its outcome is ok, but its row names no file": found.filter(
+            pc.and_(is_ok, pc.is_null(table["path"]))
+        ),
+    }
+    number = sum(map(len, problems.values()))
+    first = [(key, detail) for detail, each in problems.items() for key in _first_sorted(each)]
+    paths = context.paths(asset, [key for key, _ in first]) if first else {}
     return CheckOutcome(
         summary=f"{counted(len(keys), 'URL')} accounted for",
         violations=[
-            f"{counted(len(findings), 'problem')} in the rows of {counted(len(keys), 'URL')}; "
+            f"{counted(number, 'problem')} in the rows of {counted(len(keys), 'URL')}; "
             f"materialize {asset} of the partition again"
         ]
-        if findings
+        if number
         else [],
-        metrics={"urls": len(keys), "rows": len(rows), "problems": len(findings)},
-        findings=[Finding(f.key, f.detail, paths.get(f.key)) for f in findings],
+        metrics={"urls": len(keys), "rows": table.num_rows, "problems": number},
+        findings=[Finding(key, detail, paths.get(key)) for key, detail in first],
+        found=number,
     )
 
 
-def _findings(detail: str, keys: Iterable[str]) -> list[Finding]:
-    return [Finding(key, detail) for key in sorted(keys)]
+def _first_sorted(keys: pa.Array | pa.ChunkedArray) -> list[str]:
+    order = pc.sort_indices(keys)[:MAX_FINDINGS]
+    first: list[str] = keys.take(order).to_pylist()
+    return first

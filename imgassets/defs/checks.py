@@ -270,7 +270,7 @@ def _gallery(
     max_bytes = GALLERY_BYTES[key.asset_key.path[-1]] // max(1, galleries) if review.inline else 0
     find_faces = _face_finder(check_context) if review.hide_faces else None
     return dg.MetadataValue.md(
-        gallery(outcome.findings, check_context.storage, max_bytes, find_faces)
+        gallery(outcome.findings, check_context.storage, max_bytes, find_faces, outcome.found)
     )
 
 
@@ -297,7 +297,7 @@ def _face_finder(check_context: "CheckContext") -> "FindFaces":
             return None
 
     def find(data: bytes) -> Sequence[Sequence[int]] | None:
-        known = check_context.faces_by_sha256.get(hashlib.sha256(data).hexdigest())
+        known = check_context.known_faces(hashlib.sha256(data).hexdigest())
         if known is not None or not detects:
             return known or []
         loaded = detector()
@@ -313,20 +313,20 @@ def _residual_faces(check_context: "CheckContext") -> "CheckOutcome":
     from imgassets.imaging.residual_sample import read_result, write_result
     from imgassets.settings import FaceSettings
 
-    rows, options = check_context.processed_rows, check_context.options
+    table, options = check_context.processed_table, check_context.options
     partition = check_context.partition
     try:
         # The check always runs YuNet: its score and its input size suit no other network.
         faces = options.faces if options.faces.model == "yunet" else FaceSettings()
         model = ensure_model(faces, models_folder())
-        found = read_result(rows, partition, options, model)
+        found = read_result(table, partition, options, model)
         if found is None:
             from imgassets.cores import available_cores
             from imgassets.imaging.residual import detect_residual_faces
 
             storage, threads = partition.storage, available_cores()
-            found = detect_residual_faces(rows, storage, options, model, threads=threads)
-            write_result(found, rows, partition, options, model)
+            found = detect_residual_faces(table, storage, options, model, threads=threads)
+            write_result(found, table, partition, options, model)
     except ModelError as error:
         raise CheckError(str(error)) from error
     return residual_faces(check_context, found.checked, found.with_face, found.unreadable)

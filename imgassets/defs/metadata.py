@@ -5,7 +5,7 @@ Which metadata an asset shows is in that asset's module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeAlias
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgassets.defs.partitions import Partition
-    from imgassets.manifests import ProcessedRow, RawRow
     from imgassets.storage import Storage
 
 Cell: TypeAlias = str | int | float | None
@@ -113,14 +112,17 @@ def columns_file(asset: str) -> Path:
     return Path(__file__).with_name("columns") / f"{asset}.md"
 
 
-def size_metadata(rows: Iterable[RawRow | ProcessedRow]) -> dict[str, int]:
+def size_metadata(table: pa.Table) -> dict[str, int]:
     """Size of the image files of a partition in bytes, under the key that Dagster reserves.
 
     Args:
-        rows: the rows of the manifest; a file that several rows name counts once.
+        table: The manifest; a file that several rows name counts once.
     """
-    sizes = {row.path: row.bytes or 0 for row in rows if row.path is not None}
-    return {"dagster/size_bytes": sum(sizes.values())}
+    import pyarrow.compute as pc
+
+    files = table.select(["path", "bytes"]).filter(pc.is_valid(table["path"]))
+    sizes = files.group_by("path", use_threads=False).aggregate([("bytes", "max")])
+    return {"dagster/size_bytes": pc.sum(sizes["bytes_max"]).as_py() or 0}
 
 
 def location_metadata(address: str) -> dg.MetadataValue[Any]:
@@ -158,28 +160,34 @@ def bar_chart(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue[Any]:
+def markdown_table(
+    rows: Sequence[Mapping[str, Cell]], total: int | None = None
+) -> dg.MetadataValue[Any]:
     """The first `MAX_TABLE_ROWS` rows of a table as Markdown; `none` if there are no rows.
 
     Args:
         rows: one mapping per row, all with the same keys; the keys are the column titles.
+        total: the number of rows, if `rows` has the first ones only.
     """
     if not rows:
         return dg.MetadataValue.md("none")
     lines = _table_lines(rows[:MAX_TABLE_ROWS])
-    if len(rows) > MAX_TABLE_ROWS:
-        lines.append(f"\nand {len(rows) - MAX_TABLE_ROWS} more: see the manifest")
+    if (more := (len(rows) if total is None else total) - MAX_TABLE_ROWS) > 0:
+        lines.append(f"\nand {more} more: see the manifest")
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def tables(name: str, rows: Sequence[Mapping[str, Cell]]) -> dict[str, dg.MetadataValue[Any]]:
+def tables(
+    name: str, rows: Sequence[Mapping[str, Cell]], total: int | None = None
+) -> dict[str, dg.MetadataValue[Any]]:
     """A table as `markdown_table` makes it; if it is too long for that, its start inline as well.
 
     Args:
         name: the key of the table; the inline one is at `<name> (first)`.
         rows: one mapping per row, as for `markdown_table`.
+        total: as for `markdown_table`.
     """
-    table = markdown_table(rows)
+    table = markdown_table(rows, total)
     if len(table.value) < _MAX_INLINE:
         return {name: table}
     inline, *others = _table_lines(rows[:MAX_TABLE_ROWS], _MAX_INLINE_CELL)

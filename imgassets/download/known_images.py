@@ -7,80 +7,85 @@ taken over, or its ETag and Last-Modified are used to ask whether the image has 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator
-from dataclasses import replace
+from contextlib import suppress
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from imgassets.download.state import ASSET, in_batches, rows_with_urls, stored_paths
+from imgassets.download.state import (
+    ASSET,
+    RECORDED,
+    raw_manifest_batches,
+    read_raw_manifest,
+    recorded_rows,
+    stored_files,
+)
 from imgassets.errors import BrokenFileError
-from imgassets.manifests import RAW_IMAGES, Outcome, RawRow
+from imgassets.manifests import Outcome
 from imgassets.storage import PartitionFiles, list_manifests
+from imgassets.tables import as_mask, filter_rows, index_in, set_column, take_rows
 
-# What the choice among several rows of a URL needs.
-_COLUMNS = ["url", "outcome", "path", "bytes", "sha256", "fetched_at"]
+_NEVER = np.iinfo(np.int64).min
 
 
 def find_known_images(
-    partition: PartitionFiles, urls: Collection[str], days: int, *, keep_raw: bool
-) -> Iterator[RawRow]:
-    """Yield the newest row of each URL whose image is stored.
+    partition: PartitionFiles, urls: pa.Array, days: int, *, keep_raw: bool
+) -> pa.Table:
+    """The newest row of each URL whose image is stored.
 
     Looks at the partition itself, where a URL may have another key, and at the other partitions of
     the retailer.
 
     Args:
         partition: The partition that needs the images.
-        urls: The URLs to look up.
+        urls: The URLs to look up, each once.
         days: Maximum number of days between the partition and another one.
         keep_raw: See `state.read_state`.
 
-    Yields:
+    Returns:
         One row per URL that is found, as in its manifest; `reused_from` is the day of the partition
-        that downloaded the image, or None if that is `partition`.
+        that downloaded the image, or null if that is `partition`.
 
     Raises:
         StorageError: The partition's own manifest is broken, or the storage cannot be read.
     """
-    if not urls:
-        return
-    found: dict[str, RawRow] = {}
-    for row in rows_with_urls(partition, urls):
-        if row.outcome is Outcome.OK:
-            known = found.get(row.url)
-            if known is None or _fetched_at(known) <= _fetched_at(row):
-                found[row.url] = row
-    own_files = {(row.path, row.bytes, row.sha256) for row in found.values()}
-    stored = stored_paths(partition, own_files, keep_raw=keep_raw)
-    own = {url: row for url, row in found.items() if row.path in stored}
+    others = _find_in_others(partition, urls, days)
+    others = filter_rows(others, stored_files(partition, others, keep_raw=keep_raw))
+    own = recorded_rows(partition)
+    own_numbers, _ = _newest(own, urls)
+    own = own.take(pa.array(own_numbers[own_numbers >= 0]))
+    own = filter_rows(own, stored_files(partition, own, keep_raw=keep_raw))
+    if not own.num_rows:
+        return others
+    # Of equal times, the partition's own row counts.
+    numbers = index_in(own["url"], others["url"])
+    times = np.append(_times(others), _NEVER)[numbers]
+    is_newer = (numbers < 0) | (_times(own) >= times)
+    is_kept = np.ones(others.num_rows, np.bool_)
+    is_kept[numbers[is_newer & (numbers >= 0)]] = False
+    return pa.concat_tables([filter_rows(others, is_kept), filter_rows(own, is_newer)])
 
+
+def _find_in_others(partition: PartitionFiles, urls: pa.Array, days: int) -> pa.Table:
+    """The newest `ok` row of each URL in the other partitions of the retailer."""
     others = _partitions_within(partition, days)
-    best = _newest(others, urls)
-    files = set(zip(*(best[name].to_pylist() for name in ("path", "bytes", "sha256")), strict=True))
-    stored = stored_paths(partition, files, keep_raw=keep_raw)
-    best = best.filter(pc.is_in(best["path"], value_set=pa.array(stored, pa.string())))
-    for number in pc.unique(best["number"]).to_pylist():
-        other = others[number]
-        chosen = best.filter(pc.equal(best["number"], number))
-        table = _read(other, RAW_IMAGES.names)
-        is_chosen = pc.and_(
-            pc.is_in(table["url"], value_set=chosen["url"].combine_chunks()),
-            pc.equal(table["outcome"], str(Outcome.OK)),
-        )
-        seen: set[str] = set()
-        for row in in_batches(table.filter(is_chosen)):
-            if row.url in seen:  # listed by several products
-                continue
-            seen.add(row.url)
-            mine = own.pop(row.url, None)
-            if mine is not None and _fetched_at(mine) >= _fetched_at(row):
-                yield mine
-            else:
-                from_here = row.reused_from == partition.date
-                origin = None if from_here else row.reused_from or other.date
-                yield replace(row, reused_from=origin)
-    yield from own.values()
+    best_times = np.full(len(urls), _NEVER)
+    best_others = np.full(len(urls), -1)
+    best_rows = np.full(len(urls), -1)
+    for number, other in enumerate(others):
+        rows, times = _newest(_read(other, ["url", "outcome", "fetched_at"]), urls)
+        # Of equal times, the latest partition counts.
+        is_better = (rows >= 0) & (times >= best_times)
+        best_times[is_better], best_rows[is_better] = times[is_better], rows[is_better]
+        best_others[is_better] = number
+    found = [RECORDED.empty_table()]
+    for number in np.unique(best_others[best_others >= 0]).tolist():
+        chosen = np.flatnonzero(best_others == number)
+        chosen = chosen[np.argsort(best_rows[chosen])]
+        found.append(_read_rows(others[number], partition.date, urls, chosen, best_rows[chosen]))
+    return pa.concat_tables(found)
 
 
 def _partitions_within(partition: PartitionFiles, days: int) -> list[PartitionFiles]:
@@ -93,45 +98,75 @@ def _partitions_within(partition: PartitionFiles, days: int) -> list[PartitionFi
     ]
 
 
-def _newest(partitions: list[PartitionFiles], urls: Collection[str]) -> pa.Table:
+def _newest(table: pa.Table, urls: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The newest `ok` row of each URL.
 
     Args:
-        partitions: The partitions, by date.
-        urls: The URLs to look up.
+        table: Rows of `raw_images`, oldest first.
+        urls: The URLs.
 
     Returns:
-        One row per URL: `_COLUMNS` except `outcome`, and `number`, the index in `partitions`.
+        By URL, the index of its row, -1 if there is none; and the time of that row.
     """
-    wanted = pa.array(urls, pa.string())
-    names = [name for name in _COLUMNS if name != "outcome"]
-    schema = pa.schema([*map(RAW_IMAGES.field, names), pa.field("number", pa.int32())])
-    best = schema.empty_table()
-    for number, partition in enumerate(partitions):
-        table = _read(partition, _COLUMNS)
-        is_candidate = pc.and_(
-            pc.equal(table["outcome"], str(Outcome.OK)),
-            pc.is_in(table["url"], value_set=wanted),
-        )
-        table = table.filter(is_candidate).select(names)
-        numbers = pa.array([number] * table.num_rows, pa.int32())
-        table = table.append_column("number", numbers).cast(schema)
-        # The sort is stable, so that of equal times the latest partition comes last.
-        both = pa.concat_tables([best, table]).sort_by("fetched_at")
-        columns = [*names[1:], "number"]
-        grouped = both.group_by("url", use_threads=False)
-        last = grouped.aggregate([(name, "last") for name in columns])
-        best = last.rename_columns(["url", *columns]).cast(schema)
-    return best
+    positions = index_in(table["url"], pa.chunked_array([urls]))
+    is_ok = as_mask(pc.equal(table["outcome"], str(Outcome.OK)))
+    candidates = np.flatnonzero(is_ok & (positions >= 0))
+    times = _times(table)
+    # Stable, so that of equal times the last row counts.
+    candidates = candidates[np.argsort(times[candidates], kind="stable")]
+    rows, newest = np.full(len(urls), -1), np.full(len(urls), _NEVER)
+    rows[positions[candidates]] = candidates
+    newest[positions[candidates]] = times[candidates]
+    return rows, newest
+
+
+def _times(table: pa.Table) -> NDArray[np.int64]:
+    """The times of `fetched_at` in milliseconds."""
+    times = table["fetched_at"].cast(pa.int64()).fill_null(_NEVER)
+    return np.asarray(times.to_numpy(), np.int64)
+
+
+def _read_rows(
+    other: PartitionFiles,
+    day: str,
+    urls: pa.Array,
+    chosen: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> pa.Table:
+    """Rows of another partition, with `reused_from` as seen from the day of a partition.
+
+    Args:
+        other: The other partition.
+        day: The day.
+        urls: All URLs.
+        chosen: Indices of the URLs whose rows to read. Rows that have another URL are left out: a
+            run has replaced the manifest meanwhile.
+        rows: The indices of their rows, in ascending order.
+    """
+    found, start = [RECORDED.empty_table()], 0
+    with suppress(BrokenFileError):  # see `_read`
+        for batch in raw_manifest_batches(other):
+            first, end = np.searchsorted(rows, [start, start + batch.num_rows])
+            part = take_rows(batch, rows[first:end] - start)
+            is_same = pc.and_(
+                pc.equal(part["url"], urls.take(pa.array(chosen[first:end]))),
+                pc.equal(part["outcome"], str(Outcome.OK)),
+            )
+            found.append(filter_rows(part, as_mask(is_same)))
+            start += batch.num_rows
+    table = pa.concat_tables(found)
+    here, origin = (pa.scalar(date).cast(pa.date32()) for date in (day, other.date))
+    reused_from = pc.if_else(
+        pc.equal(table["reused_from"], here).fill_null(False),
+        pa.scalar(None, pa.date32()),
+        pc.coalesce(table["reused_from"], origin),
+    )
+    return set_column(table, "reused_from", reused_from)
 
 
 def _read(partition: PartitionFiles, columns: list[str]) -> pa.Table:
     """Columns of a manifest; empty if it is broken, which the checks of its partition report."""
     try:
-        return partition.read_manifest(ASSET, columns)
-    except (FileNotFoundError, BrokenFileError):
-        return RAW_IMAGES.empty_table().select(columns)
-
-
-def _fetched_at(row: RawRow) -> dt.datetime:
-    return row.fetched_at or dt.datetime.min.replace(tzinfo=dt.UTC)
+        return read_raw_manifest(partition, columns)
+    except BrokenFileError:
+        return RECORDED.empty_table().select(columns)

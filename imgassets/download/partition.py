@@ -9,26 +9,42 @@ in `known_images`; the threads are in `pool`.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imgassets.download.client import Client
 from imgassets.download.exchange import Exchange, raw_row
 from imgassets.download.known_images import find_known_images
 from imgassets.download.pool import Pool
-from imgassets.download.report import ReportBuilder, ShardReport
+from imgassets.download.report import ReportBuilder, ShardReport, report_from_json
 from imgassets.download.request_headers import expand_variables
 from imgassets.download.schedule import HostLimits, Schedule, Task
 from imgassets.download.state import ASSET, latest_rows, read_state
 from imgassets.errors import InvalidUrlError, SettingsError
 from imgassets.journal import Journal, JournalWriter
-from imgassets.manifests import URL_FIELDS, Outcome, RawRow, Row, UrlRow, from_table, to_table
+from imgassets.manifests import (
+    REMOVED_URL,
+    URL_FIELDS,
+    Outcome,
+    RawRow,
+    Row,
+    UrlRow,
+    as_manifest,
+    from_table,
+)
 from imgassets.progress import Progress
 from imgassets.settings import DownloadSettings, RetailerSettings, section_hash
 from imgassets.storage import PartitionFiles, read_table, write_table
-from imgassets.takedown import is_redacted, read_takedowns
+from imgassets.tables import as_mask, filter_rows, index_in, set_column, take_rows
+from imgassets.takedown import read_takedowns
 from imgassets.urls import normalise, origin
 from imgassets.wording import counted
 
@@ -36,8 +52,10 @@ if TYPE_CHECKING:
     from imgassets.download.shared_limits import SharedLimits
 
 _POLL_S = 0.2
-# Files beside the journal, one per shard: the URLs to request; rows whose images may have changed.
-_URLS, _PREVIOUS = ".urls.parquet", ".previous.parquet"
+_BATCH = 5_000  # rows
+# Files beside the journal, one per shard: the URLs to request; rows whose images may have changed;
+# what its download did.
+_URLS, _PREVIOUS, _REPORT = ".urls.parquet", ".previous.parquet", ".report.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +74,7 @@ class Shard:
 
 
 def plan(
-    url_rows: Sequence[UrlRow],
+    urls: pa.Table,
     partition: PartitionFiles,
     settings: RetailerSettings,
     *,
@@ -69,7 +87,7 @@ def plan(
     No shard of the partition may be running.
 
     Args:
-        url_rows: All rows of the partition.
+        urls: All rows of the partition's `url_list`.
         partition: The partition.
         settings: Settings of the retailer.
         log: Receives a line about images that are taken over.
@@ -86,62 +104,94 @@ def plan(
     storage, journal = partition.storage, Journal(partition, ASSET)
     storage.remove_old_temporaries()
     for name in storage.names(journal.folder):
-        if name.endswith((_URLS, _PREVIOUS)):  # of a run that was killed
+        if name.endswith((_URLS, _PREVIOUS, _REPORT)):  # of a run that was killed
             storage.remove(f"{journal.folder}/{name}")
-    listed = [row for row in _redact(url_rows, partition) if not is_redacted(row.url)]
+    listed = _redact(urls, partition)
+    listed = filter_rows(listed, ~as_mask(pc.starts_with(listed["url"], REMOVED_URL)))
     state = read_state(partition, listed, keep_raw=settings.process.keep_raw)
-    pending = [row for row in listed if state.needs_download(row, refresh=refresh, retry=retry)]
-    taken_over, previous = _take_over(pending, partition, settings, refresh=refresh)
-    if taken_over:
-        log(f"{counted(len(taken_over), 'image')} downloaded before and not requested again")
-    by_url = _group_by_url(row for row in pending if row.key not in taken_over)
+    pending = filter_rows(listed, state.needs_download(refresh=refresh, retry=retry))
+    if not pending.num_rows:
+        return []
+    known = find_known_images(
+        partition,
+        pc.unique(pending["url"]),
+        settings.download.reuse_days,
+        keep_raw=settings.process.keep_raw,
+    )
+    of_known = index_in(pending["url"], known["url"])
+    taken_over = np.zeros(pending.num_rows, np.bool_)
+    if not refresh:
+        taken_over = _take_over(pending, known, of_known, partition, settings.download)
+    if number := int(taken_over.sum()):
+        log(f"{counted(number, 'image')} downloaded before and not requested again")
     shards: list[Shard] = []
     start = journal.next_number()
-    for rows in _split(by_url.values(), settings.download.shard_size):
+    for rows in _split(pending["url"], np.flatnonzero(~taken_over), settings.download.shard_size):
         shard = Shard(f"shard_{len(shards):04d}", start)
-        write_table(storage, f"{journal.folder}/{shard.name}{_URLS}", to_table(rows, UrlRow))
-        if known := [previous[row.key] for row in rows if row.key in previous]:
-            path = f"{journal.folder}/{shard.name}{_PREVIOUS}"
-            write_table(storage, path, to_table(known, RawRow))
+        shard_urls = take_rows(pending, rows)
+        path = f"{journal.folder}/{shard.name}"
+        write_table(storage, f"{path}{_URLS}", as_manifest(shard_urls, UrlRow))
+        numbers = of_known[rows]
+        if (numbers >= 0).any():
+            previous = _raw_rows(
+                filter_rows(shard_urls, numbers >= 0), take_rows(known, numbers[numbers >= 0])
+            )
+            write_table(storage, f"{path}{_PREVIOUS}", as_manifest(previous, RawRow))
         shards.append(shard)
     return shards
 
 
 def _take_over(
-    pending: Sequence[UrlRow],
+    pending: pa.Table,
+    known: pa.Table,
+    of_known: NDArray[np.int64],
     partition: PartitionFiles,
-    settings: RetailerSettings,
-    *,
-    refresh: bool,
-) -> tuple[set[str], dict[str, RawRow]]:
+    options: DownloadSettings,
+) -> NDArray[np.bool_]:
     """Write rows whose images are stored to the journal.
 
+    Args:
+        pending: Rows of `url_list` that need an image.
+        known: Rows of `raw_images` whose images are stored, but may have changed.
+        of_known: The index in `known` of each row of `pending`; -1 if it has none.
+        partition: The partition.
+        options: Settings of the retailer.
+
     Returns:
-        Their keys; and by key the rows whose images are stored, but may have changed.
+        Whether each row of `pending` was taken over.
     """
-    options = settings.download
-    by_url = _group_by_url(pending)
-    known_images = find_known_images(
-        partition, by_url.keys(), options.reuse_days, keep_raw=settings.process.keep_raw
-    )
     fresh_after = dt.datetime.now(dt.UTC) - dt.timedelta(days=options.revalidate_after_days)
-    taken_over: set[str] = set()
-    previous: dict[str, RawRow] = {}
+    is_recent = as_mask(pc.greater_equal(known["fetched_at"], fresh_after))
+    taken_over = np.zeros(pending.num_rows, np.bool_)
+    numbers = np.flatnonzero(of_known >= 0)
     with Journal(partition, ASSET).writer("known") as writer:
-        for known in known_images:
-            is_recent = known.fetched_at is not None and known.fetched_at >= fresh_after
-            rows = [
-                _with_url_values(known, row, attempts=0, elapsed_ms=None, error=None)
-                for row in by_url[known.url]
-            ]
+        for start in range(0, len(numbers), _BATCH):
+            batch = numbers[start : start + _BATCH]
+            urls, images = take_rows(pending, batch), take_rows(known, of_known[batch])
             # Documents of one day that list a URL have one image of it.
-            fresh = [row for row in rows if is_recent or row.date == known.date]
-            if not refresh:
-                writer.add(fresh)
-                writer.flush_if_due()
-                taken_over.update(row.key for row in fresh)
-            previous.update((row.key, row) for row in rows if row.key not in taken_over)
-    return taken_over, previous
+            same_day = as_mask(pc.equal(urls["date"], images["date"]))
+            is_fresh = is_recent[of_known[batch]] | same_day
+            rows = _raw_rows(filter_rows(urls, is_fresh), filter_rows(images, is_fresh))
+            writer.add(from_table(rows, RawRow))
+            writer.flush_if_due()
+            taken_over[batch[is_fresh]] = True
+    return taken_over
+
+
+def _raw_rows(urls: pa.Table, images: pa.Table) -> pa.Table:
+    """The rows of `raw_images` of URLs whose images are known, before any request.
+
+    Args:
+        urls: Rows of `url_list`.
+        images: Rows of `raw_images` of the same URLs, with other catalogue data.
+    """
+    for name in URL_FIELDS:
+        images = set_column(images, name, urls[name])
+    count = images.num_rows
+    images = set_column(images, "attempts", pa.repeat(pa.scalar(0, pa.int32()), count))
+    for name in ("elapsed_ms", "error"):
+        images = set_column(images, name, pa.nulls(count, images.schema.field(name).type))
+    return images
 
 
 def download_shard(
@@ -160,7 +210,7 @@ def download_shard(
         log: Receives progress lines; called by several threads.
 
     Returns:
-        Totals of this run.
+        Totals of this run, which `read_reports` finds until `collect` has written the manifest.
 
     Raises:
         StorageError: An image or the journal cannot be written; finished rows are kept.
@@ -202,7 +252,20 @@ def download_shard(
     for reason in schedule.down_hosts():
         log(reason)
     progress.log()
-    return report_builder.report()
+    report = report_builder.report()
+    storage.write(f"{journal.folder}/{shard.name}{_REPORT}", orjson.dumps(report))
+    return report
+
+
+def read_reports(partition: PartitionFiles) -> list[ShardReport]:
+    """The totals of the shards that were downloaded since the partition was planned.
+
+    Raises:
+        StorageError: The storage cannot be read.
+    """
+    storage, folder = partition.storage, Journal(partition, ASSET).folder
+    names = [name for name in storage.names(folder) if name.endswith(_REPORT)]
+    return [report_from_json(storage.read(f"{folder}/{name}")) for name in names]
 
 
 def _count_rows(
@@ -220,50 +283,53 @@ def _count_rows(
         pool.stop()
 
 
-def collect(
-    url_rows: Sequence[UrlRow], partition: PartitionFiles, settings: RetailerSettings
-) -> list[RawRow]:
+def collect(urls: pa.Table, partition: PartitionFiles, settings: RetailerSettings) -> pa.Table:
     """Write the manifest, then remove the journal.
 
     No image is removed: `imgassets gc` removes those that no manifest references.
 
     Args:
-        url_rows: All rows of the partition.
+        urls: All rows of the partition's `url_list`.
         partition: The partition.
         settings: Settings of the retailer, whose hash the manifest records.
 
     Returns:
-        The rows of the manifest, one per row of `url_rows`, in the same order.
+        The manifest: one row per row of `urls`, in the same order.
 
     Raises:
         StorageError: The manifest cannot be written; the journal is kept.
     """
-    listed = _redact(url_rows, partition)
-    latest = latest_rows(partition, listed)
-    rows = [_final_row(row, latest) for row in listed]
-    hash_ = section_hash(settings.download)
-    partition.write_manifest(ASSET, to_table(rows, RawRow, hash_))
+    listed = _redact(urls, partition)
+    rows = _final_rows(latest_rows(partition, listed))
+    manifest = as_manifest(rows, RawRow, section_hash(settings.download))
+    partition.write_manifest(ASSET, manifest)
     Journal(partition, ASSET).remove()
-    return rows
+    return manifest
 
 
-def _final_row(row: UrlRow, latest: Mapping[str, RawRow]) -> RawRow:
-    if is_redacted(row.url):
-        return raw_row(row, Outcome.REMOVED)
-    message = "the run ended before this image was downloaded; materialize the partition again"
-    return latest.get(row.key) or raw_row(row, Outcome.NOT_FETCHED, error=message)
+def _final_rows(latest: pa.Table) -> pa.Table:
+    """The rows of the manifest, from what `latest_rows` returned for the redacted `url_list`."""
+    is_removed = pc.starts_with(latest["url"], REMOVED_URL)
+    if pc.any(is_removed).as_py():
+        for name in set(latest.column_names) - set(URL_FIELDS):
+            column = latest[name]
+            nothing = pa.scalar(None, column.type)
+            latest = set_column(latest, name, pc.if_else(is_removed, nothing, column))
+    is_missing = pc.is_null(latest["outcome"])
+    if pc.any(is_missing).as_py():
+        outcomes = pc.if_else(is_removed, str(Outcome.REMOVED), str(Outcome.NOT_FETCHED))
+        latest = set_column(latest, "outcome", pc.coalesce(latest["outcome"], outcomes))
+        latest = set_column(latest, "attempts", latest["attempts"].fill_null(0))
+        is_not_fetched = pc.and_(is_missing, pc.invert(is_removed))
+        message = "the run ended before this image was downloaded; materialize the partition again"
+        latest = set_column(latest, "error", pc.if_else(is_not_fetched, message, latest["error"]))
+    return latest
 
 
-def _redact(url_rows: Iterable[UrlRow], partition: PartitionFiles) -> list[UrlRow]:
+def _redact(urls: pa.Table, partition: PartitionFiles) -> pa.Table:
     """Return the rows, with the URLs replaced that were taken down since they were listed."""
     takedowns = read_takedowns(partition.storage)
-    return [takedowns.redact(row) for row in url_rows]
-
-
-def _with_url_values(row: RawRow, url_row: UrlRow, **values: object) -> RawRow:
-    """Return a row with the catalogue data of another row."""
-    url_values = {name: getattr(url_row, name) for name in URL_FIELDS}
-    return replace(row, **url_values, **values)  # type: ignore[arg-type]
+    return takedowns.redact(partition.retailer, urls.select(URL_FIELDS))
 
 
 def _read_planned(journal: Journal, shard: Shard, suffix: str, row_class: type[Row]) -> list[Row]:
@@ -275,24 +341,27 @@ def _read_planned(journal: Journal, shard: Shard, suffix: str, row_class: type[R
         return []
 
 
-def _group_by_url(url_rows: Iterable[UrlRow]) -> dict[str, list[UrlRow]]:
-    """Return the rows in their order, by URL."""
-    by_url: dict[str, list[UrlRow]] = {}
-    for row in url_rows:
-        by_url.setdefault(row.url, []).append(row)
-    return by_url
+def _split(
+    urls: pa.ChunkedArray, numbers: NDArray[np.int64], size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield shards of at least `size` rows; the rows of a URL stay together, to be fetched once.
 
+    Args:
+        urls: URLs of rows.
+        numbers: Indices of the rows to split.
+        size: See above.
 
-def _split(groups: Iterable[list[UrlRow]], size: int) -> Iterator[list[UrlRow]]:
-    """Yield shards of at least `size` rows; the rows of a URL stay together, to be fetched once."""
-    rows: list[UrlRow] = []
-    for group in groups:
-        rows += group
-        if len(rows) >= size:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+    Yields:
+        The indices of the rows of a shard.
+    """
+    codes = urls.take(pa.array(numbers)).combine_chunks().dictionary_encode().indices.to_numpy()
+    numbers = numbers[np.argsort(codes, kind="stable")]
+    ends = np.cumsum(np.bincount(codes))
+    start = 0
+    while start < len(numbers):
+        group = min(int(np.searchsorted(ends, start + size)), len(ends) - 1)
+        yield numbers[start : ends[group]]
+        start = ends[group]
 
 
 def _build_tasks(

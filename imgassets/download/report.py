@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import orjson
+
 from imgassets.manifests import Outcome, RawRow
 from imgassets.urls import normalise, origin
 
@@ -66,6 +68,13 @@ class _HostTotals:
     failed: int = 0
     bytes: int = 0
     milliseconds: int = 0
+
+
+def report_from_json(data: bytes) -> ShardReport:
+    """The report that was written as JSON."""
+    values = orjson.loads(data)
+    hosts = [HostReport(**host) for host in values.pop("slowest_hosts")]
+    return ShardReport(**values, slowest_hosts=hosts)
 
 
 @dataclass(slots=True)

@@ -7,212 +7,211 @@ is stored with the right size, or was removed because of `process.keep_raw: fals
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import NamedTuple
+from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imgassets.journal import Journal
-from imgassets.manifests import (
-    RAW_IMAGES,
-    URL_FIELDS,
-    Outcome,
-    RawRow,
-    UrlRow,
-    build_rows,
-    column_values,
-    from_table,
-)
+from imgassets.manifests import RAW_IMAGES, URL_FIELDS, Outcome, RawRow, to_table
 from imgassets.storage import PartitionFiles, processed_raw_sha256
+from imgassets.tables import as_mask, index_in, take_rows
 
 ASSET = "raw_images"
+RECORDED = pa.schema([field.with_nullable(True) for field in RAW_IMAGES])
+"""Columns of recorded rows; a URL that has none gets a row of nulls."""
 _BATCH = 5_000
-_url_values = attrgetter(*URL_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """What earlier runs have done in a partition.
+    """What earlier runs have done for the URLs of a partition; one value per URL, in their order.
 
     Attributes:
-        done: URL by key, for the images that are stored.
-        failed: Outcome by key, for the URLs whose last download failed.
-        requested: Keys of `done` that were requested by a run that has not written its manifest; a
-            refresh does not request them again.
+        stored: Whether the image is stored.
+        failed: Outcome of the last download if it failed; null if it did not, or there was none.
+        requested: Whether a run requested the image that has not written its manifest; a refresh
+            does not request it again.
     """
 
-    done: Mapping[str, str]
-    failed: Mapping[str, Outcome]
-    requested: Collection[str]
-
-    def is_stored(self, row: UrlRow) -> bool:
-        """Return whether the image of the row is stored."""
-        return self.done.get(row.key) == row.url
+    stored: NDArray[np.bool_]
+    failed: pa.ChunkedArray
+    requested: NDArray[np.bool_]
 
     def needs_download(
-        self, row: UrlRow, *, refresh: bool, retry: Collection[Outcome] | None
-    ) -> bool:
-        """Return whether the URL of the row needs a request; see `partition.plan`."""
-        if self.is_stored(row):
-            return refresh and row.key not in self.requested
-        outcome = self.failed.get(row.key)
-        if outcome is Outcome.REMOVED:  # the URL served an image that was taken down
-            return False
-        return retry is None or outcome in (None, Outcome.NOT_FETCHED, *retry)
+        self, *, refresh: bool, retry: Collection[Outcome] | None
+    ) -> NDArray[np.bool_]:
+        """Whether each URL needs a request; see `partition.plan`."""
+        # A URL that served an image that was taken down is never requested.
+        missing = as_mask(pc.not_equal(self.failed, str(Outcome.REMOVED)).fill_null(True))
+        if retry is not None:
+            retried = pa.array([None, str(Outcome.NOT_FETCHED), *map(str, retry)], pa.string())
+            missing &= as_mask(pc.is_in(self.failed, value_set=retried))
+        again = ~self.requested if refresh else np.zeros_like(self.requested)
+        return np.where(self.stored, again, missing)
 
 
-class _Result(NamedTuple):
-    """The columns of a row that decide whether it is done."""
-
-    url: str
-    outcome: Outcome
-    path: str | None
-    bytes: int | None
-    sha256: str | None
-    requested: bool
-
-
-def read_state(
-    partition: PartitionFiles, url_rows: Iterable[UrlRow], *, keep_raw: bool
-) -> PartitionState:
-    """Return what earlier runs have done for these rows.
+def read_state(partition: PartitionFiles, urls: pa.Table, *, keep_raw: bool) -> PartitionState:
+    """What earlier runs have done for these URLs.
 
     Args:
         partition: The partition.
-        url_rows: The rows.
+        urls: Rows of `url_list`, with different keys.
         keep_raw: Whether served files are kept after processing. If not, a file that is missing,
             but was processed, counts as stored.
 
     Raises:
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    results = _read_results(partition, {row.key for row in url_rows})
-    failed = {key: r.outcome for key, r in results.items() if r.outcome is not Outcome.OK}
-    ok = {key: r for key, r in results.items() if r.outcome is Outcome.OK}
-    files = {(r.path, r.bytes, r.sha256) for r in ok.values()}
-    stored = stored_paths(partition, files, keep_raw=keep_raw)
-    done = {key: r for key, r in ok.items() if r.path in stored}
+    columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
+    manifest = read_raw_manifest(partition, columns)
+    journal = _read_journal(partition, [*columns, "attempts"])
+    recorded = pa.concat_tables([manifest, journal.select(columns)])
+    numbers = _last_rows(urls, recorded)
+    results = take_rows(recorded, numbers)
+    ok = as_mask(pc.equal(results["outcome"], str(Outcome.OK)))
+    stored = np.zeros(len(ok), np.bool_)
+    stored[ok] = stored_files(partition, results.filter(pa.array(ok)), keep_raw=keep_raw)
+    # Rows that were taken over from another partition have no attempt.
+    requested = np.concatenate(
+        [np.zeros(manifest.num_rows + 1, np.bool_), as_mask(pc.greater(journal["attempts"], 0))]
+    )
     return PartitionState(
-        done={key: r.url for key, r in done.items()},
-        failed=failed,
-        requested={key for key, r in done.items() if r.requested},
+        stored=stored & as_mask(pc.equal(results["url"], urls["url"])),
+        failed=pc.if_else(pa.array(ok), pa.scalar(None, pa.string()), results["outcome"]),
+        requested=requested[numbers + 1],
     )
 
 
-def stored_paths(
-    partition: PartitionFiles,
-    files: Collection[tuple[str | None, int | None, str | None]],
-    *,
-    keep_raw: bool,
-) -> set[str]:
-    """Return the paths of the served files that need no download.
+def stored_files(
+    partition: PartitionFiles, files: pa.Table, *, keep_raw: bool
+) -> NDArray[np.bool_]:
+    """Which served files need no download.
 
     Args:
         partition: A partition of the retailer.
-        files: Path, size in bytes and SHA-256 of served files, as in their rows.
+        files: Columns `path`, `bytes` and `sha256` of rows that name a file.
         keep_raw: See `read_state`.
 
     Raises:
         StorageError: The storage cannot be read.
     """
-    storage = partition.storage
-    sizes = storage.sizes(path for path, _, _ in files if path is not None)
-    stored = {path for path, size, _ in files if path is not None and sizes.get(path) == size}
-    if not keep_raw:
-        missing = {sha256: path for path, _, sha256 in files if path not in sizes and sha256}
-        processed = processed_raw_sha256(storage, partition.retailer, missing.keys())
-        stored |= {path for sha256 in processed if (path := missing[sha256]) is not None}
+    sizes = partition.storage.column_sizes(files["path"])
+    stored = as_mask(pc.equal(sizes, files["bytes"]))
+    missing = as_mask(pc.and_(pc.is_null(sizes), pc.is_valid(files["path"])))
+    if not keep_raw and missing.any():
+        sha256 = files["sha256"].filter(pa.array(missing))
+        processed = processed_raw_sha256(partition.storage, partition.retailer, sha256)
+        stored |= missing & as_mask(pc.is_in(files["sha256"], value_set=processed))
     return stored
 
 
-def latest_rows(partition: PartitionFiles, url_rows: Iterable[UrlRow]) -> dict[str, RawRow]:
-    """Return the last row of each URL in the manifest and in the journal.
+def latest_rows(partition: PartitionFiles, urls: pa.Table) -> pa.Table:
+    """The last row of each URL in the manifest and in the journal.
 
     Args:
         partition: The partition.
-        url_rows: The URLs, with their present catalogue data; a stored row counts if its key and
-            its URL are the same.
+        urls: Rows of `url_list`, with different keys; a stored row counts if its key and its URL
+            are the same.
 
     Returns:
-        Rows by key.
+        One row of `raw_images` per URL, in their order, with the catalogue data of `urls`; other
+        columns are null if there is none.
 
     Raises:
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    wanted = {row.key: row for row in url_rows}
-    table = _read_manifest(partition, RAW_IMAGES.names)
-    stored = zip(column_values(table, "key"), column_values(table, "url"), strict=True)
-    listed = [_with_url(wanted.get(key), url) for key, url in stored]
-    table = table.filter(pa.array([row is not None for row in listed], pa.bool_()))
-    found = [row for row in listed if row is not None]
-    # Strings shared with `url_rows` save memory: a partition may have 200,000 rows.
-    columns: dict[str, Iterable[object]] = {
-        name: map(attrgetter(name), found) for name in URL_FIELDS
-    }
-    for name in set(table.column_names) - set(URL_FIELDS):
-        columns[name] = column_values(table, name)
-    rows = {row.key: row for row in build_rows(RawRow, len(found), columns)}
-    for values in Journal(partition, ASSET).rows():
-        if (row := _with_url(wanted.get(values["key"]), values["url"])) is not None:
-            values.update(zip(URL_FIELDS, _url_values(row), strict=True))
-            rows[row.key] = RawRow(**values)
+    others = [name for name in RECORDED.names if name not in URL_FIELDS]
+    recorded = recorded_rows(partition, ["key", "url", *others])
+    numbers = _last_rows(urls, recorded, same_url=True)
+    rows = take_rows(recorded.select(others), numbers)
+    for name in URL_FIELDS:
+        rows = rows.append_column(RECORDED.field(name), urls[name])
     return rows
 
 
-def _with_url(row: UrlRow | None, url: str) -> UrlRow | None:
-    """Return the row if it has this URL."""
-    return row if row is not None and row.url == url else None
-
-
-def rows_with_urls(partition: PartitionFiles, urls: Collection[str]) -> Iterator[RawRow]:
-    """Yield the rows of the manifest and of the journal that have one of these URLs.
+def recorded_rows(partition: PartitionFiles, columns: list[str] = RECORDED.names) -> pa.Table:
+    """Columns of the rows of the manifest, then of those of the journal.
 
     Raises:
         StorageError: The manifest is broken, or the storage cannot be read.
     """
-    table = _read_manifest(partition, RAW_IMAGES.names)
-    yield from in_batches(
-        table.filter(pc.is_in(table["url"], value_set=pa.array(urls, pa.string())))
-    )
-    for values in Journal(partition, ASSET).rows():
-        if values["url"] in urls:
-            yield RawRow(**values)
+    manifest, journal = read_raw_manifest(partition, columns), _read_journal(partition, columns)
+    return pa.concat_tables([manifest, journal])
 
 
-def in_batches(table: pa.Table) -> Iterator[RawRow]:
-    """Yield the rows of a manifest of `raw_images`, with little memory."""
-    for start in range(0, table.num_rows, _BATCH):
-        yield from from_table(table.slice(start, _BATCH), RawRow)
+def read_raw_manifest(partition: PartitionFiles, columns: list[str]) -> pa.Table:
+    """Columns of the manifest of `raw_images`; empty if there is no manifest.
 
+    Optional columns that it lacks are null.
 
-def _read_results(partition: PartitionFiles, keys: Collection[str]) -> dict[str, _Result]:
-    """Return the last result of each key in the manifest and in the journal."""
-    results: dict[str, _Result] = {}
-    columns = ["key", "url", "outcome", "path", "bytes", "sha256"]
-    table = _read_manifest(partition, columns)
-    stored = zip(*(column_values(table, name) for name in columns), strict=True)
-    for key, url, outcome, path, size, sha256 in stored:
-        if key in keys:
-            results[key] = _Result(url, outcome, path, size, sha256, requested=False)
-    for values in Journal(partition, ASSET).rows():
-        if values["key"] in keys:
-            results[values["key"]] = _Result(
-                values["url"],
-                values["outcome"],
-                values.get("path"),
-                values.get("bytes"),
-                values.get("sha256"),
-                # Rows that were taken over from another partition have no attempt.
-                requested=bool(values["attempts"]),
-            )
-    return results
-
-
-def _read_manifest(partition: PartitionFiles, columns: list[str]) -> pa.Table:
+    Raises:
+        KeyError: The manifest lacks a column that is not optional.
+        StorageError: The manifest is broken, or the storage cannot be read.
+    """
     try:
-        return partition.read_manifest(ASSET, columns)
+        return _as_recorded(partition.read_manifest(ASSET, columns), columns)
     except FileNotFoundError:
-        return pa.table({name: pa.array([], RAW_IMAGES.field(name).type) for name in columns})
+        return RECORDED.empty_table().select(columns)
+
+
+def raw_manifest_batches(partition: PartitionFiles) -> Iterator[pa.Table]:
+    """Read the manifest of `raw_images` in parts, which take less memory; see `read_raw_manifest`.
+
+    Raises:
+        KeyError: The manifest lacks a column that is not optional.
+        StorageError: The manifest is broken, or the storage cannot be read.
+    """
+    with suppress(FileNotFoundError):
+        for batch in partition.open_manifest(ASSET).parts(RECORDED.names):
+            yield _as_recorded(batch, RECORDED.names)
+
+
+def _as_recorded(table: pa.Table, columns: list[str]) -> pa.Table:
+    schema = pa.schema([RECORDED.field(name) for name in columns])
+    for name in columns:
+        if name not in table.column_names and RAW_IMAGES.field(name).nullable:
+            nulls = pa.nulls(table.num_rows, schema.field(name).type)
+            table = table.append_column(name, nulls)
+    return table.select(columns).cast(schema)
+
+
+def _read_journal(partition: PartitionFiles, columns: list[str]) -> pa.Table:
+    """Columns of the rows of the journal."""
+    schema = pa.schema([RECORDED.field(name) for name in columns])
+    rows = (RawRow(**values) for values in Journal(partition, ASSET).rows())
+    return pa.concat_tables(
+        [schema.empty_table(), *(batch.select(columns).cast(schema) for batch in _tables(rows))]
+    )
+
+
+def _tables(rows: Iterator[RawRow]) -> Iterator[pa.Table]:
+    while batch := list(islice(rows, _BATCH)):
+        yield to_table(batch, RawRow)
+
+
+def _last_rows(urls: pa.Table, recorded: pa.Table, *, same_url: bool = False) -> NDArray[np.int64]:
+    """The index of the last recorded row of each URL; -1 if there is none.
+
+    Args:
+        urls: Rows of `url_list`.
+        recorded: The rows that were recorded, oldest first.
+        same_url: Whether a row with the same key counts only if it has the same URL.
+    """
+    if recorded["key"].equals(urls["key"]):  # usually nothing was added or removed
+        positions = np.arange(urls.num_rows)
+    else:
+        positions = index_in(recorded["key"], urls["key"])
+    numbers = np.flatnonzero(positions >= 0)
+    if same_url:
+        listed = take_rows(urls.select(["url"]), positions[numbers])["url"]
+        found = take_rows(recorded.select(["url"]), numbers)["url"]
+        numbers = numbers[as_mask(pc.equal(found, listed))]
+    last = np.full(urls.num_rows, -1)
+    last[positions[numbers]] = numbers
+    return last

@@ -8,12 +8,12 @@ the result, is in `imgassets.checks.residual_faces`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 
 from imgassets.errors import UnreadableImageError
 from imgassets.imaging.decode import decode
@@ -80,7 +80,7 @@ def find_residual_faces(pixels: Pixels, network: Network, min_score: float) -> l
 
 
 def detect_residual_faces(
-    rows: Sequence[ProcessedRow],
+    table: pa.Table,
     storage: Storage,
     settings: RetailerSettings,
     model: Path,
@@ -93,7 +93,7 @@ def detect_residual_faces(
     face are not checked. If the settings do not remove faces, no image is checked.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         storage: The storage.
         settings: The retailer's settings; `checks.residual_sample` is the size of the sample.
         model: A file of YuNet, whichever detector the settings name.
@@ -105,7 +105,7 @@ def detect_residual_faces(
     Raises:
         ModelError: The model cannot be loaded.
     """
-    sample = sample_of(rows, settings)
+    sample = sample_of(table, settings)
     if not sample:
         return ResidualFaces(0, {}, [], intact=True)
     network = load_shared_network(model)

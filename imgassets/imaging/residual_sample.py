@@ -13,9 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from imgassets.manifests import Outcome, ProcessedRow
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
+from imgassets.tables import as_mask
 
 RESULT = "residual_faces.json"
 """The file of a partition's last result, in its review folder."""
@@ -43,7 +49,7 @@ class ResidualFaces:
 
 
 def read_result(
-    rows: Sequence[ProcessedRow],
+    table: pa.Table,
     partition: PartitionFiles,
     settings: RetailerSettings,
     model: Path,
@@ -53,7 +59,7 @@ def read_result(
     Every file of the sample is read, and must have the checksum in its row.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         partition: The files of the partition.
         settings: The retailer's settings.
         model: The file of the network.
@@ -65,7 +71,7 @@ def read_result(
     Raises:
         StorageError: A file cannot be read.
     """
-    sample = sample_of(rows, settings)
+    sample = sample_of(table, settings)
     if not sample:
         return ResidualFaces(0, {}, [], intact=True)
     storage = partition.storage
@@ -82,7 +88,7 @@ def read_result(
 
 def write_result(
     found: ResidualFaces,
-    rows: Sequence[ProcessedRow],
+    table: pa.Table,
     partition: PartitionFiles,
     settings: RetailerSettings,
     model: Path,
@@ -91,7 +97,7 @@ def write_result(
 
     Args:
         found: The result.
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         partition: The files of the partition.
         settings: The retailer's settings.
         model: The file of the network.
@@ -101,21 +107,21 @@ def write_result(
     """
     if not found.intact:
         return
-    state = _state(sample_of(rows, settings), settings, model)
+    state = _state(sample_of(table, settings), settings, model)
     text = json.dumps({"state": state, **asdict(found)})
     partition.storage.write(f"{partition.review}/{RESULT}", text.encode())
 
 
-def sample_of(rows: Sequence[ProcessedRow], settings: RetailerSettings) -> list[ProcessedRow]:
+def sample_of(table: pa.Table, settings: RetailerSettings) -> list[ProcessedRow]:
     """The rows to check with the settings of a retailer; none if these do not remove faces.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         settings: The settings; `checks.residual_sample` is the size of the sample.
     """
     if settings.faces.action == "none" or "remove_face" not in settings.steps:
         return []
-    return choose_sample(rows, settings.checks.residual_sample)
+    return choose_sample(table, settings.checks.residual_sample)
 
 
 def _state(sample: Sequence[ProcessedRow], settings: RetailerSettings, model: Path) -> str:
@@ -136,35 +142,38 @@ def _is_unchanged(row: ProcessedRow, storage: Storage) -> bool:
     return hashlib.sha256(data).hexdigest() == row.sha256
 
 
-def choose_sample(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
+def choose_sample(table: pa.Table, size: int) -> list[ProcessedRow]:
     """Choose the rows to check: half of them with a found face, half without, evenly spread.
 
     A face can be left where one was found, if the cut is too high or there is a second face; most
     faces are left where none was found. If one half has too few rows, the other gets more.
 
     Args:
-        rows: The manifest of `processed_images`; rows without an image, images that another
+        table: The manifest of `processed_images`; rows without an image, images that another
             partition processed, and images that keep a printed face, are left out.
         size: The largest number of rows to return.
     """
+    is_wanted = pc.and_(
+        pc.and_(pc.equal(table["outcome"], str(Outcome.OK)), pc.is_valid(table["path"])),
+        pc.and_(
+            pc.is_null(table["reused_from"]),
+            pc.not_equal(table["face_rule"], "printed").fill_null(True),
+        ),
+    )
+    wanted = np.flatnonzero(as_mask(is_wanted))
     # By path: several rows may have one image.
-    by_path = {
-        row.path: row
-        for row in rows
-        if row.outcome == Outcome.OK
-        and row.path is not None
-        and row.reused_from is None
-        and row.face_rule != "printed"
-    }
-    processed = list(by_path.values())
-    had_face = [row for row in processed if row.face_count]
-    others = [row for row in processed if not row.face_count]
-    first = _spread(had_face, max(size // 2, size - len(others)))
-    return first + _spread(others, size - len(first))
+    paths = table["path"].take(pa.array(wanted)).combine_chunks().dictionary_encode()
+    processed = np.zeros(len(paths.dictionary), np.int64)
+    processed[paths.indices.to_numpy()] = wanted
+    had_face = as_mask(pc.greater(table["face_count"], 0))[processed]
+    with_face, others = processed[had_face], processed[~had_face]
+    first = _spread(with_face, max(size // 2, size - len(others)))
+    chosen = np.concatenate([first, _spread(others, size - len(first))])
+    return from_table(table.take(pa.array(chosen)), ProcessedRow)
 
 
-def _spread(rows: Sequence[ProcessedRow], size: int) -> list[ProcessedRow]:
-    """Choose `size` rows at even distances, or all rows if there are fewer."""
-    if len(rows) <= size:
-        return list(rows)
-    return [rows[len(rows) * index // size] for index in range(size)]
+def _spread(numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Choose `size` numbers at even distances, or all if there are fewer."""
+    if len(numbers) <= size:
+        return numbers
+    return numbers[len(numbers) * np.arange(size) // size]

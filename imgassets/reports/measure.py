@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgassets.errors import BrokenFileError
-from imgassets.manifests import Outcome, ProcessedRow, from_table
+from imgassets.manifests import Outcome, ProcessedRow, count_outcomes, from_table
 from imgassets.reports.day import Day, RetailerDay
 from imgassets.review.contact_sheet import SHOWABLE, priority_of, review_priority
 from imgassets.settings import RetailerSettings
@@ -30,6 +30,7 @@ BROKEN = "broken manifest"
 _RAW, _PROCESSED = "raw_images", "processed_images"
 _RAW_COLUMNS = ["outcome", "reused_from"]
 _THREADS = 32
+_BATCH = 5_000  # rows
 # So that one retailer does not fill the sheet.
 _IN_A_ROW = 3
 
@@ -149,7 +150,7 @@ def _with_manifests(
     processed = _read(files, _PROCESSED, None)
     if raw is None:
         return numbers, []
-    outcomes = Counter(map(str, raw["outcome"].to_pylist()))
+    outcomes = Counter(count_outcomes(raw))
     removed = outcomes.pop(Outcome.REMOVED, 0)
     downloaded = outcomes.pop(Outcome.OK, 0)
     numbers = replace(
@@ -161,7 +162,7 @@ def _with_manifests(
     )
     if processed is None:
         return numbers, []
-    made = Counter(map(str, processed["outcome"].to_pylist()))
+    made = Counter(count_outcomes(processed))
     done = processed.filter(pc.equal(processed["outcome"], str(Outcome.OK)))
     # Of images that were not downloaded, `raw_images` says why.
     for known in (Outcome.OK, Outcome.NO_RAW, Outcome.REMOVED):
@@ -189,9 +190,15 @@ def _most_doubtful(processed: pa.Table) -> list[ProcessedRow]:
     own = processed.filter(pc.is_null(processed["reused_from"]))
     own = own.filter(pc.is_in(own["outcome"], pa.array(map(str, SHOWABLE), pa.string())))
     names = ("outcome", "face_rule", "face_score", "trim_ratio")
-    columns = zip(*(own[name].to_pylist() for name in names), strict=True)
-    priorities = [priority_of(*values) for values in columns]
-    first = heapq.nlargest(MAX_DOUBTFUL, range(len(priorities)), key=priorities.__getitem__)
+
+    def priorities() -> Iterator[tuple[float, int]]:
+        for start in range(0, own.num_rows, _BATCH):
+            batch = own.slice(start, _BATCH)
+            columns = zip(*(batch[name].to_pylist() for name in names), strict=True)
+            for number, values in enumerate(columns, start):
+                yield priority_of(*values), -number  # of equal ones, the first row
+
+    first = [-number for _, number in heapq.nlargest(MAX_DOUBTFUL, priorities())]
     return from_table(own.take(pa.array(first, pa.int64())), ProcessedRow)
 
 

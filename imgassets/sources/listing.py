@@ -17,10 +17,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Protocol
 
+import pyarrow.compute as pc
 from slugify import slugify
 
 from imgassets.errors import SourceError
-from imgassets.manifests import UrlRow
+from imgassets.manifests import URL_LIST, Rows, UrlRow, to_table
 from imgassets.periods import first_day
 from imgassets.settings import Period, SourceSettings
 from imgassets.sources.images import (
@@ -126,7 +127,7 @@ class Listing:
         note: Warning about the whole partition, if there is one.
     """
 
-    rows: list[UrlRow]
+    rows: Rows[UrlRow]
     documents: int
     report: SourceReport
     note: str | None = None
@@ -254,7 +255,7 @@ def listing_without_retailer(slug: str, known: Collection[str]) -> Listing:
         "has left the source, delete its partition in the UI; otherwise check its name in the "
         "source (for MongoDB also source.fields.retailer and source.query)"
     )
-    return Listing([], 0, SourceReport(), note)
+    return Listing(Rows(URL_LIST.empty_table(), UrlRow), 0, SourceReport(), note)
 
 
 def day_anomaly(day: dt.date, start_date: dt.date, period: Period) -> Anomaly | None:
@@ -398,31 +399,42 @@ def build_inventory(
     )
 
 
-def build_listing(rows: list[UrlRow], documents: int, report: SourceReport) -> Listing:
-    """Sort the rows of a partition, so that their order does not depend on the order of reading.
+def build_listing(documents: Iterable[Sequence[UrlRow]], report: SourceReport) -> Listing:
+    """Collect and sort the rows of a partition, in an order that does not depend on the source's.
 
     Args:
-        rows: The rows of all documents; sorted in place.
-        documents: Number of documents.
+        documents: The rows of each document, made while they are read: only their table is kept.
         report: Anomalies of the documents.
 
     Raises:
         SourceError: Two rows have the same key, so one image would overwrite the other.
     """
-    rows.sort(key=lambda row: (row.document_id, row.position, row.key))
-    repeated = [key for key, count in Counter(row.key for row in rows).items() if count > 1]
-    if repeated:
+    number = 0
+
+    def rows() -> Iterator[UrlRow]:
+        nonlocal number
+        for document in documents:
+            number += 1
+            yield from document
+
+    # Arrow compares text by its UTF-8 bytes, which is the order of its code points.
+    order = [(name, "ascending") for name in ("document_id", "position", "key")]
+    table = to_table(rows(), UrlRow).sort_by(order)
+    if pc.count_distinct(table["key"]).as_py() < table.num_rows:
+        counts = table["key"].value_counts()
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
         raise SourceError(
-            f"keys of images are not unique ({len(repeated):,}), for example {repeated[0]!r}: "
+            f"keys of images are not unique ({len(repeated):,}), for example "
+            f"{repeated[0].as_py()!r}: "
             "the same document was read twice; check the source for repeated ids"
         )
     note = None
-    if documents and not rows:
+    if number and not table.num_rows:
         note = (
-            f"there is no image URL in {counted(documents, 'document')} of the partition; check "
+            f"there is no image URL in {counted(number, 'document')} of the partition; check "
             "source.fields.images (`imgassets doctor` shows the URLs that it finds)"
         )
-    return Listing(rows, documents, report, note)
+    return Listing(Rows(table, UrlRow), number, report, note)
 
 
 def build_sample(

@@ -136,36 +136,59 @@ class MongoSource:
     def listing(self, date: str, retailer: str) -> Listing:
         """Read the URL rows of one partition; see `Source.listing`."""
         report = SourceReport()
-        rows: list[UrlRow] = []
-        # Collections of one retailer can have documents with the same id, and a document whose date
-        # changes meanwhile can be found on two days.
-        earlier: set[str] = set()
-        documents = 0
         with self.client() as client:
             places = self.places.existing(client)
             matches = self._matches(client, places, retailer)
-            for place, match in matches:
-                for day in days_of(dt.date.fromisoformat(date), self._period):
-                    first = len(rows)
-                    for document in self._documents(place, client, match, day):
-                        # A list that contains a name of the retailer can contain those of others.
-                        if self._slug_of(place, document.get(_RETAILER)) != retailer:
-                            continue
-                        documents += 1
-                        for row in self._rows(document, day.isoformat(), retailer, report):
-                            if row.key in earlier:
-                                report.add(Anomaly.DUPLICATE_URL, row.document_id, row.url)
-                            else:
-                                rows.append(row)
-                    earlier.update(row.key for row in rows[first:])
-            if not documents and (self.places.have_retailers or not matches):
+            listing = build_listing(
+                self._document_rows(client, matches, date, retailer, report), report
+            )
+            if not listing.documents and (self.places.have_retailers or not matches):
                 missing = self.places.missing_messages(client)
                 if message := dict(missing).get(retailer):
                     raise SourceError(message)
                 known = self.retailers_in(client, places)
                 if retailer not in known:
                     return listing_without_retailer(retailer, known)
-        return build_listing(rows, documents, report)
+        return listing
+
+    def _document_rows(
+        self,
+        client: Client,
+        matches: Sequence[tuple[Place, Document]],
+        date: str,
+        retailer: str,
+        report: SourceReport,
+    ) -> Iterator[list[UrlRow]]:
+        """Yield the rows of each document of a partition.
+
+        Args:
+            client: The client.
+            matches: The collections that can have documents of the retailer, and filters for them.
+            date: First day of the partition.
+            retailer: Slug of the retailer.
+            report: The report that receives the anomalies.
+        """
+        days = days_of(dt.date.fromisoformat(date), self._period)
+        queries = [(place, match, day) for place, match in matches for day in days]
+        # Collections of one retailer can have documents with the same id, and a document whose date
+        # changes meanwhile can be found on two days.
+        earlier: set[str] = set()
+        for place, match, day in queries:
+            keys: list[str] = []
+            for document in self._documents(place, client, match, day):
+                # A list that contains a name of the retailer can contain those of others.
+                if self._slug_of(place, document.get(_RETAILER)) != retailer:
+                    continue
+                rows: list[UrlRow] = []
+                for row in self._rows(document, day.isoformat(), retailer, report):
+                    if row.key in earlier:
+                        report.add(Anomaly.DUPLICATE_URL, row.document_id, row.url)
+                    else:
+                        rows.append(row)
+                if len(queries) > 1:
+                    keys += [row.key for row in rows]
+                yield rows
+            earlier.update(keys)
 
     def _matches(
         self, client: Client, places: Sequence[Place], retailer: str

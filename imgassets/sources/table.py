@@ -96,10 +96,8 @@ class TableSource:
         # A function that gets the partition may have no records for it.
         if retailer not in slugs and not self._partition_parameters:
             return listing_without_retailer(retailer, slugs)
-        rows = [
-            row
-            for (day, product), urls in products.items()
-            for row in document_rows(
+        documents = (
+            document_rows(
                 # The records of a product on another day of the partition are another document.
                 document_id=product if self._period == "day" else f"{product}@{day}",
                 product_id=product,
@@ -110,8 +108,9 @@ class TableSource:
                 separator=self._settings.separator,
                 base_url=self._settings.base_url_of(retailer),
             )
-        ]
-        return build_listing(rows, len(products), report)
+            for (day, product), urls in products.items()
+        )
+        return build_listing(documents, report)
 
     def inventory(self) -> Inventory:
         """Read the retailers and days of all records; a product is counted once per day."""

@@ -169,13 +169,19 @@ def test_an_executor_that_does_not_exist_or_is_none_is_refused(path: str, messag
 def test_what_ops_pass_to_each_other_is_in_the_data_root(
     tmp_path: Path, s3: str, instance: dg.DagsterInstance
 ) -> None:
-    settings = catalogue(tmp_path, "zara", 2).model_copy(update={"data_root": f"s3://{s3}/data"})
+    settings = catalogue(tmp_path, "zara", 2)
+    settings = settings.model_copy(
+        update={
+            "data_root": f"s3://{s3}/data",
+            "download": settings.download.model_copy(update={"shard_size": 1}),
+        }
+    )
     instance.add_dynamic_partitions("retailer", ["zara"])
     result = run(build_defs(settings), instance, "catalogue_job", "zara")
     assert result.success
     values = storage_at(settings.data_root).find(f"journal/temporary/values/{result.run_id}")
     steps = {path.split("/")[4].partition("[")[0] for path in values}
-    assert steps == {"raw_images.plan_shards", "raw_images.download_shard"}
+    assert steps == {"raw_images.download_images"}
 
 
 def test_resources_that_depend_on_a_replaced_resource_are_rebuilt(

@@ -12,7 +12,7 @@ import pytest
 from imgassets.download.partition import Shard, collect, download_shard, plan
 from imgassets.download.report import ShardReport
 from imgassets.journal import Journal
-from imgassets.manifests import Outcome, RawRow, UrlRow, from_table
+from imgassets.manifests import Outcome, RawRow, UrlRow, from_table, to_table
 from imgassets.settings import OPT_OUTS, DownloadSettings, RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 from imgassets_tests.download.server import Server, running
@@ -102,7 +102,7 @@ class Partition:
     ) -> list[Shard]:
         """Return the shards that have URLs to request."""
         return plan(
-            rows,
+            to_table(rows, UrlRow),
             self.partition_files,
             self.retailer_settings,
             log=self.log.append,
@@ -116,7 +116,8 @@ class Partition:
 
     def collect(self, rows: Sequence[UrlRow]) -> list[RawRow]:
         """Write the manifest; return its rows."""
-        return collect(rows, self.partition_files, self.retailer_settings)
+        urls = to_table(rows, UrlRow)
+        return from_table(collect(urls, self.partition_files, self.retailer_settings), RawRow)
 
     def run(self, *urls: str, refresh: bool = False) -> list[RawRow]:
         """Download one row per URL and write the manifest; return its rows."""

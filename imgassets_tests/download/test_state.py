@@ -8,14 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from imgassets.download.exchange import raw_row
 from imgassets.download.partition import collect
-from imgassets.download.state import latest_rows, read_state, rows_with_urls
+from imgassets.download.state import latest_rows, read_state, recorded_rows
 from imgassets.errors import BrokenFileError
 from imgassets.journal import Journal
-from imgassets.manifests import Outcome, RawRow, UrlRow, to_table
+from imgassets.manifests import Outcome, RawRow, UrlRow, from_table, to_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, Storage, processed_path
 from imgassets_tests.download.conftest import DAY, path_of, url_row, url_rows
@@ -71,8 +72,23 @@ def needs_download(
     retry: list[Outcome] | None = None,
     keep_raw: bool = True,
 ) -> bool:
-    state = read_state(files, [row], keep_raw=keep_raw)
-    return state.needs_download(row, refresh=refresh, retry=retry)
+    state = read_state(files, to_table([row], UrlRow), keep_raw=keep_raw)
+    (needed,) = state.needs_download(refresh=refresh, retry=retry).tolist()
+    return bool(needed)
+
+
+def is_requested(files: PartitionFiles, row: UrlRow) -> bool:
+    """Whether the image is stored, but a refresh does not request it."""
+    state = read_state(files, to_table([row], UrlRow), keep_raw=True)
+    return bool(state.stored[0] and state.requested[0])
+
+
+def latest(files: PartitionFiles, urls: list[UrlRow]) -> dict[str, RawRow]:
+    """The last row of each URL that has one, by key."""
+    table = latest_rows(files, to_table(urls, UrlRow))
+    assert table.num_rows == len(urls)
+    rows = from_table(table.filter(pc.is_valid(table["outcome"])), RawRow)
+    return {row.key: row for row in rows}
 
 
 @pytest.mark.parametrize("record", [write_manifest, write_journal])
@@ -153,11 +169,11 @@ def test_the_last_row_of_a_key_overrides_all_earlier_rows(files: PartitionFiles)
     write_journal(files, ok_row(row))
     assert not needs_download(files, row)
     assert not needs_download(files, row, refresh=True)
-    assert read_state(files, [row], keep_raw=True).requested == {row.key}
+    assert is_requested(files, row)
     write_journal(
         files, ok_row(row, bytes=1)
     )  # the file has another size, so the image is not stored
-    assert read_state(files, [row], keep_raw=True).requested == set()
+    assert not is_requested(files, row)
     assert needs_download(files, row, retry=[])
     assert needs_download(files, row, refresh=True, retry=[])
 
@@ -206,23 +222,21 @@ def test_every_row_has_its_own_state(files: PartitionFiles) -> None:
         failed_row(bad),
         save_file(files, ok_row(other)),
     )
-    state = read_state(files, [done, lost, bad], keep_raw=True)
-    assert state.done == {done.key: done.url}
-    assert state.failed == {bad.key: "timeout"}
-    assert state.requested == set()
-    assert state.is_stored(done)
-    assert not state.is_stored(lost)
+    state = read_state(files, to_table([bad, done, lost], UrlRow), keep_raw=True)
+    assert state.stored.tolist() == [False, True, False]
+    assert state.failed.to_pylist() == ["timeout", None, None]
+    assert state.requested.tolist() == [False] * 3
 
 
 def test_journal_rows_follow_manifest_rows(files: PartitionFiles) -> None:
     a, b = url_rows("http://shop/a.jpg", "http://shop/b.jpg")
-    assert latest_rows(files, [a, b]) == {}
+    assert latest(files, [a, b]) == {}
     write_manifest(files, failed_row(a), ok_row(b))
     write_journal(files, ok_row(a))
-    assert latest_rows(files, [a, b]) == {a.key: ok_row(a), b.key: ok_row(b)}
-    assert latest_rows(files, [b]) == {b.key: ok_row(b)}
-    assert latest_rows(files, [replace(a, url="http://shop/other.jpg")]) == {}
-    assert list(rows_with_urls(files, {a.url})) == [failed_row(a), ok_row(a)]
+    assert latest(files, [a, b]) == {a.key: ok_row(a), b.key: ok_row(b)}
+    assert latest(files, [b]) == {b.key: ok_row(b)}
+    assert latest(files, [replace(a, url="http://shop/other.jpg")]) == {}
+    assert from_table(recorded_rows(files), RawRow) == [failed_row(a), ok_row(b), ok_row(a)]
 
 
 def test_a_broken_manifest_of_the_partition_is_an_error(files: PartitionFiles) -> None:
@@ -236,7 +250,8 @@ def test_rows_get_the_present_catalogue_data_and_keep_their_outcome(files: Parti
     new = replace(old, product_id="q", position=7, document_id="e")
     downloaded = ok_row(old, http_status=200, etag='"1"', attempts=3)
     write_manifest(files, downloaded)
-    (row,) = collect([new], files, RetailerSettings())
+    manifest = collect(to_table([new], UrlRow), files, RetailerSettings())
+    (row,) = from_table(manifest, RawRow)
     assert row == replace(downloaded, product_id="q", position=7, document_id="e")
     assert row.outcome is Outcome.OK
 
@@ -245,6 +260,6 @@ def test_no_row_of_a_large_partition_is_lost(files: PartitionFiles) -> None:
     urls = url_rows(*(f"http://shop/{n}.jpg" for n in range(10_001)))
     rows = [failed_row(row) for row in urls]
     write_manifest(files, *rows)
-    found = latest_rows(files, urls)
+    found = latest(files, urls)
     assert len(found) == len(rows)
     assert all(found[row.key] == row for row in rows)

@@ -15,7 +15,7 @@ from imgassets.imaging.faces import load_detector
 from imgassets.imaging.image import Pixels
 from imgassets.imaging.pipeline import ImageRecord, process_image
 from imgassets.imaging.residual import detect_residual_faces
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import Outcome, ProcessedRow, to_table
 from imgassets.settings import EncodeSettings, RetailerSettings, merge_options
 from imgassets.storage import Storage
 
@@ -325,7 +325,9 @@ def test_the_residual_check_uses_the_sample_size_and_the_score_of_the_settings(
 ) -> None:
     rows, storage = faces_left
     settings = RetailerSettings.model_validate({"checks": options})
-    residual = detect_residual_faces(rows, storage, settings, model, threads=1)
+    residual = detect_residual_faces(
+        to_table(rows, ProcessedRow), storage, settings, model, threads=1
+    )
     assert (residual.checked, len(residual.with_face)) == (looked_at, found)
 
 
@@ -335,4 +337,9 @@ def test_there_is_no_residual_check_if_faces_may_stay(
 ) -> None:
     rows, storage = faces_left
     settings = RetailerSettings.model_validate(sections)
-    assert detect_residual_faces(rows, storage, settings, model, threads=1).checked == 0
+    assert (
+        detect_residual_faces(
+            to_table(rows, ProcessedRow), storage, settings, model, threads=1
+        ).checked
+        == 0
+    )

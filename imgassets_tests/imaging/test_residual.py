@@ -20,7 +20,7 @@ from imgassets.imaging.residual_sample import (
     write_result,
 )
 from imgassets.imaging.yunet import Network, load_shared_network
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import Outcome, ProcessedRow, to_table
 from imgassets.settings import FaceSettings, RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 
@@ -110,7 +110,9 @@ def test_the_result_has_the_share_and_the_boxes_of_images_with_a_face(
         storage.write(f"images/{name}.jpg", photos[name])
         rows.append(_row(name, 1, f"images/{name}.jpg"))
     rows.append(_row("no-image", None))
-    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(
+        to_table(rows, ProcessedRow), storage, RetailerSettings(), model, threads=2
+    )
     assert (found.checked, [*found.with_face]) == (2, ["portrait_a"])
     ((x, y, width, height),) = found.with_face["portrait_a"]
     assert x < 490 < x + width  # `demo.people` has the position of this face
@@ -140,7 +142,9 @@ def test_a_neck_below_a_cut_is_no_face_but_half_a_face_is(
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.6}})
 
     def with_face(row: ProcessedRow) -> bool:
-        found = detect_residual_faces([row], storage, settings, model, threads=1)
+        found = detect_residual_faces(
+            to_table([row], ProcessedRow), storage, settings, model, threads=1
+        )
         return bool(found.with_face)
 
     assert with_face(row) == alarms
@@ -154,7 +158,9 @@ def test_missing_and_damaged_images_are_listed_and_do_not_stop_the_check(
     storage.write("images/whole.jpg", photos["portrait_a"])
     storage.write("images/cut.jpg", photos["portrait_a"][:2000])
     rows = [_row(name, 1, f"images/{name}.jpg") for name in ("gone", "cut", "whole")]
-    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(
+        to_table(rows, ProcessedRow), storage, RetailerSettings(), model, threads=2
+    )
     assert found.unreadable == ["gone", "cut"]
     assert (found.checked, [*found.with_face]) == (1, ["whole"])
 
@@ -169,9 +175,13 @@ def test_images_that_another_day_processed_are_not_checked_again(
         _row("reused-and-gone", 1, "images/gone.jpg", "2026-01-01"),
         _row("own", 1, "images/a.jpg"),
     ]
-    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(
+        to_table(rows, ProcessedRow), storage, RetailerSettings(), model, threads=2
+    )
     assert (found.checked, [*found.with_face], found.unreadable) == (1, ["own"], [])
-    found = detect_residual_faces(rows[:2], storage, RetailerSettings(), model, threads=2)
+    found = detect_residual_faces(
+        to_table(rows[:2], ProcessedRow), storage, RetailerSettings(), model, threads=2
+    )
     assert (found.checked, found.with_face, found.unreadable) == (0, {}, [])
 
 
@@ -197,7 +207,7 @@ def test_no_image_is_checked_if_the_settings_do_not_remove_faces(
     storage.write("images/a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate(sections)
     found = detect_residual_faces(
-        [_row("a", 1, "images/a.jpg")], storage, settings, model, threads=1
+        to_table([_row("a", 1, "images/a.jpg")], ProcessedRow), storage, settings, model, threads=1
     )
     assert (found.checked, len(found.with_face)) == (checked, checked)
     assert ([*found.with_face], found.unreadable) == (["a"] * checked, [])
@@ -210,7 +220,7 @@ def test_a_face_below_the_score_of_the_settings_does_not_count(
     storage.write("images/a.jpg", photos["portrait_a"])
     settings = RetailerSettings.model_validate({"checks": {"residual_min_score": 0.99}})
     rows = [_row("a", 1, "images/a.jpg")]
-    found = detect_residual_faces(rows, storage, settings, model, threads=1)
+    found = detect_residual_faces(to_table(rows, ProcessedRow), storage, settings, model, threads=1)
     assert (found.checked, found.with_face) == (1, {})
 
 
@@ -270,7 +280,7 @@ def test_one_half_of_a_sample_had_a_face_and_both_are_evenly_spread() -> None:
     others = [f"{n}" for n in range(100) if n % 4]
 
     def sample(size: int) -> list[str]:
-        return [row.key for row in choose_sample(rows, size)]
+        return [row.key for row in choose_sample(to_table(rows, ProcessedRow), size)]
 
     assert sample(10) == ["0", "20", "40", "60", "80", "1", "21", "41", "61", "81"]
     assert sample(11) == [*sample(10)[:5], *(others[75 * n // 6] for n in range(6))]
@@ -283,7 +293,7 @@ def test_one_half_of_a_sample_had_a_face_and_both_are_evenly_spread() -> None:
 @pytest.mark.parametrize("with_face", [3, 97])
 def test_if_one_half_has_too_few_images_the_other_gets_more(with_face: int) -> None:
     rows = [_row(f"{n}", int(n < with_face), f"images/{n}.jpg") for n in range(100)]
-    sample = choose_sample(rows, 20)
+    sample = choose_sample(to_table(rows, ProcessedRow), 20)
     assert len(sample) == len({row.key for row in sample}) == 20
     assert sum(row.face_count == 1 for row in sample) == min(with_face, 17)
 
@@ -292,8 +302,10 @@ def test_reused_images_and_images_that_keep_a_printed_face_are_not_sampled() -> 
     rows = [_row(f"{n}", n % 2, f"images/{n}.jpg") for n in range(20)]
     reused = [replace(row, reused_from="2026-01-01") for row in rows]
     printed = [replace(row, face_rule="printed", path=f"images/p{row.key}.jpg") for row in rows]
-    assert choose_sample([*reused, *printed, *rows], 1000) == choose_sample(rows, 1000)
-    assert choose_sample([*reused, *printed], 1000) == []
+    assert choose_sample(to_table([*reused, *printed, *rows], ProcessedRow), 1000) == choose_sample(
+        to_table(rows, ProcessedRow), 1000
+    )
+    assert choose_sample(to_table([*reused, *printed], ProcessedRow), 1000) == []
 
 
 def test_an_image_that_keeps_a_printed_face_does_not_count(
@@ -306,7 +318,9 @@ def test_an_image_that_keeps_a_printed_face_does_not_count(
         _row("printed", 1, "images/a.jpg", face_rule="printed"),
         _row("cut", 1, "images/b.jpg", face_rule="lowest_chin"),
     ]
-    found = detect_residual_faces(rows, storage, RetailerSettings(), model, threads=1)
+    found = detect_residual_faces(
+        to_table(rows, ProcessedRow), storage, RetailerSettings(), model, threads=1
+    )
     assert (found.checked, [*found.with_face]) == (1, ["cut"])
 
 
@@ -320,7 +334,7 @@ def test_a_face_that_was_missed_is_found_where_many_images_had_a_face(
         storage.write(f"images/{number}.jpg", photos["cutout_no_head"])
         rows.append(_row(f"{number}", 1, f"images/{number}.jpg"))
     settings = RetailerSettings.model_validate({"checks": {"residual_sample": 4}})
-    found = detect_residual_faces(rows, storage, settings, model, threads=1)
+    found = detect_residual_faces(to_table(rows, ProcessedRow), storage, settings, model, threads=1)
     assert (found.checked, [*found.with_face]) == (4, ["missed"])
 
 

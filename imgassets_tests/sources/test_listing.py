@@ -90,7 +90,7 @@ def test_the_note_about_several_spellings_shows_the_first_five() -> None:
 def test_a_retailer_that_left_the_source_has_an_empty_listing_that_names_twenty_others() -> None:
     known = {f"shop-{number:02}" for number in reversed(range(30))}
     listing = listing_without_retailer("zara", known)
-    assert (listing.rows, listing.documents, listing.report.counts) == ([], 0, {})
+    assert (len(listing.rows), listing.documents, listing.report.counts) == (0, 0, {})
     listed = ", ".join(f"shop-{number:02}" for number in range(20))
     assert listing.note == (
         f"the source has no document of retailer 'zara'; retailers in the source: {listed}; if it "
@@ -147,10 +147,8 @@ def test_a_row_has_all_fields_of_its_image() -> None:
 
 
 def test_two_documents_of_one_product_each_have_a_row_for_the_same_url() -> None:
-    rows = [
-        row
-        for document in ("d1", "d2")
-        for row in document_rows(
+    documents = [
+        document_rows(
             document_id=document,
             product_id="p1",
             images=["http://a"],
@@ -158,8 +156,10 @@ def test_two_documents_of_one_product_each_have_a_row_for_the_same_url() -> None
             retailer="zara",
             report=SourceReport(),
         )
+        for document in ("d1", "d2")
     ]
-    listing = build_listing(rows, 2, SourceReport())
+    listing = build_listing(documents, SourceReport())
+    assert listing.documents == 2
     assert [(row.document_id, row.product_id, row.url) for row in listing.rows] == [
         ("d1", "p1", "http://a"),
         ("d2", "p1", "http://a"),
@@ -240,7 +240,7 @@ def test_a_document_that_is_read_twice_raises_an_error() -> None:
         report=SourceReport(),
     )
     with pytest.raises(SourceError) as caught:
-        build_listing(rows * 2, 2, SourceReport())
+        build_listing([rows, rows], SourceReport())
     assert str(caught.value) == (
         f"keys of images are not unique (1), for example '{rows[0].key}': "
         "the same document was read twice; check the source for repeated ids"
@@ -258,16 +258,17 @@ def test_the_order_of_a_listing_does_not_depend_on_the_order_of_reading() -> Non
         )
     ]
     report = SourceReport()
-    listing = build_listing([rows[2], rows[1], rows[3], rows[0]], 7, report)
-    assert listing.rows == rows
+    documents = [[rows[2]], [], [rows[1], rows[3]], [rows[0]], [], [], []]
+    listing = build_listing(documents, report)
+    assert list(listing.rows) == rows
     assert listing.documents == 7
     assert listing.report is report
 
 
 def test_a_partition_of_documents_without_a_url_has_a_note_with_the_remedy() -> None:
-    assert build_listing([], 7, SourceReport()).note == (
+    assert build_listing([[]] * 7, SourceReport()).note == (
         "there is no image URL in 7 documents of the partition; check source.fields.images "
         "(`imgassets doctor` shows the URLs that it finds)"
     )
-    assert build_listing([], 0, SourceReport()).note is None
-    assert build_listing([url_row(0)], 7, SourceReport()).note is None
+    assert build_listing([], SourceReport()).note is None
+    assert build_listing([[], [url_row(0)]], SourceReport()).note is None

@@ -89,7 +89,8 @@ def test_keys_do_not_depend_on_the_order_of_products(tmp_path: Path) -> None:
     head = "url,retailer,date,product_id\n"
     one = csv_source(tmp_path / "1.csv", head + "\n".join(lines))
     two = csv_source(tmp_path / "2.csv", head + "\n".join(reversed(lines)))
-    assert one.listing("2026-01-02", "zara").rows == two.listing("2026-01-02", "zara").rows
+    of_one, of_two = (list(source.listing("2026-01-02", "zara").rows) for source in (one, two))
+    assert of_one == of_two
 
 
 def test_anomalies_of_records_are_counted_with_examples(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_values_of_none_or_a_wrong_type_are_counted_as_anomalies() -> None:
         START,
     )
     listing = source.listing("2026-01-02", "zara")
-    assert listing.rows == []
+    assert len(listing.rows) == 0
     assert listing.report.counts == {
         Anomaly.NO_DATE: 1,
         Anomaly.NO_RETAILER: 1,
@@ -250,7 +251,7 @@ def test_retailers_with_aliases_and_dates_in_a_format_are_read_from_lines_of_jso
 def test_a_retailer_that_left_the_file_has_an_empty_listing_with_a_note(tmp_path: Path) -> None:
     source = csv_source(tmp_path / "c.csv", "url,retailer\nhttp://a/1,Zara\n")
     listing = source.listing("2026-01-01", "mango")
-    assert (listing.rows, listing.documents) == ([], 0)
+    assert (len(listing.rows), listing.documents) == (0, 0)
     assert "no document of retailer 'mango'; retailers in the source: zara" in str(listing.note)
 
 
@@ -343,7 +344,7 @@ def test_a_python_function_is_a_source_and_gets_the_requested_partition() -> Non
 
 def test_a_function_that_gets_the_partition_may_return_no_records() -> None:
     source = TableSource(function_records(f"{__name__}.no_rows"), SourceSettings(), START)
-    assert source.listing("2026-01-02", "zara").rows == []
+    assert len(source.listing("2026-01-02", "zara").rows) == 0
 
 
 def test_a_function_that_yields_something_else_than_mappings_raises_an_error() -> None:

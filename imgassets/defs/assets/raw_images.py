@@ -1,13 +1,16 @@
 """The asset `raw_images`: the served bytes of every URL, and the outcome of each download.
 
-A graph of three ops: `plan_shards` splits the URLs into shards, `download_shard` downloads one
-shard with a pool of threads, `collect_manifest` writes the rows of all shards as the manifest. The
-in-process executor runs the shards one after another, a distributed executor runs them in parallel.
-Ops pass descriptions of shards, never image data.
+A graph of three ops. `download_images` finds out which URLs need a request, and downloads them with
+a pool of threads, unless they are more than one shard (`download.shard_size`). Then it passes them
+on: `download_shard` downloads one shard. The in-process executor runs the shards one after another,
+a distributed executor runs them in parallel. `collect_manifest` writes the manifest.
+
+Each step costs some 50 ms and 9 kB of event log, so a partition of one shard has two. Ops pass
+descriptions of shards, never image data.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ import dagster as dg
 from pydantic import Field
 
 from imgassets.defs.metadata import (
+    MAX_TABLE_ROWS,
     as_dagster_failure,
     bar_chart,
     column_metadata,
@@ -35,7 +39,11 @@ from imgassets.defs.scope import Scope
 from imgassets.errors import SettingsError, SharedLimitsError, StorageError
 
 if TYPE_CHECKING:
-    from imgassets.manifests import Outcome, RawRow, UrlRow
+    import pyarrow as pa
+
+    from imgassets.download.partition import Shard
+    from imgassets.download.report import ShardReport
+    from imgassets.manifests import Outcome
     from imgassets.settings import RetailerSettings
     from imgassets.storage import PartitionFiles
 
@@ -61,18 +69,18 @@ class DownloadConfig(dg.Config):
 
 def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
     """Build the asset `raw_images`, a graph of three ops."""
-    plan_shards, download_shard = _plan_op(scope), _download_op(scope)
+    download_images, download_shard = _first_op(scope), _shard_op(scope)
     collect_manifest = _collect_op(scope)
 
     @dg.config_mapping
-    def _for_plan(config: DownloadConfig) -> dict[str, Any]:
-        """Pass the asset's config to the first op, which passes it on to the others."""
-        return {plan_shards.name: {"config": config.model_dump()}}
+    def _for_first_op(config: DownloadConfig) -> dict[str, Any]:
+        """Pass the asset's config to the op that plans the download."""
+        return {download_images.name: {"config": config.model_dump()}}
 
     @dg.graph_asset(
         key=scope.key("raw_images"),
         partitions_def=scope.partitions,
-        config=_for_plan,
+        config=_for_first_op,
         ins={"url_list": dg.AssetIn(key=scope.key("url_list"), dagster_type=dg.Nothing)},
         group_name="images",
         kinds={"http", "parquet"},
@@ -85,23 +93,23 @@ def build_raw_images(scope: Scope) -> dg.AssetsDefinition:
         Only what is missing is downloaded: neither an image of an earlier run of the partition, nor
         one that another day of the retailer has downloaded.
         """
-        shards = plan_shards(url_list)
+        shards = download_images(url_list)
         return collect_manifest(shards.map(download_shard).collect())
 
     return raw_images
 
 
-def _plan_op(scope: Scope) -> dg.OpDefinition:
+def _first_op(scope: Scope) -> dg.OpDefinition:
     @dg.op(
-        name=scope.name("plan_shards"),
+        name=scope.name("download_images"),
         ins={"url_list": dg.In(dg.Nothing)},
         out=dg.DynamicOut(dict, io_manager_key=scope.resource_key("op_values")),
         required_resource_keys=scope.resource_keys("settings"),
     )
-    def plan_shards(
+    def download_images(
         context: dg.AssetExecutionContext, config: DownloadConfig
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        """Take over images that are stored, and split the other URLs into shards."""
+        """Take over images that are stored, and download the others; pass on several shards."""
         from imgassets.download.partition import plan
 
         urls, files, options = _inputs(context, scope.settings_resource(context))
@@ -109,53 +117,63 @@ def _plan_op(scope: Scope) -> dg.OpDefinition:
         log = logger_of(context)
         with as_dagster_failure(StorageError):
             shards = plan(urls, files, options, log=log, refresh=config.refresh, retry=retry)
+        if len(shards) == 1:
+            _download(shards[0], files, options, log)
+            return
         for shard in shards:
             yield dg.DynamicOutput(asdict(shard), mapping_key=shard.name)
 
-    return plan_shards
+    return download_images
 
 
-def _download_op(scope: Scope) -> dg.OpDefinition:
+def _shard_op(scope: Scope) -> dg.OpDefinition:
     @dg.op(
         name=scope.name("download_shard"),
-        out=dg.Out(dict, io_manager_key=scope.resource_key("op_values")),
+        out=dg.Out(dg.Nothing),
         required_resource_keys=scope.resource_keys("settings"),
     )
-    def download_shard(
-        context: dg.AssetExecutionContext, planned: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Download the images of one shard with a pool of threads."""
+    def download_shard(context: dg.AssetExecutionContext, planned: dict[str, Any]) -> None:
+        """Download the images of one of several shards with a pool of threads."""
         from imgassets.download.partition import Shard
-        from imgassets.download.partition import download_shard as download
 
         files, options = _partition(context, scope.settings_resource(context))
-        with as_dagster_failure(StorageError, SettingsError, SharedLimitsError):
-            report = download(Shard(**planned), files, options.download, log=logger_of(context))
-        return asdict(report)
+        _download(Shard(**planned), files, options, logger_of(context))
 
     return download_shard
+
+
+def _download(
+    shard: "Shard",
+    files: "PartitionFiles",
+    options: "RetailerSettings",
+    log: Callable[[str], None],
+) -> None:
+    from imgassets.download.partition import download_shard
+
+    with as_dagster_failure(StorageError, SettingsError, SharedLimitsError):
+        download_shard(shard, files, options.download, log=log)
 
 
 def _collect_op(scope: Scope) -> dg.OpDefinition:
     @dg.op(
         name=scope.name("collect_manifest"),
+        ins={"shards": dg.In(dg.Nothing)},
         out=dg.Out(dg.Nothing, io_manager_key=scope.resource_key("manifests")),
         required_resource_keys=scope.resource_keys("settings"),
     )
-    def collect_manifest(
-        context: dg.AssetExecutionContext, reports: list[dict[str, Any]]
-    ) -> dg.Output[None]:
+    def collect_manifest(context: dg.AssetExecutionContext) -> dg.Output[None]:
         """Write the manifest, one row per URL, and show the outcomes."""
-        from imgassets.download.partition import collect
+        from imgassets.download.partition import collect, read_reports
         from imgassets.manifests import count_outcomes, fingerprint
 
         urls, files, options = _inputs(context, scope.settings_resource(context))
         with as_dagster_failure(StorageError):
-            rows = collect(urls, files, options)
-        context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(rows))}")
+            reports = read_reports(files)
+            table = collect(urls, files, options)
+        context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(table))}")
         # As metadata of the output, Dagster would store it twice.
-        context.add_asset_metadata(_manifest_metadata(rows, reports, files))
-        version = fingerprint(rows, "key", "outcome", "sha256")
+        context.add_asset_metadata(_manifest_metadata(table, reports, files))
+        version = fingerprint(table, "key", "outcome", "sha256")
         with warnings.catch_warnings():
             # In Dagster 1.13 an op of a graph has no other way to set a data version.
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -165,25 +183,31 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
 
 
 def _manifest_metadata(
-    rows: Sequence["RawRow"], reports: list[dict[str, Any]], files: "PartitionFiles"
+    table: "pa.Table", reports: Sequence["ShardReport"], files: "PartitionFiles"
 ) -> dict[str, Any]:
     """Outcomes and failures of the partition, and numbers of this run.
 
     Args:
-        rows: the rows of the manifest.
+        table: the manifest.
         reports: the reports of the shards that this run downloaded.
         files: the files of the partition.
     """
-    from imgassets.manifests import Outcome, count_outcomes
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from imgassets.manifests import Outcome, RawRow, count_outcomes, from_table
     from imgassets.storage import RAW_FILES
 
-    outcomes = count_outcomes(rows)
-    wanted = [row for row in rows if row.outcome is not Outcome.REMOVED]
-    failed = [row for row in wanted if row.outcome is not Outcome.OK]
+    outcomes = count_outcomes(table)
+    wanted = table.num_rows - outcomes.get(Outcome.REMOVED, 0)
+    failed = wanted - outcomes.get(Outcome.OK, 0)
+    words = pa.array([str(Outcome.OK), str(Outcome.REMOVED)])
+    is_failed = pc.invert(pc.is_in(table["outcome"], value_set=words))
+    first_failed = from_table(table.filter(is_failed).slice(0, MAX_TABLE_ROWS), RawRow)
     storage = files.storage
     return {
         "outcomes": bar_chart(outcomes),
-        "success rate": round_for_display(1 - len(failed) / len(wanted)) if wanted else 1.0,
+        "success rate": round_for_display(1 - failed / wanted) if wanted else 1.0,
         **tables(
             "failures",
             [
@@ -194,18 +218,19 @@ def _manifest_metadata(
                     "error": row.error,
                     "url": row.url,
                 }
-                for row in failed
+                for row in first_failed
             ],
+            failed,
         ),
         **count_metadata(outcomes, "outcome"),
-        "bytes": sum(row.bytes or 0 for row in rows),
-        "reused from other days": sum(row.reused_from is not None for row in rows),
+        "bytes": pc.sum(table["bytes"]).as_py() or 0,
+        "reused from other days": table.num_rows - table["reused_from"].null_count,
         **_metrics(reports),
         "slowest hosts": markdown_table(
-            [host for report in reports for host in report["slowest_hosts"]]
+            [asdict(host) for report in reports for host in report.slowest_hosts]
         ),
-        **manifest_metadata(storage.address(files.manifest("raw_images")), len(rows)),
-        **size_metadata(rows),
+        **manifest_metadata(storage.address(files.manifest("raw_images")), table.num_rows),
+        **size_metadata(table),
         "raw image files": location_metadata(storage.address(f"{RAW_FILES}/{files.retailer}")),
     }
 
@@ -224,15 +249,15 @@ def _outcomes(names: list[str]) -> list["Outcome"] | None:
     return [OUTCOMES[name] for name in names]
 
 
-def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
+def _metrics(reports: Sequence["ShardReport"]) -> dict[str, int | float]:
     """Numbers of this run."""
     totals = {
-        name: sum(report[name] for report in reports)
-        for name in ("seconds", "bytes", "retries", "unchanged", "changed", "not_refreshed")
+        name: sum(getattr(report, name) for report in reports)
+        for name in ("retries", "unchanged", "changed", "not_refreshed")
     }
-    images = sum(report["outcomes"].get("ok", 0) for report in reports)
-    seconds = totals.pop("seconds")
-    downloaded = totals.pop("bytes")
+    images = sum(report.outcomes.get("ok", 0) for report in reports)
+    seconds = sum(report.seconds for report in reports)
+    downloaded = sum(report.bytes for report in reports)
     return {
         "this run/images": images,
         "this run/bytes": downloaded,
@@ -245,13 +270,10 @@ def _metrics(reports: list[dict[str, Any]]) -> dict[str, int | float]:
 
 def _inputs(
     context: dg.AssetExecutionContext, settings: SettingsResource
-) -> tuple[list["UrlRow"], "PartitionFiles", "RetailerSettings"]:
-    """The rows of the partition's `url_list`, its files, and the settings of its retailer."""
-    from imgassets.manifests import UrlRow, from_table
-
+) -> tuple["pa.Table", "PartitionFiles", "RetailerSettings"]:
+    """The partition's `url_list`, its files, and the settings of its retailer."""
     files, options = _partition(context, settings)
-    table = read_manifest(files.storage, "url_list", partition_of(context))
-    return from_table(table, UrlRow), files, options
+    return read_manifest(files.storage, "url_list", partition_of(context)), files, options
 
 
 def _partition(

@@ -40,7 +40,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         Reads MongoDB, a file or your own function (`source` in the settings). Documents without
         a row and URLs that are listed twice are counted and shown with examples.
         """
-        from imgassets.manifests import UrlRow, fingerprint, to_table
+        from imgassets.manifests import UrlRow, as_manifest, fingerprint
         from imgassets.settings import section_hash
         from imgassets.storage import open_storage
         from imgassets.takedown import read_takedowns
@@ -51,10 +51,9 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         files = storage.partition(*partition)
         with as_dagster_failure(SourceError, StorageError):
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
-            takedowns = read_takedowns(storage)
-            rows = [takedowns.redact(row) for row in listing.rows]
-            hash_ = section_hash(options.source)
-            files.write_manifest("url_list", to_table(rows, UrlRow, hash_, listing.documents))
+            rows = read_takedowns(storage).redact(partition.retailer, listing.rows.table)
+            table = as_manifest(rows, UrlRow, section_hash(options.source), listing.documents)
+            files.write_manifest("url_list", table)
 
         if listing.note is not None:
             context.log.warning(listing.note)
@@ -64,12 +63,12 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
                 f"{options.partitions.period} of {partition.date} (UTC), so the partition is empty."
             )
         context.log.info(
-            f"url_list {partition.key}: {counted(len(rows), 'URL')} in "
+            f"url_list {partition.key}: {counted(table.num_rows, 'URL')} in "
             f"{counted(listing.documents, 'document')}"
         )
         # As metadata of the result, Dagster would store it twice.
         context.add_asset_metadata(_metadata(listing, storage.address(files.manifest("url_list"))))
-        return dg.MaterializeResult(data_version=dg.DataVersion(fingerprint(rows, "key", "url")))
+        return dg.MaterializeResult(data_version=dg.DataVersion(fingerprint(table, "key", "url")))
 
     return url_list
 

@@ -110,14 +110,24 @@ def shown(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-@pytest.mark.parametrize(("size", "shards"), [(5, 1), (2, 3)])
-def test_urls_are_split_into_shards_of_the_configured_size(
+@pytest.mark.parametrize(("size", "shards"), [(5, 0), (4, 2), (2, 3)])
+def test_urls_that_do_not_fit_into_one_shard_are_downloaded_in_steps_of_the_configured_size(
     instance: dg.DagsterInstance, storage: Storage, shop: CatalogueServer, size: int, shards: int
 ) -> None:
     result, rows = materialize(instance, storage, shop, {"download": {"shard_size": size}})
-    steps = {event.step_key for event in result.all_events if event.is_step_success}
-    assert sum(str(step).startswith("raw_images.download_shard[") for step in steps) == shards
+    of_graph = [step for step in finished_steps(result) if step.startswith("raw_images.")]
+    mapped = [f"raw_images.download_shard[shard_{n:04d}]" for n in range(shards)]
+    expected = ["raw_images.download_images", *mapped, "raw_images.collect_manifest"]
+    assert of_graph == expected
     assert len(rows) == 5
+    assert shown(result)["this run/images"] == 3
+    # What an op passes on costs events; only the descriptions of several shards are passed on.
+    loaded = [event for event in result.all_events if event.event_type_value == "LOADED_INPUT"]
+    assert len(loaded) == shards
+
+
+def finished_steps(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [str(event.step_key) for event in result.all_events if event.is_step_success]
 
 
 def test_a_run_shows_outcomes_failures_and_hosts(
