@@ -1,0 +1,271 @@
+"""Peak memory of the steps of a partition of a million rows.
+
+    python -m benchmarks.memory                    # 1,000,000 rows, all stages
+    python -m benchmarks.memory --rows 100000 --only plan shard
+
+The manifests are made up: URLs of 80 characters, SHA-256, boxes and landmarks, 60 % of the images
+with a face, 2 % of the downloads failed. The image files are sparse files of the right size. All but
+the last 2,000 images are processed before, so that no time is spent on images. Every stage is a
+process of its own; the figure is its largest resident size, with all imports, on Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from benchmarks.programs import OUT
+from imgassets.imaging.worker_protocol import settings_hash
+from imgassets.manifests import (
+    PROCESSED_IMAGES,
+    RAW_IMAGES,
+    SCHEMAS,
+    URL_LIST,
+    ProcessedRow,
+    RawRow,
+    UrlRow,
+    to_table,
+)
+from imgassets.settings import RetailerSettings
+from imgassets.storage import PartitionFiles, Storage, processed_path, raw_path
+
+FOLDER = OUT.parent / "imgassets-memory"
+DAY, RETAILER = "2026-01-02", "shop"
+NEW_IMAGES = 2_000
+_BATCH = 50_000
+_PER_PRODUCT = 5
+_FAILED_EVERY, _FACES_OF_TEN = 50, 6
+_RAW_BYTES, _PROCESSED_BYTES = 190_000, 31_000
+
+
+def url_list(numbers: range) -> pa.Table:
+    """A part of a manifest of `url_list`.
+
+    Args:
+        numbers: Numbers of its rows.
+    """
+    return _table(UrlRow, URL_LIST, _url_columns(numbers))
+
+
+def raw_images(numbers: range) -> pa.Table:
+    """A part of a manifest of `raw_images`; each row has an image of its own.
+
+    Args:
+        numbers: Numbers of its rows.
+    """
+    hashes = list(map(_sha256, numbers))
+    ok = list(map(_is_ok, numbers))
+
+    def given(values: Sequence[object]) -> list[object]:
+        return [value if good else None for value, good in zip(values, ok, strict=True)]
+
+    columns = _url_columns(numbers) | {
+        "outcome": ["ok" if good else "http_error" for good in ok],
+        "http_status": [200 if good else 404 for good in ok],
+        "error": [None if good else "the server answered with the status 404" for good in ok],
+        "attempts": [1] * len(numbers),
+        "path": given([raw_path(RETAILER, sha256, "jpg") for sha256 in hashes]),
+        "bytes": given([_RAW_BYTES + number % 1000 for number in numbers]),
+        "sha256": given(hashes),
+        "format": given(["jpeg"] * len(numbers)),
+        "width": given([1000] * len(numbers)),
+        "height": given([1500] * len(numbers)),
+        "etag": given([f'"{sha256[:32]}"' for sha256 in hashes]),
+        "last_modified": ["Thu, 01 Jan 2026 08:15:00 GMT"] * len(numbers),
+        "fetched_at": pa.array([1_767_340_800_000] * len(numbers), pa.timestamp("ms", "UTC")),
+        "elapsed_ms": [100 + number % 900 for number in numbers],
+        "reused_from": [None] * len(numbers),
+    }
+    return _table(RawRow, RAW_IMAGES, columns)
+
+
+def processed_images(numbers: range, hash_: str) -> pa.Table:
+    """A part of a manifest of `processed_images`.
+
+    Args:
+        numbers: Numbers of its rows.
+        hash_: Hash of the settings.
+    """
+    hashes = list(map(_sha256, numbers))
+    ok = list(map(_is_ok, numbers))
+    boxes = [_boxes(number) if good else None for number, good in zip(numbers, ok, strict=True)]
+
+    def given(values: Sequence[object]) -> list[object]:
+        return [value if good else None for value, good in zip(values, ok, strict=True)]
+
+    def of_faces(value: Callable[[int], object]) -> list[object]:
+        return [
+            value(number) if found else None for number, found in zip(numbers, boxes, strict=True)
+        ]
+
+    columns = _url_columns(numbers) | {
+        "raw_path": given([raw_path(RETAILER, sha256, "jpg") for sha256 in hashes]),
+        "raw_sha256": given(hashes),
+        "outcome": ["ok" if good else "no_raw" for good in ok],
+        "error": [None if good else "raw_images: http_error" for good in ok],
+        "path": given([processed_path(RETAILER, sha, hash_, "jpg") for sha in hashes]),
+        "bytes": given([_PROCESSED_BYTES + number % 1000 for number in numbers]),
+        "sha256": given([_sha256(-1 - number) for number in numbers]),
+        "width": given([299] * len(numbers)),
+        "height": given([448] * len(numbers)),
+        "face_count": [None if found is None else len(found) for found in boxes],
+        "face_box": of_faces(lambda number: _boxes(number)[0]),
+        "face_score": of_faces(lambda number: 0.7 + number % 30 / 100),
+        "face_boxes": boxes,
+        "face_scores": [
+            None if found is None else [0.7 + number % 30 / 100] * len(found)
+            for number, found in zip(numbers, boxes, strict=True)
+        ],
+        "face_landmarks": [
+            None
+            if found is None
+            else [[430, 200, 560, 200, 495, 260, 440, 330, 550, 330]] * len(found)
+            for found in boxes
+        ],
+        "face_action": of_faces(lambda _: "crop"),
+        "face_rule": of_faces(lambda _: "lowest_chin"),
+        "face_cut": of_faces(lambda number: 400 + number % 100),
+        "face_removed": of_faces(lambda _: True),
+        "trim_box": given([[40 + number % 50, 10, 900, 1050] for number in numbers]),
+        "trim_threshold": given([12.5] * len(numbers)),
+        "trim_ratio": given([0.3 + number % 600 / 1000 for number in numbers]),
+        "kept_box": given([[40 + number % 50, 410, 900, 1050] for number in numbers]),
+        "settings_hash": [hash_] * len(numbers),
+        "reused_from": [None] * len(numbers),
+    }
+    return _table(ProcessedRow, PROCESSED_IMAGES, columns)
+
+
+STAGES: dict[str, Callable[[PartitionFiles], object]] = {
+    "read": lambda p: p.read_manifest("raw_images")
+}
+"""What is measured, by name: a function that does it with a partition of `make_partition`."""
+
+
+def main() -> None:
+    """Run every stage in a process of its own, and print its peak memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--only", nargs="*", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    partition = Storage(str(FOLDER)).partition(DAY, RETAILER)
+    if options.stage is not None:
+        STAGES[options.stage](partition)
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        print(f"| {options.stage} | {_peak_bytes() / 1e6:.0f} | {cpu_s:.1f} |", flush=True)
+        return
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    started = time.monotonic()
+    make_partition(partition, options.rows)
+    print(f"made in {time.monotonic() - started:.0f} s\n")
+    print(f"| {options.rows:,} rows | peak MB | CPU s |\n|---|---|---|", flush=True)
+    command = [sys.executable, "-m", "benchmarks.memory"]
+    for stage in options.only:
+        subprocess.run([*command, "--stage", stage], check=True)
+    shutil.rmtree(FOLDER)
+
+
+def _peak_bytes() -> int:
+    """The largest resident size of this process; `ru_maxrss` has that of its parent, if larger."""
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
+    )
+    return int(line.split()[1]) * 1024
+
+
+def make_partition(partition: PartitionFiles, rows: int) -> None:
+    """Write the manifests and the image files of a partition.
+
+    All images are processed but the last `NEW_IMAGES`.
+
+    Args:
+        partition: The partition, on a disk.
+        rows: Number of rows of `url_list` and `raw_images`.
+    """
+    hash_ = settings_hash(RetailerSettings())
+    for asset, part, count in (
+        ("url_list", url_list, rows),
+        ("raw_images", raw_images, rows),
+        ("processed_images", lambda part: processed_images(part, hash_), rows - NEW_IMAGES),
+    ):
+        tables = [part(numbers) for numbers in _parts(count)]
+        partition.write_manifest(asset, pa.concat_tables(tables))
+        for table in tables:
+            if asset != "url_list":
+                _make_files(partition.storage, table)
+
+
+def _make_files(storage: Storage, table: pa.Table) -> None:
+    """Make sparse files of the size that the rows say."""
+    for path, size in zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True):
+        if path is not None:
+            address = storage.address(path)
+            try:
+                handle = os.open(address, os.O_WRONLY | os.O_CREAT)
+            except FileNotFoundError:
+                Path(address).parent.mkdir(parents=True)
+                handle = os.open(address, os.O_WRONLY | os.O_CREAT)
+            os.ftruncate(handle, size)
+            os.close(handle)
+
+
+def _parts(count: int) -> Iterator[range]:
+    return (range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH))
+
+
+def _url_columns(numbers: range) -> dict[str, object]:
+    products = [number // _PER_PRODUCT for number in numbers]
+    return {
+        "key": [
+            f"{product:012d}-{number % _PER_PRODUCT}"
+            for product, number in zip(products, numbers, strict=True)
+        ],
+        "url": [
+            f"https://static.example.com/photos/2026/I/0/2/p/{number:032x}.jpg"
+            for number in numbers
+        ],
+        "retailer": [RETAILER] * len(numbers),
+        "date": [DAY] * len(numbers),
+        "product_id": [f"{product:012d}" for product in products],
+        "position": [number % _PER_PRODUCT for number in numbers],
+        "document_id": [f"{product:024x}" for product in products],
+    }
+
+
+def _table(row_class: type[UrlRow], schema: pa.Schema, columns: dict[str, object]) -> pa.Table:
+    metadata = to_table([], row_class).schema.metadata
+    arrays = []
+    for field in schema:
+        values = columns[field.name]
+        if pa.types.is_date(field.type):
+            values = pa.array(values, pa.string()).cast(field.type)
+        arrays.append(values if isinstance(values, pa.Array) else pa.array(values, field.type))
+    return pa.table(arrays, schema=SCHEMAS[row_class].with_metadata(metadata))
+
+
+def _sha256(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def _is_ok(number: int) -> bool:
+    return (number + 1) % _FAILED_EVERY != 0
+
+
+def _boxes(number: int) -> list[list[int]]:
+    return [[400 + number % 50, 120, 180, 240]] if number % 10 < _FACES_OF_TEN else []
+
+
+if __name__ == "__main__":
+    main()
