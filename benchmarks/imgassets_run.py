@@ -18,7 +18,7 @@ import pandas as pd  # noqa: F401  (else pyarrow imports it in the measured time
 
 from imgassets.download.partition import collect, download_shard, plan
 from imgassets.folders import models_folder
-from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes
+from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes, to_table
 from imgassets.settings import DownloadSettings, RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 
@@ -55,9 +55,9 @@ def main() -> None:
         download_seconds += report.seconds
     raw = collect(rows, partition, settings)
     seconds = time.perf_counter() - start
-    outcomes = count_outcomes(raw)
+    outcomes = count_outcomes(to_table(raw, RawRow))
     if options.process:
-        outcomes = count_outcomes(_process(raw, partition, settings))
+        outcomes = count_outcomes(to_table(_process(raw, partition, settings), ProcessedRow))
     if outcomes != {"ok": len(rows)}:
         sys.exit(f"expected {len(rows)} images; outcomes: {outcomes}")
     rate = len(rows) / download_seconds if download_seconds else float("inf")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
@@ -339,16 +339,7 @@ def to_table(
         settings_hash: Hash of the settings that the rows depend on, for the metadata.
         documents: Number of documents that were listed, for the metadata of `url_list`.
     """
-    from importlib.metadata import version
-
-    schema = SCHEMAS[row_class].with_metadata(
-        {
-            "imgassets.schema_version": str(SCHEMA_VERSION),
-            "imgassets.version": version("imgassets"),
-            "imgassets.settings_hash": settings_hash,
-            **({} if documents is None else {"imgassets.documents": str(documents)}),
-        }
-    )
+    schema = _schema_with_metadata(row_class, settings_hash, documents)
     batches = [
         pa.record_batch(
             [_array(list(map(attrgetter(field.name), batch)), field.type) for field in schema],
@@ -357,6 +348,43 @@ def to_table(
         for batch in _batches(rows)
     ]
     return pa.Table.from_batches(batches, schema)
+
+
+def as_manifest(
+    table: pa.Table,
+    row_class: type[UrlRow],
+    settings_hash: str = "",
+    documents: int | None = None,
+) -> pa.Table:
+    """Give a table the order of columns and the metadata of its manifest; no value is copied.
+
+    Args:
+        table: The columns of the manifest with their dtypes, in any order.
+        row_class: The class of the rows.
+        settings_hash: See `to_table`.
+        documents: See `to_table`.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: A column has another dtype, or nulls where the manifest has none.
+    """
+    schema = _schema_with_metadata(row_class, settings_hash, documents)
+    return table.select(schema.names).cast(schema)
+
+
+def _schema_with_metadata(
+    row_class: type[UrlRow], settings_hash: str, documents: int | None
+) -> pa.Schema:
+    from importlib.metadata import version
+
+    return SCHEMAS[row_class].with_metadata(
+        {
+            "imgassets.schema_version": str(SCHEMA_VERSION),
+            "imgassets.version": version("imgassets"),
+            "imgassets.settings_hash": settings_hash,
+            **({} if documents is None else {"imgassets.documents": str(documents)}),
+        }
+    )
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -498,21 +526,29 @@ def column_values(table: pa.Table, name: str) -> list[Any]:
     return list(column.to_pylist())
 
 
-def count_outcomes(rows: Iterable[RawRow] | Iterable[ProcessedRow]) -> dict[str, int]:
-    """Number of rows by outcome, the most frequent outcome first."""
-    return dict(Counter(str(row.outcome) for row in rows).most_common())
+def count_outcomes(table: pa.Table) -> dict[str, int]:
+    """Number of rows of a manifest by outcome, the most frequent outcome first.
+
+    Args:
+        table: A manifest of `raw_images` or `processed_images`.
+    """
+    counts = table["outcome"].value_counts()
+    words, numbers = counts.field("values").to_pylist(), counts.field("counts").to_pylist()
+    return dict(sorted(zip(words, numbers, strict=True), key=lambda each: -each[1]))
 
 
-def fingerprint(rows: Sequence[UrlRow], *columns: str) -> str:
+def fingerprint(table: pa.Table, *columns: str) -> str:
     """SHA-256 over columns of all rows, in hex: equal content gives an equal hash.
 
     Dagster compares it to decide whether downstream assets are up to date.
 
     Args:
-        rows: The rows, in order.
+        table: A manifest, in the order of its rows.
         columns: Names of the columns to include.
     """
     digest = hashlib.sha256()
-    for values in zip(*(map(attrgetter(name), rows) for name in columns), strict=True):
-        digest.update(repr([*values]).encode())
+    for start in range(0, table.num_rows, _BATCH):
+        batch = table.slice(start, _BATCH)
+        values = (map(repr, column_values(batch, name)) for name in columns)
+        digest.update("".join(f"[{', '.join(row)}]" for row in zip(*values, strict=True)).encode())
     return digest.hexdigest()

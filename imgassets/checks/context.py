@@ -49,24 +49,34 @@ class CheckContext:
         return keys
 
     @cached_property
+    def raw_table(self) -> pa.Table:
+        """The manifest of `raw_images`."""
+        return self._table(RAW)
+
+    @cached_property
+    def processed_table(self) -> pa.Table:
+        """The manifest of `processed_images`."""
+        return self._table(PROCESSED)
+
+    @cached_property
     def raw_rows(self) -> list[RawRow]:
         """The rows of `raw_images`."""
-        return from_table(self._raw_table, RawRow)
+        return from_table(self.raw_table, RawRow)
 
     @cached_property
     def processed_rows(self) -> list[ProcessedRow]:
         """The rows of `processed_images`."""
-        return from_table(self._processed_table, ProcessedRow)
+        return from_table(self.processed_table, ProcessedRow)
 
     @cached_property
     def raw_metrics(self) -> Metrics:
         """The metrics of `raw_images` that are compared with earlier partitions."""
-        return raw_metrics(self._raw_table)
+        return raw_metrics(self.raw_table)
 
     @cached_property
     def processed_metrics(self) -> Metrics:
         """The metrics of `processed_images` that are compared with earlier partitions."""
-        return processed_metrics(self._processed_table)
+        return processed_metrics(self.processed_table)
 
     @cached_property
     def earlier_raw(self) -> list[Metrics]:
@@ -78,7 +88,7 @@ class CheckContext:
     def earlier_processed(self) -> list[Metrics]:
         """The metrics of the retailer's earlier partitions of `processed_images`."""
         options = self.options.checks.drift
-        today = self._processed_table
+        today = self.processed_table
         return earlier_processed_metrics(self.partition, options, today)
 
     def rows(self, asset: str) -> Sequence[RawRow] | Sequence[ProcessedRow]:
@@ -124,14 +134,6 @@ class CheckContext:
             wanted = {row.sha256 for row in missing if row.sha256 is not None}
             processed = processed_raw_sha256(self.storage, self.partition.retailer, wanted)
         return {str(row.path) for row in missing if row.sha256 not in processed}
-
-    @cached_property
-    def _raw_table(self) -> pa.Table:
-        return self._table(RAW)
-
-    @cached_property
-    def _processed_table(self) -> pa.Table:
-        return self._table(PROCESSED)
 
     @cached_property
     def _raw_sizes(self) -> dict[str, int]:

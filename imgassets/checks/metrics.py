@@ -91,7 +91,7 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
             SUCCESS_RATE: rate,
             "minimum success rate": min_rate,
             **drift.medians,
-            **count_outcomes(context.raw_rows),
+            **count_outcomes(context.raw_table),
         },
         findings=[
             Finding(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))

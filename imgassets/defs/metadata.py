@@ -5,7 +5,7 @@ Which metadata an asset shows is in that asset's module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeAlias
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from imgassets.defs.partitions import Partition
-    from imgassets.manifests import ProcessedRow, RawRow, UrlRow
+    from imgassets.manifests import UrlRow
     from imgassets.storage import Storage
 
 Cell: TypeAlias = str | int | float | None
@@ -120,14 +120,17 @@ def column_table(kind: type[UrlRow]) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md("\n".join(_table_lines(rows, max_cell=None)))
 
 
-def size_metadata(rows: Iterable[RawRow | ProcessedRow]) -> dict[str, int]:
+def size_metadata(table: pa.Table) -> dict[str, int]:
     """Size of the image files of a partition in bytes, under the key that Dagster reserves.
 
     Args:
-        rows: the rows of the manifest; a file that several rows name counts once.
+        table: The manifest; a file that several rows name counts once.
     """
-    sizes = {row.path: row.bytes or 0 for row in rows if row.path is not None}
-    return {"dagster/size_bytes": sum(sizes.values())}
+    import pyarrow.compute as pc
+
+    files = table.select(["path", "bytes"]).filter(pc.is_valid(table["path"]))
+    sizes = files.group_by("path", use_threads=False).aggregate([("bytes", "max")])
+    return {"dagster/size_bytes": pc.sum(sizes["bytes_max"]).as_py() or 0}
 
 
 def location_metadata(address: str) -> dg.MetadataValue[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imgassets.defs.metadata import MAX_TABLE_ROWS, bar_chart, size_metadata, summary, tables
-from imgassets.manifests import Outcome
+from imgassets.manifests import Outcome, RawRow, to_table
 from imgassets_tests.rows import PARTITION, raw_row
 
 # The page shows shorter Markdown inline.
@@ -68,4 +68,6 @@ def test_the_size_of_a_partition_counts_a_shared_file_once_and_no_failed_row() -
     shared = raw_row(2, path=row.path, bytes=500)
     failed = raw_row(3, outcome=Outcome.TOO_SMALL, path=None, bytes=70)
     rows = [row, shared, raw_row(4, bytes=20), failed]
-    assert size_metadata(rows) == {"dagster/size_bytes": 520}
+    table = to_table(rows, RawRow)
+    assert size_metadata(table.slice(0, 0)) == {"dagster/size_bytes": 0}
+    assert size_metadata(table) == {"dagster/size_bytes": 520}

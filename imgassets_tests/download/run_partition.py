@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from imgassets.manifests import count_outcomes
+from imgassets.manifests import RawRow, count_outcomes, to_table
 from imgassets.storage import Storage
 from imgassets_tests.download.conftest import Partition
 
@@ -18,7 +18,7 @@ def main(data_root: str, date: str, urls_file: str, client: str) -> None:
     partition = Partition(Storage(data_root), date)
     partition.with_settings(client=client, robots=True, user_agent="imgassets")
     rows = partition.run(*Path(urls_file).read_text().splitlines())
-    print(_peak_mb(), count_outcomes(rows))  # noqa: T201
+    print(_peak_mb(), count_outcomes(to_table(rows, RawRow)))  # noqa: T201
 
 
 def _peak_mb() -> int:

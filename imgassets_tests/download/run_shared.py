@@ -13,7 +13,7 @@ from pathlib import Path
 import imgassets.download.curl_client
 import imgassets.download.requests_client
 import imgassets.download.shared_limits  # noqa: F401  (before the process is ready)
-from imgassets.manifests import count_outcomes
+from imgassets.manifests import RawRow, count_outcomes, to_table
 from imgassets.storage import Storage
 from imgassets_tests.download.conftest import Partition
 
@@ -23,7 +23,7 @@ def main(data_root: str, urls_file: str, settings: str) -> None:
     print("ready", flush=True)  # noqa: T201
     sys.stdin.readline()
     rows = partition.run(*Path(urls_file).read_text().splitlines())
-    print(count_outcomes(rows), *partition.log, sep="\n")  # noqa: T201
+    print(count_outcomes(to_table(rows, RawRow)), *partition.log, sep="\n")  # noqa: T201
 
 
 if __name__ == "__main__":

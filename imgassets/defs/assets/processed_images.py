@@ -51,7 +51,14 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         runs of the partition and with the retailer's other days.
         """
         from imgassets.imaging.partition import remove_raw_images
-        from imgassets.manifests import RawRow, count_outcomes, fingerprint, from_table
+        from imgassets.manifests import (
+            ProcessedRow,
+            RawRow,
+            count_outcomes,
+            fingerprint,
+            from_table,
+            to_table,
+        )
         from imgassets.review.pages import write_review
         from imgassets.storage import open_storage
 
@@ -61,6 +68,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         files = storage.partition(*partition)
         raw_rows = from_table(read_manifest(storage, "raw_images", partition), RawRow)
         rows = _process(raw_rows, files, options, log=logger_of(context))
+        table = to_table(rows, ProcessedRow)
         with as_dagster_failure(StorageError):
             pages = write_review(rows, files, options.review)
             metadata = _metadata(rows, pages, files, inline=options.review.inline)
@@ -69,8 +77,8 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         # As metadata of the result, Dagster would store the images twice: also in the event of the
         # step's output.
         context.add_asset_metadata(metadata)
-        context.log.info(f"processed_images {summary(partition, count_outcomes(rows))}")
-        version = dg.DataVersion(fingerprint(rows, "key", "outcome", "sha256"))
+        context.log.info(f"processed_images {summary(partition, count_outcomes(table))}")
+        version = dg.DataVersion(fingerprint(table, "key", "outcome", "sha256"))
         return dg.MaterializeResult(data_version=version)
 
     return processed_images
@@ -116,8 +124,9 @@ def _metadata(
     Raises:
         StorageError: the contact sheet cannot be read.
     """
-    from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
+    from imgassets.manifests import Outcome, ProcessedRow, count_outcomes, to_table
 
+    table = to_table(rows, ProcessedRow)
     done = [row for row in rows if row.outcome is Outcome.OK]
     # Images that were not downloaded last: `raw_images` shows why.
     not_processed = sorted(
@@ -134,12 +143,12 @@ def _metadata(
             ],
         ),
         **_metrics(done),
-        **count_metadata(count_outcomes(rows), "outcome"),
+        **count_metadata(count_outcomes(table), "outcome"),
         "reused from other days": sum(row.reused_from is not None for row in rows),
         **manifest_metadata(
             files.storage.address(files.manifest("processed_images")), len(rows), ProcessedRow
         ),
-        **size_metadata(rows),
+        **size_metadata(table),
         **(_file_locations(files, pages) if done else {}),
     }
 

@@ -146,15 +146,16 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
     ) -> dg.Output[None]:
         """Write the manifest, one row per URL, and show the outcomes."""
         from imgassets.download.partition import collect
-        from imgassets.manifests import count_outcomes, fingerprint
+        from imgassets.manifests import RawRow, count_outcomes, fingerprint, to_table
 
         urls, files, options = _inputs(context, scope.settings_resource(context))
         with as_dagster_failure(StorageError):
             rows = collect(urls, files, options)
-        context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(rows))}")
+        table = to_table(rows, RawRow)
+        context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(table))}")
         # As metadata of the output, Dagster would store it twice.
         context.add_asset_metadata(_manifest_metadata(rows, reports, files))
-        version = fingerprint(rows, "key", "outcome", "sha256")
+        version = fingerprint(table, "key", "outcome", "sha256")
         with warnings.catch_warnings():
             # In Dagster 1.13 an op of a graph has no other way to set a data version.
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -173,10 +174,11 @@ def _manifest_metadata(
         reports: the reports of the shards that this run downloaded.
         files: the files of the partition.
     """
-    from imgassets.manifests import Outcome, RawRow, count_outcomes
+    from imgassets.manifests import Outcome, RawRow, count_outcomes, to_table
     from imgassets.storage import RAW_FILES
 
-    outcomes = count_outcomes(rows)
+    table = to_table(rows, RawRow)
+    outcomes = count_outcomes(table)
     wanted = [row for row in rows if row.outcome is not Outcome.REMOVED]
     failed = [row for row in wanted if row.outcome is not Outcome.OK]
     storage = files.storage
@@ -204,7 +206,7 @@ def _manifest_metadata(
             [host for report in reports for host in report["slowest_hosts"]]
         ),
         **manifest_metadata(storage.address(files.manifest("raw_images")), len(rows), RawRow),
-        **size_metadata(rows),
+        **size_metadata(table),
         "raw image files": location_metadata(storage.address(f"{RAW_FILES}/{files.retailer}")),
     }
 

@@ -53,7 +53,8 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
             takedowns = read_takedowns(storage)
             rows = [takedowns.redact(row) for row in listing.rows]
             hash_ = section_hash(options.source)
-            files.write_manifest("url_list", to_table(rows, UrlRow, hash_, listing.documents))
+            table = to_table(rows, UrlRow, hash_, listing.documents)
+            files.write_manifest("url_list", table)
 
         if listing.note is not None:
             context.log.warning(listing.note)
@@ -68,7 +69,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         )
         # As metadata of the result, Dagster would store it twice.
         context.add_asset_metadata(_metadata(listing, storage.address(files.manifest("url_list"))))
-        return dg.MaterializeResult(data_version=dg.DataVersion(fingerprint(rows, "key", "url")))
+        return dg.MaterializeResult(data_version=dg.DataVersion(fingerprint(table, "key", "url")))
 
     return url_list
 
