@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,6 +55,7 @@ _MANIFEST = re.compile(r"([a-z0-9-]+)\.(\d{4}-\d\d-\d\d)\.parquet")
 _MAX_SIZE_REQUESTS = 2_000
 _THREADS = 32
 _FOLDER_ATTEMPTS = 100
+_BATCH = 50_000  # rows
 # In the names of temporary files, with the process id: processes that were forked have the same
 # random text, and containers that share a data root the same process ids. A random name per file
 # would cost a system call, for which a thread has to wait for the GIL again.
@@ -452,6 +453,23 @@ class PartitionFiles:
         """
         return read_table(self.storage, self.manifest(asset), columns)
 
+    def manifest_batches(self, asset: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Read the manifest of an asset in parts of 50,000 rows, which take less memory.
+
+        Args:
+            asset: The name of the asset.
+            columns: See `read_manifest`.
+
+        Raises:
+            FileNotFoundError: There is no manifest.
+            StorageError: The manifest is broken, or the storage is not reachable or not readable.
+        """
+        path = self.manifest(asset)
+        data = self.storage.read(path)
+        with _explain_broken(self.storage, path):
+            for batch in _open_table(data).iter_batches(_BATCH, columns=columns, use_threads=False):
+                yield pa.Table.from_batches([batch])
+
     def write_manifest(self, asset: str, table: pa.Table) -> None:
         """Write the manifest of an asset, atomically.
 
@@ -574,11 +592,21 @@ def read_table(storage: Storage, path: str, columns: Sequence[str] | None = None
         StorageError: The storage is not reachable or not readable.
     """
     data = storage.read(path)
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    with _explain_broken(storage, path):
         # PyArrow would start a thread per core of the machine, whatever the quota of the container:
         # with 64, reading 20,000 rows took 52 instead of 6 CPU ms.
-        return file.read(columns=columns, use_threads=False)
+        return _open_table(data).read(columns=columns, use_threads=False)
+
+
+def _open_table(data: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+
+
+@contextmanager
+def _explain_broken(storage: Storage, path: str) -> Iterator[None]:
+    """Turn PyArrow's errors of a broken file into a `BrokenFileError`."""
+    try:
+        yield
     # PyArrow decodes the names of columns without handling errors.
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenFileError(

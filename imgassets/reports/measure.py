@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from imgassets.errors import BrokenFileError
 from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.reports.day import Day, RetailerDay
-from imgassets.review.contact_sheet import SHOWABLE, priority_of, review_priority
+from imgassets.review.contact_sheet import review_priorities, review_priority, showable_rows
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 
@@ -187,11 +187,8 @@ def _read(files: PartitionFiles, asset: str, columns: Sequence[str] | None) -> p
 def _most_doubtful(processed: pa.Table) -> list[ProcessedRow]:
     """The most doubtful images that a partition itself processed, most doubtful first."""
     own = processed.filter(pc.is_null(processed["reused_from"]))
-    own = own.filter(pc.is_in(own["outcome"], pa.array(map(str, SHOWABLE), pa.string())))
-    names = ("outcome", "face_rule", "face_score", "trim_ratio")
-    columns = zip(*(own[name].to_pylist() for name in names), strict=True)
-    priorities = [priority_of(*values) for values in columns]
-    first = heapq.nlargest(MAX_DOUBTFUL, range(len(priorities)), key=priorities.__getitem__)
+    candidates, priorities = showable_rows(own), review_priorities(own)
+    first = heapq.nlargest(MAX_DOUBTFUL, candidates, key=priorities.__getitem__)
     return from_table(own.take(pa.array(first, pa.int64())), ProcessedRow)
 
 

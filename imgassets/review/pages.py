@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import orjson
+import pyarrow as pa
 from PIL import ImageFont
 
 from imgassets.cores import available_cores
-from imgassets.manifests import ProcessedRow
+from imgassets.manifests import ProcessedRow, Rows
 from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
@@ -56,9 +58,7 @@ class Page:
     keys: list[str]
 
 
-def write_review(
-    rows: Sequence[ProcessedRow], partition: PartitionFiles, options: ReviewSettings
-) -> list[Page]:
+def write_review(table: pa.Table, partition: PartitionFiles, options: ReviewSettings) -> list[Page]:
     """Write the small contact sheet, the full-size pages and the full-size histograms.
 
     A page shows raw images beside the processed ones at a legible size, by review priority. Images
@@ -69,7 +69,7 @@ def write_review(
     showing raw images that were removed since.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         partition: The partition; its date and retailer are the title of every page.
         options: Maximum number of pages, with `IMAGES_PER_PAGE` images each, and whether detected
             faces are hidden.
@@ -82,17 +82,17 @@ def write_review(
     """
     storage, review = partition.storage, partition.review
     title = f"{partition.date}|{partition.retailer}"
-    content_hash = _content_hash(rows, title, options)
+    content_hash = _content_hash(table, title, options)
     if (unchanged := _read_unchanged_pages(partition, content_hash)) is not None:
         return unchanged
     # The index is written last: after a crash in between, the next run draws everything again.
     storage.remove(f"{review}/{INDEX}")
     pages: list[Page] = []
-    if showable_rows(rows):
-        sheet = contact_sheet(rows, storage, hide_faces=options.hide_faces)
+    if len(showable_rows(table)):
+        sheet = contact_sheet(table, storage, hide_faces=options.hide_faces)
         storage.write(f"{review}/{CONTACT_SHEET}", sheet)
-        storage.write(f"{review}/{HISTOGRAMS}", histograms(rows, scale=_PLOT_SCALE))
-        pages = _write_pages(rows, partition, title, options)
+        storage.write(f"{review}/{HISTOGRAMS}", histograms(table, scale=_PLOT_SCALE))
+        pages = _write_pages(table, partition, title, options)
     else:
         storage.remove(f"{review}/{CONTACT_SHEET}")
         storage.remove(f"{review}/{HISTOGRAMS}")
@@ -106,11 +106,13 @@ def write_review(
 
 
 def _write_pages(
-    rows: Sequence[ProcessedRow], partition: PartitionFiles, title: str, options: ReviewSettings
+    table: pa.Table, partition: PartitionFiles, title: str, options: ReviewSettings
 ) -> list[Page]:
-    new = [row for row in rows if row.reused_from is None]
-    total = len(showable_rows(new))
-    selected = select_rows(new, options.max_pages * IMAGES_PER_PAGE)
+    is_new = np.asarray(table["reused_from"].is_null())
+    candidates = showable_rows(table)
+    candidates = candidates[is_new[candidates]]
+    total = len(candidates)
+    selected = select_rows(table, candidates, options.max_pages * IMAGES_PER_PAGE)
     starts = range(0, len(selected), IMAGES_PER_PAGE)
 
     def write_page(start: int) -> Page:
@@ -153,11 +155,11 @@ def _selection_text(selected: int, total: int) -> str:
     )
 
 
-def _content_hash(rows: Sequence[ProcessedRow], title: str, options: ReviewSettings) -> str:
+def _content_hash(table: pa.Table, title: str, options: ReviewSettings) -> str:
     """A hash of everything that the files are drawn from."""
     drawn_with = (_VERSION, title, options.max_pages, options.hide_faces)
     digest = hashlib.sha256(repr(drawn_with).encode())
-    for row in rows:
+    for row in Rows(table, ProcessedRow):
         digest.update(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
     return digest.hexdigest()
 
