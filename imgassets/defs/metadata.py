@@ -168,28 +168,34 @@ def bar_chart(counts: Mapping[str, int]) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> dg.MetadataValue[Any]:
+def markdown_table(
+    rows: Sequence[Mapping[str, Cell]], total: int | None = None
+) -> dg.MetadataValue[Any]:
     """The first `MAX_TABLE_ROWS` rows of a table as Markdown; `none` if there are no rows.
 
     Args:
         rows: one mapping per row, all with the same keys; the keys are the column titles.
+        total: the number of rows, if `rows` has the first ones only.
     """
     if not rows:
         return dg.MetadataValue.md("none")
     lines = _table_lines(rows[:MAX_TABLE_ROWS])
-    if len(rows) > MAX_TABLE_ROWS:
-        lines.append(f"\nand {len(rows) - MAX_TABLE_ROWS} more: see the manifest")
+    if (more := (len(rows) if total is None else total) - MAX_TABLE_ROWS) > 0:
+        lines.append(f"\nand {more} more: see the manifest")
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def tables(name: str, rows: Sequence[Mapping[str, Cell]]) -> dict[str, dg.MetadataValue[Any]]:
+def tables(
+    name: str, rows: Sequence[Mapping[str, Cell]], total: int | None = None
+) -> dict[str, dg.MetadataValue[Any]]:
     """A table as `markdown_table` makes it; if it is too long for that, its start inline as well.
 
     Args:
         name: the key of the table; the inline one is at `<name> (first)`.
         rows: one mapping per row, as for `markdown_table`.
+        total: as for `markdown_table`.
     """
-    table = markdown_table(rows)
+    table = markdown_table(rows, total)
     if len(table.value) < _MAX_INLINE:
         return {name: table}
     inline, *others = _table_lines(rows[:MAX_TABLE_ROWS], _MAX_INLINE_CELL)
