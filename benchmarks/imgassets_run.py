@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 import pandas as pd  # noqa: F401  (else pyarrow imports it in the measured time)
+import pyarrow as pa
 
 from imgassets.download.partition import collect, download_shard, plan
 from imgassets.folders import models_folder
-from imgassets.manifests import ProcessedRow, RawRow, UrlRow, count_outcomes, to_table
+from imgassets.manifests import RawRow, UrlRow, count_outcomes, to_table
 from imgassets.settings import DownloadSettings, RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 
@@ -57,21 +58,19 @@ def main() -> None:
     seconds = time.perf_counter() - start
     outcomes = count_outcomes(to_table(raw, RawRow))
     if options.process:
-        outcomes = count_outcomes(to_table(_process(raw, partition, settings), ProcessedRow))
+        outcomes = count_outcomes(_process(raw, partition, settings))
     if outcomes != {"ok": len(rows)}:
         sys.exit(f"expected {len(rows)} images; outcomes: {outcomes}")
     rate = len(rows) / download_seconds if download_seconds else float("inf")
     print(f"{rate:.1f} {len(rows) / seconds:.1f}")
 
 
-def _process(
-    raw: list[RawRow], partition: PartitionFiles, settings: RetailerSettings
-) -> list[ProcessedRow]:
+def _process(raw: list[RawRow], partition: PartitionFiles, settings: RetailerSettings) -> pa.Table:
     from imgassets.imaging.models import ensure_model
     from imgassets.imaging.partition import process_partition
 
     model = ensure_model(settings.faces, models_folder())
-    return process_partition(raw, partition, settings, model, log=_ignore)
+    return process_partition(to_table(raw, RawRow), partition, settings, model, log=_ignore)
 
 
 def _ignore(_line: str) -> None:

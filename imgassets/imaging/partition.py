@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imgassets.cores import available_cores
 from imgassets.errors import BrokenFileError, SettingsError
@@ -43,6 +43,7 @@ from imgassets.manifests import (
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, Storage, list_manifests, read_table, write_table
+from imgassets.tables import as_mask, filter_rows, index_in, take_rows
 from imgassets.wording import counted
 
 ASSET = "processed_images"
@@ -179,7 +180,7 @@ def process_shard(
         return
     rows = journal.rows(shard.name, shard.journal_start)
     finished = pa.array({values["raw_sha256"] for values in rows}, pa.string())
-    left = tasks.filter(pc.invert(pc.is_in(tasks["sha256"], value_set=finished)))
+    left = filter_rows(tasks, ~as_mask(pc.is_in(tasks["sha256"], value_set=finished)))
     setup = WorkerSetup(partition.storage, settings, shard.settings_hash, model)
     for _ in _process(left, setup, journal, shard.name, tasks.num_rows, log=log):
         pass
@@ -286,21 +287,20 @@ class _Images:
     """
 
     sha256: pa.Array
-    rows: np.ndarray[Any, np.dtype[np.int64]]
+    rows: NDArray[np.int64]
 
     def tasks(self, raw: pa.Table, known: pa.Table) -> pa.Table:
         """The rows of `raw_images` of the images that are not known."""
         is_known = pc.is_in(self.sha256, value_set=known["raw_sha256"].combine_chunks())
-        return raw.take(self.rows[~is_known.to_numpy(zero_copy_only=False)])
+        return take_rows(raw, self.rows[~as_mask(is_known)])
 
 
 def _distinct_images(raw: pa.Table) -> _Images:
     is_ok = pc.equal(raw["outcome"], str(Outcome.OK))
-    indices = np.flatnonzero(is_ok.to_numpy())
-    return _last_rows(raw["sha256"].filter(is_ok), indices)
+    return _last_rows(raw["sha256"].filter(is_ok), np.flatnonzero(as_mask(is_ok)))
 
 
-def _last_rows(sha256: pa.ChunkedArray, indices: np.ndarray[Any, np.dtype[np.int64]]) -> _Images:
+def _last_rows(sha256: pa.ChunkedArray, indices: NDArray[np.int64]) -> _Images:
     encoded = sha256.combine_chunks().dictionary_encode()
     rows = np.empty(len(encoded.dictionary), np.int64)
     rows[encoded.indices.to_numpy()] = indices  # the last one of equal indices counts
@@ -310,14 +310,13 @@ def _last_rows(sha256: pa.ChunkedArray, indices: np.ndarray[Any, np.dtype[np.int
 def _last_of_each(table: pa.Table) -> pa.Table:
     """The last row of each `raw_sha256`."""
     last = _last_rows(table["raw_sha256"], np.arange(table.num_rows)).rows
-    return table if len(last) == table.num_rows else table.take(np.sort(last))
+    return take_rows(table, np.sort(last))
 
 
 def _without(table: pa.Table, sha256: pa.ChunkedArray) -> pa.Table:
     """The rows with another `raw_sha256` than these."""
-    if not len(sha256):
-        return table
-    return table.filter(pc.invert(pc.is_in(table["raw_sha256"], value_set=sha256.combine_chunks())))
+    is_given = pc.is_in(table["raw_sha256"], value_set=sha256.combine_chunks())
+    return filter_rows(table, ~as_mask(is_given))
 
 
 def _concat(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
@@ -419,11 +418,11 @@ def _join(raw: pa.Table, results: dict[str, pa.ChunkedArray], hash_: str) -> pa.
     is_ok = pc.equal(raw["outcome"], str(Outcome.OK))
     is_removed = pc.equal(raw["outcome"], str(Outcome.REMOVED))
     sha256 = pc.if_else(is_ok, raw["sha256"], pa.scalar(None, pa.string()))
-    rows = pc.index_in(sha256, value_set=results.pop("raw_sha256").combine_chunks())
+    rows = index_in(sha256, results.pop("raw_sha256"))
     columns = {name: raw[name] for name in URL_FIELDS}
     columns |= {"raw_path": raw["path"], "raw_sha256": raw["sha256"]}
     for name in set(_RESULT) - {"raw_sha256"}:
-        columns[name] = results.pop(name).take(rows)
+        columns[name] = take_rows(pa.table({name: results.pop(name)}), rows)[name]
     without = pc.if_else(is_removed, str(Outcome.REMOVED), str(Outcome.NO_RAW))
     columns["outcome"] = pc.if_else(is_ok, columns["outcome"], without)
     reasons = pc.binary_join_element_wise("raw_images: ", raw["outcome"], "")
@@ -476,15 +475,16 @@ class _KnownImages:
 
     def _stored(self, table: pa.Table) -> pa.Table:
         """The rows whose files exist with their size, and those that have no file."""
-        storage, masks = self._partition.storage, []
+        storage = self._partition.storage
+        is_stored: list[bool] = []
         for part in _for_sizes(table, storage):
             paths, expected = part["path"].to_pylist(), part["bytes"].to_pylist()
             sizes = storage.sizes(path for path in paths if path is not None)
-            masks += [
+            is_stored += [
                 path is None or sizes.get(path) == size
                 for path, size in zip(paths, expected, strict=True)
             ]
-        return table if all(masks) else table.filter(pa.array(masks, pa.bool_()))
+        return filter_rows(table, np.array(is_stored, np.bool_))
 
     def _sources(self, *, any_date: bool) -> Iterator[Iterator[pa.Table]]:
         """Yield the rows of the journal, of the manifest, and of other partitions, latest first.

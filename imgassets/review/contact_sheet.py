@@ -7,17 +7,18 @@ in `drawing`; the full-size sheets are in `pages`.
 from __future__ import annotations
 
 import io
-from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.markdown import inline_image
 from imgassets.review.drawing import TEXT_COLOUR, Layout, draw_sheet, load_pair
 from imgassets.storage import Storage
+from imgassets.tables import as_mask
 from imgassets.thumbnails import encode_webp
 
 # Most catalogue images have the aspect ratio 2:3.
@@ -31,10 +32,6 @@ _USUAL_TRIM_RATIO = (0.25, 0.97)
 
 SHOWABLE = (Outcome.OK, Outcome.TOO_CLOSE)
 """Outcomes of images that sheets show."""
-
-
-Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-"""Indices of rows in a manifest."""
 _BATCH = 5_000  # rows
 
 
@@ -91,7 +88,7 @@ def inline_contact_sheet(sheet: bytes, max_bytes: int) -> str:
     return "too large to be shown here"
 
 
-def select_rows(table: pa.Table, candidates: Numbers, limit: int) -> list[ProcessedRow]:
+def select_rows(table: pa.Table, candidates: NDArray[np.int64], limit: int) -> list[ProcessedRow]:
     """Select the rows to show on sheets.
 
     Args:
@@ -114,17 +111,17 @@ def select_rows(table: pa.Table, candidates: Numbers, limit: int) -> list[Proces
     return from_table(table.take(selected), ProcessedRow)
 
 
-def showable_rows(table: pa.Table) -> Numbers:
+def showable_rows(table: pa.Table) -> NDArray[np.int64]:
     """Indices of the images that were processed, or rejected because the face is too close.
 
     Args:
         table: The manifest of `processed_images`, or its column `outcome`.
     """
     outcomes = pa.array(map(str, SHOWABLE), pa.string())
-    return np.flatnonzero(pc.is_in(table["outcome"], value_set=outcomes).to_numpy())
+    return np.flatnonzero(as_mask(pc.is_in(table["outcome"], value_set=outcomes)))
 
 
-def review_priorities(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+def review_priorities(table: pa.Table) -> NDArray[np.float64]:
     """How urgently each image of a manifest of `processed_images` needs a review."""
     found = np.empty(table.num_rows)
     columns = table.select(["outcome", "face_rule", "face_score", "trim_ratio"])

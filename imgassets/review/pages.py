@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-import numpy as np
 import orjson
 import pyarrow as pa
 from PIL import ImageFont
@@ -26,6 +25,7 @@ from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load
 from imgassets.review.plots import histograms
 from imgassets.settings import ReviewSettings
 from imgassets.storage import PartitionFiles
+from imgassets.tables import as_mask
 from imgassets.wording import counted
 
 CONTACT_SHEET = "contact_sheet.jpg"
@@ -108,7 +108,7 @@ def write_review(table: pa.Table, partition: PartitionFiles, options: ReviewSett
 def _write_pages(
     table: pa.Table, partition: PartitionFiles, title: str, options: ReviewSettings
 ) -> list[Page]:
-    is_new = np.asarray(table["reused_from"].is_null())
+    is_new = as_mask(table["reused_from"].is_null())
     candidates = showable_rows(table)
     candidates = candidates[is_new[candidates]]
     total = len(candidates)

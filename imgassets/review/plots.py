@@ -6,11 +6,11 @@ Contact sheets are in `contact_sheet` and `pages`.
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _BINS = 20
@@ -45,7 +45,7 @@ def _histogram(
     draw: ImageDraw.ImageDraw,
     start: int,
     title: str,
-    values: np.ndarray[Any, np.dtype[np.float64]],
+    values: NDArray[np.float64],
     scale: int,
 ) -> None:
     font = ImageFont.load_default(11 * scale)

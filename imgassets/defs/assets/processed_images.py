@@ -67,7 +67,7 @@ def build_processed_images(scope: Scope) -> dg.AssetsDefinition:
         Only images whose served bytes or settings have changed are processed, compared with earlier
         runs of the partition and with the retailer's other days.
         """
-        shards = plan_processing(raw_images, face_model)
+        shards = plan_processing(raw_images=raw_images, face_model=face_model)
         return process_images(shards.map(process_shard).collect())
 
     return processed_images
@@ -216,10 +216,11 @@ def _not_processed(table: "pa.Table") -> tuple[list[dict[str, str | None]], int]
     import pyarrow.compute as pc
 
     from imgassets.manifests import Outcome
+    from imgassets.tables import as_mask
 
     outcomes = table["outcome"]
-    failed = np.flatnonzero(pc.not_equal(outcomes, str(Outcome.OK)).to_numpy())
-    has_no_raw = pc.equal(outcomes.take(failed), str(Outcome.NO_RAW)).to_numpy()
+    failed = np.flatnonzero(as_mask(pc.not_equal(outcomes, str(Outcome.OK))))
+    has_no_raw = as_mask(pc.equal(outcomes, str(Outcome.NO_RAW)))[failed]
     first = failed[np.argsort(has_no_raw, kind="stable")][:MAX_TABLE_ROWS]
     rows = table.select(["outcome", "error", "key"]).take(first).to_pylist()
     return rows, len(failed)
@@ -268,7 +269,7 @@ def _metrics(done: "pa.Table") -> dict[str, int | float]:
     import pyarrow.compute as pc
 
     counts = done["face_count"].fill_null(0)
-    has_removed = pc.and_(pc.greater(counts, 0), done["face_removed"].fill_null(value=False))
+    has_removed = pc.and_(pc.greater(counts, 0), done["face_removed"].fill_null(fill_value=False))
     metrics: dict[str, int | float] = {
         "images": done.num_rows,
         "images with a face": pc.sum(pc.greater(counts, 0)).as_py() or 0,
