@@ -16,7 +16,9 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -42,7 +44,15 @@ from imgassets.manifests import (
 )
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
-from imgassets.storage import PartitionFiles, Storage, list_manifests, read_table, write_table
+from imgassets.storage import (
+    PartitionFiles,
+    Storage,
+    TableFile,
+    list_manifests,
+    read_table,
+    write_parts,
+    write_table,
+)
 from imgassets.tables import as_mask, filter_rows, index_in, take_rows
 from imgassets.wording import counted
 
@@ -64,6 +74,8 @@ _RETRIED_OUTCOMES = (
 _RESULT = tuple(name for name in PROCESSED_IMAGES.names if name not in (*URL_FIELDS, "raw_path"))
 # By the other two, `imgassets forget` finds the rows that it has to remove from a plan.
 _KNOWN = ("url", "product_id", *_RESULT)
+# What decides whether the image of a row is known.
+_STATE = ("raw_sha256", "outcome", "settings_hash", "path", "bytes")
 # Files beside the journal: the images to process, one file per shard; the images that are known.
 _TASKS, _PLAN = ".tasks.parquet", "plan.parquet"
 _HASH, _START = b"imgassets.settings_hash", b"imgassets.journal_start"
@@ -133,10 +145,18 @@ def plan_shards(
             storage.remove(f"{journal.folder}/{name}")
     hash_, start, plan = settings_hash(settings), journal.next_number(), secrets.token_hex(4)
     images = _distinct_images(raw)
-    known = _find_known(images, partition, hash_, settings, log)
-    tasks = images.tasks(raw, known)
-    metadata = {_HASH: hash_, _START: str(start)}
-    write_table(storage, f"{journal.folder}/{_PLAN}", known.replace_schema_metadata(metadata))
+    known: list[pa.ChunkedArray] = []
+
+    def parts() -> Iterator[pa.Table]:
+        for part in _KnownImages(partition, hash_, settings).find(images.sha256):
+            known.extend(part["raw_sha256"].chunks)
+            yield part
+
+    schema = _schema(_KNOWN).with_metadata({_HASH: hash_, _START: str(start)})
+    write_parts(storage, f"{journal.folder}/{_PLAN}", schema, parts())
+    found = pa.chunked_array(known, pa.string())
+    _log_known(len(found), log)
+    tasks = images.tasks(raw, found)
     count = -(-tasks.num_rows // settings.process.shard_size)
     if count <= 1:
         return []
@@ -222,9 +242,10 @@ def process_partition(
     images = _distinct_images(raw)
     results = _read_plan(journal, hash_) if is_large(raw.num_rows, settings) else None
     if results is None:
-        results = _find_known(images, partition, hash_, settings, log)
-    results = results.select(_RESULT)
-    tasks = images.tasks(raw, results)
+        parts = _KnownImages(partition, hash_, settings).find(images.sha256)
+        results = _concat([part.select(_RESULT) for part in parts], _RESULT)
+        _log_known(results.num_rows, log)
+    tasks = images.tasks(raw, results["raw_sha256"])
     if tasks.num_rows:
         setup = WorkerSetup(partition.storage, settings, hash_, model)
         rows = _process(tasks, setup, journal, "images", len(images.sha256), log=log)
@@ -234,11 +255,9 @@ def process_partition(
     # Their raw files were removed by `keep_raw: false`, or by a run that processed them meanwhile.
     missing = results["raw_sha256"].filter(is_missing).combine_chunks()
     if len(missing):
-        found = _KnownImages(partition, hash_, settings.download.reuse_days).find(
-            missing, raw_missing=True
-        )
-        results = _without(results, found["raw_sha256"])
-        results = pa.concat_tables([results, found.select(_RESULT)])
+        parts = _KnownImages(partition, hash_, settings).find(missing, raw_missing=True)
+        found = _concat([part.select(_RESULT) for part in parts], _RESULT)
+        results = pa.concat_tables([_without(results, found["raw_sha256"]), found])
     columns = {name: results[name] for name in _RESULT}
     del results
     table = as_manifest(_join(raw, columns, hash_), ProcessedRow, hash_)
@@ -278,6 +297,19 @@ def _process(
 
 
 @dataclass(frozen=True, slots=True)
+class _Source:
+    """Rows among which known images may be.
+
+    Attributes:
+        states: Their columns `_STATE`.
+        parts: Reads their columns `_KNOWN`, in parts.
+    """
+
+    states: pa.Table
+    parts: Callable[[], Iterator[pa.Table]]
+
+
+@dataclass(frozen=True, slots=True)
 class _Images:
     """The distinct contents of a partition's served files.
 
@@ -289,9 +321,9 @@ class _Images:
     sha256: pa.Array
     rows: NDArray[np.int64]
 
-    def tasks(self, raw: pa.Table, known: pa.Table) -> pa.Table:
-        """The rows of `raw_images` of the images that are not known."""
-        is_known = pc.is_in(self.sha256, value_set=known["raw_sha256"].combine_chunks())
+    def tasks(self, raw: pa.Table, known: pa.ChunkedArray) -> pa.Table:
+        """The rows of `raw_images` of the images whose SHA-256 is not among the known ones."""
+        is_known = pc.is_in(self.sha256, value_set=known.combine_chunks())
         return take_rows(raw, self.rows[~as_mask(is_known)])
 
 
@@ -319,15 +351,18 @@ def _without(table: pa.Table, sha256: pa.ChunkedArray) -> pa.Table:
     return filter_rows(table, ~as_mask(is_given))
 
 
+def _schema(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([PROCESSED_IMAGES.field(name) for name in names])
+
+
 def _concat(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
-    """Join parts that have these columns of the manifest; none, if there are no parts."""
-    schema = pa.schema([PROCESSED_IMAGES.field(name) for name in names])
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    """Join parts that have these columns of the manifest; there may be no part."""
+    return pa.concat_tables(tables) if tables else _schema(names).empty_table()
 
 
-def _with_all_columns(table: pa.Table) -> pa.Table:
-    """The columns `_KNOWN` of a manifest; null, if it is older than the column."""
-    schema = pa.schema([PROCESSED_IMAGES.field(name) for name in _KNOWN])
+def _with_columns(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Columns of a manifest; null, if it is older than the column."""
+    schema = _schema(names)
     columns = [
         table[field.name]
         if field.name in table.column_names
@@ -349,27 +384,9 @@ def _journal_batches(journal: Journal, start: int = 0) -> Iterator[pa.Table]:
         yield to_table(batch, ProcessedRow).select(_KNOWN).replace_schema_metadata()
 
 
-def _for_sizes(table: pa.Table, storage: Storage) -> Iterator[pa.Table]:
-    """Parts of a table whose files are looked up together.
-
-    The names and sizes of a million files take much memory. An object store is asked once, because
-    it lists all files for so many.
-    """
-    size = _SIZES_BATCH if storage.is_local else max(table.num_rows, 1)
-    return (table.slice(start, size) for start in range(0, table.num_rows, size))
-
-
-def _find_known(
-    images: _Images,
-    partition: PartitionFiles,
-    hash_: str,
-    settings: RetailerSettings,
-    log: Callable[[str], None],
-) -> pa.Table:
-    known = _KnownImages(partition, hash_, settings.download.reuse_days).find(images.sha256)
-    if known.num_rows:
-        log(f"{counted(known.num_rows, 'image')} processed before and kept")
-    return known
+def _log_known(number: int, log: Callable[[str], None]) -> None:
+    if number:
+        log(f"{counted(number, 'image')} processed before and kept")
 
 
 def _tasks_path(journal: Journal, shard: Shard) -> str:
@@ -435,94 +452,119 @@ def _join(raw: pa.Table, results: dict[str, pa.ChunkedArray], hash_: str) -> pa.
 class _KnownImages:
     """Rows of images that are processed already, in the partition and the retailer's others."""
 
-    def __init__(self, partition: PartitionFiles, hash_: str, days: int) -> None:
-        self._partition, self._hash, self._days = partition, hash_, days
+    def __init__(self, partition: PartitionFiles, hash_: str, settings: RetailerSettings) -> None:
+        self._partition, self._hash = partition, hash_
+        self._days = settings.download.reuse_days
 
-    def find(self, wanted: pa.Array, *, raw_missing: bool = False) -> pa.Table:
+    def find(self, sha256: pa.Array, *, raw_missing: bool = False) -> Iterator[pa.Table]:
         """Find rows whose files are stored.
 
         Args:
-            wanted: SHA-256 of raw files, without repetitions.
+            sha256: SHA-256 of raw files, without repetitions.
             raw_missing: Whether the raw files are gone, so that an image of any partition counts,
                 also one that was made with other settings.
 
-        Returns:
-            The columns `_KNOWN`, one row per image that was found; `reused_from` is the day of the
-            partition that processed the image, or null if that is this one.
+        Yields:
+            The columns `_KNOWN`, in parts: one row per image that was found. `reused_from` is the
+            day of the partition that processed the image, or null if that is this one.
         """
-        found: list[pa.Table] = []
-        for batches in self._sources(any_date=raw_missing):
-            if not len(wanted):
-                break
-            kept = [
-                batch.filter(self._is_known(batch, wanted, any_settings=raw_missing))
-                for batch in batches
-            ]
-            table = self._stored(_last_of_each(_concat(kept, _KNOWN)))
-            is_found = pc.is_in(wanted, value_set=table["raw_sha256"].combine_chunks())
-            wanted = wanted.filter(pc.invert(is_found))
-            found.append(table)
-        return _concat(found, _KNOWN)
+        wanted, is_wanted = pa.chunked_array([sha256]), np.ones(len(sha256), np.bool_)
+        for source in self._sources(any_date=raw_missing):
+            if not is_wanted.any():
+                return
+            images = index_in(source.states["raw_sha256"], wanted)
+            rows = np.flatnonzero(self._is_known(source.states, any_settings=raw_missing))
+            rows = rows[(images[rows] >= 0) & is_wanted[images[rows]]]
+            _, last = np.unique(images[rows][::-1], return_index=True)
+            rows = np.sort(rows[::-1][last])
+            rows = rows[self._has_file(source.states.select(["path", "bytes"]).take(rows))]
+            is_found = np.zeros(len(images), np.bool_)
+            is_found[rows] = True
+            start = 0
+            for part in source.parts():
+                end = start + part.num_rows
+                if is_found[start:end].any():
+                    yield filter_rows(part, is_found[start:end])
+                    is_wanted[images[start:end][is_found[start:end]]] = False
+                start = end
 
-    def _is_known(self, table: pa.Table, wanted: pa.Array, *, any_settings: bool) -> pa.Array:
-        is_wanted = pc.is_in(table["raw_sha256"], value_set=wanted)
+    def _is_known(self, states: pa.Table, *, any_settings: bool) -> NDArray[np.bool_]:
         if any_settings:
-            return pc.and_(is_wanted, pc.equal(table["outcome"], str(Outcome.OK)))
+            return as_mask(pc.equal(states["outcome"], str(Outcome.OK)))
         retried = pa.array(map(str, _RETRIED_OUTCOMES), pa.string())
-        is_final = pc.invert(pc.is_in(table["outcome"], value_set=retried))
-        has_hash = pc.fill_null(pc.equal(table["settings_hash"], self._hash), False)
-        return pc.and_(is_wanted, pc.and_(is_final, has_hash))
+        is_retried = as_mask(pc.is_in(states["outcome"], value_set=retried))
+        return as_mask(pc.equal(states["settings_hash"], self._hash)) & ~is_retried
 
-    def _stored(self, table: pa.Table) -> pa.Table:
-        """The rows whose files exist with their size, and those that have no file."""
-        storage = self._partition.storage
-        is_stored: list[bool] = []
-        for part in _for_sizes(table, storage):
+    def _has_file(self, states: pa.Table) -> NDArray[np.bool_]:
+        """Whether the file of each row exists with its size, or the row has no file."""
+        storage, found = self._partition.storage, np.ones(states.num_rows, np.bool_)
+        for rows in _by_folder(states["path"]):
+            part = states.take(rows)
             paths, expected = part["path"].to_pylist(), part["bytes"].to_pylist()
             sizes = storage.sizes(path for path in paths if path is not None)
-            is_stored += [
+            found[rows] = [
                 path is None or sizes.get(path) == size
                 for path, size in zip(paths, expected, strict=True)
             ]
-        return filter_rows(table, np.array(is_stored, np.bool_))
+        return found
 
-    def _sources(self, *, any_date: bool) -> Iterator[Iterator[pa.Table]]:
+    def _sources(self, *, any_date: bool) -> Iterator[_Source]:
         """Yield the rows of the journal, of the manifest, and of other partitions, latest first.
 
         Args:
             any_date: Whether the other partitions may be any number of days away.
         """
         own = self._partition
-        yield _journal_batches(Journal(own, ASSET))
-        yield self._manifest_batches(own)
+        journal = _concat([*_journal_batches(Journal(own, ASSET))], _KNOWN)
+        yield _Source(journal, lambda: iter([journal]))
+        yield from self._manifest(own)
         day = dt.date.fromisoformat(own.date)
         for other in reversed(list_manifests(own.storage, ASSET, own.retailer)):
             days = abs((dt.date.fromisoformat(other.date) - day).days)
             if days and (any_date or days <= self._days):
-                yield self._manifest_batches(other)
+                yield from self._manifest(other)
 
-    def _manifest_batches(self, partition: PartitionFiles) -> Iterator[pa.Table]:
-        """Parts of a manifest; none if it does not exist.
+    def _manifest(self, partition: PartitionFiles) -> Iterator[_Source]:
+        """Yield a manifest, if it exists.
 
         A broken manifest of another partition counts as missing: its own checks report it.
         """
+        with suppress(FileNotFoundError), self._ignore_broken(partition):
+            file = partition.open_manifest(ASSET)
+            states = _with_columns(file.read(_STATE), _STATE)
+            yield _Source(states, partial(self._manifest_parts, file, partition))
+
+    def _manifest_parts(self, file: TableFile, partition: PartitionFiles) -> Iterator[pa.Table]:
         own, origin = (
             pa.scalar(dt.date.fromisoformat(each.date)) for each in (self._partition, partition)
         )
-        try:
-            for batch in partition.manifest_batches(ASSET, _KNOWN):
-                table = _with_all_columns(batch)
+        number = _KNOWN.index("reused_from")
+        with self._ignore_broken(partition):
+            for part in file.parts(_KNOWN):
+                table = _with_columns(part, _KNOWN)
                 origins = pc.coalesce(table["reused_from"], origin)
-                reused_from = pc.if_else(
-                    pc.equal(origins, own), pa.scalar(None, pa.date32()), origins
-                )
-                number = table.column_names.index("reused_from")
+                is_own = pc.equal(origins, own)
+                reused_from = pc.if_else(is_own, pa.scalar(None, pa.date32()), origins)
                 yield table.set_column(number, table.schema.field(number), reused_from)
-        except FileNotFoundError:
-            return
+
+    @contextmanager
+    def _ignore_broken(self, partition: PartitionFiles) -> Iterator[None]:
+        try:
+            yield
         except BrokenFileError:
             if partition == self._partition:
                 raise
+
+
+def _by_folder(paths: pa.ChunkedArray) -> Iterator[NDArray[np.int64]]:
+    """Indices of paths in groups that fit into memory with their sizes.
+
+    Each folder is in one group, or two: an object store lists folders to find the sizes.
+    """
+    many = len(paths) > _SIZES_BATCH
+    order = pc.sort_indices(paths).to_numpy() if many else np.arange(len(paths))
+    for start in range(0, len(paths), _SIZES_BATCH):
+        yield order[start : start + _SIZES_BATCH].astype(np.int64)
 
 
 def remove_raw_images(table: pa.Table, storage: Storage) -> int:
@@ -542,11 +584,10 @@ def remove_raw_images(table: pa.Table, storage: Storage) -> int:
     """
     is_ok = pc.equal(table["outcome"], str(Outcome.OK))
     is_processed = pc.and_(is_ok, pc.is_valid(table["path"]))
-    paths = table["raw_path"].filter(is_processed).drop_null().unique()
+    paths = pa.chunked_array([table["raw_path"].filter(is_processed).drop_null().unique()])
     removed = 0
-    for part in _for_sizes(pa.table({"path": paths}), storage):
-        stored = storage.sizes(part["path"].to_pylist())
-        for path in stored:
-            storage.remove(path)
+    for group in _by_folder(paths):
+        stored = storage.sizes(paths.take(group).to_pylist())
+        storage.remove_all(stored)
         removed += len(stored)
     return removed
