@@ -145,6 +145,7 @@ def plan_shards(
             storage.remove(f"{journal.folder}/{name}")
     hash_, start, plan = settings_hash(settings), journal.next_number(), secrets.token_hex(4)
     images = _distinct_images(raw)
+    pa.default_memory_pool().release_unused()  # PyArrow would keep what was freed
     known: list[pa.ChunkedArray] = []
 
     def parts() -> Iterator[pa.Table]:
@@ -260,7 +261,9 @@ def process_partition(
         results = pa.concat_tables([_without(results, found["raw_sha256"]), found])
     columns = {name: results[name] for name in _RESULT}
     del results
+    pa.default_memory_pool().release_unused()  # PyArrow would keep what was freed
     table = as_manifest(_join(raw, columns, hash_), ProcessedRow, hash_)
+    pa.default_memory_pool().release_unused()
     partition.write_manifest(ASSET, table)
     if is_large(raw.num_rows, settings):
         # First: without the journal, the plan would say that its images are not processed.
@@ -469,9 +472,8 @@ class _KnownImages:
             day of the partition that processed the image, or null if that is this one.
         """
         wanted, is_wanted = pa.chunked_array([sha256]), np.ones(len(sha256), np.bool_)
-        for source in self._sources(any_date=raw_missing):
-            if not is_wanted.any():
-                return
+        sources = self._sources(any_date=raw_missing)
+        while is_wanted.any() and (source := next(sources, None)) is not None:
             images = index_in(source.states["raw_sha256"], wanted)
             rows = np.flatnonzero(self._is_known(source.states, any_settings=raw_missing))
             rows = rows[(images[rows] >= 0) & is_wanted[images[rows]]]
