@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,8 @@ _STATE = ("raw_sha256", "outcome", "settings_hash", "path", "bytes")
 # Files beside the journal: the images to process, one file per shard; the images that are known.
 _TASKS, _PLAN = ".tasks.parquet", "plan.parquet"
 _HASH, _START = b"imgassets.settings_hash", b"imgassets.journal_start"
+# Reads columns of rows among which known images may be, in parts.
+_Read: TypeAlias = Callable[[Sequence[str]], Iterator[pa.Table]]
 _BATCH = 5_000  # rows of a journal
 _SIZES_BATCH = 50_000  # files
 _MIN_IMAGES_PER_PROCESS = 40  # they take as long as starting a process
@@ -300,19 +303,6 @@ def _process(
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Rows among which known images may be.
-
-    Attributes:
-        states: Their columns `_STATE`.
-        parts: Reads their columns `_KNOWN`, in parts.
-    """
-
-    states: pa.Table
-    parts: Callable[[], Iterator[pa.Table]]
-
-
-@dataclass(frozen=True, slots=True)
 class _Images:
     """The distinct contents of a partition's served files.
 
@@ -473,22 +463,44 @@ class _KnownImages:
         """
         wanted, is_wanted = pa.chunked_array([sha256]), np.ones(len(sha256), np.bool_)
         sources = self._sources(any_date=raw_missing)
-        while is_wanted.any() and (source := next(sources, None)) is not None:
-            images = index_in(source.states["raw_sha256"], wanted)
-            rows = np.flatnonzero(self._is_known(source.states, any_settings=raw_missing))
-            rows = rows[(images[rows] >= 0) & is_wanted[images[rows]]]
-            _, last = np.unique(images[rows][::-1], return_index=True)
-            rows = np.sort(rows[::-1][last])
-            rows = rows[self._has_file(source.states.select(["path", "bytes"]).take(rows))]
-            is_found = np.zeros(len(images), np.bool_)
-            is_found[rows] = True
-            start = 0
-            for part in source.parts():
-                end = start + part.num_rows
-                if is_found[start:end].any():
-                    yield filter_rows(part, is_found[start:end])
-                    is_wanted[images[start:end][is_found[start:end]]] = False
-                start = end
+        while is_wanted.any() and (read := next(sources, None)) is not None:
+            # First only what decides whether a row is known: all columns take much memory.
+            states, start = [], 0
+            for part in read(_STATE):
+                images = index_in(part["raw_sha256"], wanted)
+                rows = np.flatnonzero(self._is_known(part, any_settings=raw_missing))
+                rows = rows[(images[rows] >= 0) & is_wanted[images[rows]]]
+                files = part.select(["path", "bytes"]).take(rows)
+                states.append((rows + start, images[rows], files))
+                start += part.num_rows
+            if any(len(rows) for rows, *_ in states):
+                yield from self._of_rows(read(_KNOWN), *self._last_stored(states), is_wanted)
+
+    def _last_stored(
+        self, states: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], pa.Table]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The last row of each image, if its file is stored: indices of rows, and of images."""
+        rows, images = (np.concatenate([state[i] for state in states]) for i in (0, 1))
+        _, last = np.unique(images[::-1], return_index=True)
+        last = np.sort(len(images) - 1 - last)
+        last = last[self._has_file(pa.concat_tables([state[2] for state in states]).take(last))]
+        return rows[last], images[last]
+
+    def _of_rows(
+        self,
+        parts: Iterator[pa.Table],
+        rows: NDArray[np.int64],
+        images: NDArray[np.int64],
+        is_wanted: NDArray[np.bool_],
+    ) -> Iterator[pa.Table]:
+        """Yield these rows, and note that their images are not wanted any more."""
+        start = 0
+        for part in parts:
+            first, end = np.searchsorted(rows, (start, start + part.num_rows))
+            if first < end:
+                yield take_rows(part, rows[first:end] - start)
+                is_wanted[images[first:end]] = False
+            start += part.num_rows
 
     def _is_known(self, states: pa.Table, *, any_settings: bool) -> NDArray[np.bool_]:
         if any_settings:
@@ -510,7 +522,7 @@ class _KnownImages:
             ]
         return found
 
-    def _sources(self, *, any_date: bool) -> Iterator[_Source]:
+    def _sources(self, *, any_date: bool) -> Iterator[_Read]:
         """Yield the rows of the journal, of the manifest, and of other partitions, latest first.
 
         Args:
@@ -518,7 +530,8 @@ class _KnownImages:
         """
         own = self._partition
         journal = _concat([*_journal_batches(Journal(own, ASSET))], _KNOWN)
-        yield _Source(journal, lambda: iter([journal]))
+        if journal.num_rows:
+            yield lambda names: iter([journal.select(names)])
         yield from self._manifest(own)
         day = dt.date.fromisoformat(own.date)
         for other in reversed(list_manifests(own.storage, ASSET, own.retailer)):
@@ -526,28 +539,30 @@ class _KnownImages:
             if days and (any_date or days <= self._days):
                 yield from self._manifest(other)
 
-    def _manifest(self, partition: PartitionFiles) -> Iterator[_Source]:
+    def _manifest(self, partition: PartitionFiles) -> Iterator[_Read]:
         """Yield a manifest, if it exists.
 
         A broken manifest of another partition counts as missing: its own checks report it.
         """
         with suppress(FileNotFoundError), self._ignore_broken(partition):
-            file = partition.open_manifest(ASSET)
-            states = _with_columns(file.read(_STATE), _STATE)
-            yield _Source(states, partial(self._manifest_parts, file, partition))
+            yield partial(self._parts, partition.open_manifest(ASSET), partition)
 
-    def _manifest_parts(self, file: TableFile, partition: PartitionFiles) -> Iterator[pa.Table]:
+    def _parts(
+        self, file: TableFile, partition: PartitionFiles, names: Sequence[str]
+    ) -> Iterator[pa.Table]:
         own, origin = (
             pa.scalar(dt.date.fromisoformat(each.date)) for each in (self._partition, partition)
         )
-        number = _KNOWN.index("reused_from")
         with self._ignore_broken(partition):
-            for part in file.parts(_KNOWN):
-                table = _with_columns(part, _KNOWN)
-                origins = pc.coalesce(table["reused_from"], origin)
-                is_own = pc.equal(origins, own)
-                reused_from = pc.if_else(is_own, pa.scalar(None, pa.date32()), origins)
-                yield table.set_column(number, table.schema.field(number), reused_from)
+            for part in file.parts(names):
+                table = _with_columns(part, names)
+                if "reused_from" in names:
+                    origins = pc.coalesce(table["reused_from"], origin)
+                    is_own = pc.equal(origins, own)
+                    days = pc.if_else(is_own, pa.scalar(None, pa.date32()), origins)
+                    number = names.index("reused_from")
+                    table = table.set_column(number, table.schema.field(number), days)
+                yield table
 
     @contextmanager
     def _ignore_broken(self, partition: PartitionFiles) -> Iterator[None]:

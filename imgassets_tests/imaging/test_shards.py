@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from imgassets.errors import SettingsError
-from imgassets.imaging import partition as imaging_partition
 from imgassets.imaging.partition import (
     Shard,
     plan_shards,
@@ -300,7 +299,7 @@ def test_the_last_step_can_be_repeated_after_it_wrote_the_manifest(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(imaging_partition.Journal, "remove", fail)
+        patch.setattr(Journal, "remove", fail)
         with pytest.raises(KeyboardInterrupt):
             partition.collect(_settings())
     Journal(partition.files, ASSET).remove()
