@@ -5,7 +5,8 @@
 
 The manifests are made up: URLs of 80 characters, SHA-256, boxes, landmarks; 60 % of the images have
 a face, 2 % of the downloads failed. The image files are sparse files of the right size. All but the
-last 100,000 images are processed before. Every stage is a process of its own, without its workers; the figure is its largest resident size, with all imports, on Linux.
+last 100,000 images are processed before. Every stage is a process of its own, without its workers;
+the figure is its largest resident size, with all imports, on Linux.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def _shard(partition: PartitionFiles) -> None:
 
 
 def _collect(partition: PartitionFiles) -> None:
-    """Take over the plan and the shard, process the other one, write the manifest and the sheets."""
+    """Take over the plan and the shard, process the other, write the manifest and the sheets."""
     raw = partition.read_manifest("raw_images", RAW_COLUMNS)
     model = ensure_model(RetailerSettings().faces, models_folder())
     table = process_partition(raw, partition, RetailerSettings(), model, log=_ignore)
