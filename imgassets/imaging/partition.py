@@ -244,6 +244,7 @@ def process_partition(
     """
     hash_, journal = settings_hash(settings), Journal(partition, ASSET)
     images = _distinct_images(raw)
+    pa.default_memory_pool().release_unused()  # PyArrow would keep what was freed
     results = _read_plan(journal, hash_) if is_large(raw.num_rows, settings) else None
     if results is None:
         parts = _KnownImages(partition, hash_, settings).find(images.sha256)
@@ -264,7 +265,7 @@ def process_partition(
         results = pa.concat_tables([_without(results, found["raw_sha256"]), found])
     columns = {name: results[name] for name in _RESULT}
     del results
-    pa.default_memory_pool().release_unused()  # PyArrow would keep what was freed
+    pa.default_memory_pool().release_unused()
     table = as_manifest(_join(raw, columns, hash_), ProcessedRow, hash_)
     pa.default_memory_pool().release_unused()
     partition.write_manifest(ASSET, table)

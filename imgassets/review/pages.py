@@ -19,7 +19,7 @@ import pyarrow as pa
 from PIL import ImageFont
 
 from imgassets.cores import available_cores
-from imgassets.manifests import ProcessedRow, Rows
+from imgassets.manifests import ProcessedRow, from_table
 from imgassets.review.contact_sheet import contact_sheet, select_rows, showable_rows
 from imgassets.review.drawing import TEXT_COLOUR, Layout, Pair, draw_sheet, load_pair
 from imgassets.review.plots import histograms
@@ -42,6 +42,7 @@ _QUALITY = 80
 _PLOT_SCALE = 3
 _MAX_THREADS = 4  # each has a page in memory
 _VERSION = 6  # increment it when the look of the files changes, so that they are drawn again
+_BATCH = 5_000  # rows
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
@@ -159,8 +160,10 @@ def _content_hash(table: pa.Table, title: str, options: ReviewSettings) -> str:
     """A hash of everything that the files are drawn from."""
     drawn_with = (_VERSION, title, options.max_pages, options.hide_faces)
     digest = hashlib.sha256(repr(drawn_with).encode())
-    for row in Rows(table, ProcessedRow):
-        digest.update(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
+    # Not `Rows`, which keeps the rows that it has made.
+    for start in range(0, table.num_rows, _BATCH):
+        for row in from_table(table.slice(start, _BATCH), ProcessedRow):
+            digest.update(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
     return digest.hexdigest()
 
 
