@@ -167,15 +167,15 @@ def _plan(partition: PartitionFiles) -> None:
 
 
 def _shard(partition: PartitionFiles) -> None:
-    """Process the first shard; its files are no images, so the workers only read them."""
+    """Process the shards; their files are no images, so the workers only read them."""
     settings = RetailerSettings()
     model = ensure_model(settings.faces, models_folder())
-    shard, *_ = json.loads((FOLDER / _SHARDS).read_text())
-    process_shard(Shard(**shard), partition, settings, model, log=_ignore)
+    for shard in json.loads((FOLDER / _SHARDS).read_text()):
+        process_shard(Shard(**shard), partition, settings, model, log=_ignore)
 
 
 def _collect(partition: PartitionFiles) -> None:
-    """Take over the plan and the shard, process the other, write the manifest and the sheets."""
+    """Take over the plan and the shards, and write the manifest and the sheets."""
     raw = partition.read_manifest("raw_images", RAW_COLUMNS)
     model = ensure_model(RetailerSettings().faces, models_folder())
     table = process_partition(raw, partition, RetailerSettings(), model, log=_ignore)
