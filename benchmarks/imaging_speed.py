@@ -32,7 +32,7 @@ from imgassets.imaging.faces import load_detector
 from imgassets.imaging.models import ensure_model
 from imgassets.imaging.partition import process_partition
 from imgassets.imaging.pipeline import process_image
-from imgassets.manifests import Outcome, RawRow
+from imgassets.manifests import Outcome, RawRow, to_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Storage
 
@@ -159,7 +159,7 @@ def _process_partition(images: Sequence[Path], processes: int) -> None:
     settings = RetailerSettings.model_validate({"process": {"processes": processes}})
     (OUT / "served").symlink_to(SERVED.resolve())
     process_partition(
-        rows,
+        to_table(rows, RawRow),
         Storage(str(OUT)).partition("2026-01-01", "shop"),
         settings,
         ensure_model(settings.faces, models_folder()),

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pandas as pd  # noqa: F401  (else pyarrow imports it in the measured time)
+import pyarrow as pa
 
 from imgassets.download.partition import collect, download_shard, plan
 from imgassets.folders import models_folder
@@ -56,7 +57,7 @@ def main() -> None:
         download_seconds += report.seconds
     raw = collect(urls, partition, settings)
     seconds = time.perf_counter() - start
-    outcomes = count_outcomes(raw)
+    outcomes = count_outcomes(to_table(raw, RawRow))
     if options.process:
         outcomes = count_outcomes(
             to_table(_process(from_table(raw, RawRow), partition, settings), ProcessedRow)
@@ -67,14 +68,12 @@ def main() -> None:
     print(f"{rate:.1f} {urls.num_rows / seconds:.1f}")
 
 
-def _process(
-    raw: list[RawRow], partition: PartitionFiles, settings: RetailerSettings
-) -> list[ProcessedRow]:
+def _process(raw: list[RawRow], partition: PartitionFiles, settings: RetailerSettings) -> pa.Table:
     from imgassets.imaging.models import ensure_model
     from imgassets.imaging.partition import process_partition
 
     model = ensure_model(settings.faces, models_folder())
-    return process_partition(raw, partition, settings, model, log=_ignore)
+    return process_partition(to_table(raw, RawRow), partition, settings, model, log=_ignore)
 
 
 def _ignore(_line: str) -> None:

@@ -472,6 +472,14 @@ class ProcessSettings(Section):
             "quota allows, but fewer for less than 40 images each"
         ),
     )
+    shard_size: int = Field(
+        50_000,
+        ge=1,
+        description=(
+            "maximum number of images per step: an executor that distributes steps can spread a "
+            "partition with more"
+        ),
+    )
 
     @field_validator("steps")
     @classmethod

@@ -745,13 +745,14 @@ def write_parts(storage: Storage, path: str, schema: pa.Schema, parts: Iterable[
     Raises:
         StorageError: See `write_table`.
     """
-    buffer = pa.BufferOutputStream()
-    with pq.ParquetWriter(buffer, schema, compression="zstd", write_page_checksum=True) as writer:
+    # Not PyArrow's buffer: it doubles to grow, and its bytes are a copy.
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
         for part in parts:
             # `datasets` cannot read a row group without rows.
             if part.num_rows:
                 writer.write_table(part)
-    storage.write(path, buffer.getvalue().to_pybytes())
+    storage.write(path, file.getvalue())
 
 
 class TableFile:

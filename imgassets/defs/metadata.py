@@ -52,20 +52,23 @@ def as_dagster_failure(*errors: type[Exception]) -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def read_manifest(storage: Storage, asset: str, partition: Partition) -> pa.Table:
+def read_manifest(
+    storage: Storage, asset: str, partition: Partition, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Read the manifest of a partition, for an asset downstream.
 
     Args:
         storage: the storage that contains the partition.
         asset: the name of the asset.
         partition: the partition.
+        columns: the columns to read; None for all.
 
     Raises:
         dagster.Failure: the partition was never materialized, or its manifest cannot be read.
     """
     try:
         with as_dagster_failure(StorageError):
-            return storage.partition(*partition).read_manifest(asset)
+            return storage.partition(*partition).read_manifest(asset, columns)
     except FileNotFoundError:
         raise dg.Failure(
             f"{asset} of {partition.key} was never materialized; materialize it first",

@@ -112,7 +112,7 @@ def settings_hash(settings: RetailerSettings) -> str:
         mode="json",
         include={"decode", "process", "faces", "resize", "trim", "encode"},
         exclude={
-            "process": {"keep_raw", "timeout_s", "processes"},
+            "process": {"keep_raw", "timeout_s", "processes", "shard_size"},
             "faces": {"model_source", "model_config_source", "model_sha256"},
         },
     )

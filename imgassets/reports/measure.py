@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import heapq
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from imgassets.errors import BrokenFileError
 from imgassets.manifests import Outcome, ProcessedRow, count_outcomes, from_table
 from imgassets.reports.day import Day, RetailerDay
-from imgassets.review.contact_sheet import SHOWABLE, priority_of, review_priority
+from imgassets.review.contact_sheet import review_priorities, review_priority, showable_rows
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, Storage
 
@@ -188,17 +188,8 @@ def _read(files: PartitionFiles, asset: str, columns: Sequence[str] | None) -> p
 def _most_doubtful(processed: pa.Table) -> list[ProcessedRow]:
     """The most doubtful images that a partition itself processed, most doubtful first."""
     own = processed.filter(pc.is_null(processed["reused_from"]))
-    own = own.filter(pc.is_in(own["outcome"], pa.array(map(str, SHOWABLE), pa.string())))
-    names = ("outcome", "face_rule", "face_score", "trim_ratio")
-
-    def priorities() -> Iterator[tuple[float, int]]:
-        for start in range(0, own.num_rows, _BATCH):
-            batch = own.slice(start, _BATCH)
-            columns = zip(*(batch[name].to_pylist() for name in names), strict=True)
-            for number, values in enumerate(columns, start):
-                yield priority_of(*values), -number  # of equal ones, the first row
-
-    first = [-number for _, number in heapq.nlargest(MAX_DOUBTFUL, priorities())]
+    candidates, priorities = showable_rows(own), review_priorities(own)
+    first = heapq.nlargest(MAX_DOUBTFUL, candidates, key=priorities.__getitem__)
     return from_table(own.take(pa.array(first, pa.int64())), ProcessedRow)
 
 

@@ -7,15 +7,19 @@ in `drawing`; the full-size sheets are in `pages`.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import Outcome, ProcessedRow, from_table
 from imgassets.markdown import inline_image
 from imgassets.review.drawing import TEXT_COLOUR, draw_sheet, load_pair
 from imgassets.review.layout import Layout
 from imgassets.storage import Storage
+from imgassets.tables import as_mask
 from imgassets.thumbnails import encode_avif
 
 # Most catalogue images have the aspect ratio 2:3.
@@ -29,10 +33,11 @@ _USUAL_TRIM_RATIO = (0.25, 0.97)
 
 SHOWABLE = (Outcome.OK, Outcome.TOO_CLOSE)
 """Outcomes of images that sheets show."""
+_BATCH = 5_000  # rows
 
 
 def contact_sheet(
-    rows: Sequence[ProcessedRow],
+    table: pa.Table,
     storage: Storage,
     *,
     hide_faces: bool,
@@ -44,7 +49,7 @@ def contact_sheet(
     (green). `select_rows` selects the images.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         storage: The storage of the images.
         hide_faces: Whether detected faces are pixelated.
         limit: Maximum number of rows on the sheet.
@@ -52,9 +57,8 @@ def contact_sheet(
     Returns:
         A JPEG about 660 pixels wide.
     """
-    pairs = [
-        load_pair(row, storage, _LAYOUT, hide_faces=hide_faces) for row in select_rows(rows, limit)
-    ]
+    selected = select_rows(table, showable_rows(table), limit)
+    pairs = [load_pair(row, storage, _LAYOUT, hide_faces=hide_faces) for row in selected]
     image, draw = draw_sheet(pairs, _LAYOUT)
     if not pairs:
         font = ImageFont.load_default(_LAYOUT.font_size)
@@ -85,31 +89,48 @@ def inline_contact_sheet(sheet: bytes, max_bytes: int) -> str:
     return "too large to be shown here"
 
 
-def select_rows(rows: Sequence[ProcessedRow], limit: int) -> list[ProcessedRow]:
+def select_rows(table: pa.Table, candidates: NDArray[np.int64], limit: int) -> list[ProcessedRow]:
     """Select the rows to show on sheets.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
+        candidates: Indices of the rows that can be shown, from `showable_rows`.
         limit: Maximum number of rows to select.
 
     Returns:
-        All rows that can be shown, by review priority, if there are at most `limit`. Otherwise two
-        thirds of `limit` by review priority, then others spread evenly over the partition.
+        All candidates, by review priority, if there are at most `limit`. Otherwise two thirds of
+        `limit` by review priority, then others spread evenly over the partition.
     """
-    candidates = showable_rows(rows)
-    by_priority = sorted(candidates, key=review_priority, reverse=True)
-    if len(by_priority) <= limit:
-        return by_priority
-    first = by_priority[: -(-limit * 2 // 3)]
-    first_keys = {row.key for row in first}
-    others = [row for row in candidates if row.key not in first_keys]
-    free = limit - len(first)
-    return first + [others[len(others) * number // free] for number in range(free)]
+    by_priority = candidates[np.argsort(-review_priorities(table)[candidates], kind="stable")]
+    selected = by_priority[:limit]
+    if len(by_priority) > limit:
+        first = by_priority[: -(-limit * 2 // 3)]
+        others = np.setdiff1d(candidates, first, assume_unique=True)
+        free = limit - len(first)
+        spread = [others[len(others) * number // free] for number in range(free)]
+        selected = np.append(first, np.array(spread, np.int64))
+    return from_table(table.take(selected), ProcessedRow)
 
 
-def showable_rows(rows: Sequence[ProcessedRow]) -> list[ProcessedRow]:
-    """The rows of images that were processed, or rejected because the face is too close."""
-    return [row for row in rows if row.outcome in SHOWABLE]
+def showable_rows(table: pa.Table) -> NDArray[np.int64]:
+    """Indices of the images that were processed, or rejected because the face is too close.
+
+    Args:
+        table: The manifest of `processed_images`, or its column `outcome`.
+    """
+    outcomes = pa.array(map(str, SHOWABLE), pa.string())
+    return np.flatnonzero(as_mask(pc.is_in(table["outcome"], value_set=outcomes)))
+
+
+def review_priorities(table: pa.Table) -> NDArray[np.float64]:
+    """How urgently each image of a manifest of `processed_images` needs a review."""
+    found = np.empty(table.num_rows)
+    columns = table.select(["outcome", "face_rule", "face_score", "trim_ratio"])
+    for start in range(0, table.num_rows, _BATCH):
+        batch = columns.slice(start, _BATCH)
+        values = (column.to_pylist() for column in batch.columns)
+        found[start : start + _BATCH] = [*map(priority_of, *values)]
+    return found
 
 
 def review_priority(row: ProcessedRow) -> float:

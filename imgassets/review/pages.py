@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import orjson
+import pyarrow as pa
 
 from imgassets.cores import available_cores
-from imgassets.manifests import ProcessedRow
+from imgassets.manifests import ProcessedRow, from_table
 from imgassets.markdown import CONTACT_SHEET_BYTES, inline_image
 from imgassets.review.layout import Layout
 from imgassets.settings import ReviewSettings
 from imgassets.storage import PartitionFiles
+from imgassets.tables import as_mask
 from imgassets.wording import counted
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _QUALITY = 80
 _PLOT_SCALE = 3
 _MAX_THREADS = 4  # each has a page in memory
 _VERSION = 7  # increment it when the look of the files changes, so that they are drawn again
+_BATCH = 5_000  # rows
 _PAGE = re.compile(r"page_\d+\.jpg")
 
 
@@ -59,9 +62,7 @@ class Page:
     keys: list[str]
 
 
-def write_review(
-    rows: Sequence[ProcessedRow], partition: PartitionFiles, options: ReviewSettings
-) -> list[Page]:
+def write_review(table: pa.Table, partition: PartitionFiles, options: ReviewSettings) -> list[Page]:
     """Write the small contact sheet, the full-size pages and the full-size histograms.
 
     A page shows raw images beside the processed ones at a legible size, by review priority. Images
@@ -72,7 +73,7 @@ def write_review(
     showing raw images that were removed since.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         partition: The partition; its date and retailer are the title of every page.
         options: Maximum number of pages, with `IMAGES_PER_PAGE` images each, and whether detected
             faces are hidden.
@@ -85,7 +86,7 @@ def write_review(
     """
     storage, review = partition.storage, partition.review
     title = f"{partition.date}|{partition.retailer}"
-    content_hash = _content_hash(rows, title, options)
+    content_hash = _content_hash(table, title, options)
     if (unchanged := _read_unchanged_pages(partition, content_hash)) is not None:
         return unchanged
     from imgassets.review.contact_sheet import contact_sheet, inline_contact_sheet, showable_rows
@@ -95,15 +96,15 @@ def write_review(
     storage.remove(f"{review}/{INDEX}")
     pages: list[Page] = []
     inline: dict[str, str] = {}
-    if showable_rows(rows):
-        sheet = contact_sheet(rows, storage, hide_faces=options.hide_faces)
+    if len(showable_rows(table)):
+        sheet = contact_sheet(table, storage, hide_faces=options.hide_faces)
         storage.write(f"{review}/{CONTACT_SHEET}", sheet)
-        storage.write(f"{review}/{HISTOGRAMS}", histograms(rows, scale=_PLOT_SCALE))
+        storage.write(f"{review}/{HISTOGRAMS}", histograms(table, scale=_PLOT_SCALE))
         inline = {
             "contact sheet": inline_contact_sheet(sheet, CONTACT_SHEET_BYTES),
-            "histograms": inline_image(histograms(rows), "png"),
+            "histograms": inline_image(histograms(table), "png"),
         }
-        pages = _write_pages(rows, partition, title, options)
+        pages = _write_pages(table, partition, title, options)
     else:
         storage.remove(f"{review}/{CONTACT_SHEET}")
         storage.remove(f"{review}/{HISTOGRAMS}")
@@ -137,16 +138,18 @@ def read_inline_images(partition: PartitionFiles) -> dict[str, str]:
 
 
 def _write_pages(
-    rows: Sequence[ProcessedRow], partition: PartitionFiles, title: str, options: ReviewSettings
+    table: pa.Table, partition: PartitionFiles, title: str, options: ReviewSettings
 ) -> list[Page]:
     from PIL import ImageFont
 
     from imgassets.review.contact_sheet import select_rows, showable_rows
     from imgassets.review.drawing import TEXT_COLOUR, draw_sheet, load_pair
 
-    new = [row for row in rows if row.reused_from is None]
-    total = len(showable_rows(new))
-    selected = select_rows(new, options.max_pages * IMAGES_PER_PAGE)
+    is_new = as_mask(table["reused_from"].is_null())
+    candidates = showable_rows(table)
+    candidates = candidates[is_new[candidates]]
+    total = len(candidates)
+    selected = select_rows(table, candidates, options.max_pages * IMAGES_PER_PAGE)
     starts = range(0, len(selected), IMAGES_PER_PAGE)
 
     def write_page(start: int) -> Page:
@@ -189,12 +192,14 @@ def _selection_text(selected: int, total: int) -> str:
     )
 
 
-def _content_hash(rows: Sequence[ProcessedRow], title: str, options: ReviewSettings) -> str:
+def _content_hash(table: pa.Table, title: str, options: ReviewSettings) -> str:
     """A hash of everything that the files are drawn from."""
     drawn_with = (_VERSION, title, options.max_pages, options.hide_faces)
     digest = hashlib.sha256(repr(drawn_with).encode())
-    for row in rows:
-        digest.update(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
+    # Not `Rows`, which keeps the rows that it has made.
+    for start in range(0, table.num_rows, _BATCH):
+        for row in from_table(table.slice(start, _BATCH), ProcessedRow):
+            digest.update(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY))
     return digest.hexdigest()
 
 

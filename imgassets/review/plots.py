@@ -6,12 +6,12 @@ Contact sheets are in `contact_sheet` and `pages`.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-
-from imgassets.manifests import ProcessedRow
 
 _BINS = 20
 _WIDTH, _HEIGHT = 400, 160
@@ -19,18 +19,18 @@ _LEFT, _TOP, _BOTTOM = 10, 22, 20
 _BACKGROUND, _TEXT_COLOUR, _BAR_COLOUR = (255, 255, 255), (30, 34, 40), (70, 120, 190)
 
 
-def histograms(rows: Sequence[ProcessedRow], *, scale: int = 1) -> bytes:
+def histograms(table: pa.Table, *, scale: int = 1) -> bytes:
     """Draw histograms of the trim ratios and the face scores, both from 0 to 1.
 
     Args:
-        rows: The manifest of `processed_images`.
+        table: The manifest of `processed_images`.
         scale: Factor by which everything is enlarged, text included.
 
     Returns:
         A PNG of 800 x 160 pixels times `scale`; a few kilobytes at scale 1.
     """
-    ratios = [row.trim_ratio for row in rows if row.trim_ratio is not None]
-    scores = [score for row in rows for score in row.face_scores or []]
+    ratios = table["trim_ratio"].drop_null().to_numpy()
+    scores = pc.list_flatten(table["face_scores"]).to_numpy()
     image = Image.new("RGB", (2 * _WIDTH * scale, _HEIGHT * scale), _BACKGROUND)
     draw = ImageDraw.Draw(image)
     _histogram(draw, 0, "area kept by the trim", ratios, scale)
@@ -42,11 +42,15 @@ def histograms(rows: Sequence[ProcessedRow], *, scale: int = 1) -> bytes:
 
 
 def _histogram(
-    draw: ImageDraw.ImageDraw, start: int, title: str, values: Sequence[float], scale: int
+    draw: ImageDraw.ImageDraw,
+    start: int,
+    title: str,
+    values: NDArray[np.float64],
+    scale: int,
 ) -> None:
     font = ImageFont.load_default(11 * scale)
     heading = f"{title}: {len(values)}"
-    if values:
+    if len(values):
         heading += f", mean {np.mean(values):.2f}, 5 % below {np.percentile(values, 5):.2f}"
     draw.text(((start + _LEFT) * scale, 4 * scale), heading, _TEXT_COLOUR, font)
     base = _HEIGHT - _BOTTOM

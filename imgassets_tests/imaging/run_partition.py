@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from imgassets.imaging.partition import process_partition, remove_raw_images
-from imgassets.manifests import RawRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import Storage
 
@@ -20,10 +19,10 @@ def main(data_root: str, date: str, model: str, options: str) -> None:
     settings = RetailerSettings.model_validate(json.loads(options))
     storage = Storage(data_root)
     partition = storage.partition(date, "zara")
-    raw_rows = from_table(partition.read_manifest("raw_images"), RawRow)
-    rows = process_partition(raw_rows, partition, settings, Path(model), log=print)
+    raw = partition.read_manifest("raw_images")
+    table = process_partition(raw, partition, settings, Path(model), log=print)
     if not settings.process.keep_raw:
-        remove_raw_images(rows, storage)
+        remove_raw_images(table, storage)
 
 
 if __name__ == "__main__":

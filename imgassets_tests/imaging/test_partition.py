@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 
 from imgassets.errors import BrokenFileError, ModelError, StepError, StorageError, WorkerError
+from imgassets.imaging import partition as imaging_partition
 from imgassets.imaging import worker_pool
-from imgassets.imaging.partition import process_partition, remove_raw_images
+from imgassets.imaging.partition import process_partition
 from imgassets.imaging.worker_protocol import settings_hash
 from imgassets.journal import Journal
 from imgassets.launcher import programs
@@ -96,9 +97,14 @@ class Partition:
         settings = RetailerSettings.model_validate(
             merge_options(settings.model_dump(), {"process": {"processes": WORKERS}})
         )
-        return process_partition(
-            self.rows, self.files, settings, self.model, log=log or self.lines.append
+        table = process_partition(
+            to_table(self.rows, RawRow),
+            self.files,
+            settings,
+            self.model,
+            log=log or self.lines.append,
         )
+        return from_table(table, ProcessedRow)
 
     def manifest(self) -> list[ProcessedRow]:
         return from_table(self.files.read_manifest(ASSET), ProcessedRow)
@@ -135,6 +141,10 @@ def small(empty: Partition, photos: dict[str, bytes]) -> Partition:
     for name in ("cutout_a", "cutout_c"):
         empty.add(name, photos[name])
     return empty
+
+
+def remove_raw_images(rows: Sequence[ProcessedRow], storage: Storage) -> int:
+    return imaging_partition.remove_raw_images(to_table(rows, ProcessedRow), storage)
 
 
 def _versions(storage: Storage) -> dict[str, tuple[int, int]]:

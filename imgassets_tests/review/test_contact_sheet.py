@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import Outcome, ProcessedRow, to_table
 from imgassets.markdown import CONTACT_SHEET_BYTES
-from imgassets.review.contact_sheet import (
-    contact_sheet,
-    inline_contact_sheet,
-    review_priority,
-    select_rows,
-)
+from imgassets.review import contact_sheet as sheets
+from imgassets.review.contact_sheet import inline_contact_sheet, review_priority
 from imgassets.storage import Storage
 from imgassets_tests.rows import processed_row
 
@@ -27,6 +24,15 @@ def _row(key: str, **columns: Any) -> ProcessedRow:
     values = {"face_count": 1, "face_score": 0.95, "trim_ratio": 0.6}
     paths = {"raw_path": f"raw/{key}.jpg", "path": f"processed/{key}.jpg"}
     return processed_row(key=key, **{**values, **paths, **columns})
+
+
+def contact_sheet(rows: Sequence[ProcessedRow], storage: Storage, *, hide_faces: bool) -> bytes:
+    return sheets.contact_sheet(to_table(rows, ProcessedRow), storage, hide_faces=hide_faces)
+
+
+def select_rows(rows: Sequence[ProcessedRow], limit: int) -> list[ProcessedRow]:
+    table = to_table(rows, ProcessedRow)
+    return sheets.select_rows(table, sheets.showable_rows(table), limit)
 
 
 def _jpeg(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imgassets.imaging.faces import FaceDetector
-from imgassets.manifests import Outcome, ProcessedRow
+from imgassets.manifests import Outcome, ProcessedRow, to_table
 from imgassets.review.pages import (
     CONTACT_SHEET,
     HISTOGRAMS,
@@ -51,7 +51,7 @@ class Partition:
         self.storage.write(path, file.getvalue())
 
     def write(self, rows: list[ProcessedRow], **options: Any) -> list[Page]:
-        return write_review(rows, self.files, ReviewSettings(**options))
+        return write_review(to_table(rows, ProcessedRow), self.files, ReviewSettings(**options))
 
     @property
     def names(self) -> set[str]:

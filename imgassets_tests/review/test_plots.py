@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from imgassets.manifests import ProcessedRow
+from imgassets.manifests import ProcessedRow, to_table
 from imgassets.review.plots import histograms
 from imgassets_tests.rows import processed_row
 
@@ -24,7 +24,7 @@ def _bars(file: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
 
 def test_the_height_of_a_bar_is_proportional_to_the_frequency_of_its_values() -> None:
     rows = [_row(0.31, 0.96) for _ in range(10)] + [_row(0.92) for _ in range(5)]
-    file = histograms(rows)
+    file = histograms(to_table(rows, ProcessedRow))
     bars = _bars(file)
     assert len(file) < 10_000
     often, seldom = bars[10 + 120], bars[10 + 350]
@@ -35,5 +35,5 @@ def test_the_height_of_a_bar_is_proportional_to_the_frequency_of_its_values() ->
 
 
 def test_a_partition_without_values_has_empty_axes() -> None:
-    assert _bars(histograms([])).sum() == 0
-    assert _bars(histograms([_row(None)])).sum() == 0
+    assert _bars(histograms(to_table([], ProcessedRow))).sum() == 0
+    assert _bars(histograms(to_table([_row(None)], ProcessedRow))).sum() == 0
