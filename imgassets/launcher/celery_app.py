@@ -2,7 +2,7 @@
 
 Start a worker with `celery -A imgassets.launcher.celery_app worker --queues dagster`. It executes
 the task that `celery_launcher` sends: one run, in a process that is forked for it from a process
-that has imported its libraries.
+that has imported its libraries, as its imaging processes are.
 
 RabbitMQ keeps the message of a run until the run has ended. If the worker is killed or loses its
 connection, RabbitMQ sends the message to another worker, where Dagster marks the run as failed,
@@ -16,14 +16,22 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing import Pipe
 from typing import Any
 
 import dagster as dg
-from celery.signals import task_postrun, task_revoked, worker_init, worker_process_init
+from celery.signals import (
+    task_postrun,
+    task_prerun,
+    task_revoked,
+    worker_init,
+    worker_process_init,
+)
 
 # Dagster has no public names for these: see docs/upgrading-dagster.md.
 from dagster._grpc.types import ExecuteRunArgs
@@ -31,7 +39,7 @@ from dagster._serdes import unpack_value
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_execute_job_task
 
-from imgassets.launcher.server import preload
+from imgassets.launcher import server
 
 _log = logging.getLogger(__name__)
 _RETRY_S = 5
@@ -59,7 +67,7 @@ execute_job = create_execute_job_task(app)
 
 
 def _preload(**_: Any) -> None:
-    preload()
+    server.preload()
     gc.enable()
 
 
@@ -67,6 +75,29 @@ def _end_with_worker(**_: Any) -> None:
     """Let the system kill this process when the worker's main process ends, however it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _start_fork_server(**_: Any) -> None:
+    """Fork a server that forks the run's imaging processes.
+
+    As new interpreters, they would import their libraries again.
+    """
+    if sys.platform != "linux":
+        return
+    ours, theirs = Pipe()
+    if os.fork():
+        theirs.close()
+        os.environ[server.FORK_SERVER_VARIABLE] = f"{os.getpid()}:{os.dup(ours.fileno())}"
+        return
+    # Celery has opened another file as standard input of its processes.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    # It takes this run's process for running as long as another process has its descriptors.
+    os.closerange(3, theirs.fileno())
+    os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    server.serve(theirs)
 
 
 def _fail_unfinished_run(kwargs: Mapping[str, Any], **_: Any) -> None:
@@ -114,5 +145,6 @@ def _finish(
 
 worker_init.connect(_preload, weak=False)
 worker_process_init.connect(_end_with_worker, weak=False)
+task_prerun.connect(_start_fork_server, weak=False)
 task_postrun.connect(_fail_unfinished_run, weak=False)
 task_revoked.connect(_cancel_waiting_run, weak=False)

@@ -116,7 +116,7 @@ _inherited_connection: ServerConnection | None = None
 
 
 def inherited_connection() -> ServerConnection | None:
-    """Return a connection to the server that forked this process; None if none did."""
+    """Return a connection to the fork server that serves this process; None if none does."""
     global _inherited_connection  # noqa: PLW0603  (one per process, as the descriptor is)
     pid, _, descriptor = os.environ.get(server.FORK_SERVER_VARIABLE, "").partition(":")
     if pid != str(os.getpid()):

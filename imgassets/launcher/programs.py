@@ -1,6 +1,6 @@
 """Starts a Python program with pipes to its standard input and output, for work that may crash.
 
-In a process that the fork server forked, the program is forked from that server too, which takes a
+In a process that a fork server serves, the program is forked from that server, which takes a
 fiftieth of the time; elsewhere it is a new interpreter. Either way it gets this process's
 environment, working folder, standard error and `sys.path`, so that it imports the same modules.
 """

@@ -95,7 +95,18 @@ def main() -> None:
     if not sys.flags.safe_path:
         sys.path[0] = str(Path.cwd())  # as `python -m` sets it; it is this file's folder so far
     preload()
-    _run_program(**_Server(Connection(int(sys.argv[1]))).serve())
+    serve(Connection(int(sys.argv[1])))
+
+
+def serve(owner: Connection[Any, Any]) -> None:
+    """Serve requests until the owner has exited; in a forked process, run its program.
+
+    Neither returns.
+
+    Args:
+        owner: Connection to the process whose requests are served.
+    """
+    _run_program(**_Server(owner).serve())
 
 
 def preload() -> None:
