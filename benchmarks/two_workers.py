@@ -1,39 +1,41 @@
 """Runs a backfill on Celery workers that share only network services, and disturbs it.
 
     python -m benchmarks.two_workers killed stopped     # or all; docs/celery.md has the results
+    python -m benchmarks.two_workers overhead launches  # or one of these; docs/scaling.md
 
 Needs RabbitMQ (Debian's package `rabbitmq-server`) and `imgassets[celery]`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import boto3
+import dagster as dg
 import psutil
-import requests
 from pymongo import MongoClient
 
 from imgassets.demo.mongod import EmbeddedMongo
 from imgassets_tests.download.server import running as server_running
-from imgassets_tests.machines.cluster import DAYS, Cluster, Shops
+from imgassets_tests.machines.cluster import Cluster, Shops
+from imgassets_tests.machines.object_store import ObjectStore
 from imgassets_tests.machines.rabbitmq import RabbitMQ
 
 T = TypeVar("T")
 RETAILERS = 4
+DAYS = (dt.date(2026, 1, 2), dt.date(2026, 1, 3))
 IMAGES = 16
 DELAY_S = 1.0
 
@@ -46,11 +48,13 @@ class Services:
         environment: The environment variables with the addresses.
         rabbitmq: The broker.
         postgres: The server of Dagster's database.
+        object_store: The S3 API.
     """
 
     environment: dict[str, str]
     rabbitmq: RabbitMQ
     postgres: Any
+    object_store: ObjectStore
 
 
 @contextmanager
@@ -67,16 +71,10 @@ def services(folder: Path) -> Iterator[Services]:
         rabbitmq = RabbitMQ(folder / "rabbitmq")
         stack.callback(rabbitmq.stop)
         rabbitmq.start()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        s3 = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        stack.callback(s3.kill)
+        object_store = ObjectStore()
+        stack.callback(object_store.stop)
         environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": object_store.url,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -87,15 +85,7 @@ def services(folder: Path) -> Iterator[Services]:
             "MONGODB_URI": mongod.ensure_running(),
         }
         os.environ.update(environment)
-        _wait(lambda: _answers(environment["AWS_ENDPOINT_URL"]))
-        yield Services(environment, rabbitmq, postgres)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(address, timeout=5).ok
-    except requests.RequestException:
-        return False
+        yield Services(environment, rabbitmq, postgres, object_store)
 
 
 def _wait(get: Callable[[], T | None], timeout_s: float = 120) -> T:
@@ -108,11 +98,14 @@ def _wait(get: Callable[[], T | None], timeout_s: float = 120) -> T:
 
 
 def main() -> None:
-    """Run the scenarios that the command line names, or all; print their figures."""
+    """Run what the command line names, or all scenarios; print the figures."""
     names = sys.argv[1:] or [*SCENARIOS]
     with tempfile.TemporaryDirectory() as name, services(Path(name)) as given:
         for scenario in names:
             print(f"## {scenario}", flush=True)
+            if scenario in MEASUREMENTS:
+                MEASUREMENTS[scenario](Path(name), given)
+                continue
             workers = 1 if scenario == "one_worker" else 2
             with deployment(Path(name) / scenario, given.environment, workers) as (cluster, shops):
                 SCENARIOS[scenario](cluster, shops, given)
@@ -120,9 +113,17 @@ def main() -> None:
 
 @contextmanager
 def deployment(
-    folder: Path, environment: Mapping[str, str], workers: int
+    folder: Path,
+    environment: Mapping[str, str],
+    workers: int,
+    *,
+    retailers: int = RETAILERS,
+    days: Sequence[dt.date] = DAYS,
+    delay_s: float = DELAY_S,
+    slots: int | None = None,
+    local: bool = False,
 ) -> Iterator[tuple[Cluster, Shops]]:
-    """A cluster with empty databases, documents, and a running daemon; the workers are started."""
+    """A cluster with empty databases, documents, and a running daemon; no worker is started."""
     folder.mkdir()
     name = f"b{uuid.uuid4().hex[:8]}"
     boto3.client("s3").create_bucket(Bucket=name)
@@ -138,10 +139,10 @@ def deployment(
     with ExitStack() as stack:
         client = stack.enter_context(MongoClient[dict[str, Any]](environment["MONGODB_URI"]))
         server = stack.enter_context(server_running())
-        shops = Shops(server, DELAY_S)
+        shops = Shops(server, delay_s)
         products = client[name]["products"]
         products.insert_many(
-            shops.sell(f"shop-{n}", day, IMAGES) for n in range(RETAILERS) for day in DAYS
+            shops.sell(f"shop-{n}", day, IMAGES) for n in range(retailers) for day in days
         )
         cluster = Cluster(
             folder,
@@ -149,6 +150,9 @@ def deployment(
             bucket=name,
             services={**environment, "DAGSTER_POSTGRES_URL": url},
             products=products,
+            days=days,
+            slots=slots,
+            local=local,
         )
         stack.enter_context(cluster.running())
         try:
@@ -258,6 +262,93 @@ def _postgres_away(cluster: Cluster, shops: Shops, given: Services) -> None:
     _report(cluster, shops, begin)
 
 
+def _store_refuses(cluster: Cluster, shops: Shops, given: Services) -> None:
+    for worker in cluster.workers:
+        worker.start_worker()
+    cluster.backfill()
+    _wait(lambda: len(shops.requests) > IMAGES)
+    begin = time.time()
+    given.object_store.refuses = True
+    time.sleep(10)
+    given.object_store.refuses = False
+    print(f"the object store answered 503 for {time.time() - begin:.1f} s")
+    _report(cluster, shops, begin)
+
+
+def _overhead(folder: Path, given: Services, rounds: int = 3) -> None:
+    """Compare a small run, nothing else being in progress, through Celery and without."""
+    days = [dt.date(2026, 1, n) for n in range(2, 8)]
+    figures: dict[str, list[tuple[float, float]]] = {"local": [], "celery": []}
+    for number in range(rounds):
+        for launcher, found in figures.items():
+            local = launcher == "local"
+            with deployment(
+                folder / f"{launcher}-{number}",
+                given.environment,
+                workers=0 if local else 1,
+                retailers=1,
+                days=days,
+                delay_s=0,
+                local=local,
+            ) as (cluster, _):
+                for worker in cluster.workers:
+                    worker.start_worker()
+                cluster.backfill()
+                found.append(_cost(cluster, given.rabbitmq, len(days)))
+                print(launcher, "s: {:.2f}, CPU s: {:.2f}".format(*found[-1]), flush=True)
+    for launcher, found in figures.items():
+        medians = [statistics.median(column) for column in zip(*found, strict=True)]
+        print(launcher, "medians: s: {:.2f}, CPU s: {:.2f}".format(*medians))
+
+
+def _cost(cluster: Cluster, rabbitmq: RabbitMQ, runs: int) -> tuple[float, float]:
+    """Return the median seconds from launch to end of all runs but the first, and the mean CPU s.
+
+    The CPU is that of the daemon, the worker, the run and RabbitMQ, also while nothing happens.
+    """
+    machines = (cluster.control, *cluster.workers)
+
+    def ended() -> int:
+        return sum(run.dagster_run.is_finished for run in cluster.runs())
+
+    def cpu_s() -> float:
+        return rabbitmq.cpu_s() + sum(machine.cpu_s() for machine in machines)
+
+    _wait(lambda: ended() >= 1)
+    before = cpu_s()
+    _wait(lambda: ended() == runs, timeout_s=600)
+    cpu = (cpu_s() - before) / (runs - 1)
+    _, *measured = cluster.runs()
+    if not all(run.dagster_run.is_success for run in measured):
+        raise RuntimeError("a run failed; see its log above")
+    seconds = [run.end_time - _launched(cluster, run) for run in measured if run.end_time]
+    return statistics.median(seconds), cpu
+
+
+def _launched(cluster: Cluster, run: dg.RunRecord) -> float:
+    """Return when the daemon took a run from the queue, in Unix seconds."""
+    (event,) = cluster.instance.all_logs(
+        run.dagster_run.run_id, of_type=dg.DagsterEventType.PIPELINE_STARTING
+    )
+    return event.timestamp
+
+
+def _launches(folder: Path, given: Services, runs: int = 300) -> None:
+    """Measure how many runs per minute are queued, and sent to RabbitMQ; no worker takes them."""
+    with deployment(
+        folder / "launches", given.environment, 0, retailers=runs, days=DAYS[:1], slots=10 * runs
+    ) as (cluster, _):
+        cluster.backfill()
+        _wait(lambda: all(run.dagster_run.status.value == "STARTING" for run in cluster.runs()))
+        found = cluster.runs()
+        for what, times in (
+            ("queued", [run.create_timestamp.timestamp() for run in found]),
+            ("launched", [_launched(cluster, run) for run in found]),
+        ):
+            times.sort()
+            print(f"{what}: {60 * (len(times) - 1) / (times[-1] - times[0]):.0f} runs per minute")
+
+
 def _report(cluster: Cluster, shops: Shops, disturbed: float | None = None) -> None:
     runs = cluster.wait_until_done()
     print(f"launched again because Dagster did not retry: {cluster.relaunched}")
@@ -302,6 +393,11 @@ SCENARIOS: Mapping[str, Callable[[Cluster, Shops, Services], None]] = {
     "run_killed": _run_killed,
     "terminated": _terminated,
     "postgres_away": _postgres_away,
+    "store_refuses": _store_refuses,
+}
+MEASUREMENTS: Mapping[str, Callable[[Path, Services], None]] = {
+    "overhead": _overhead,
+    "launches": _launches,
 }
 
 

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -26,8 +27,7 @@ from imgassets_tests.download.server import Handler, Server
 from imgassets_tests.life.deployment import product
 
 TIMEOUT_S = 300
-_RETRY_WITHIN_S = 30
-DAYS = (dt.date(2026, 1, 2), dt.date(2026, 1, 3))
+_RETRY_WITHIN_S = 20
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Shops:
         with self._lock:
             return {request.machine for request in self.requests}
 
+    def answered(self, retailer: str, day: dt.date) -> list[Request]:
+        """Return the requests of a partition that were answered so far."""
+        with self._lock:
+            folder = f"/{retailer}/{day}/"
+            return [each for each in self.requests if each.path.startswith(folder)]
+
     def shared_retailers(self) -> list[tuple[Request, Request]]:
         """Return pairs of requests of one retailer that two machines had at the same time."""
         with self._lock:
@@ -102,14 +108,17 @@ class Machine:
         folder: Its working folder and home.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], settings: object) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], settings: object, instance: Any
+    ) -> None:
         self.name, self.folder = folder.name, folder
         package = project_root() / "imgassets"
         shutil.copytree(package, folder / "site/imgassets")
         shutil.copy(project_root() / "workspace.yaml", folder)
         (folder / "dagster_home").mkdir()
-        text = (project_root() / "deploy/celery/dagster.yaml").read_text()
-        (folder / "dagster_home/dagster.yaml").write_text(text)
+        # Each run leaves an empty folder of its output.
+        instance["compute_logs"]["config"]["local_dir"] = str(folder / "output")
+        (folder / "dagster_home/dagster.yaml").write_text(yaml.safe_dump(instance))
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         self.environment = {
             **os.environ,
@@ -153,6 +162,10 @@ class Machine:
         """Return what a program has printed."""
         return (self.folder / f"{program}.log").read_text()
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds of the programs that still run, and of their children."""
+        return sum(cpu_s(each.pid) for each in self._processes if each.poll() is None)
+
     def stop(self) -> None:
         """Stop everything that runs on the machine."""
         victims = []
@@ -168,11 +181,29 @@ class Machine:
             process.wait()
 
 
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process and of its children, also of those that have ended."""
+    root = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:4]) for each in (root, *root.children(recursive=True)))
+
+
+def _instance(*, local: bool, slots: int | None) -> Any:
+    """Return the settings of the Dagster instance."""
+    found = yaml.safe_load((project_root() / "deploy/celery/dagster.yaml").read_text())
+    if slots is not None:
+        found["concurrency"]["runs"]["max_concurrent_runs"] = slots
+    if local:
+        here = yaml.safe_load((project_root() / "dagster.yaml").read_text())
+        found |= {name: here[name] for name in ("run_launcher", "run_monitoring")}
+    return found
+
+
 class Cluster:
     """Machines that share an object store, Postgres, MongoDB and RabbitMQ, and nothing else.
 
     Attributes:
         control: The machine of the daemon.
+        days: The days of the documents, in ascending order.
         workers: The machines of the workers.
         products: The collection of product documents.
         relaunched: Whether partitions were launched again that Dagster did not retry.
@@ -187,20 +218,38 @@ class Cluster:
         bucket: str,
         services: Mapping[str, str],
         products: Collection[dict[str, object]],
+        days: Sequence[dt.date],
         threads: int = 4,
+        slots: int | None = None,
+        local: bool = False,
     ) -> None:
-        self.products, self._bucket = products, bucket
+        """Write the folders of the machines; nothing is started.
+
+        Args:
+            folder: An empty folder.
+            workers: Number of machines for workers.
+            bucket: Bucket of the data root and of the output of runs.
+            services: Environment variables with the addresses of the services.
+            products: The collection of product documents.
+            days: The days of the documents, in ascending order.
+            threads: `download.threads`.
+            slots: `max_concurrent_runs`, if not that of `deploy/celery/dagster.yaml`.
+            local: Whether the daemon's machine executes the runs, with the launcher of one machine.
+        """
+        self.products, self.days, self._bucket = products, days, bucket
         self.relaunched = False
         self.data_root = f"s3://{bucket}/data"
         settings = {
             "data_root": self.data_root,
             "source": {"database": products.database.name, "collection": products.name},
             "download": {"threads": threads, "robots": False, "allow_private_addresses": True},
+            "review": {"max_pages": 0},  # all machines share the cores of one
         }
         environment = {**services, "IMGASSETS_LOGS_BUCKET": bucket}
+        instance = _instance(local=local, slots=slots)
         names = ("control", *(f"worker-{n}" for n in range(workers)))
         self.control, *self.workers = (
-            Machine(folder / name, environment, settings) for name in names
+            Machine(folder / name, environment, settings, instance) for name in names
         )
 
     @property
@@ -223,7 +272,7 @@ class Cluster:
 
     def backfill(self, *options: str) -> None:
         """Launch runs of the partitions that have documents."""
-        days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+        days = ("--start", str(self.days[0]), "--end", str(self.days[-1]))
         self.control.run("imgassets", "backfill", *days, *options)
 
     def runs(self) -> list[dg.RunRecord]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from imgassets.folders import project_root
+from imgassets_tests.machines.cluster import cpu_s
 
 # The script behind the package's wrapper, which starts the server of the machine as another user.
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -48,6 +49,10 @@ class RabbitMQ:
     def url(self) -> str:
         """The address for clients."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the server has used."""
+        return 0.0 if self._process is None else cpu_s(self._process.pid)
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
