@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from benchmarks import scaling
 from imgassets.folders import project_root
 
 DOCUMENTS = ("architecture.md", "extending.md")
@@ -75,6 +76,10 @@ def test_links_between_documents_lead_to_files_and_headings() -> None:
                     re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings
                 ]
                 assert anchor in names, f"{document.name} links to {target}#{anchor}"
+
+
+def test_the_plan_for_more_images_is_what_the_figures_give() -> None:
+    assert f"\n\n{scaling.table()}\n\n" in text_of("scaling.md")
 
 
 def test_the_screenshots_in_docs_are_those_that_the_readme_shows() -> None:
