@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # Measured, or derived from measurements: docs/scaling.md says how.
-CPU_MS = 20  # per image, all assets, with the client of the object store
+CPU_MS = 25  # per image, all assets, with the client of the object store
 RUN_CPU_S = 4.0  # per run, whatever its size, with daemon and code server
 RUN_MB = 250  # memory of a run
 RUN_EVENTS = 85  # rows of Dagster's event log per run
