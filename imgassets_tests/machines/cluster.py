@@ -298,7 +298,7 @@ class Cluster:
             # the run's status is updated.
             if finished and time.monotonic() > finished + _RETRY_WITHIN_S and not self.relaunched:
                 self.relaunched = True
-                self.backfill("--missing")
+                self.backfill("--missing", "--failed")
             assert time.monotonic() < deadline, [
                 (run.dagster_run.tags["dagster/partition"], run.dagster_run.status) for run in runs
             ]
