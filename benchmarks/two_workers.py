@@ -9,6 +9,7 @@ Needs RabbitMQ (Debian's package `rabbitmq-server`) and `imgassets[celery]`.
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 import statistics
 import sys
@@ -28,10 +29,11 @@ import psutil
 from pymongo import MongoClient
 
 from imgassets.demo.mongod import EmbeddedMongo
+from imgassets_tests import object_store
 from imgassets_tests.download.server import running as server_running
 from imgassets_tests.machines.cluster import Cluster, Shops
-from imgassets_tests.machines.object_store import ObjectStore
 from imgassets_tests.machines.rabbitmq import RabbitMQ
+from imgassets_tests.object_store import ObjectStore
 
 T = TypeVar("T")
 RETAILERS = 4
@@ -71,13 +73,9 @@ def services(folder: Path) -> Iterator[Services]:
         rabbitmq = RabbitMQ(folder / "rabbitmq")
         stack.callback(rabbitmq.stop)
         rabbitmq.start()
-        object_store = ObjectStore()
-        stack.callback(object_store.stop)
+        store = stack.enter_context(object_store.running())
         environment = {
-            "AWS_ENDPOINT_URL": object_store.url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
+            **store.environment,
             "CELERY_BROKER_URL": rabbitmq.url,
             "DAGSTER_POSTGRES_URL": postgres.get_uri().replace(
                 "postgresql://", "postgresql+psycopg2://"
@@ -85,7 +83,7 @@ def services(folder: Path) -> Iterator[Services]:
             "MONGODB_URI": mongod.ensure_running(),
         }
         os.environ.update(environment)
-        yield Services(environment, rabbitmq, postgres, object_store)
+        yield Services(environment, rabbitmq, postgres, store)
 
 
 def _wait(get: Callable[[], T | None], timeout_s: float = 120) -> T:
@@ -268,9 +266,9 @@ def _store_refuses(cluster: Cluster, shops: Shops, given: Services) -> None:
     cluster.backfill()
     _wait(lambda: len(shops.requests) > IMAGES)
     begin = time.time()
-    given.object_store.refuses = True
+    given.object_store.refusals = math.inf
     time.sleep(10)
-    given.object_store.refuses = False
+    given.object_store.refusals = 0
     print(f"the object store answered 503 for {time.time() - begin:.1f} s")
     _report(cluster, shops, begin)
 

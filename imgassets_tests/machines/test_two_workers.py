@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from pymongo.database import Database
 from imgassets_tests.download.server import running
 from imgassets_tests.machines import rabbitmq
 from imgassets_tests.machines.cluster import TIMEOUT_S, Cluster, Shops
-from imgassets_tests.machines.object_store import ObjectStore
+from imgassets_tests.object_store import ObjectStore
 
 RETAILERS = tuple(f"shop-{n}" for n in range(8))
 DAYS = tuple(dt.date(2026, 1, n) for n in range(2, 7))
@@ -62,21 +63,6 @@ def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield server
     finally:
         server.cleanup()
-
-
-@pytest.fixture
-def store() -> Iterator[ObjectStore]:
-    """The server of the fixture `s3`."""
-    server = ObjectStore()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.fixture
-def s3_endpoint(store: ObjectStore) -> str:
-    return store.url
 
 
 @pytest.fixture
@@ -188,7 +174,7 @@ def kill_the_large_partition(
 @pytest.mark.slow
 @pytest.mark.timeout(3 * TIMEOUT_S)
 def test_a_backfill_survives_the_loss_of_a_worker_and_of_every_service(
-    cluster: Cluster, shops: Shops, broker: rabbitmq.RabbitMQ, postgres: Any, store: ObjectStore
+    cluster: Cluster, shops: Shops, broker: rabbitmq.RabbitMQ, postgres: Any, s3_server: ObjectStore
 ) -> None:
     away = Disturbances()
     workers = [machine.start_worker(slots=3) for machine in cluster.workers]
@@ -209,9 +195,9 @@ def test_a_backfill_survives_the_loss_of_a_worker_and_of_every_service(
         postgres.ensure_postgres_running()
     wait_for_successes(cluster, 3)
     with away.of("object store"):
-        store.refuses = True
+        s3_server.refusals = math.inf
         time.sleep(10)
-        store.refuses = False
+        s3_server.refusals = 0
     wait_for_successes(cluster, 3)
     workers[1 - lost].terminate()
     assert workers[1 - lost].wait(TIMEOUT_S) == 0
@@ -225,7 +211,8 @@ def test_a_backfill_survives_the_loss_of_a_worker_and_of_every_service(
     assert shops.shared_retailers() == []
     partitions = {(request.path.rpartition("/")[0], request.machine) for request in shops.requests}
     assert min(Counter(machine for _, machine in partitions).values()) >= 5
-    assert store.refused > 0
+    begin, end = away.times["object store"]
+    assert any(begin < request.time < end for request in s3_server.requests)
 
     failed = [run for run in runs if run.dagster_run.status is dg.DagsterRunStatus.FAILURE]
     assert all(away.at(run) for run in failed)  # so that no run of the stopped worker failed
