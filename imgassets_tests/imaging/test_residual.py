@@ -363,12 +363,12 @@ def test_faces_are_not_detected_again_until_something_changes(
     def read(
         rows: list[ProcessedRow], settings: RetailerSettings = settings, model: Path = model
     ) -> ResidualFaces | None:
-        return read_result(rows, partition, settings, model)
+        return read_result(to_table(rows, ProcessedRow), partition, settings, model)
 
     assert read(rows) is None
-    found = detect_residual_faces(rows, storage, settings, model, threads=2)
+    found = detect_residual_faces(to_table(rows, ProcessedRow), storage, settings, model, threads=2)
     assert [*found.with_face] == ["portrait_a"]
-    write_result(found, rows, partition, settings, model)
+    write_result(found, to_table(rows, ProcessedRow), partition, settings, model)
 
     assert read(rows) == found
     assert read([*rows, _row("failed", None)]) == found
@@ -398,10 +398,12 @@ def test_the_result_of_images_that_are_not_those_of_their_rows_is_not_kept(
     file, image = "images/cutout_no_head.jpg", photos["cutout_no_head"]
     # The last one is readable, but another image.
     partition.storage.write(file, photos["cutout_a"] if damaged is None else damaged)
-    found = detect_residual_faces(rows, partition.storage, settings, model, threads=2)
-    write_result(found, rows, partition, settings, model)
+    found = detect_residual_faces(
+        to_table(rows, ProcessedRow), partition.storage, settings, model, threads=2
+    )
+    write_result(found, to_table(rows, ProcessedRow), partition, settings, model)
     partition.storage.write(file, image)
-    assert read_result(rows, partition, settings, model) is None
+    assert read_result(to_table(rows, ProcessedRow), partition, settings, model) is None
 
 
 def test_a_damaged_result_of_an_earlier_run_is_ignored(
@@ -410,4 +412,6 @@ def test_a_damaged_result_of_an_earlier_run_is_ignored(
     partition, rows = _stored(tmp_path, photos)
     for text in (b"", b'{"state": '):
         partition.storage.write(f"{partition.review}/{RESULT}", text)
-        assert read_result(rows, partition, RetailerSettings(), model) is None
+        assert (
+            read_result(to_table(rows, ProcessedRow), partition, RetailerSettings(), model) is None
+        )
