@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # Measured, or derived from measurements: docs/scaling.md says how.
-CPU_MS = 25  # per image, all assets, with the client of the object store
+CPU_MS = 20  # per image, all assets, with the client of the object store
 RUN_CPU_S = 4.0  # per run, whatever its size, with daemon and code server
 RUN_MB = 250  # memory of a run
-RUN_EVENTS = 85  # rows of Dagster's event log per run
-RUN_KB = 188  # on the disk of Postgres, with indexes
+RUN_EVENTS = 71  # rows of Dagster's event log per run
+RUN_KB = 145  # on the disk of Postgres, with indexes
 RUN_CONNECTIONS = 2
 PUTS, GETS = 2, 1  # requests to the object store per image
 RAW_KB, PROCESSED_KB = 200, 50
