@@ -5,6 +5,7 @@ Which metadata an asset shows is in that asset's module.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,18 @@ def read_manifest(
             f"{asset} of {partition.key} was never materialized; materialize it first",
             allow_retries=False,
         ) from None
+
+
+def output_of_version(version: str) -> dg.Output[None]:
+    """The output of the op that materializes an asset of several ops.
+
+    Args:
+        version: the data version of the asset.
+    """
+    with warnings.catch_warnings():
+        # In Dagster 1.13 an op of a graph has no other way to set a data version.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.Output(None, data_version=dg.DataVersion(version))
 
 
 def manifest_metadata(address: str, rows: int) -> dict[str, dg.MetadataValue[Any]]:

@@ -10,15 +10,16 @@ import dagster as dg
 from pydantic import Field
 
 from imgassets.defs.metadata import read_manifest
-from imgassets.defs.partitions import only_partition
+from imgassets.defs.partitions import only_partition, partition_of
 from imgassets.errors import SettingsError
 from imgassets.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from imgassets.settings import RetailerSettings
     from imgassets.sources.listing import Source
-    from imgassets.storage import Storage
+    from imgassets.storage import PartitionFiles, Storage
 
 
 class SettingsResource(dg.ConfigurableResource[Settings]):
@@ -154,3 +155,19 @@ class ManifestIOManager(dg.ConfigurableIOManager):
         table = read_manifest(self.settings.storage(), asset, partition)
         manifest: pd.DataFrame = table.to_pandas(use_threads=False)
         return manifest
+
+
+def partition_inputs(
+    context: dg.AssetExecutionContext, settings: SettingsResource
+) -> tuple["PartitionFiles", "RetailerSettings"]:
+    """The files of the run's partition, and the settings of its retailer.
+
+    Args:
+        context: the context of an op or asset.
+        settings: the settings of the run.
+    """
+    from imgassets.storage import open_storage
+
+    partition, options = partition_of(context), settings.load()
+    files = open_storage(options).partition(*partition)
+    return files, options.for_retailer(partition.retailer)

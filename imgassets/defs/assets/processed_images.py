@@ -6,7 +6,6 @@ rest, and writes the manifest. An ordinary partition has no shard: its images ar
 in-process executor runs the shards one after another, a distributed executor runs them in parallel.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from imgassets.defs.metadata import (
     logger_of,
     manifest_metadata,
     markdown_table,
+    output_of_version,
     read_manifest,
     round_for_display,
     size_metadata,
@@ -30,7 +30,7 @@ from imgassets.defs.metadata import (
     tables,
 )
 from imgassets.defs.partitions import partition_of
-from imgassets.defs.resources import SettingsResource
+from imgassets.defs.resources import partition_inputs
 from imgassets.defs.scope import Scope
 from imgassets.errors import ModelError, SettingsError, StepError, StorageError, WorkerError
 from imgassets.folders import models_folder
@@ -85,7 +85,7 @@ def _plan_op(scope: Scope) -> dg.OpDefinition:
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
         """Split the images of a partition above `process.shard_size` into shards."""
-        files, options = _partition(context, scope.settings_resource(context))
+        files, options = partition_inputs(context, scope.settings_resource(context))
         # An ordinary partition is not read here, because the last op reads it anyway.
         rows = read_manifest(files.storage, "raw_images", partition_of(context), []).num_rows
         if rows <= options.process.shard_size:
@@ -112,7 +112,7 @@ def _shard_op(scope: Scope) -> dg.OpDefinition:
         from imgassets.imaging.partition import Shard
         from imgassets.imaging.partition import process_shard as process
 
-        files, options = _partition(context, scope.settings_resource(context))
+        files, options = partition_inputs(context, scope.settings_resource(context))
         with as_dagster_failure(*_ERRORS):
             process(Shard(**planned), files, options, _model(options), log=logger_of(context))
 
@@ -133,7 +133,7 @@ def _process_op(scope: Scope) -> dg.OpDefinition:
         from imgassets.review.pages import write_review
 
         partition = partition_of(context)
-        files, options = _partition(context, scope.settings_resource(context))
+        files, options = partition_inputs(context, scope.settings_resource(context))
         raw = read_manifest(files.storage, "raw_images", partition, RAW_COLUMNS)
         with as_dagster_failure(*_ERRORS):
             model = _model(options)
@@ -147,24 +147,9 @@ def _process_op(scope: Scope) -> dg.OpDefinition:
         # As metadata of the output, Dagster would store the images twice.
         context.add_asset_metadata(metadata)
         context.log.info(f"processed_images {summary(partition, count_outcomes(table))}")
-        version = fingerprint(table, "key", "outcome", "sha256")
-        with warnings.catch_warnings():
-            # In Dagster 1.13 an op of a graph has no other way to set a data version.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            return dg.Output(None, data_version=dg.DataVersion(version))
+        return output_of_version(fingerprint(table, "key", "outcome", "sha256"))
 
     return process_images
-
-
-def _partition(
-    context: dg.AssetExecutionContext, settings: SettingsResource
-) -> tuple["PartitionFiles", "RetailerSettings"]:
-    """The files of the run's partition, and the settings of its retailer."""
-    from imgassets.storage import open_storage
-
-    partition, options = partition_of(context), settings.load()
-    files = open_storage(options).partition(*partition)
-    return files, options.for_retailer(partition.retailer)
 
 
 def _model(options: "RetailerSettings") -> Path:

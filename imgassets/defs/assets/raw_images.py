@@ -9,7 +9,6 @@ Each step costs some 50 ms and 9 kB of event log, so a partition of one shard ha
 descriptions of shards, never image data.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from imgassets.defs.metadata import (
     logger_of,
     manifest_metadata,
     markdown_table,
+    output_of_version,
     read_manifest,
     round_for_display,
     size_metadata,
@@ -34,7 +34,7 @@ from imgassets.defs.metadata import (
     tables,
 )
 from imgassets.defs.partitions import partition_of
-from imgassets.defs.resources import SettingsResource
+from imgassets.defs.resources import SettingsResource, partition_inputs
 from imgassets.defs.scope import Scope
 from imgassets.errors import SettingsError, SharedLimitsError, StorageError
 
@@ -136,7 +136,7 @@ def _shard_op(scope: Scope) -> dg.OpDefinition:
         """Download the images of one of several shards with a pool of threads."""
         from imgassets.download.partition import Shard
 
-        files, options = _partition(context, scope.settings_resource(context))
+        files, options = partition_inputs(context, scope.settings_resource(context))
         _download(Shard(**planned), files, options, logger_of(context))
 
     return download_shard
@@ -173,11 +173,7 @@ def _collect_op(scope: Scope) -> dg.OpDefinition:
         context.log.info(f"raw_images {summary(partition_of(context), count_outcomes(table))}")
         # As metadata of the output, Dagster would store it twice.
         context.add_asset_metadata(_manifest_metadata(table, reports, files))
-        version = fingerprint(table, "key", "outcome", "sha256")
-        with warnings.catch_warnings():
-            # In Dagster 1.13 an op of a graph has no other way to set a data version.
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            return dg.Output(None, data_version=dg.DataVersion(version))
+        return output_of_version(fingerprint(table, "key", "outcome", "sha256"))
 
     return collect_manifest
 
@@ -272,16 +268,5 @@ def _inputs(
     context: dg.AssetExecutionContext, settings: SettingsResource
 ) -> tuple["pa.Table", "PartitionFiles", "RetailerSettings"]:
     """The partition's `url_list`, its files, and the settings of its retailer."""
-    files, options = _partition(context, settings)
+    files, options = partition_inputs(context, settings)
     return read_manifest(files.storage, "url_list", partition_of(context)), files, options
-
-
-def _partition(
-    context: dg.AssetExecutionContext, settings: SettingsResource
-) -> tuple["PartitionFiles", "RetailerSettings"]:
-    """The files of the run's partition, and the settings of its retailer."""
-    from imgassets.storage import open_storage
-
-    partition, options = partition_of(context), settings.load()
-    files = open_storage(options).partition(*partition)
-    return files, options.for_retailer(partition.retailer)
