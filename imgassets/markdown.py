@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 _SPECIAL = re.compile(r"[\\`*_\[\]<>|~&]")
 
-# Dagster stores inline images in its database. The sum is at most 44 kB per run, base64 included.
-CONTACT_SHEET_BYTES = 14_000
+# Dagster stores inline images in its database. The sum is at most 50 kB per run, base64 included.
+CONTACT_SHEET_BYTES = 20_000
 HISTOGRAMS_BYTES = 3_000  # at any content, because their size and colours are fixed
 GALLERY_BYTES = {"raw_images": 11_000, "processed_images": 16_000}
 """Bytes of the galleries of all failed checks of an asset together."""

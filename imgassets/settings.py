@@ -789,7 +789,7 @@ class ReviewSettings(Section):
     )
     inline: bool = Field(
         True,
-        description="store small images in Dagster's database, at most 44 kB per run, so that the "
+        description="store small images in Dagster's database, at most 50 kB per run, so that the "
         "UI shows them; false: only the locations of the files",
     )
 

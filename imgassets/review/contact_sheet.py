@@ -26,8 +26,8 @@ from imgassets.thumbnails import encode_avif
 _LAYOUT = Layout(cell=(104, 156), pairs=3, gap=4, caption=26, font_size=10, max_key_length=36)
 _QUALITY = 66
 # Of the part that is shown inline: lines of the sheet and AVIF quality, best first. Photographs fit
-# at the first four, noise at the last two.
-_INLINE_SIZES = ((2, 50), (2, 38), (2, 30), (2, 22), (1, 30), (1, 10))
+# at the first three, noise at the last two.
+_INLINE_SIZES = ((2, 50), (2, 38), (2, 30), (1, 30), (1, 10))
 
 _USUAL_TRIM_RATIO = (0.25, 0.97)
 
