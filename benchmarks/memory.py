@@ -187,7 +187,7 @@ def list_urls(partition: PartitionFiles) -> None:
 
     source = TableSource(records, SourceSettings(), dt.date(2026, 1, 1))
     listing = source.listing(DAY, RETAILER)
-    table = as_manifest(listing.rows.table, UrlRow)
+    table = as_manifest(listing.table, UrlRow)
     partition.write_manifest("listed", table)
     fingerprint(table, "key", "url")
 

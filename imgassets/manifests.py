@@ -11,26 +11,21 @@ import datetime as dt
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
-from functools import lru_cache, partial
 from itertools import islice, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 2
 """Version of the columns and of the layout; increased by every change that readers must know."""
 REMOVED_URL = "removed:"
 """Begins the `url` of a row that was taken down; the SHA-256 of the URL follows."""
 _EPOCH, _MILLISECOND = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.timedelta(milliseconds=1)
-_BATCH, _MAX_KEPT = 5_000, 50_000  # rows
+_BATCH = 5_000  # rows
 _MAX_ROUNDING = 2.0  # px; a larger difference between width and height is padding
 
 
@@ -338,20 +333,27 @@ def to_table(
     """Convert rows to a table with the columns, dtypes and metadata of their manifest.
 
     Args:
-        rows: The rows; may be empty. Rows that are made while they are read are not kept.
+        rows: See `to_tables`.
         row_class: The class of the rows.
         settings_hash: Hash of the settings that the rows depend on, for the metadata.
         documents: Number of documents that were listed, for the metadata of `url_list`.
     """
+    tables = list(to_tables(rows, row_class)) or [SCHEMAS[row_class].empty_table()]
     schema = _schema_with_metadata(row_class, settings_hash, documents)
-    batches = [
-        pa.record_batch(
-            [_array(list(map(attrgetter(field.name), batch)), field.type) for field in schema],
-            schema=schema,
-        )
-        for batch in _batches(rows)
-    ]
-    return pa.Table.from_batches(batches, schema)
+    return pa.concat_tables(tables).cast(schema)
+
+
+def to_tables(rows: Iterable[Row], row_class: type[Row]) -> Iterator[pa.Table]:
+    """Convert rows to tables of up to 5,000 rows, without the metadata of their manifest.
+
+    Args:
+        rows: The rows; may be empty. Rows that are made while they are read are not kept.
+        row_class: The class of the rows.
+    """
+    schema, left = SCHEMAS[row_class], iter(rows)
+    while batch := list(islice(left, _BATCH)):
+        columns = [_array(list(map(attrgetter(field.name), batch)), field.type) for field in schema]
+        yield pa.Table.from_arrays(columns, schema=schema)
 
 
 def as_manifest(
@@ -391,12 +393,6 @@ def _schema_with_metadata(
     )
 
 
-def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    left = iter(rows)
-    while batch := list(islice(left, _BATCH)):
-        yield batch
-
-
 def settings_hash_of(table: pa.Table) -> str | None:
     """The hash of the settings that the rows of a manifest depend on; None if it has none."""
     return _metadata_of(table, b"imgassets.settings_hash") or None
@@ -431,60 +427,6 @@ def from_table(table: pa.Table, row_class: type[Row]) -> list[Row]:
         if name in table.column_names
     }
     return build_rows(row_class, table.num_rows, columns)
-
-
-class Rows(Sequence[Row]):
-    """The rows of a manifest, made from its table as they are read.
-
-    A table takes a tenth of the memory of its rows. Those of a large manifest are made again each
-    time they are read, a batch at a time; of a small one, they are kept.
-
-    Attributes:
-        table: The manifest.
-    """
-
-    def __init__(self, table: pa.Table, row_class: type[Row]) -> None:
-        """Make the sequence; no row is made yet.
-
-        Args:
-            table: The manifest; columns that it lacks get their default.
-            row_class: The class of the rows.
-        """
-        self.table = table
-        self._row_class: type[Row] = row_class
-        # Not a method, or the cache would refer back to this object, which then stays in memory.
-        build = partial(_build_batch, table, row_class)
-        self._batch: Callable[[int], list[Row]] = lru_cache(_MAX_KEPT // _BATCH)(build)
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Rows[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | Rows[Row]:
-        """The row at an index; for a slice, the rows of that part of the table."""
-        numbers = range(len(self))[index]
-        if isinstance(numbers, range):
-            return self.take(numbers)
-        batch, number = divmod(numbers, _BATCH)
-        row: Row = self._batch(batch)[number]
-        return row
-
-    def __iter__(self) -> Iterator[Row]:
-        for batch in range(-(-len(self) // _BATCH)):
-            yield from self._batch(batch)
-
-    def take(self, numbers: Sequence[int] | NDArray[np.int64]) -> Rows[Row]:
-        """The rows at these indices, in this order."""
-        return Rows(self.table.take(pa.array(numbers, pa.int64())), self._row_class)
-
-
-def _build_batch(table: pa.Table, row_class: type[Row], batch: int) -> list[Row]:
-    return from_table(table.slice(batch * _BATCH, _BATCH), row_class)
 
 
 def build_rows(

@@ -27,7 +27,6 @@ from imgassets.manifests import (
     Outcome,
     ProcessedRow,
     RawRow,
-    Rows,
     UrlRow,
     as_manifest,
     column_descriptions,
@@ -36,6 +35,7 @@ from imgassets.manifests import (
     fingerprint,
     from_table,
     to_table,
+    to_tables,
 )
 from imgassets.storage import Storage
 from imgassets_tests.rows import processed_row, raw_row, url_row
@@ -326,24 +326,11 @@ def test_every_outcome_is_an_identifier_with_its_own_meaning() -> None:
     assert len({outcome.meaning for outcome in Outcome}) == len(Outcome)
 
 
-def test_rows_are_those_of_their_table_also_if_there_are_more_than_are_kept() -> None:
-    all_rows = [raw_row(number, attempts=number) for number in range(60_001)]
-    rows = Rows(to_table(iter(all_rows), RawRow), RawRow)
-    assert len(rows) == 60_001
-    assert list(rows) == all_rows
-    assert [rows[0], rows[4_999], rows[5_000], rows[-1]] == [
-        all_rows[number] for number in (0, 4_999, 5_000, -1)
-    ]
-    assert list(rows[59_990:]) == all_rows[59_990:]
-    assert list(rows.take([7, 60_000, 3])) == [all_rows[7], all_rows[60_000], all_rows[3]]
-    assert list(rows.take([])) == []
-    with pytest.raises(IndexError):
-        rows[60_001]
-
-
-def test_rows_of_a_small_table_are_made_once() -> None:
-    rows = Rows(to_table([raw_row(0), raw_row(1)], RawRow), RawRow)
-    assert [id(row) for row in rows] == [id(row) for row in rows]
+def test_rows_that_are_made_while_they_are_read_become_tables() -> None:
+    rows = [raw_row(number, attempts=number) for number in range(10_001)]
+    assert [table.num_rows for table in to_tables(iter(rows), RawRow)] == [5_000, 5_000, 1]
+    assert from_table(to_table(iter(rows), RawRow), RawRow) == rows
+    assert list(to_tables(iter([]), RawRow)) == []
 
 
 def test_outcomes_are_counted_with_the_most_frequent_first() -> None:

@@ -43,7 +43,7 @@ def list_plan_collect_and_check(partition: PartitionFiles, rows: int) -> None:
     source = SourceSettings(retailer="Zara")
     day = dt.date.fromisoformat(PARTITION.date)
     listing = TableSource(records, source, day).listing(*PARTITION)
-    assert len(listing.rows) == rows
+    assert listing.table.num_rows == rows
     urls = partition.read_manifest("url_list")
     shards = plan(urls, partition, RetailerSettings(), log=print)
     assert len(shards) == -(-rows // 10_000)

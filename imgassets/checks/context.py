@@ -21,7 +21,7 @@ from imgassets.checks.history import (
     raw_metrics,
 )
 from imgassets.errors import CheckError, StorageError
-from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, RawRow, Rows, from_table
+from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 from imgassets.tables import as_mask
@@ -70,16 +70,6 @@ class CheckContext:
     def processed_table(self) -> pa.Table:
         """The manifest of `processed_images`, without columns that no check needs."""
         return self._table(PROCESSED, _PROCESSED_COLUMNS)
-
-    @cached_property
-    def raw_rows(self) -> Rows[RawRow]:
-        """The rows of `raw_images`."""
-        return Rows(self.raw_table, RawRow)
-
-    @cached_property
-    def processed_rows(self) -> Rows[ProcessedRow]:
-        """The rows of `processed_images`."""
-        return Rows(self.processed_table, ProcessedRow)
 
     @cached_property
     def raw_metrics(self) -> Metrics:

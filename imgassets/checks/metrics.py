@@ -23,9 +23,9 @@ from imgassets.checks.history import (
     detect_drift,
 )
 from imgassets.checks.outcome import MAX_FINDINGS, CheckOutcome, Finding
-from imgassets.manifests import Outcome, ProcessedRow, count_outcomes
+from imgassets.manifests import Outcome, ProcessedRow, RawRow, count_outcomes, from_table
 from imgassets.settings import Bounds
-from imgassets.tables import as_mask
+from imgassets.tables import as_mask, take_rows
 from imgassets.wording import counted
 
 
@@ -94,7 +94,7 @@ def download_success_rate(context: CheckContext) -> CheckOutcome:
         },
         findings=[
             Finding(row.key, " ".join(filter(None, (row.outcome, row.error, row.url))))
-            for row in context.raw_rows.take(failed[:MAX_FINDINGS])
+            for row in from_table(take_rows(table, failed[:MAX_FINDINGS]), RawRow)
         ],
         found=len(failed),
     )
@@ -154,7 +154,7 @@ def trim_ratios(context: CheckContext) -> CheckOutcome:
         },
         findings=[
             Finding(row.key, f"{row.trim_ratio:.1%} of the area kept", row.path)
-            for row in context.processed_rows.take(to_show[:MAX_FINDINGS])
+            for row in _processed_rows(context, to_show)
         ],
         found=len(to_show),
     )
@@ -208,9 +208,14 @@ def face_removal(context: CheckContext) -> CheckOutcome:
             FACE_SHARE: share,
             **drift.medians,
         },
-        findings=[_of_faces(row) for row in context.processed_rows.take(to_show[:MAX_FINDINGS])],
+        findings=[_of_faces(row) for row in _processed_rows(context, to_show)],
         found=len(to_show),
     )
+
+
+def _processed_rows(context: CheckContext, to_show: NDArray[np.int64]) -> list[ProcessedRow]:
+    """The first of some rows of `processed_images`, given by their indices."""
+    return from_table(take_rows(context.processed_table, to_show[:MAX_FINDINGS]), ProcessedRow)
 
 
 def _processed_drift(context: CheckContext, *names: str) -> DriftReport:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +17,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imgassets.journal import Journal
-from imgassets.manifests import RAW_IMAGES, URL_FIELDS, Outcome, RawRow, to_table
+from imgassets.manifests import RAW_IMAGES, URL_FIELDS, Outcome, RawRow, to_tables
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 from imgassets.tables import as_mask, index_in, take_rows
 
 ASSET = "raw_images"
 RECORDED = pa.schema([field.with_nullable(True) for field in RAW_IMAGES])
 """Columns of recorded rows; a URL that has none gets a row of nulls."""
-_BATCH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,14 +183,8 @@ def _read_journal(partition: PartitionFiles, columns: list[str]) -> pa.Table:
     """Columns of the rows of the journal."""
     schema = pa.schema([RECORDED.field(name) for name in columns])
     rows = (RawRow(**values) for values in Journal(partition, ASSET).rows())
-    return pa.concat_tables(
-        [schema.empty_table(), *(batch.select(columns).cast(schema) for batch in _tables(rows))]
-    )
-
-
-def _tables(rows: Iterator[RawRow]) -> Iterator[pa.Table]:
-    while batch := list(islice(rows, _BATCH)):
-        yield to_table(batch, RawRow)
+    tables = (table.select(columns).cast(schema) for table in to_tables(rows, RawRow))
+    return pa.concat_tables([schema.empty_table(), *tables])
 
 
 def _last_rows(urls: pa.Table, recorded: pa.Table, *, same_url: bool = False) -> NDArray[np.int64]:

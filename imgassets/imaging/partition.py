@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,9 +38,10 @@ from imgassets.manifests import (
     Outcome,
     ProcessedRow,
     RawRow,
-    Rows,
     as_manifest,
+    from_table,
     to_table,
+    to_tables,
 )
 from imgassets.progress import Progress
 from imgassets.settings import RetailerSettings
@@ -82,7 +82,6 @@ _TASKS, _PLAN = ".tasks.parquet", "plan.parquet"
 _HASH, _START = b"imgassets.settings_hash", b"imgassets.journal_start"
 # Reads columns of rows among which known images may be, in parts.
 _Read: TypeAlias = Callable[[Sequence[str]], Iterator[pa.Table]]
-_BATCH = 5_000  # rows of a journal
 _SIZES_BATCH = 50_000  # files
 _MIN_IMAGES_PER_PROCESS = 40  # they take as long as starting a process
 
@@ -292,7 +291,7 @@ def _process(
     task = ASSET if writer_name == "images" else f"{ASSET}, {writer_name}"
     progress = Progress(task, total, log, already_done=total - tasks.num_rows)
     with journal.writer(writer_name) as writer:
-        raw_rows = Rows(tasks, RawRow)
+        raw_rows = from_table(tasks, RawRow)
         try:
             for row in process_all(raw_rows, setup, processes, log=log, idle=writer.flush_if_due):
                 writer.add([row])
@@ -374,8 +373,8 @@ def _journal_batches(journal: Journal, start: int = 0) -> Iterator[pa.Table]:
         start: Number of the first file to read.
     """
     rows = (ProcessedRow(**values) for values in journal.rows(start=start))
-    while batch := list(islice(rows, _BATCH)):
-        yield to_table(batch, ProcessedRow).select(_KNOWN).replace_schema_metadata()
+    for table in to_tables(rows, ProcessedRow):
+        yield table.select(_KNOWN)
 
 
 def _log_known(number: int, log: Callable[[str], None]) -> None:

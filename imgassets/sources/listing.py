@@ -17,11 +17,12 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Protocol
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from slugify import slugify
 
 from imgassets.errors import SourceError
-from imgassets.manifests import URL_LIST, Rows, UrlRow, to_table
+from imgassets.manifests import URL_LIST, UrlRow, from_table, to_table
 from imgassets.periods import first_day
 from imgassets.settings import Period, SourceSettings
 from imgassets.sources.images import (
@@ -121,16 +122,21 @@ class Listing:
     """The contents of one partition.
 
     Attributes:
-        rows: The URL rows, sorted by document and position.
+        table: The manifest of `url_list`, sorted by document and position.
         documents: Number of documents.
         report: Anomalies of the documents.
         note: Warning about the whole partition, if there is one.
     """
 
-    rows: Rows[UrlRow]
+    table: pa.Table
     documents: int
     report: SourceReport
     note: str | None = None
+
+    @property
+    def rows(self) -> list[UrlRow]:
+        """The rows of `table`."""
+        return from_table(self.table, UrlRow)
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,7 @@ def listing_without_retailer(slug: str, known: Collection[str]) -> Listing:
         "has left the source, delete its partition in the UI; otherwise check its name in the "
         "source (for MongoDB also source.fields.retailer and source.query)"
     )
-    return Listing(Rows(URL_LIST.empty_table(), UrlRow), 0, SourceReport(), note)
+    return Listing(URL_LIST.empty_table(), 0, SourceReport(), note)
 
 
 def day_anomaly(day: dt.date, start_date: dt.date, period: Period) -> Anomaly | None:
@@ -434,7 +440,7 @@ def build_listing(documents: Iterable[Sequence[UrlRow]], report: SourceReport) -
             f"there is no image URL in {counted(number, 'document')} of the partition; check "
             "source.fields.images (`imgassets doctor` shows the URLs that it finds)"
         )
-    return Listing(Rows(table, UrlRow), number, report, note)
+    return Listing(table, number, report, note)
 
 
 def build_sample(

@@ -51,7 +51,7 @@ def build_url_list(scope: Scope) -> dg.AssetsDefinition:
         files = storage.partition(*partition)
         with as_dagster_failure(SourceError, StorageError):
             listing = scope.mongodb_resource(context).source(options).listing(*partition)
-            rows = read_takedowns(storage).redact(partition.retailer, listing.rows.table)
+            rows = read_takedowns(storage).redact(partition.retailer, listing.table)
             table = as_manifest(rows, UrlRow, section_hash(options.source), listing.documents)
             files.write_manifest("url_list", table)
 
@@ -78,7 +78,7 @@ def _metadata(listing: "Listing", manifest: str) -> dict[str, Any]:
     report = listing.report
     return {
         "documents": listing.documents,
-        "urls": len(listing.rows),
+        "urls": listing.table.num_rows,
         **({"note": listing.note} if listing.note is not None else {}),
         **count_metadata({str(name): count for name, count in report.counts.items()}, "anomaly"),
         **tables(
@@ -88,5 +88,5 @@ def _metadata(listing: "Listing", manifest: str) -> dict[str, Any]:
                 for anomaly, document, detail in report.examples
             ],
         ),
-        **manifest_metadata(manifest, len(listing.rows)),
+        **manifest_metadata(manifest, listing.table.num_rows),
     }
