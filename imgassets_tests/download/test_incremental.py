@@ -90,7 +90,7 @@ def test_a_failed_refresh_keeps_the_image(
     url = server.add("/a.jpg", JPEG)
     (first,) = partition.run(url)
     server.add("/a.jpg", found)
-    (again,) = refresh(partition.with_settings(retries=0), url)
+    (again,) = refresh(partition.with_settings(retries=0, read_timeout_s=3), url)
     assert (again.outcome, again.sha256, again.path) == (Outcome.OK, first.sha256, first.path)
     assert "could not be refreshed" in str(again.error)
     assert partition.files == stored(JPEG)

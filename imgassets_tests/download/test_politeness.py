@@ -163,6 +163,7 @@ def test_a_failing_robots_txt_counts_for_the_circuit_breaker(
 
 def test_a_robots_txt_that_times_out_is_tried_again(polite: Partition, server: Server) -> None:
     server.add("/robots.txt", in_turn(hang, answer(b"User-agent: *\nAllow: /")))
+    polite.with_settings(read_timeout_s=3)
     (row,) = polite.run(server.add("/a.jpg", JPEG))
     assert (row.outcome, row.attempts) == (Outcome.OK, 2)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from imgassets.manifests import Outcome, RawRow
-from imgassets_tests.download.conftest import Partition, path_of, stored
+from imgassets_tests.download.conftest import SHORT_TIMES, Partition, path_of, stored
 from imgassets_tests.download.images import image_bytes, png_of
 from imgassets_tests.download.server import (
     Answer,
@@ -138,7 +138,7 @@ def test_a_redirect_without_a_location_is_an_http_error(
 
 
 def test_a_response_without_headers_is_a_timeout(partition: Partition, server: Server) -> None:
-    partition.with_settings(retries=1)
+    partition.with_settings(retries=1, **SHORT_TIMES)
     row = download_one(partition, server, hang)
     assert_failed(partition, row, Outcome.TIMEOUT, attempts=2)
     assert "download.read_timeout_s" in str(row.error)
@@ -157,14 +157,14 @@ def test_requests_that_hang_at_once_each_end_at_the_read_timeout(
 
 
 def test_a_slow_body_ends_at_the_total_timeout(partition: Partition, server: Server) -> None:
-    partition.with_settings(retries=0)
+    partition.with_settings(retries=0, **SHORT_TIMES)
     row = download_one(partition, server, drip(JPEG))
     assert_failed(partition, row, Outcome.TIMEOUT)
     assert "download.total_timeout_s" in str(row.error)
 
 
 def test_slow_headers_end_at_the_total_timeout(partition: Partition, server: Server) -> None:
-    partition.with_settings(retries=0)
+    partition.with_settings(retries=0, **SHORT_TIMES)
     assert_failed(partition, download_one(partition, server, slow_headers), Outcome.TIMEOUT)
 
 
@@ -646,7 +646,8 @@ def test_an_error_without_a_response_is_a_sentence(partition: Partition, server:
     sentences = [sentence for _, sentence in cases.values()]
     urls.append("http://127.0.0.1:9/")
     sentences.append("cannot connect to 127.0.0.1:9: Connection refused$")
-    rows = partition.with_settings(retries=0, breaker_failures=0).run(*urls)
+    partition.with_settings(retries=0, breaker_failures=0, read_timeout_s=5)
+    rows = partition.run(*urls)
     for row, sentence in zip(rows, sentences, strict=True):
         assert row.outcome in (Outcome.CONNECTION_ERROR, Outcome.TIMEOUT), row.url
         assert re.match(sentence, str(row.error)), (row.url, row.error)
