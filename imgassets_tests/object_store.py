@@ -142,7 +142,8 @@ def _count(application: Callable[..., Any], store: ObjectStore) -> Callable[...,
             headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(_UNAVAILABLE)))]
             start_response("503 Service Unavailable", headers)
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [_UNAVAILABLE]
-        answer: Iterable[bytes] = application(environ, start_response)
+        with lock:  # moto fails to list objects while others are deleted
+            answer: Iterable[bytes] = application(environ, start_response)
         return answer
 
     return counted

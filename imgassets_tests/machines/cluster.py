@@ -304,6 +304,12 @@ class Cluster:
             ]
             time.sleep(0.5)
 
+    def why_failed(self, run: dg.RunRecord) -> list[str]:
+        """Return the messages and errors of a run's failure."""
+        failures = dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE
+        entries = self.instance.all_logs(run.dagster_run.run_id, of_type={*failures})
+        return [f"{entry.user_message}\n{entry.dagster_event}" for entry in entries]
+
     def runs_with_logs(self) -> set[str]:
         """Return the ids of the runs whose output is in the object store."""
         files = storage_at(f"s3://{self._bucket}/dagster").find("storage")
