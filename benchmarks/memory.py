@@ -65,7 +65,7 @@ from imgassets.review.pages import write_review
 from imgassets.settings import DownloadSettings, RetailerSettings, Settings, SourceSettings
 from imgassets.sources.table import TableSource
 from imgassets.storage import PartitionFiles, Storage, processed_path, raw_path
-from imgassets.tables import set_column
+from imgassets.tables import release_memory, set_column
 
 FOLDER = OUT.parent / "imgassets-memory"
 DAY, NEXT_DAY, RETAILER = "2026-01-02", "2026-01-03", "shop"
@@ -227,6 +227,7 @@ def check(partition: PartitionFiles, asset: str) -> None:
     )
     for each in checks:
         print(each(context).description)
+        release_memory()
 
 
 def residual_faces(context: CheckContext) -> CheckOutcome:

@@ -44,6 +44,7 @@ import pyarrow.parquet as pq
 from imgassets.errors import BrokenFileError, StorageError
 from imgassets.folders import resolve_data_root
 from imgassets.settings import Settings
+from imgassets.tables import release_memory
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -178,6 +179,25 @@ class Storage:
         except Exception as error:
             raise _storage_error("read", self.address(path), error) from error
         return data
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open a file for reading any part of it; an object store is asked for the whole file.
+
+        Args:
+            path: The path of the file.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            StorageError: The storage is not reachable or not readable.
+        """
+        if not self.is_local:
+            return pa.BufferReader(self.read(path))
+        try:
+            return pa.OSFile(self.address(path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _storage_error("read", self.address(path), error) from error
 
     def lines(self, path: str) -> Iterator[bytes]:
         """The lines of a file, with their line breaks; on a disk, they are read one at a time.
@@ -770,10 +790,10 @@ class TableFile:
             BrokenFileError: The file is not valid Parquet.
             StorageError: The storage is not reachable or not readable.
         """
-        data = storage.read(path)
+        data = storage.open(path)
         self._address = storage.address(path)
-        with self._explain_broken():
-            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        with self._explain_errors():
+            self._file = pq.ParquetFile(data, page_checksum_verification=True)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns.
@@ -783,8 +803,10 @@ class TableFile:
 
         Raises:
             BrokenFileError: The file is not valid Parquet.
+            StorageError: The storage is not readable.
         """
-        with self._explain_broken():
+        release_memory()
+        with self._explain_errors():
             # PyArrow would start a thread per core of the machine, whatever the quota of the
             # container: with 64, reading 20,000 rows took 52 instead of 6 CPU ms.
             return self._file.read(columns=columns, use_threads=False)
@@ -797,17 +819,20 @@ class TableFile:
 
         Raises:
             BrokenFileError: The file is not valid Parquet.
+            StorageError: The storage is not readable.
         """
-        with self._explain_broken():
+        with self._explain_errors():
             for batch in self._file.iter_batches(_BATCH, columns=columns, use_threads=False):
                 yield pa.Table.from_batches([batch])
 
     @contextmanager
-    def _explain_broken(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         # PyArrow decodes the names of columns without handling errors.
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the system
+                raise _storage_error("read", self._address, error) from error
             raise BrokenFileError(
                 f"{self._address} is broken: {error}; "
                 "delete it, then materialize its partition again"

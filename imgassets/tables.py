@@ -1,7 +1,7 @@
-"""Selections of the rows of Arrow tables that copy nothing if all rows are selected.
+"""Work on large Arrow tables in little memory.
 
 The manifest of a partition of 1,000,000 rows takes half a gigabyte, and usually all of its rows are
-selected, in their order.
+selected, in their order: then these selections copy nothing.
 """
 
 from __future__ import annotations
@@ -43,3 +43,12 @@ def as_mask(values: pa.ChunkedArray | pa.BooleanArray) -> NDArray[np.bool_]:
     chunks = filled.chunks if isinstance(filled, pa.ChunkedArray) else [filled]
     empty = np.zeros(0, np.bool_)
     return np.concatenate([empty, *(c.to_numpy(zero_copy_only=False) for c in chunks)])
+
+
+def release_memory() -> None:
+    """Give the memory of tables that no longer exist back to the system.
+
+    PyArrow's allocator (mimalloc) keeps most of it, beside what is allocated next. Call it between
+    steps whose tables are large.
+    """
+    pa.default_memory_pool().release_unused()

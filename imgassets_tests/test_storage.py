@@ -477,6 +477,13 @@ def test_a_damaged_value_is_a_storage_error(storage: Storage) -> None:
         read_table(storage, "a.parquet")
 
 
+def test_a_table_that_cannot_be_opened_is_not_called_broken(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").mkdir()
+    with pytest.raises(StorageError, match=r"^cannot read .*a\.parquet: ") as e:
+        read_table(Storage(str(tmp_path)), "a.parquet")
+    assert not isinstance(e.value, BrokenFileError)
+
+
 def test_writing_to_a_missing_bucket_is_a_storage_error(s3: str) -> None:
     storage = Storage(f"s3://{s3}-none/data")
     with pytest.raises(StorageError, match=f"cannot write s3://{s3}-none/data/a.jpg: "):

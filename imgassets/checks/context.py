@@ -21,23 +21,23 @@ from imgassets.checks.history import (
     raw_metrics,
 )
 from imgassets.errors import CheckError, StorageError
-from imgassets.manifests import PROCESSED_IMAGES, ProcessedRow, from_table
+from imgassets.manifests import PROCESSED_IMAGES, RAW_IMAGES, ProcessedRow, from_table
 from imgassets.settings import RetailerSettings
 from imgassets.storage import PartitionFiles, processed_raw_sha256
 from imgassets.tables import as_mask
 
 RAW, PROCESSED = "raw_images", "processed_images"
-# No check needs the others, which are a third of the memory.
+# No check needs these columns, which are a third of the memory.
 _UNUSED = {
-    "raw_path",
-    "error",
-    "face_box",
-    "face_scores",
-    "face_landmarks",
-    "face_action",
-    "trim_box",
+    RAW: {
+        *("http_status", "attempts", "format", "width", "height", "etag", "last_modified"),
+        *("fetched_at", "elapsed_ms", "reused_from"),
+    },
+    PROCESSED: {
+        *("raw_path", "error", "face_box", "face_scores", "face_landmarks", "face_action"),
+        "trim_box",
+    },
 }
-_PROCESSED_COLUMNS = [name for name in PROCESSED_IMAGES.names if name not in _UNUSED]
 
 
 class CheckContext:
@@ -63,13 +63,14 @@ class CheckContext:
 
     @cached_property
     def raw_table(self) -> pa.Table:
-        """The manifest of `raw_images`."""
-        return self._table(RAW)
+        """The manifest of `raw_images`, without columns that no check needs."""
+        return self._table(RAW, [name for name in RAW_IMAGES.names if name not in _UNUSED[RAW]])
 
     @cached_property
     def processed_table(self) -> pa.Table:
         """The manifest of `processed_images`, without columns that no check needs."""
-        return self._table(PROCESSED, _PROCESSED_COLUMNS)
+        columns = [name for name in PROCESSED_IMAGES.names if name not in _UNUSED[PROCESSED]]
+        return self._table(PROCESSED, columns)
 
     @cached_property
     def raw_metrics(self) -> Metrics:
@@ -157,7 +158,7 @@ class CheckContext:
     def _processed_sizes(self) -> pa.ChunkedArray:
         return self.storage.column_sizes(self.processed_table["path"])
 
-    def _table(self, asset: str, columns: list[str] | None = None) -> pa.Table:
+    def _table(self, asset: str, columns: list[str]) -> pa.Table:
         try:
             return self.partition.read_manifest(asset, columns)
         except FileNotFoundError:

@@ -22,6 +22,7 @@ from imgassets.errors import BrokenFileError
 from imgassets.manifests import Outcome
 from imgassets.settings import DriftSettings
 from imgassets.storage import PartitionFiles, list_manifests
+from imgassets.tables import as_mask, filter_rows
 
 # Names of the metrics in the UI.
 SUCCESS_RATE, FACE_SHARE = "success rate", "share with a face"
@@ -50,7 +51,8 @@ class DriftReport:
 
 def raw_metrics(table: pa.Table) -> Metrics:
     """Compute the success rate of a manifest of `raw_images`, over all URLs not taken down."""
-    table = table.filter(pc.not_equal(table["outcome"], str(Outcome.REMOVED)))
+    is_listed = as_mask(pc.not_equal(table["outcome"], str(Outcome.REMOVED)))
+    table = filter_rows(table.select(_RAW_COLUMNS), is_listed)
     ok = pc.equal(table["outcome"], str(Outcome.OK))
     return {SUCCESS_RATE: _metric(table, ok.cast(pa.float64()))}
 

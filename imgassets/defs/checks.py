@@ -196,6 +196,7 @@ def run_checks(
     """
     from imgassets.checks.context import CheckContext
     from imgassets.storage import open_storage
+    from imgassets.tables import release_memory
 
     partition = partition_of(context)
     common = settings.load()
@@ -215,6 +216,7 @@ def run_checks(
             problems.append(str(error))
         except Exception as error:  # noqa: BLE001  (raised again after the results of the others)
             bug = bug or error
+        release_memory()
     galleries = sum(outcome.shows_images for outcome in outcomes.values())
     results = {
         name: _result(selected[name], outcome, check_context, galleries)

@@ -136,9 +136,9 @@ def size_metadata(table: pa.Table) -> dict[str, int]:
     """
     import pyarrow.compute as pc
 
-    files = table.select(["path", "bytes"]).filter(pc.is_valid(table["path"]))
-    sizes = files.group_by("path", use_threads=False).aggregate([("bytes", "max")])
-    return {"dagster/size_bytes": pc.sum(sizes["bytes_max"]).as_py() or 0}
+    files = table.group_by("path", use_threads=False).aggregate([("bytes", "max")])
+    sizes = files["bytes_max"].filter(pc.is_valid(files["path"]))
+    return {"dagster/size_bytes": pc.sum(sizes).as_py() or 0}
 
 
 def location_metadata(address: str) -> dg.MetadataValue[Any]:

@@ -54,7 +54,7 @@ from imgassets.storage import (
     write_parts,
     write_table,
 )
-from imgassets.tables import as_mask, filter_rows, index_in, take_rows
+from imgassets.tables import as_mask, filter_rows, index_in, release_memory, take_rows
 from imgassets.wording import counted
 
 ASSET = "processed_images"
@@ -147,7 +147,7 @@ def plan_shards(
             storage.remove(f"{journal.folder}/{name}")
     hash_, start, plan = settings_hash(settings), journal.next_number(), secrets.token_hex(4)
     images = _distinct_images(raw)
-    pa.default_memory_pool().release_unused()  # PyArrow would keep what was freed
+    release_memory()
     known: list[pa.ChunkedArray] = []
 
     def parts() -> Iterator[pa.Table]:
@@ -243,7 +243,7 @@ def process_partition(
     """
     hash_, journal = settings_hash(settings), Journal(partition, ASSET)
     images = _distinct_images(raw)
-    pa.default_memory_pool().release_unused()  # PyArrow would keep what was freed
+    release_memory()
     results = _read_plan(journal, hash_) if is_large(raw.num_rows, settings) else None
     if results is None:
         parts = _KnownImages(partition, hash_, settings).find(images.sha256)
@@ -261,12 +261,12 @@ def process_partition(
     if len(missing):
         parts = _KnownImages(partition, hash_, settings).find(missing, raw_missing=True)
         found = _concat([part.select(_RESULT) for part in parts], _RESULT)
-        results = pa.concat_tables([_without(results, found["raw_sha256"]), found])
+        results = pa.concat_tables([found, results])  # the first row of an image counts
     columns = {name: results[name] for name in _RESULT}
-    del results
-    pa.default_memory_pool().release_unused()
+    del results, images
+    release_memory()
     table = as_manifest(_join(raw, columns, hash_), ProcessedRow, hash_)
-    pa.default_memory_pool().release_unused()
+    release_memory()
     partition.write_manifest(ASSET, table)
     if is_large(raw.num_rows, settings):
         # First: without the journal, the plan would say that its images are not processed.
@@ -338,12 +338,6 @@ def _last_of_each(table: pa.Table) -> pa.Table:
     return take_rows(table, np.sort(last))
 
 
-def _without(table: pa.Table, sha256: pa.ChunkedArray) -> pa.Table:
-    """The rows with another `raw_sha256` than these."""
-    is_given = pc.is_in(table["raw_sha256"], value_set=sha256.combine_chunks())
-    return filter_rows(table, ~as_mask(is_given))
-
-
 def _schema(names: Sequence[str]) -> pa.Schema:
     return pa.schema([PROCESSED_IMAGES.field(name) for name in names])
 
@@ -390,7 +384,8 @@ def _read_plan(journal: Journal, hash_: str) -> pa.Table | None:
     """The rows of the images that the plan knew and that its shards processed.
 
     Returns:
-        Rows with the columns `_RESULT`, one per image; None if there is no plan.
+        Rows with the columns `_RESULT`, of which the first one of an image counts; None if there is
+        no plan.
 
     Raises:
         SettingsError: The plan had other settings.
@@ -404,8 +399,7 @@ def _read_plan(journal: Journal, hash_: str) -> pa.Table | None:
     _check_hash(hash_, metadata[_HASH].decode())
     batches = _journal_batches(journal, int(metadata[_START]))
     processed = _last_of_each(_concat([batch.select(_RESULT) for batch in batches], _RESULT))
-    known = _without(known.replace_schema_metadata(), processed["raw_sha256"])
-    return pa.concat_tables([known, processed])
+    return pa.concat_tables([processed, known.replace_schema_metadata()])
 
 
 def _check_hash(own: str, planned: str) -> None:
@@ -422,17 +416,20 @@ def _join(raw: pa.Table, results: dict[str, pa.ChunkedArray], hash_: str) -> pa.
 
     Args:
         raw: The columns `RAW_COLUMNS` of the manifest of `raw_images`.
-        results: The columns `_RESULT` of the images; taken out of it, to free their memory.
+        results: The columns `_RESULT` of the images, of which the first row of each counts; taken
+            out of it, to free their memory.
         hash_: Hash of the settings.
     """
     is_ok = pc.equal(raw["outcome"], str(Outcome.OK))
     is_removed = pc.equal(raw["outcome"], str(Outcome.REMOVED))
     sha256 = pc.if_else(is_ok, raw["sha256"], pa.scalar(None, pa.string()))
     rows = index_in(sha256, results.pop("raw_sha256"))
+    release_memory()
     columns = {name: raw[name] for name in URL_FIELDS}
     columns |= {"raw_path": raw["path"], "raw_sha256": raw["sha256"]}
     for name in set(_RESULT) - {"raw_sha256"}:
         columns[name] = take_rows(pa.table({name: results.pop(name)}), rows)[name]
+        release_memory()
     without = pc.if_else(is_removed, str(Outcome.REMOVED), str(Outcome.NO_RAW))
     columns["outcome"] = pc.if_else(is_ok, columns["outcome"], without)
     reasons = pc.binary_join_element_wise("raw_images: ", raw["outcome"], "")
