@@ -54,11 +54,11 @@ def find_known_images(
     others = _find_in_others(partition, urls, days)
     others = filter_rows(others, stored_files(partition, others, keep_raw=keep_raw))
     own = recorded_rows(partition)
+    if not own.num_rows:
+        return others
     own_numbers, _ = _newest(own, urls)
     own = own.take(pa.array(own_numbers[own_numbers >= 0]))
     own = filter_rows(own, stored_files(partition, own, keep_raw=keep_raw))
-    if not own.num_rows:
-        return others
     # Of equal times, the partition's own row counts.
     numbers = index_in(own["url"], others["url"])
     times = np.append(_times(others), _NEVER)[numbers]

@@ -43,7 +43,7 @@ from imgassets.manifests import (
 from imgassets.progress import Progress
 from imgassets.settings import DownloadSettings, RetailerSettings, section_hash
 from imgassets.storage import PartitionFiles, read_table, write_table
-from imgassets.tables import as_mask, filter_rows, index_in, set_column, take_rows
+from imgassets.tables import as_mask, filter_rows, index_in, release_memory, set_column, take_rows
 from imgassets.takedown import read_takedowns
 from imgassets.urls import normalise, origin
 from imgassets.wording import counted
@@ -118,6 +118,7 @@ def plan(
         settings.download.reuse_days,
         keep_raw=settings.process.keep_raw,
     )
+    release_memory()
     of_known = index_in(pending["url"], known["url"])
     taken_over = np.zeros(pending.num_rows, np.bool_)
     if not refresh:
