@@ -491,27 +491,25 @@ class Storage:
             parent: The path of a folder with up to 256 subfolders.
             folders: Paths of files, by their subfolder.
         """
+
+        def sizes(files: Mapping[str, FileInfo], wanted: set[str]) -> dict[str, int]:
+            return {path: files[path].size for path in wanted & files.keys()}
+
         first, *others = folders
-        listings = [self.find(first)]
-        wanted = set().union(*folders.values())
-        left = sum(len(folders[folder]) for folder in others)
-        each = len(listings[0]) + 1  # an estimate for the other subfolders
-        unlisted: set[str] = set()
+        sample = self.find(first)
+        each = len(sample) + 1  # an estimate for the other subfolders
         if _DIGIT_FOLDERS * each / _LISTED_PER_REQUEST < len(others) / 8:
             # Few requests, though one after the other.
-            listings = [self.find(parent)]
-        elif len(others) * each <= _LISTED_PER_FILE * left:
-            with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
-                listings += pool.map(self.find, others)
-        else:
-            unlisted = set().union(*(folders[folder] for folder in others))
-        found = {
-            path: info.size
-            for listed in listings
-            for path, info in listed.items()
-            if path in wanted
-        }
-        return found | self._sizes_of_files(unlisted)
+            return sizes(self.find(parent), set().union(*folders.values()))
+        found = sizes(sample, folders[first])
+        left = sum(len(folders[folder]) for folder in others)
+        if len(others) * each > _LISTED_PER_FILE * left:
+            return found | self._sizes_of_files(set().union(*(folders[name] for name in others)))
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="list") as pool:
+            # A retailer can have millions of files: of each listing, only what is wanted is kept.
+            for part in pool.map(lambda name: sizes(self.find(name), folders[name]), others):
+                found |= part
+        return found
 
     def _sizes_of_files(self, paths: Collection[str]) -> dict[str, int]:
         """Sizes of those of the given files that exist, with a request for each."""
