@@ -791,7 +791,8 @@ class TableFile:
         data = storage.open(path)
         self._address = storage.address(path)
         with self._explain_errors():
-            self._file = pq.ParquetFile(data, page_checksum_verification=True)
+            # `pre_buffer` would read in a further thread, and keep what it reads.
+            self._file = pq.ParquetFile(data, pre_buffer=False, page_checksum_verification=True)
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Read columns.
