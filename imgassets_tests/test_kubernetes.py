@@ -93,6 +93,7 @@ def instance(values: Mapping[str, Any]) -> dict[str, Any]:
             "num_workers": daemon["sensors"]["numWorkers"],
             "num_submit_workers": daemon["sensors"]["numSubmitWorkers"],
         },
+        "python_logs": {"python_log_level": values["pythonLogs"]["pythonLogLevel"]},
         "telemetry": values["telemetry"],
         "retention": {
             of: {"purge_after_days": values["retention"][of]["purgeAfterDays"]}
@@ -224,7 +225,7 @@ def test_dagster_accepts_the_instance_and_its_limits_are_those_of_dagster_yaml(
 ) -> None:
     local = yaml.safe_load((project_root() / "dagster.yaml").read_text("utf-8"))
     settings = instance(values)
-    for section in ("run_retries", "retention", "sensors", "telemetry", "nux"):
+    for section in ("run_retries", "retention", "sensors", "python_logs", "telemetry", "nux"):
         assert settings[section] == local[section], section
     limits = settings["run_coordinator"]["config"]["tag_concurrency_limits"]
     assert limits == local["concurrency"]["runs"]["tag_concurrency_limits"]
