@@ -304,11 +304,15 @@ class Cluster:
             ]
             time.sleep(0.5)
 
-    def why_failed(self, run: dg.RunRecord) -> list[str]:
-        """Return the messages and errors of a run's failure."""
-        failures = dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE
-        entries = self.instance.all_logs(run.dagster_run.run_id, of_type={*failures})
-        return [f"{entry.user_message}\n{entry.dagster_event}" for entry in entries]
+    def why_failed(self, run: dg.RunRecord) -> str:
+        """Return what a run's log says of its failure: when, what, and the errors."""
+        lines = []
+        for entry in self.instance.all_logs(run.dagster_run.run_id):
+            event = entry.dagster_event
+            error = getattr(event.event_specific_data, "error", None) if event else None
+            if event and (error or event.is_failure):
+                lines.append(f"{entry.timestamp:.1f} {event.message} {error or ''}")
+        return "\n".join(lines)
 
     def runs_with_logs(self) -> set[str]:
         """Return the ids of the runs whose output is in the object store."""
