@@ -884,6 +884,14 @@ class Settings(RetailerSettings):
         (),
         description="owners of the assets in the UI, for example [team:data, someone@example.com]",
     )
+    ui_path_prefix: str = Field(
+        "",
+        description=(
+            "path of Dagster's UI on its server, for links in reports: what --path-prefix of "
+            "dagster-webserver says, or the deployment of Dagster+, for example /prod"
+        ),
+        pattern=r"^(/[\w.~-]+)*$",
+    )
     executor: str | None = Field(
         None,
         description=(

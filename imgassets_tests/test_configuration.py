@@ -262,8 +262,8 @@ def test_a_source_with_its_required_option_is_accepted(config: Path, source: str
             "start: 2026-01-01",
             "start",
             "download, decode, process, faces, resize, trim, encode, checks, review, "
-            "data_root, start_date, partitions, owners, executor, executor_config, source, sensor, "
-            "retailers",
+            "data_root, start_date, partitions, owners, ui_path_prefix, executor, executor_config, "
+            "source, sensor, retailers",
         ),
         (
             "source: {fields: {name: x}}",
@@ -317,7 +317,8 @@ def test_the_error_of_an_unreadable_file_names_it(config: Path) -> None:
             "1",
             "environment: IMGASSETS__DOWNLAOD__THREADS: there is no option 'downlaod'; allowed: "
             "download, decode, process, faces, resize, trim, encode, checks, review, data_root, "
-            "start_date, partitions, owners, executor, executor_config, source, sensor, retailers",
+            "start_date, partitions, owners, ui_path_prefix, executor, executor_config, source, "
+            "sensor, retailers",
         ),
         (
             "IMGASSETS__RETAILERS",

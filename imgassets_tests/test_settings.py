@@ -24,6 +24,7 @@ OTHER: Mapping[str, tuple[str, object]] = {
     "start_date": ("2025-06-30", dt.date(2025, 6, 30)),
     "partitions.period": ("week", "week"),
     "owners": ('["team:data", "a@example.com"]', ("team:data", "a@example.com")),
+    "ui_path_prefix": ("/tools", "/tools"),
     "executor": ("dagster.multiprocess_executor", "dagster.multiprocess_executor"),
     "executor_config": ('{"max_concurrent": 4}', {"max_concurrent": 4}),
     "source.kind": ("csv", "csv"),
@@ -480,6 +481,7 @@ LIMITS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "checks.drift.face_share": SHARE,
     **{option: SEVERITY for option in DEFAULTS if option.startswith("checks.severity.")},
     "review.max_pages": ([0, 999], [-1, 1000]),
+    "ui_path_prefix": (["", "/a", "/a-1/b.c~d"], ["a", "/", "/a/", "//a", "/a b", "/a)", "/a?b"]),
     "executor": (["a.b", "a.b_1.c"], ["", "a", "a.", ".a", "a b.c"]),
     "executor_config": ([{}, {"a": {"b": 1}}], ["", [], 1]),
     "retailers": (

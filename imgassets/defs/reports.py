@@ -170,7 +170,8 @@ def build_retailer_report(scope: Scope) -> dg.AssetsDefinition:
                 dates = dates_before(newest, period)
                 days = retailer_days(storage, retailer, dates, own)
         # As metadata of the result, Dagster would store the chart twice.
-        context.add_asset_metadata(_retailer_metadata(scope, days, dates, period))
+        links = _links(scope, options)
+        context.add_asset_metadata(_retailer_metadata(days, dates, period, links))
 
     return retailer_report
 
@@ -270,10 +271,10 @@ def _checks(scope: Scope, run: dg.DagsterRun, assets: set[str]) -> set[str]:
     return {key.name for key in run.asset_check_selection if scope.owns(key.asset_key)}
 
 
-def _links(scope: Scope) -> "Links":
+def _links(scope: Scope, options: "Settings") -> "Links":
     from imgassets.reports.text import Links
 
-    return Links("/".join(scope.key("processed_images").path))
+    return Links("/".join(scope.key("processed_images").path), options.ui_path_prefix)
 
 
 def _daily_metadata(
@@ -288,7 +289,7 @@ def _daily_metadata(
     from imgassets.reports.pictures import heat_map
     from imgassets.reports.text import MAX_ROWS, problem_table, retailer_record, summary
 
-    day, links = measured.day, _links(scope)
+    day, links = measured.day, _links(scope, options)
     period = options.partitions.period
     dates = dates_before(day.date, period)
     worst = day.worst_first
@@ -326,7 +327,7 @@ def _doubtful_images(
 
 
 def _retailer_metadata(
-    scope: Scope, days: "Mapping[str, RetailerDay]", dates: list[str], period: Period
+    days: "Mapping[str, RetailerDay]", dates: list[str], period: Period, links: "Links"
 ) -> dict[str, Any]:
     """The chart and the table of a retailer, and its numbers over all days."""
     from imgassets.reports.pictures import history_chart
@@ -336,7 +337,7 @@ def _retailer_metadata(
     downloaded = sum(each.downloaded for each in days.values())
     return {
         f"last {counted(len(dates), period)}": dg.MetadataValue.md(history_chart(days, dates)),
-        f"{period}s, with links": dg.MetadataValue.md(days_table(days.items(), _links(scope))),
+        f"{period}s, with links": dg.MetadataValue.md(days_table(days.items(), links)),
         f"{period}s with data": len(days),
         "URLs": urls,
         "images": sum(each.images for each in days.values()),

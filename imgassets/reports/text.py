@@ -26,22 +26,24 @@ _MAX_REASON = 120  # characters
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses of pages, relative to the webserver.
+    """Addresses of pages of the UI, relative to its server.
 
     Attributes:
         asset: Path of the key of `processed_images`, joined by `/`.
+        path_prefix: `ui_path_prefix` in the settings.
     """
 
     asset: str
+    path_prefix: str
 
     def run(self, run_id: str) -> str:
         """The page of a run."""
-        return f"/runs/{run_id}"
+        return f"{self.path_prefix}/runs/{run_id}"
 
     def partition(self, date: str, retailer: str) -> str:
         """The page of a partition."""
         key = quote(f"{date}|{retailer}")
-        return f"/assets/{quote(self.asset)}?view=partitions&partition={key}"
+        return f"{self.path_prefix}/assets/{quote(self.asset)}?view=partitions&partition={key}"
 
 
 def success_sentence(day: Day) -> str:

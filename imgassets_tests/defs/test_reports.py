@@ -63,8 +63,10 @@ def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 
 def test_a_day_is_reported_with_its_culprits_and_its_checks_name_them(
-    data: Storage, instance: dg.DagsterInstance
+    data: Storage, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("IMGASSETS__UI_PATH_PREFIX", "/prod")
+    load_settings.cache_clear()
     result = report(instance)
 
     found = metadata(result)
@@ -72,7 +74,8 @@ def test_a_day_is_reported_with_its_culprits_and_its_checks_name_them(
     assert "1 missing of 3" in found["summary"]
     retailers = [record["retailer"] for record in found["retailers"]]
     assert retailers == ["hm", "asos", "zara"]
-    assert "partition=2026-01-02%7Casos" in found["problems, with links"]
+    link = "(/prod/assets/processed_images?view=partitions&partition=2026-01-02%7Casos)"
+    assert link in found["problems, with links"]
     assert found["most doubtful images"].startswith("![](data:image/svg+xml")
     assert found["success rates of 30 days"].startswith("![](data:image/svg+xml")
     assert (found["URLs"], found["images"], found["retailers missing"]) == (6, 4, 1)
@@ -148,7 +151,8 @@ def test_a_retailer_is_reported_over_the_days(
     monkeypatch.setattr(listing, "today", lambda: dt.date(2026, 1, 4))
     found = of_zara()
     assert found["last 30 days"].startswith("![](data:image/webp")
-    assert "partition=2026-01-03%7Czara" in found["days, with links"]
+    link = "(/assets/processed_images?view=partitions&partition=2026-01-03%7Czara)"
+    assert link in found["days, with links"]
     assert (found["days with data"], found["URLs"]) == (2, 6)
 
 

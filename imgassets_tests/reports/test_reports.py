@@ -54,7 +54,7 @@ from imgassets_tests.rows import PARTITION, processed_row, raw_row
 
 DATE = "2026-01-02"
 NOW = dt.datetime(2026, 1, 3, 7, tzinfo=dt.UTC)
-LINKS = Links("eu/processed_images")
+LINKS = Links("eu/processed_images", "/prod")
 
 
 def measured(storage: Storage, date: str = DATE, **arguments: Any) -> Measured:
@@ -247,8 +247,8 @@ def test_texts_name_the_culprits_with_links_and_stay_short(number: int) -> None:
         assert table == "none"
         return
     first = "retailer-with-a-long-name-000"
-    link = f"/assets/eu/processed_images?view=partitions&partition={DATE}%7C{first}"
-    assert f"[{first}](/runs/{0:032x})" in text
+    link = f"/prod/assets/eu/processed_images?view=partitions&partition={DATE}%7C{first}"
+    assert f"[{first}](/prod/runs/{0:032x})" in text
     assert f"[{first}]({link})" in table
     reason = "run failure; failed: download_success_rate; success rate 10% (http_error 900"
     assert f"{first} ({reason}" in success_sentence(day)
@@ -263,10 +263,11 @@ def test_a_retailer_with_an_odd_name_does_not_break_links_and_tables() -> None:
     """In Dagster, users can add any text as a partition."""
     each = RetailerDay(retailer="a|b](x)\n<b>", run_status="FAILURE", run_id="ab" * 16)
     day = Day(DATE, [each], NOW)
-    address = f"/assets/eu/processed_images?view=partitions&partition={DATE}%7Ca%7Cb%5D%28x%29%0A"
+    key = f"{DATE}%7Ca%7Cb%5D%28x%29%0A%3Cb%3E"
+    address = f"/prod/assets/eu/processed_images?view=partitions&partition={key}"
     (row,) = problem_table(day, LINKS).splitlines()[2:]
-    assert row.startswith(rf"| [a\|b\](x) \<b\>]({address}%3Cb%3E) | run failure |")
-    assert r"[a\|b\](x) \<b\>](/runs/abab" in summary(day, LINKS)
+    assert row.startswith(rf"| [a\|b\](x) \<b\>]({address}) | run failure |")
+    assert r"[a\|b\](x) \<b\>](/prod/runs/abab" in summary(day, LINKS)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_the_days_of_a_retailer_come_from_stored_numbers_and_from_manifests(
     assert {date: each.urls for date, each in days.items()} == {DATE: 9, "2026-01-03": 2}
     table = days_table(days.items(), LINKS).splitlines()
     assert "2026-01-03%7Czara" in table[2]
-    assert f"/runs/{'ab' * 16}" in table[3]
+    assert f"(/prod/runs/{'ab' * 16})" in table[3]
     chart = history_chart(days, dates)
     assert len(chart) < 6_000
     assert decoded(chart).width > 700
