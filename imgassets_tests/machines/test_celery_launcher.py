@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
-from dagster._core.launcher import LaunchRunContext
 
 from imgassets.folders import project_root
 
@@ -43,7 +43,7 @@ def test_a_launch_without_the_database_ends_when_the_database_is_back(
     run = instance.create_run_for_job(_job)
     postgres.stop()
     with ThreadPoolExecutor(1) as executor:
-        context = LaunchRunContext(run, None)
+        context: Any = SimpleNamespace(dagster_run=run)  # Dagster's class has no public name
         launch = executor.submit(instance.run_launcher.launch_run, context)
         waits = f"run {run.run_id} cannot be launched without Dagster's database"
         while waits not in caplog.text:
