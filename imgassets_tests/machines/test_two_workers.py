@@ -108,17 +108,20 @@ class Disturbances:
         self.times[name] = begin, time.time()
 
     def at(self, run: dg.RunRecord, margin_s: float = 0) -> list[str]:
-        """Return what was away between a run's launch and its end, or so long before or after.
+        """Return what was away while a run was in progress, or so long before or after it.
 
-        A run that never starts is marked as failed some seconds after Postgres is back.
+        A run that never starts was in progress from its launch: without Postgres, it is marked as
+        failed some seconds after Postgres is back.
         """
-        launch_time = self._cluster.instance.get_run_stats(run.dagster_run.run_id).launch_time
-        assert launch_time
+        begun = run.start_time
+        if begun is None:
+            begun = self._cluster.instance.get_run_stats(run.dagster_run.run_id).launch_time
+        assert begun
         assert run.end_time
         return [
             name
             for name, (begin, end) in self.times.items()
-            if launch_time < end + margin_s and begin < run.end_time + margin_s
+            if begun < end + margin_s and begin < run.end_time + margin_s
         ]
 
 
