@@ -25,8 +25,8 @@ class CancellingCeleryRunLauncher(CeleryRunLauncher):  # type: ignore[misc]
         """Send a run to the workers.
 
         If Dagster's database is away, this waits until it is back, and raises. Then the daemon can
-        mark the run as failed, which is retried. Otherwise, a run that was not sent would hold its
-        place in Dagster's queue for ever.
+        mark the run as failed. Otherwise, a run that was not sent would hold its place in Dagster's
+        queue for ever.
         """
         run = context.dagster_run
         try:
